@@ -1,0 +1,1 @@
+"""Types, ops, IRs, passes and lowering: IR in, program out."""

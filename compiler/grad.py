@@ -1,0 +1,129 @@
+"""Reverse-mode differentiation of graphs, and gradients as units.
+
+`pullback` walks a graph backwards; contributions to one node are added in decreasing order of
+their consumers.  `Vjp` makes the gradient of a unit a unit itself, so it is compiled as one
+program, can be inlined into a trace, and can be differentiated again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from typing import Any
+
+from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
+from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.view import expand_to
+
+
+def pullback(
+    outputs: tuple[Node, ...], cotangents: tuple[Node | None, ...], inputs: tuple[Node, ...]
+) -> tuple[Node | None, ...]:
+    """The cotangent of each input: the sum over outputs of J^T times cotangent.
+
+    None where no output depends on the input (or only through ops without gradient).
+    """
+    order = topological(outputs)
+    depends = _depends_on(order, inputs)
+    ends = set(inputs)
+    grads: dict[Node, Node] = {}
+
+    def add(node: Node, g: Node) -> None:
+        old = grads.get(node)
+        grads[node] = g if old is None else old + g  # type: ignore[operator]
+
+    for out, g in zip(outputs, cotangents, strict=True):
+        if g is not None and out in depends:
+            add(out, g)
+    for node in reversed(order):
+        g = grads.get(node)
+        if g is None or node in ends or isinstance(node.op, Leaf):
+            continue
+        if node.op.vjp is None:
+            continue
+        for x, gx in zip(node.inputs, node.op.vjp(g, node, *node.inputs), strict=True):
+            if gx is not None and x in depends and x.dtype.is_float:
+                add(x, as_node(gx))
+    return tuple(grads.get(x) if x in depends else None for x in inputs)
+
+
+def _depends_on(order: list[Node], inputs: tuple[Node, ...]) -> set[Node]:
+    """The nodes that can pass a gradient on to the inputs."""
+    wanted = {x for x in inputs if x.dtype.is_float}
+    found = set(wanted)
+    for node in order:
+        if any(x in found for x in node.inputs) and not isinstance(node.op, Leaf):
+            if node.dtype.is_float and node.op.vjp is not None:
+                found.add(node)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Vjp:
+    """The gradient of `unit` as a unit: (cotangents, inputs, outputs) -> gradients.
+
+    `given` says which outputs have a cotangent, `wanted` which inputs need a gradient.  Operands
+    are the given cotangents, then all inputs, then all outputs of the unit; what the formula
+    does not use, the program does not take.
+    """
+
+    unit: Unit
+    given: tuple[bool, ...]
+    wanted: tuple[bool, ...]
+    _instances: ClassVar[dict[tuple[Any, ...], Vjp]] = {}
+
+    @classmethod
+    def of(cls, unit: Unit, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Vjp:
+        key = (unit, given, wanted)
+        found = cls._instances.get(key)
+        return found or cls._instances.setdefault(key, cls(unit, given, wanted))
+
+    @property
+    def name(self) -> str:
+        return f"{self.unit.name}_vjp"
+
+    @property
+    def exact(self) -> bool:
+        return self.unit.exact
+
+    def trace(self, *nodes: Node) -> tuple[Node, ...]:
+        n_given, n_inputs = sum(self.given), len(self.wanted)
+        cotangents = iter(nodes[:n_given])
+        inputs, known = nodes[n_given : n_given + n_inputs], nodes[n_given + n_inputs :]
+        fresh = _distinct(inputs)
+        outputs = self.unit.trace(*fresh)
+        seeds = tuple(next(cotangents) if g else None for g in self.given)
+        targets = tuple(x for x, w in zip(fresh, self.wanted, strict=True) if w)
+        grads = pullback(outputs, seeds, targets)
+        full = tuple(
+            g if g is not None else expand_to(cast_node(as_node(0.0), x.dtype), x.shape)
+            for x, g in zip(targets, grads, strict=True)
+        )
+        # Outputs that the caller has are read, not computed again; everything else is.
+        stand_ins = {
+            o: k for o, k in zip(outputs, known, strict=True) if o not in fresh and o is not k
+        }
+        back = dict(zip(fresh, inputs, strict=True))
+        return replace(replace(full, stand_ins), {f: x for f, x in back.items() if f is not x})
+
+    def __str__(self) -> str:
+        return f"vjp of {self.unit}"
+
+
+_fresh = itertools.count()
+
+
+def _distinct(inputs: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Inputs such that no two are one node: x * x has a gradient for each operand of a unit."""
+    seen: set[Node] = set()
+    out = []
+    for x in inputs:
+        if x in seen or not isinstance(x.op, Leaf) or x.op.kind == "const":
+            x = Node.make(Leaf("operand", next(_fresh)), (), x.type)
+        seen.add(x)
+        out.append(x)
+    return tuple(out)
+
+

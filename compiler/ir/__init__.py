@@ -1,0 +1,1 @@
+"""Tensor IR: integer expressions, types, values and nodes."""

@@ -1,0 +1,385 @@
+"""Integer expressions: dimensions of tensors and indices of loops, in one language.
+
+    Dim  ::= int | Expr
+    Expr ::= sum of  coefficient * atom * atom * ...          (a polynomial, canonical)
+    Atom ::= Sym(name, extent?) | Quotient(Dim, Dim) | Remainder(Dim, Dim) | Minimum(Dim, Dim)
+
+Expressions are immutable and interned, so structural equality is identity.  All values are
+non-negative except coefficients of strides; division rounds down.  A `Sym` with an extent is a
+loop variable and lies in [0, extent); a `Sym` without one is a size of at least 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Dim = Union[int, "Expr"]
+Monomial = tuple["Atom", ...]
+
+
+class Atom:
+    """A factor that cannot be taken apart: a symbol or a division, remainder or minimum."""
+
+    __slots__ = ("args", "extent", "kind", "name")
+
+    _interned: dict[tuple[object, ...], Atom] = {}
+
+    kind: str
+    name: str
+    args: tuple[Dim, ...]
+    extent: Dim | None
+
+    @classmethod
+    def make(
+        cls, kind: str, name: str, args: tuple[Dim, ...] = (), extent: Dim | None = None
+    ) -> Atom:
+        key = (kind, name, args, extent)
+        found = cls._interned.get(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.kind, found.name, found.args, found.extent = key
+            found = cls._interned.setdefault(key, found)
+        return found
+
+    def __repr__(self) -> str:
+        if self.kind == "sym":
+            return self.name
+        a, b = self.args
+        if self.kind == "min":
+            return f"min({a}, {b})"
+        return f"({a} {'//' if self.kind == 'div' else '%'} {b})"
+
+    def sort_key(self) -> tuple[str, str]:
+        return (self.kind, repr(self))
+
+
+class Expr:
+    """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
+
+    __slots__ = ("_hash", "terms")
+
+    _interned: dict[tuple[tuple[Monomial, int], ...], Expr] = {}
+
+    terms: tuple[tuple[Monomial, int], ...]
+    _hash: int
+
+    @classmethod
+    def of(cls, terms: Mapping[Monomial, int]) -> Dim:
+        """The expression with these terms; a plain int if it is constant."""
+        kept = {m: c for m, c in terms.items() if c}
+        if not kept:
+            return 0
+        if len(kept) == 1 and () in kept:
+            return kept[()]
+        key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key() for a in t[0]]))
+        found = cls._interned.get(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.terms = key
+            found._hash = hash(key)
+            found = cls._interned.setdefault(key, found)
+        return found
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: Dim) -> Dim:
+        out = dict(self.terms)
+        for m, c in terms_of(other):
+            out[m] = out.get(m, 0) + c
+        return Expr.of(out)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return Expr.of({m: -c for m, c in self.terms})
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + -other
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return -self + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        out: dict[Monomial, int] = {}
+        for m, c in self.terms:
+            for n, d in terms_of(other):
+                key = tuple(sorted(m + n, key=Atom.sort_key))
+                out[key] = out.get(key, 0) + c * d
+        return Expr.of(out)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return divide(self, other)[0]
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return divide(other, self)[0]
+
+    def __mod__(self, other: Dim) -> Dim:
+        return divide(self, other)[1]
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return divide(other, self)[1]
+
+    def __repr__(self) -> str:
+        parts = []
+        for m, c in self.terms:
+            factors = ([str(c)] if c != 1 or not m else []) + [repr(a) for a in m]
+            parts.append("*".join(factors))
+        return " + ".join(parts)
+
+
+def terms_of(d: Dim) -> tuple[tuple[Monomial, int], ...]:
+    """The terms of a dimension: (monomial, coefficient) pairs."""
+    if isinstance(d, Expr):
+        return d.terms
+    return (((), d),) if d else ()
+
+
+def sym(name: str, extent: Dim | None = None) -> Expr:
+    """The symbol `name`; with an extent it is a loop variable in [0, extent)."""
+    out = Expr.of({(Atom.make("sym", name, (), extent),): 1})
+    assert isinstance(out, Expr)
+    return out
+
+
+def symbol_of(e: Expr) -> Atom:
+    """The one atom that a symbol expression consists of."""
+    ((monomial, _),) = e.terms
+    (atom,) = monomial
+    return atom
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    """min(a, b)."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    if a == b:
+        return a
+    return Expr.of({(Atom.make("min", "", (a, b)),): 1})
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    """a / b rounded up."""
+    return (a + (b - 1)) // b
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    out: Dim = 1
+    for d in dims:
+        out = d * out
+    return out
+
+
+def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
+    """(a // b, a % b), simplified as far as extents of loop variables allow."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b, a % b
+    if b == 1:
+        return a, 0
+    if a == b:
+        return 1, 0
+    whole: Dim = 0
+    rest: Dim = 0
+    for m, c in terms_of(a):
+        q = _exact_quotient(m, c, b)
+        if q is None:
+            rest = rest + Expr.of({m: c})
+        else:
+            whole = whole + q
+    if rest == 0:
+        return whole, 0
+    if not _is_natural(rest):
+        whole, rest = 0, a  # 63 - i stays whole: target code divides natural numbers only
+    if _is_below(rest, b):
+        return whole, rest
+    return (
+        whole + Expr.of({(Atom.make("div", "", (rest, b)),): 1}),
+        Expr.of({(Atom.make("mod", "", (rest, b)),): 1}),
+    )
+
+
+def _is_natural(a: Dim) -> bool:
+    """Whether a >= 0 is certain: its constant outweighs the terms that are subtracted."""
+    subtracted = Expr.of({m: -c for m, c in terms_of(a) if c < 0})
+    top = largest(subtracted)
+    return isinstance(top, int) and top <= dict(terms_of(a)).get((), 0)
+
+
+def _exact_quotient(m: Monomial, c: int, b: Dim) -> Dim | None:
+    """(c * m) / b where the division leaves nothing, else None."""
+    divisor = terms_of(b)
+    if len(divisor) != 1:
+        return None
+    ((bm, bc),) = divisor
+    if c % bc:
+        return None
+    left = list(m)
+    for atom in bm:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return Expr.of({tuple(left): c // bc})
+
+
+def _is_below(a: Dim, b: Dim) -> bool:
+    """Whether 0 <= a < b is certain."""
+    top = largest(a)
+    if isinstance(top, int) and isinstance(b, int):
+        return top < b
+    return top is not None and top + 1 == b
+
+
+def largest(a: Dim) -> Dim | None:
+    """The largest value that a sum of loop variables can take; None if unknown or negative."""
+    total: Dim = 0
+    for m, c in terms_of(a):
+        if c < 0:
+            return None
+        bound: Dim = c
+        for atom in m:
+            if atom.extent is None and atom.kind != "mod":
+                return None
+            bound = bound * ((atom.extent if atom.extent is not None else atom.args[1]) - 1)
+        total = total + bound
+    return total
+
+
+def coefficient(e: Dim, v: Expr) -> tuple[Dim, Dim] | None:
+    """(k, rest) with e = k * v + rest and v in neither; None where e is not linear in v."""
+    atom = symbol_of(v)
+    k: Dim = 0
+    rest: Dim = 0
+    for m, c in terms_of(e):
+        count = m.count(atom)
+        if any(atom in free_atoms_of(a) for a in m if a is not atom) or count > 1:
+            return None
+        if count:
+            left = list(m)
+            left.remove(atom)
+            k = k + Expr.of({tuple(left): c})
+        else:
+            rest = rest + Expr.of({m: c})
+    return k, rest
+
+
+def free_atoms_of(a: Atom) -> set[Atom]:
+    if a.kind == "sym":
+        return {a}
+    return {s for arg in a.args for s in symbols(arg)}
+
+
+def symbols(d: Dim) -> set[Atom]:
+    """All symbols that occur in d."""
+    return {s for m, _ in terms_of(d) for a in m for s in free_atoms_of(a)}
+
+
+def substitute(d: Dim, values: Mapping[Atom, Dim]) -> Dim:
+    """d with symbols replaced."""
+    if isinstance(d, int):
+        return d
+    total: Dim = 0
+    for m, c in d.terms:
+        term: Dim = c
+        for a in m:
+            term = term * _substitute_atom(a, values)
+        total = total + term
+    return total
+
+
+def _substitute_atom(a: Atom, values: Mapping[Atom, Dim]) -> Dim:
+    if a.kind == "sym":
+        found = values.get(a)
+        return Expr.of({(a,): 1}) if found is None else found
+    x, y = (substitute(arg, values) for arg in a.args)
+    if a.kind == "min":
+        return minimum(x, y)
+    return divide(x, y)[0 if a.kind == "div" else 1]
+
+
+def evaluate(d: Dim, values: Mapping[Atom, int]) -> int:
+    """The value of d; a missing symbol is a KeyError."""
+    if isinstance(d, int):
+        return d
+    total = 0
+    for m, c in d.terms:
+        for a in m:
+            c *= _evaluate_atom(a, values)
+        total += c
+    return total
+
+
+def _evaluate_atom(a: Atom, values: Mapping[Atom, int]) -> int:
+    if a.kind == "sym":
+        return values[a]
+    x, y = (evaluate(arg, values) for arg in a.args)
+    if a.kind == "min":
+        return min(x, y)
+    return x // y if a.kind == "div" else x % y
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A question that was asked about a symbolic size, and its answer."""
+
+    expr: Dim
+    limit: int
+    outcome: bool  # of  expr <= limit
+
+    def holds(self, values: Mapping[Atom, int]) -> bool:
+        return (evaluate(self.expr, values) <= self.limit) == self.outcome
+
+
+@dataclass
+class ShapeEnv:
+    """The sizes behind the symbols of one trace; questions about them become guards."""
+
+    hints: dict[Atom, int]
+    guards: list[Guard] = field(default_factory=list)
+
+    def at_most(self, d: Dim, limit: int) -> bool:
+        guard = Guard(d, limit, evaluate(d, self.hints) <= limit)
+        if guard not in self.guards:
+            self.guards.append(guard)
+        return guard.outcome
+
+
+_env: ContextVar[ShapeEnv | None] = ContextVar("dualgrad_shape_env", default=None)
+
+
+@contextmanager
+def shape_env(env: ShapeEnv) -> Iterator[ShapeEnv]:
+    """Answer questions about symbolic sizes from `env` inside the block."""
+    token = _env.set(env)
+    try:
+        yield env
+    finally:
+        _env.reset(token)
+
+
+def at_most(d: Dim, limit: int) -> bool:
+    """Whether d <= limit; about a symbolic size the answer is recorded as a guard."""
+    if isinstance(d, int):
+        return d <= limit
+    env = _env.get()
+    if env is None:
+        raise LookupError(f"the size {d} is symbolic and no trace is under way to decide it")
+    return env.at_most(d, limit)
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """Whether two dimensions are equal; about symbolic sizes the answer becomes a guard."""
+    if a is b or a == b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
+    difference = a - b
+    return at_most(difference, 0) and at_most(-difference, 0)

@@ -1,0 +1,169 @@
+"""Loop nests of map and column groups, and what all kinds of group share.
+
+A map group becomes parallel and serial loops over its domain, the innermost a vector loop.  A
+column group becomes loops over blocks of rows and a vector loop over columns, with the rows of a
+block as a chain inside.
+
+Values are pulled twice: once with a variable per dimension, to see which loops collapse, once
+with the final index expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.dims import Dim, ceil_div, minimum, product, sym
+from dualgrad.compiler.ir.node import LINES, Node
+from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, spread
+from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
+from dualgrad.compiler.kernel.ir import Buffer, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.reduction import accumulator_of
+from dualgrad.compiler.ops.reduce import Reduction
+from dualgrad.compiler.ops.view import unflatten
+from dualgrad.compiler.passes.fuse import Group, index_in
+
+CHUNK = 8192  # elements of a one-dimensional loop that one task takes
+COLUMNS = 256  # columns of a leading reduction that one task takes
+
+
+@dataclass
+class Place:
+    """Where the results of a group go, and how it reads everything else."""
+
+    roots: list[Node]  # nodes of the group that are stored
+    destinations: dict[Node, list[Access]]
+    evaluator: Callable[[bool], Evaluator]  # of a probe (True) or of the final kernel
+    fresh: Callable[[Access], bool]  # whether nobody else holds data in that memory yet
+    workspace: Callable[[Dim, Dim, Dim], Buffer]  # scratch of a contraction of (m, n, k)
+
+
+def lines_of(group: Group) -> tuple[tuple[str, int], ...]:
+    """The user's lines that a group came from, in order, each once."""
+    return tuple(dict.fromkeys(LINES[n] for n in group.nodes if n in LINES))
+
+
+def variables(prefix: str, extents: tuple[Dim, ...]) -> list[Var]:
+    return [(sym(f"{prefix}{k}", n), n) for k, n in enumerate(extents)]
+
+
+def at_of(variables: list[Var]) -> At:
+    return tuple(v for v, _ in variables)
+
+
+def stores_of(node: Node, at: At, place: Place, evaluator: Evaluator) -> list[Store]:
+    """Element `at` (without size-1 dimensions) of a root into all its destinations."""
+    full = index_in(node.shape, at)
+    value = evaluator.value(node, full)
+    return [Store(a.buffer, a.index(full), value) for a in place.destinations[node]]
+
+
+def indices_in(stores: list[Store], evaluator: Evaluator) -> set[Dim]:
+    """All index expressions of some stores and of the checks met while pulling them."""
+    values = [x.value for x in stores] + [c.value for c in evaluator.checks]
+    return indices_of(values) | {x.index for x in stores}
+
+
+def nest(loops: list[Var], body: tuple[Stmt, ...], parallel: bool = True) -> tuple[Stmt, ...]:
+    """body inside loops, the first outermost and parallel."""
+    for k, (var, extent) in reversed(list(enumerate(loops))):
+        body = (Loop("parallel" if parallel and k == 0 else "serial", var, extent, body),)
+    return body
+
+
+def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
+    probe = place.evaluator(True)
+    each = variables("i", group.domain)
+    stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, probe)]
+    runs = collapsible(each, indices_in(stores, probe))
+
+    def body(at: At) -> tuple[Stmt, ...]:
+        final = place.evaluator(False)
+        stores = [x for r in place.roots for x in stores_of(r, at, place, final)]
+        return (*final.checks, *stores)
+
+    if not runs:
+        return body(())
+    loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
+    if len(loops) == 1:
+        return chunked(loops[0][1], CHUNK, lambda t: body(spread(runs, (t,))))
+    inner = (Loop("vector", *loops[-1], body(spread(runs, at_of(loops)))),)
+    return nest(loops[:-1], inner)
+
+
+def chunked(extent: Dim, chunk: int, body: Callable[[Dim], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+    """A vector loop in parallel pieces; a short one stays whole."""
+    if isinstance(extent, int) and extent <= chunk:
+        var = sym("j", extent)
+        return (Loop("vector", var, extent, body(var)),)
+    task = sym("c", ceil_div(extent, chunk))
+    length = minimum(chunk, extent - task * chunk)
+    var = sym("j", length)
+    inner = Loop("vector", var, length, body(task * chunk + var))
+    return (Loop("parallel", task, ceil_div(extent, chunk), (inner,)),)
+
+
+def split_run(group: Group) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...], int]:
+    """Domain before, in and after the reduced axes, and the block."""
+    assert group.run is not None
+    start, stop, block = group.run
+    return group.domain[:start], group.domain[start:stop], group.domain[stop:], block
+
+
+def run_index(runs: list[Run], shape: tuple[Dim, ...], position: Dim) -> At:
+    """The index that stands for a position in the reduced axes."""
+    return spread(runs, (position,)) if len(runs) == 1 else unflatten(position, shape)
+
+
+def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
+    before, reduced, after, block = split_run(group)
+    reductions = [n for n in group.nodes if isinstance(n.op, Reduction)]
+    full_roots = [r for r in place.roots if r not in group.outer]
+    o, r, c = variables("o", before), variables("r", reduced), variables("c", after)
+
+    probe = place.evaluator(True)
+    values = [
+        probe.value(x, index_in(x.shape, at_of(o + r + c))) for n in reductions for x in n.inputs
+    ]
+    stored = [x for n in full_roots for x in stores_of(n, at_of(o + r + c), place, probe)]
+    indices = indices_of(values) | indices_in(stored, probe)
+    outer, run, inner = collapsible(o, indices), collapsible(r, indices), collapsible(c, indices)
+
+    total = product(reduced)
+    tasks = ceil_div(total, block) if block else 1
+    loops = [(sym(f"o{k}", extent_of(x)), extent_of(x)) for k, x in enumerate(outer)]
+    blocks = [(sym("b", tasks), tasks)] if block else []
+    sides = [(sym(f"s{k}", extent_of(x)), extent_of(x)) for k, x in enumerate(inner[:-1])]
+    first = blocks[0][0] * block if block else 0
+    length = minimum(block, total - first) if block else total
+    row = sym("r", length)
+
+    def body(last: Dim) -> tuple[Stmt, ...]:
+        final = place.evaluator(False)
+        columns = spread(inner, (*at_of(sides), last)) if inner else ()
+        at = (*spread(outer, at_of(loops)), *run_index(run, reduced, first + row), *columns)
+        accumulators = [
+            accumulator_of(n, at, first + row, final, f"a{k}") for k, n in enumerate(reductions)
+        ]
+        stores = [x for n in full_roots for x in stores_of(n, at, place, final)]
+        reduce = Reduce(
+            row, length, "chain", 1, tuple(a for a, _ in accumulators), tuple(stores)
+        )
+        kept = (*spread(outer, at_of(loops)), *at_of(blocks), *columns)
+        final.known.update({n: v for n, (_, v) in zip(reductions, accumulators, strict=True)})
+        results = [
+            Store(a.buffer, a.index(index_in(n.shape, kept)), final.known[n])
+            for n in reductions
+            if n in place.destinations
+            for a in place.destinations[n]
+        ]
+        return (reduce, *results)
+
+    around = [*loops, *blocks, *sides]
+    if not inner:
+        return nest(around, body(0))
+    extent = extent_of(inner[-1])
+    if not around:
+        return chunked(extent, COLUMNS, body)
+    var = sym("j", extent)
+    return nest(around, (Loop("vector", var, extent, body(var)),))

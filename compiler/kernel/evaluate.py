@@ -1,0 +1,123 @@
+"""From nodes to scalar expressions: what one element of a node is, by pulling from its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dualgrad.compiler.build.mathlib import Math
+from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.node import Leaf, Node
+from dualgrad.compiler.kernel import scalar as s
+from dualgrad.compiler.kernel.ir import Buffer, Check
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.ops.elementwise import Elementwise
+from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.view import View
+from dualgrad.runtime.errors import CompileError
+
+At = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a tensor lies in memory: strides in elements."""
+
+    buffer: Buffer
+    strides: tuple[Dim, ...]
+
+    def index(self, at: At) -> Dim:
+        total: Dim = 0
+        for i, step in zip(at, self.strides, strict=True):
+            total = total + step * i
+        return total
+
+
+@dataclass
+class CheckSite:
+    """A run-time check: what the message needs."""
+
+    op: str
+    what: str
+    bound: Dim
+    line: tuple[str, int] | None = None
+
+
+@dataclass
+class Evaluator:
+    """Pulls elements of nodes.
+
+    `stored` says which nodes are read from memory, `known` gives values that are in registers;
+    every other node is computed from its inputs.
+    """
+
+    stored: dict[Node, Access]
+    known: dict[Node, Scalar] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    new_check: Callable[[Node, str, Dim], int] = lambda node, what, bound: 0
+    _memo: dict[tuple[Node, At], Scalar] = field(default_factory=dict)
+
+    def value(self, node: Node, at: At) -> Scalar:
+        """Element `at` of a node.  Iterative: graphs may be deeper than Python's stack."""
+        stack = [(node, at)]
+        while stack:
+            item = stack[-1]
+            if item in self._memo:
+                stack.pop()
+                continue
+            waiting = [w for w in self._operands(*item) if w not in self._memo]
+            if waiting:
+                stack.extend(waiting)
+            else:
+                stack.pop()
+                self._memo[item] = self._compute(*item)
+        return self._memo[node, at]
+
+    def forget(self) -> None:
+        """Drop remembered values, after `stored` or `known` changed."""
+        self._memo.clear()
+
+    def _operands(self, node: Node, at: At) -> list[tuple[Node, At]]:
+        op = node.op
+        if node in self.known or node in self.stored or isinstance(op, Leaf):
+            return []
+        if isinstance(op, View):
+            return [(node.inputs[0], op.source(at, node.inputs[0].shape))]
+        if isinstance(op, Elementwise):
+            return [(x, at) for x in node.inputs]
+        return []
+
+    def _compute(self, node: Node, at: At) -> Scalar:
+        op = node.op
+        if node in self.known:
+            return self.known[node]
+        access = self.stored.get(node)
+        if access is not None:
+            return s.load(access.buffer, access.index(at))
+        if isinstance(op, Leaf):
+            if op.kind == "scalar":
+                return s.param(f"s{op.value}", node.dtype)
+            return s.const(op.value, node.dtype)
+        if isinstance(op, View | Elementwise):
+            xs = [self._memo[w] for w in self._operands(node, at)]
+            return xs[0] if isinstance(op, View) else op.scalar(Math(), *xs)
+        if isinstance(op, Index):
+            return op.value(Math(), _Loads(self, node), at)
+        raise CompileError(f"{node!r} is neither stored nor computed here", op="kernel build")
+
+
+@dataclass
+class _Loads:
+    """What an index op sees of its inputs (the `Loads` protocol)."""
+
+    evaluator: Evaluator
+    node: Node
+
+    def __call__(self, k: int, at: At) -> Scalar:
+        return self.evaluator.value(self.node.inputs[k], at)
+
+    def check(self, position: Scalar, bound: Dim, what: str) -> None:
+        code = self.evaluator.new_check(self.node, what, bound)
+        check = Check(position, bound, code)
+        if check not in self.evaluator.checks:
+            self.evaluator.checks.append(check)

@@ -1,0 +1,189 @@
+"""The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
+
+    Kernel   ::= name  buffers  body
+    Stmt     ::= Loop | Reduce | Store | Check | Contract
+    Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
+    Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
+    Store    ::= buffer[index] = Scalar
+    Check    ::= 0 <= Scalar < bound, else the program stops with an error
+    Contract ::= c[i, j] = sum over k of a[i, k] * b[k, j], then Store* per element
+
+Consecutive stores are one parallel assignment: all their values are taken before the first is
+written.  So are the stores of a `Reduce` or an epilogue, for each element.
+
+Iterations of `parallel` and `vector` loops are independent; at most one `parallel` loop, the
+outermost statement of a kernel, and `vector` loops innermost (a `chain` reduction may stand in
+one: every lane has its own).  `Reduce` carries values from one
+element to the next and defines registers that hold their totals, for the statements after it in
+the same body.
+
+The order of a reduction is part of its meaning (same bits everywhere):
+
+- `lanes(n)`: element i goes to lane i mod n, each lane takes its elements in order, starting
+  from `init`; then lanes are combined by halves: lane l with lane l + n/2, then l + n/4, ...
+- `chain`: one after another in index order, starting from `init`.
+
+The order of `Contract` along K: ceil(K/512) blocks of equal length ceil(K/blocks) (the last may
+be shorter); in a block one chain of fma from +0.0 (integers: multiply, add) in index order; the
+block sums are added in index order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from dualgrad.compiler.ir.dims import Dim, Expr
+from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.runtime.dtype import DType
+
+K_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that a kernel reads or writes: `size` elements (the bound of every index)."""
+
+    name: str
+    dtype: DType
+    size: Dim
+
+
+@dataclass(frozen=True)
+class Store:
+    buffer: Buffer
+    index: Dim
+    value: Scalar
+
+
+@dataclass(frozen=True)
+class Check:
+    """0 <= value < bound (int64), else error number `code` with the value."""
+
+    value: Scalar
+    bound: Dim
+    code: int
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Values carried through a reduction: `step` in terms of `carry` and the element,
+    `combine` in terms of `left` and `right`; the totals appear as `carry` afterwards."""
+
+    carry: tuple[Scalar, ...]
+    init: tuple[Scalar, ...]
+    step: tuple[Scalar, ...]
+    left: tuple[Scalar, ...]
+    right: tuple[Scalar, ...]
+    combine: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Reduce:
+    var: Expr
+    extent: Dim
+    order: Literal["lanes", "chain"]
+    lanes: int  # 1 for chain
+    accumulators: tuple[Accumulator, ...]
+    stores: tuple[Store, ...] = ()  # executed for every element; may not use the carries
+
+
+@dataclass(frozen=True)
+class Loop:
+    kind: Literal["parallel", "serial", "vector"]
+    var: Expr
+    extent: Dim
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements."""
+
+    buffer: Buffer
+    base: Dim
+    batch: Dim
+    row: Dim
+    col: Dim
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Batched matrix product, then an epilogue of stores for every element of C.
+
+    `batch_var, row_var, col_var` are the indices that `epilogue` is written in, `result` its
+    register for the finished sum.  The sums themselves pass through `c` (row-major, unit
+    column stride), which the epilogue may store to again.
+    """
+
+    a: Operand
+    b: Operand
+    c: Operand
+    batch: Dim
+    m: Dim
+    n: Dim
+    k: Dim
+    workspace: Buffer
+    batch_var: Expr
+    row_var: Expr
+    col_var: Expr
+    result: Scalar
+    epilogue: tuple[Store, ...]
+
+
+Stmt = Union[Loop, Reduce, Store, Check, Contract]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One loop nest over named buffers."""
+
+    name: str
+    body: tuple[Stmt, ...]
+    lines: tuple[tuple[str, int], ...] = ()  # the user's (file, line)s that it came from
+
+    @property
+    def kind(self) -> str:
+        """What the kernel is, for reports: map, row, column or contract."""
+        kinds = {type(s) for s in walk(self.body)}
+        if Contract in kinds:
+            return "contract"
+        orders = {s.order for s in walk(self.body) if isinstance(s, Reduce)}
+        return "row" if "lanes" in orders else "column" if orders else "map"
+
+
+def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """All statements, outer before inner."""
+    for stmt in body:
+        yield stmt
+        if isinstance(stmt, Loop):
+            yield from walk(stmt.body)
+        elif isinstance(stmt, Reduce):
+            yield from stmt.stores
+        elif isinstance(stmt, Contract):
+            yield from stmt.epilogue
+
+
+def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
+    """The scalar expressions that a statement itself evaluates (not its nested statements)."""
+    if isinstance(stmt, (Store, Check)):
+        return (stmt.value,)
+    if isinstance(stmt, Reduce):
+        return tuple(x for a in stmt.accumulators for x in (*a.init, *a.step))
+    return ()
+
+
+def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
+    """The buffers that statements touch, each once, in order of appearance."""
+    out: dict[str, Buffer] = {}
+    for stmt in walk(body):
+        if isinstance(stmt, Store):
+            out.setdefault(stmt.buffer.name, stmt.buffer)
+        elif isinstance(stmt, Contract):
+            for b in (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer, stmt.workspace):
+                out.setdefault(b.name, b)
+        for e in children_first(scalars_of(stmt)):
+            if e.op == "load":
+                out.setdefault(e.attr[0].name, e.attr[0])  # type: ignore[index]
+    return list(out.values())

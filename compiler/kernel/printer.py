@@ -1,0 +1,241 @@
+"""Loop IR as text, for golden files, reports and the messages of the verifier.
+
+    kernel softmax_0  # row
+      buffers x: f32[1280], y: f32[1280]
+      parallel i < 128:
+        reduce lanes(64) j < 10:
+          %1 = x[j + 10*i]
+          carry m: f32 = -inf
+          step m = select(m >= %1, m, %1)
+          combine m(l, r) = select(l >= r, l, r)
+        vector j < 10:
+          y[j + 10*i] = x[j + 10*i] - m
+
+A subexpression with several uses, or a long one, is printed once as `%n = ...`; it holds for the
+checks and stores that follow, up to the end of one parallel assignment.  A constant carries its
+dtype (`1.0:f32`) where nothing beside it tells.  An operand of `contract` reads
+`buffer[base; batch, row, column]`, strides in elements.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from dualgrad.compiler.kernel.ir import (
+    Accumulator,
+    Check,
+    Contract,
+    Kernel,
+    Loop,
+    Operand,
+    Reduce,
+    Stmt,
+    Store,
+    buffers_of,
+    scalars_of,
+    walk,
+)
+from dualgrad.compiler.kernel.scalar import Scalar, children_first
+
+Line = tuple[Stmt | None, str]
+
+_LONGEST_OPERAND = 48
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "rem": "%",
+    "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+}  # fmt: skip
+_PREFIX = {"neg": "-", "not": "~"}
+_NEVER_NAMED = ("const", "reg", "param", "index")
+
+
+def render(kernel: Kernel) -> str:
+    """The kernel as text, one line per statement, with a newline at the end."""
+    return "".join(text + "\n" for _, text in lines_of(kernel))
+
+
+def lines_of(kernel: Kernel) -> list[Line]:
+    """The lines of the text, each with the statement that it belongs to."""
+    printer = _Printer()
+    printer.head(kernel)
+    printer.body(kernel.body, 1)
+    return printer.lines
+
+
+def params_of(kernel: Kernel) -> list[Scalar]:
+    """All parameters in the order of their first use."""
+    found: dict[Scalar, None] = {}
+    for stmt in walk(kernel.body):
+        for e in children_first(scalars_of(stmt)):
+            if e.op == "param":
+                found.setdefault(e)
+    return list(found)
+
+
+def constant_text(e: Scalar) -> str:
+    """The shortest text that gives the constant back in its dtype."""
+    assert isinstance(e.attr, (bool, int, float))
+    if e.dtype.is_float:
+        with np.errstate(over="ignore"):
+            return str(e.dtype.numpy.type(e.attr))
+    return str(e.attr)
+
+
+class _Block:
+    """The names of shared and long subexpressions in a run of statements."""
+
+    def __init__(self, roots: Sequence[Scalar]) -> None:
+        self.uses = Counter(roots)
+        for e in children_first(tuple(roots)):
+            self.uses.update(e.args)
+        self.text: dict[Scalar, str] = {}
+        self.count = 0
+
+    def define(self, root: Scalar) -> list[str]:
+        """The definitions that `root` still needs, in order."""
+        out: list[str] = []
+        for e in children_first((root,)):
+            if e in self.text:
+                continue
+            text = self.spell(e)
+            shared = self.uses[e] > 1 and e.op not in _NEVER_NAMED
+            if shared or (e is not root and len(text) > _LONGEST_OPERAND):
+                self.count += 1
+                out.append(f"%{self.count} = {text}")
+                text = f"%{self.count}"
+            self.text[e] = text
+        return out
+
+    def spell(self, e: Scalar) -> str:
+        if e.op == "load":
+            assert isinstance(e.attr, tuple)
+            return f"{e.attr[0].name}[{e.attr[1]}]"
+        if e.op == "const":
+            return constant_text(e)
+        if e.op == "param":
+            return f"${e.attr}"
+        if not e.args:
+            return repr(e)
+        args = [self.operand(e, a) for a in e.args]
+        if e.op in _INFIX and len(args) == 2:
+            return f"{_wrap(args[0])} {_INFIX[e.op]} {_wrap(args[1])}"
+        if e.op in _PREFIX:
+            return _PREFIX[e.op] + _wrap(args[0])
+        names = {"cast": e.dtype.short, "bitcast": f"bits.{e.dtype.short}"}
+        return f"{names.get(e.op, e.op)}({', '.join(args)})"
+
+    def operand(self, user: Scalar, e: Scalar) -> str:
+        told = any(a.op != "const" and a.dtype is e.dtype for a in user.args)
+        bare = e.op != "const" or (told and user.op not in ("cast", "bitcast"))
+        return self.text[e] if bare else f"{self.text[e]}:{e.dtype.short}"
+
+
+def _wrap(text: str) -> str:
+    """`text` as an operand of an operator; calls and indices keep together without help."""
+    depth = 0
+    for c in text:
+        depth += (c in "([") - (c in ")]")
+        if c == " " and depth == 0:
+            return f"({text})"
+    return text
+
+
+class _Printer:
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def add(self, stmt: Stmt | None, depth: int, text: str) -> None:
+        self.lines.append((stmt, "  " * depth + text))
+
+    def head(self, kernel: Kernel) -> None:
+        self.add(None, 0, f"kernel {kernel.name}  # {kernel.kind}")
+        memory = ", ".join(f"{b.name}: {b.dtype.short}[{b.size}]" for b in buffers_of(kernel.body))
+        if memory:
+            self.add(None, 1, f"buffers {memory}")
+        params = ", ".join(f"${p.attr}: {p.dtype.short}" for p in params_of(kernel))
+        if params:
+            self.add(None, 1, f"params {params}")
+
+    def body(self, statements: Sequence[Stmt], depth: int) -> None:
+        for group in _groups(statements):
+            block = _Block([x for stmt in group for x in scalars_of(stmt)])
+            for stmt in group:
+                self.statement(stmt, depth, block)
+
+    def statement(self, stmt: Stmt, depth: int, block: _Block) -> None:
+        if isinstance(stmt, Loop):
+            self.add(stmt, depth, f"{stmt.kind} {stmt.var} < {stmt.extent}:")
+            self.body(stmt.body, depth + 1)
+        elif isinstance(stmt, Reduce):
+            self.reduce(stmt, depth)
+        elif isinstance(stmt, Store):
+            self.value(stmt, depth, block, stmt.value, f"{stmt.buffer.name}[{stmt.index}] = ")
+        elif isinstance(stmt, Check):
+            end = f" < {stmt.bound}, else error {stmt.code}"
+            self.value(stmt, depth, block, stmt.value, "check 0 <= ", end)
+        elif isinstance(stmt, Contract):
+            self.contract(stmt, depth)
+        else:
+            self.add(stmt, depth, repr(stmt))
+
+    def value(
+        self, stmt: Stmt, depth: int, block: _Block, e: Scalar, before: str, after: str = ""
+    ) -> None:
+        for text in block.define(e):
+            self.add(stmt, depth, text)
+        self.add(stmt, depth, before + block.text[e] + after)
+
+    def reduce(self, stmt: Reduce, depth: int) -> None:
+        order = f"lanes({stmt.lanes})" if stmt.order == "lanes" else stmt.order
+        self.add(stmt, depth, f"reduce {order} {stmt.var} < {stmt.extent}:")
+        roots = [x for a in stmt.accumulators for x in a.step] + [s.value for s in stmt.stores]
+        block = _Block(roots)
+        for accumulator in stmt.accumulators:
+            self.accumulator(stmt, accumulator, depth + 1, block)
+        for store in stmt.stores:
+            self.statement(store, depth + 1, block)
+
+    def accumulator(self, stmt: Reduce, a: Accumulator, depth: int, block: _Block) -> None:
+        first = _Block(a.init)
+        for carry, init in zip(a.carry, a.init, strict=False):
+            self.value(stmt, depth, first, init, f"carry {carry}: {carry.dtype.short} = ")
+        for carry, step in zip(a.carry, a.step, strict=False):
+            self.value(stmt, depth, block, step, f"step {carry} = ")
+        last = _Block(a.combine)
+        names = ", ".join(map(repr, (*a.left, *a.right)))
+        for carry, combine in zip(a.carry, a.combine, strict=False):
+            self.value(stmt, depth, last, combine, f"combine {carry}({names}) = ")
+
+    def contract(self, stmt: Contract, depth: int) -> None:
+        axes = zip(
+            (stmt.batch_var, stmt.row_var, stmt.col_var),
+            (stmt.batch, stmt.m, stmt.n),
+            strict=True,
+        )
+        ranges = ", ".join(f"{v} < {d}" for v, d in axes)
+        work = f"workspace {stmt.workspace.name}"
+        self.add(stmt, depth, f"contract {ranges} over {stmt.k}, {work}:")
+        for name in "abc":
+            self.add(stmt, depth + 1, f"{name} = {_operand_text(getattr(stmt, name))}")
+        self.add(stmt, depth + 1, f"{stmt.result}: {stmt.result.dtype.short} = sums")
+        self.body(stmt.epilogue, depth + 1)
+
+
+def _operand_text(x: Operand) -> str:
+    return f"{x.buffer.name}[{x.base}; {x.batch}, {x.row}, {x.col}]"
+
+
+def _groups(statements: Sequence[Stmt]) -> list[list[Stmt]]:
+    """Runs of checks and then stores, which see the same memory; other statements alone."""
+    groups: list[list[Stmt]] = []
+    last: Stmt | None = None
+    for stmt in statements:
+        follows = isinstance(last, Check) or (isinstance(stmt, Store) and isinstance(last, Store))
+        if not (follows and isinstance(stmt, (Store, Check))):
+            groups.append([])
+        groups[-1].append(stmt)
+        last = stmt
+    return groups

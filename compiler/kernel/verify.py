@@ -1,0 +1,342 @@
+"""What a well-formed kernel is, as a program.
+
+    loops       kind, extent and variable agree; at most one `parallel` loop, a statement of the
+                kernel itself; a `vector` loop holds stores, checks and `chain` reductions
+    names       loop variables and registers are used inside their scope and defined once in it;
+                one definition per buffer and per parameter
+    scalars     primitives with the operands that they take; no cast or bitcast to bool
+    memory      a store has the dtype of its buffer; an index that provably leaves it is refused
+    checks      int64 values, codes that fit an error word
+    reductions  order and lanes agree; carries, initial values, steps and combining formulas fit;
+                combining uses left, right and constants only; stores see no carries
+    contracts   one dtype; unit column stride of c; variables in the epilogue only
+
+What depends on values (bounds at run time, independent iterations) is checked by the
+interpreter, `lower/reference.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, symbols, terms_of
+from dualgrad.compiler.kernel.ir import (
+    Accumulator,
+    Buffer,
+    Check,
+    Contract,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    Store,
+)
+from dualgrad.compiler.kernel.printer import Line, lines_of
+from dualgrad.compiler.kernel.scalar import PARAM_DTYPES, PRIMITIVES, Scalar, children_first
+from dualgrad.runtime.dtype import bool_, int64
+from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.srcinfo import Location
+
+LARGEST_CODE = 0xFFFE
+_CONTEXT = 10
+
+
+def verify(kernel: Kernel) -> None:
+    """Refuse a kernel that breaks a rule above: CompileError with the lines around it."""
+    _Verifier(kernel).body(kernel.body, inside="kernel")
+
+
+def _excerpt(lines: list[Line], stmt: Stmt) -> str:
+    """The lines around the first line of `stmt`, which is marked."""
+    at = next((i for i, (owner, _) in enumerate(lines) if owner is stmt), 0)
+    first = max(0, at - _CONTEXT)
+    shown = lines[first : at + _CONTEXT + 1]
+    return "\n".join(
+        ("  > " if first + i == at else "    ") + text for i, (_, text) in enumerate(shown)
+    )
+
+
+class _Verifier:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.stmt: Stmt | None = None
+        self.vars: dict[str, Atom] = {}
+        self.regs: dict[str, Scalar] = {}
+        self.buffers: dict[str, Buffer] = {}
+        self.params: dict[str, Scalar] = {}
+        self.parallel_loops = 0
+
+    def refuse(self, what: str, expect: str = "") -> NoReturn:
+        assert self.stmt is not None
+        lines = self.kernel.lines
+        raise CompileError(
+            f"kernel {self.kernel.name}: {what}",
+            op="verify",
+            expect=expect,
+            actual="\n" + _excerpt(lines_of(self.kernel), self.stmt),
+            location=Location(*lines[0], f"kernel {self.kernel.name}") if lines else None,
+        )
+
+    # -- statements --------------------------------------------------------------------------
+
+    def body(self, statements: tuple[Stmt, ...], inside: str) -> None:
+        outer = dict(self.regs)
+        for stmt in statements:
+            self.stmt = stmt
+            self.statement(stmt, inside)
+        self.regs = outer
+
+    def statement(self, stmt: Stmt, inside: str) -> None:
+        if inside in ("vector", "epilogue") and not isinstance(stmt, (Store, Check)):
+            chain = isinstance(stmt, Reduce) and stmt.order == "chain"
+            where = "a vector loop" if inside == "vector" else "an epilogue"
+            if where == "an epilogue" or not chain:
+                self.refuse(f"a {type(stmt).__name__} stands in {where}")
+        if isinstance(stmt, Loop):
+            self.loop(stmt, inside)
+        elif isinstance(stmt, Reduce):
+            self.reduce(stmt)
+        elif isinstance(stmt, Store):
+            self.store(stmt)
+        elif isinstance(stmt, Check):
+            self.check(stmt)
+        elif isinstance(stmt, Contract):
+            self.contract(stmt)
+        else:
+            self.refuse(f"{type(stmt).__name__} is no statement of the loop IR")
+
+    def loop(self, loop: Loop, inside: str) -> None:
+        if loop.kind not in ("parallel", "serial", "vector"):
+            self.refuse(f"unknown loop kind {loop.kind!r}", "parallel, serial or vector")
+        if loop.kind == "parallel":
+            self.parallel_loops += 1
+            if inside != "kernel":
+                self.refuse(f"the parallel loop {loop.var} stands inside of another statement")
+            if self.parallel_loops > 1:
+                self.refuse("a second parallel loop", "at most one in a kernel")
+        with self.variables((loop.var, loop.extent)):
+            self.body(loop.body, loop.kind)
+
+    @contextmanager
+    def variables(self, *ranges: tuple[Expr, Dim]) -> Iterator[None]:
+        """New loop variables, in scope for the block."""
+        outer = dict(self.vars)
+        for var, extent in ranges:
+            self.dim(extent, "extent")
+            if isinstance(extent, int) and extent < 0:
+                self.refuse(f"the extent of {var} is {extent}", "0 or more")
+            atoms = symbols(var)
+            atom = next(iter(atoms)) if len(atoms) == 1 else None
+            if atom is None or var.terms != (((atom,), 1),):
+                self.refuse(f"{var} is no loop variable", "a symbol with an extent")
+            if atom.extent != extent:
+                self.refuse(f"{var} counts to {atom.extent}, its loop to {extent}")
+            if atom.name in self.vars:
+                self.refuse(f"the loop variable {var} is already in use here")
+            self.vars[atom.name] = atom
+        yield
+        self.vars = outer
+
+    def store(self, stmt: Store) -> None:
+        self.stmt = stmt
+        self.scalar(stmt.value)
+        self.access(stmt.buffer, stmt.index)
+        if stmt.value.dtype is not stmt.buffer.dtype:
+            self.refuse(
+                f"a {stmt.value.dtype.name} is stored to {stmt.buffer.name}",
+                stmt.buffer.dtype.name,
+            )
+
+    def check(self, stmt: Check) -> None:
+        self.scalar(stmt.value)
+        self.dim(stmt.bound, "bound")
+        if stmt.value.dtype is not int64:
+            self.refuse(f"a check of a {stmt.value.dtype.name}", "int64")
+        if not 0 <= stmt.code <= LARGEST_CODE:
+            self.refuse(f"error code {stmt.code}", f"0 to {LARGEST_CODE}")
+
+    # -- reductions --------------------------------------------------------------------------
+
+    def reduce(self, stmt: Reduce) -> None:
+        if stmt.order not in ("lanes", "chain"):
+            self.refuse(f"unknown order {stmt.order!r}", "lanes or chain")
+        lanes_fit = stmt.lanes > 0 and stmt.lanes & (stmt.lanes - 1) == 0
+        if not lanes_fit or (stmt.order == "chain" and stmt.lanes != 1):
+            self.refuse(f"{stmt.order} of {stmt.lanes}", "a power of two, 1 for chain")
+        if not stmt.accumulators:
+            self.refuse("a reduction without accumulators")
+        carries = [c for a in stmt.accumulators for c in a.carry]
+        for carry in carries:
+            self.new_register(carry)
+        if len({c.attr for c in carries}) < len(carries):
+            self.refuse("two carries of one name")
+        for a in stmt.accumulators:
+            self.accumulator(a, stmt)
+        with self.variables((stmt.var, stmt.extent)):
+            for store in stmt.stores:
+                self.store(store)
+        self.stmt = stmt
+        self.regs.update((str(c.attr), c) for c in carries)
+
+    def accumulator(self, a: Accumulator, stmt: Reduce) -> None:
+        parts = {"init": a.init, "step": a.step, "left": a.left, "right": a.right}
+        for name, values in {**parts, "combine": a.combine}.items():
+            if [x.dtype for x in values] != [c.dtype for c in a.carry]:
+                self.refuse(
+                    f"{name} is ({', '.join(x.dtype.name for x in values)})",
+                    f"({', '.join(c.dtype.name for c in a.carry)}), as the carries",
+                )
+        for x in a.init:
+            self.scalar(x)
+        for x in (*a.left, *a.right):
+            self.new_register(x)
+        with self.variables((stmt.var, stmt.extent)), self.registers(a.carry):
+            for x in a.step:
+                self.scalar(x)
+        allowed = {*a.left, *a.right}
+        for x in a.combine:
+            for e in children_first((x,)):
+                if not e.args and e.op != "const" and e not in allowed:
+                    self.refuse(f"a combining formula uses {e!r}", "left, right and constants")
+        with self.registers((*a.left, *a.right)):
+            for x in a.combine:
+                self.scalar(x)
+
+    def new_register(self, x: Scalar) -> None:
+        if x.op != "reg":
+            self.refuse(f"{x!r} is no register")
+        if str(x.attr) in self.regs:
+            self.refuse(f"the register {x!r} is already defined here")
+
+    @contextmanager
+    def registers(self, names: tuple[Scalar, ...]) -> Iterator[None]:
+        """Registers that are in scope for the block."""
+        outer = dict(self.regs)
+        for x in names:
+            if self.regs.setdefault(str(x.attr), x) is not x or names.count(x) > 1:
+                self.refuse(f"two registers of one name: {x!r}")
+        yield
+        self.regs = outer
+
+    # -- contraction -------------------------------------------------------------------------
+
+    def contract(self, stmt: Contract) -> None:
+        dtype = stmt.c.buffer.dtype
+        for x in (stmt.a, stmt.b, stmt.c):
+            for d in (x.base, x.batch, x.row, x.col):
+                self.dim(d, f"operand {x.buffer.name}")
+            self.buffer(x.buffer)
+        used = (stmt.a.buffer.dtype, stmt.b.buffer.dtype, stmt.result.dtype)
+        if any(t is not dtype for t in used) or dtype is bool_:
+            names = ", ".join(t.name for t in (*used, dtype))
+            self.refuse(f"a, b, result and c are ({names})", "one dtype, not bool")
+        if stmt.c.col != 1:
+            self.refuse(f"the column stride of c is {stmt.c.col}", "1")
+        self.buffer(stmt.workspace)
+        self.dim(stmt.k, "extent")
+        self.new_register(stmt.result)
+        ranges = zip(
+            (stmt.batch_var, stmt.row_var, stmt.col_var),
+            (stmt.batch, stmt.m, stmt.n),
+            strict=True,
+        )
+        with self.variables(*ranges), self.registers((stmt.result,)):
+            self.body(stmt.epilogue, "epilogue")
+        self.stmt = stmt
+
+    # -- expressions -------------------------------------------------------------------------
+
+    def dim(self, d: Dim, what: str) -> None:
+        """All loop variables of d are in scope."""
+        for atom in symbols(d):
+            if atom.extent is not None and self.vars.get(atom.name) is not atom:
+                self.refuse(f"{what} {d}: {atom} is not a variable of a loop around it")
+
+    def buffer(self, buffer: Buffer) -> None:
+        known = self.buffers.setdefault(buffer.name, buffer)
+        if known != buffer:
+            self.refuse(
+                f"two buffers are named {buffer.name}: {_spell(known)} and {_spell(buffer)}"
+            )
+        if any(atom.extent is not None for atom in symbols(buffer.size)):
+            self.refuse(f"the size of buffer {_spell(buffer)} contains a loop variable")
+
+    def access(self, buffer: Buffer, index: Dim) -> None:
+        self.buffer(buffer)
+        self.dim(index, "index")
+        top = _largest_reached(index)
+        runs = all(v.extent != 0 for v in self.vars.values())
+        if runs and top is not None and isinstance(buffer.size, int) and top >= buffer.size:
+            self.refuse(f"index {index} of {buffer.name} reaches {top}", f"below {buffer.size}")
+
+    def scalar(self, root: Scalar) -> None:
+        for e in children_first((root,)):
+            if e.op == "load":
+                self.load(e)
+            elif e.op == "reg":
+                self.register(e)
+            elif e.op == "param":
+                self.param(e)
+            elif e.op == "index":
+                assert isinstance(e.attr, (int, Expr))
+                self.dim(e.attr, "index value")
+            elif e.op != "const":
+                self.operation(e)
+
+    def load(self, e: Scalar) -> None:
+        assert isinstance(e.attr, tuple)
+        buffer, index = e.attr
+        self.access(buffer, index)
+        if e.dtype is not buffer.dtype:
+            self.refuse(f"{e!r} is read as {e.dtype.name}", buffer.dtype.name)
+
+    def register(self, e: Scalar) -> None:
+        known = self.regs.get(str(e.attr))
+        if known is None:
+            self.refuse(f"the register {e!r} is not defined here")
+        if known is not e:
+            self.refuse(f"the register {e!r} is read as {e.dtype.name}", known.dtype.name)
+
+    def param(self, e: Scalar) -> None:
+        if e.dtype not in PARAM_DTYPES:
+            self.refuse(
+                f"the parameter {e!r} is a {e.dtype.name}",
+                " or ".join(t.name for t in PARAM_DTYPES),
+            )
+        if self.params.setdefault(str(e.attr), e) is not e:
+            self.refuse(f"two parameters are named {e!r}")
+
+    def operation(self, e: Scalar) -> None:
+        dtypes = [a.dtype for a in e.args]
+        if e.op in ("cast", "bitcast"):
+            fits = len(dtypes) == 1 and e.dtype is not bool_
+            fits = fits and (e.op == "cast" or dtypes[0].bits == e.dtype.bits)
+        elif e.op == "select":
+            fits = len(dtypes) == 3 and dtypes[0] is bool_
+            fits = fits and dtypes[1] is e.dtype and dtypes[2] is e.dtype
+        elif e.op in PRIMITIVES:
+            count, kinds, result = PRIMITIVES[e.op]
+            fits = len(dtypes) == count and all(t is dtypes[0] for t in dtypes)
+            fits = fits and dtypes[0].kind in kinds
+            fits = fits and e.dtype is (dtypes[0] if result == "same" else bool_)
+        else:
+            self.refuse(f"unknown primitive {e.op!r}")
+        if not fits:
+            names = ", ".join(t.name for t in dtypes)
+            self.refuse(f"{e.op}({names}) -> {e.dtype.name} is no operation of the language")
+
+
+def _spell(b: Buffer) -> str:
+    return f"{b.name}: {b.dtype.short}[{b.size}]"
+
+
+def _largest_reached(index: Dim) -> int | None:
+    """The value of `index` at the last iteration of every loop, where none can be larger."""
+    exact = all(
+        c >= 0 and all(a.kind == "sym" and isinstance(a.extent, int) for a in m)
+        for m, c in terms_of(index)
+    )
+    top = largest(index) if exact else None
+    return top if isinstance(top, int) else None

@@ -1,0 +1,86 @@
+"""Calls of the packed matrix product from a program, and its epilogues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dualgrad.compiler.ir.dims import symbol_of
+from dualgrad.compiler.kernel import ir
+from dualgrad.compiler.kernel.ir import Contract, Kernel, Operand, Store
+from dualgrad.compiler.kernel.scalar import load, substitute
+from dualgrad.compiler.lower.llvm.frame import Frame
+from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
+from dualgrad.compiler.lower.llvm.kernels import KernelCode
+from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
+from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, Target
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.lower.llvm.module import Entry
+
+
+def contract_call(entry: Entry, name: str, c: Contract, externs: tuple[str, ...]) -> None:
+    """Fill a descriptor for each matrix of the batch and call the routine."""
+    f = entry.f
+    if 0 in (c.batch, c.m, c.n):
+        return
+    with entry.scope():
+        entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
+        if entry.checked:
+            for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
+                if c.k != 0:
+                    entry.guard(operand.buffer, _last(operand, c, rows, cols))
+        desc = f.value(f"alloca [{len(DESC)} x i64], align 64")
+
+        def put(slot: str, value: str | int, kind: str = "i64") -> None:
+            f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
+
+        for slot, dim in (
+            ("a_row", c.a.row), ("a_col", c.a.col), ("b_row", c.b.row), ("b_col", c.b.col),
+            ("c_row", c.c.row), ("m", c.m), ("n", c.n), ("k", c.k),
+        ):  # fmt: skip
+            put(slot, entry.dim(dim))
+        put("work", entry.pointer(c.workspace, 0), "ptr")
+        put("pool", f.load("ptr", f.at("%context", CONTEXT_POOL, "i64")), "ptr")
+        run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
+        put("parallel_for", run, "ptr")
+        put("epilogue", f"@{name}" if c.epilogue else "null", "ptr")
+        put("epilogue_ctx", "%frame", "ptr")
+        put("parallel", entry.frame.program.threads)
+        with f.loop(0, entry.dim(c.batch)) as b, entry.scope():
+            entry.atoms[symbol_of(c.batch_var)] = b
+            put("batch", b)
+            for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
+                start = entry.dim(operand.base + operand.batch * c.batch_var)
+                base = entry.pointer(operand.buffer, 0)
+                put(slot, f.at(base, start, in_memory(operand.buffer.dtype)), "ptr")
+            f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
+
+
+def _last(x: Operand, c: Contract, rows: ir.Dim, cols: ir.Dim) -> ir.Dim:
+    """The largest index that the product reads of an operand."""
+    return x.base + x.batch * (c.batch - 1) + x.row * (rows - 1) + x.col * (cols - 1)
+
+
+def epilogue_function(
+    kernel: Kernel, frame: Frame, names: Declarations, target: Target, checked: bool
+) -> str:
+    """What happens to a finished piece of the result: the stores of the kernel's epilogue."""
+    (c,) = kernel.body
+    assert isinstance(c, Contract)
+    signature = (
+        f"internal void @{kernel.name}(ptr %frame, i64 %batch, i64 %row0, i64 %row1,"
+        " i64 %col0, i64 %col1)"
+    )
+    code = KernelCode(signature, frame, names, target, checked)
+    code.open_buffers(ir.buffers_of(kernel.body))
+    total = c.c.base + c.c.batch * c.batch_var + c.c.row * c.row_var + c.c.col * c.col_var
+    result = {c.result: load(c.c.buffer, total)}
+    body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)
+    code.atoms[symbol_of(c.batch_var)] = "%batch"
+    atoms = {symbol_of(c.row_var), symbol_of(c.col_var)}
+    code.hoist(body, atoms)
+    with code.f.loop("%row0", "%row1") as i, code.scope():
+        code.atoms[symbol_of(c.row_var)] = i
+        code.hoist(body, {symbol_of(c.col_var)})
+        code.lanes_over(c.col_var, "%col0", "%col1", body, None)
+    return code.finish()

@@ -1,0 +1,63 @@
+"""The frame: what the kernels of a running program share, an array of 8-byte slots.
+
+    0 error word   1 number of chunks of the running kernel   2 context (see `runtime.program`)
+    then the addresses of all buffers, the symbols, and the scalars of the program
+"""
+
+from __future__ import annotations
+
+from dualgrad.compiler.ir.dims import Atom
+from dualgrad.compiler.kernel.ir import Buffer
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.lower.llvm.emit import Function
+
+ERROR, CHUNKS, CONTEXT = 0, 1, 2
+_FIRST = 3
+
+
+class Frame:
+    """Where a program's buffers, symbols and scalars stand."""
+
+    def __init__(self, program: LoopProgram) -> None:
+        buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
+        self.program = program
+        self._slots: dict[str, int] = {}
+        for b in buffers:
+            self._slots[b.name] = _FIRST + len(self._slots)
+        self._symbols = _FIRST + len(buffers)
+        self._scalars = self._symbols + len(program.symbols)
+        self.size = self._scalars + len(program.scalars)
+        self.accesses: list[str] = []
+
+    def slot(self, name: str) -> int:
+        return self._slots[name]
+
+    def symbol_slot(self, k: int) -> int:
+        return self._symbols + k
+
+    def scalar_slot(self, k: int) -> int:
+        return self._scalars + k
+
+    def load_buffer(self, f: Function, buffer: Buffer) -> str:
+        return f.load("ptr", f.at("%frame", self.slot(buffer.name), "i64"))
+
+    def load_symbols(self, f: Function) -> dict[Atom, str | int]:
+        return {
+            atom: f.load("i64", f.at("%frame", self.symbol_slot(k), "i64"))
+            for k, atom in enumerate(self.program.symbols)
+        }
+
+    def load_scalar(self, f: Function, e: Scalar) -> str:
+        """A Python number: the slot holds a double, an int64, or a bool as 0 or 1."""
+        place = f.at("%frame", self.scalar_slot(int(str(e.attr)[1:])), "i64")
+        if e.dtype.is_float:
+            return f.load("double", place)
+        value = f.load("i64", place)
+        return f.value(f"trunc i64 {value} to i1") if e.dtype.kind == "b" else value
+
+    def access_code(self, buffer: Buffer) -> int:
+        """Checked mode: the number of the error that an access outside of a buffer stops with."""
+        if buffer.name not in self.accesses:
+            self.accesses.append(buffer.name)
+        return len(self.program.checks) + self.accesses.index(buffer.name)

@@ -1,0 +1,159 @@
+"""Register-tiled kernels: the inner loops of the matrix product.
+
+    micro_HxV(a, b, b_row, c, c_row, k, next, next_row, next_block)
+                                C[H, V vectors] = A[H, k] . B[k, V vectors]
+    tile(..., rows, columns, ...)       a tile of any size, by the kernel of its height
+
+A is packed in blocks of `lanes` values of k: block [pitch][lanes], a row of the block holding
+consecutive k of one row of A.  So rows of A are packed by copies and reach the kernel by
+broadcasts at constant offsets.  Rows of B lie b_row elements apart, rows of C c_row; k >= 1.
+
+While a kernel multiplies, it fetches part of what is packed next into the second-level cache: per
+block of k a few places next_row elements apart, next_block elements after those of the last block.
+
+Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
+"""
+
+from __future__ import annotations
+
+from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+
+# Rows of B between its prefetch and its use: covers the latency of the second-level cache.
+_PREFETCH_ROWS = 16
+# Places of the next panel fetched per block of k: few, as each occupies a buffer for long.
+NEXT_ROWS = 4
+
+_PLACES = "i64 %k, ptr %next, i64 %next_row, i64 %next_block"
+_OPERANDS = f"ptr %a, ptr %b, i64 %b_row, ptr %c, i64 %c_row, {_PLACES}"
+
+
+def kernels(t: Tiling) -> str:
+    """The kernels of all heights, of full width and one vector wide, and @tile."""
+    shapes = [(h, v) for h in range(1, t.height + 1) for v in sorted({1, t.vectors(h)})]
+    return "".join(_micro_kernel(t, h, v) for h, v in shapes) + _tile(t) + _merge(t)
+
+
+def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
+    f = Function(f"internal void @micro_{height}x{vectors}({_OPERANDS})")
+    _prefetch_c(t, f, height, vectors)
+    ahead = f.mul("%b_row", _PREFETCH_ROWS)
+
+    blocks = f.repeat()
+    left, a_block = blocks.carry("i64", "%k"), blocks.carry("ptr", "%a")
+    b, following = blocks.carry("ptr", "%b"), blocks.carry("ptr", "%next")
+    sums = [blocks.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
+    a_stop = t.at(f, a_block, f.min(left, t.lanes))
+    place = following
+    for _ in range(NEXT_ROWS):
+        t.prefetch(f, place, level=2)
+        place = t.at(f, place, "%next_row")
+
+    steps = f.repeat()
+    a, b = steps.carry("ptr", a_block), steps.carry("ptr", b)
+    sums = [steps.carry(t.vector, s) for s in sums]
+    later = t.at(f, b, ahead)
+    for j in range(vectors):
+        t.prefetch(f, t.at(f, later, j * t.lanes))
+    sums = _multiply_add_row(t, f, a, b, sums, vectors)
+    a, b = t.at(f, a, 1), t.at(f, b, "%b_row")
+    steps.close(f.compare("ne", a, a_stop, "ptr"), [a, b, *sums])
+
+    left = f.sub(left, t.lanes)
+    a_block = t.at(f, a_block, t.pitch * t.lanes)
+    following = t.at(f, following, "%next_block")
+    blocks.close(f.compare("sgt", left, 0), [left, a_block, b, following, *sums])
+    _store(t, f, sums, vectors)
+    return f.text()
+
+
+def _prefetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
+    """Fetch the tile of C meanwhile; lines come in pairs."""
+    c = "%c"
+    for _ in range(height):
+        for j in range(0, vectors, 2):
+            t.prefetch(f, t.at(f, c, j * t.lanes), write=True)
+        c = t.at(f, c, "%c_row")
+
+
+def _multiply_add_row(
+    t: Tiling, f: Function, a: str, b: str, sums: list[str], vectors: int
+) -> list[str]:
+    """sums + column of A x row of B, for one k."""
+    row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
+    out = []
+    for i in range(len(sums) // vectors):
+        x = t.splat(f, f.load(t.element, t.at(f, a, i * t.lanes), t.itemsize))
+        out += [t.multiply_add(f, x, row[j], sums[i * vectors + j]) for j in range(vectors)]
+    return out
+
+
+def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
+    c = "%c"
+    for first in range(0, len(sums), vectors):
+        for j in range(vectors):
+            t.store(f, sums[first + j], t.at(f, c, j * t.lanes))
+        c = t.at(f, c, "%c_row")
+
+
+def _tile(t: Tiling) -> str:
+    """@tile(operands of a kernel, add, rows, columns, width, scratch): C[rows, columns] = or
+    += A . B, where columns <= width, the width of panels of this height.
+
+    Kernels write whole vectors and never add.  Where that does not do, the tile is computed in
+    scratch of rows x width elements and merged.
+    """
+    f = Function(
+        f"internal void @tile({_OPERANDS}, i1 %add, i64 %rows, i64 %columns, i64 %width, "
+        "ptr %scratch)"
+    )
+    narrow = f.compare("sle", "%columns", t.lanes)
+    ragged = f.compare("ne", "%columns", f.select(narrow, t.lanes, "%width"))
+    indirect = f.value(f"or i1 {ragged}, %add")
+    c = f.select(indirect, "%scratch", "%c", "ptr")
+    c_row = f.select(indirect, "%width", "%c_row")
+    operands = f"ptr %a, ptr %b, i64 %b_row, ptr {c}, i64 {c_row}, {_PLACES}"
+
+    after = f.new_block()
+    cases = [(height, f.new_block()) for height in range(1, t.height + 1)]
+    table = " ".join(f"i64 {height}, label %{block}" for height, block in cases)
+    f.do(f"switch i64 %rows, label %{after} [{table}]")
+    for height, block in cases:
+        f.start(block)
+        one, wide = f.new_block(), f.new_block()
+        f.branch(narrow, one, wide)
+        for start, vectors in ((one, 1), (wide, t.vectors(height))):
+            f.start(start)
+            f.do(f"call void @micro_{height}x{vectors}({operands})")
+            f.jump(after)
+    f.start(after)
+    with f.when(indirect):
+        f.do(
+            "call void @merge(ptr %scratch, i64 %width, ptr %c, i64 %c_row, i1 %add, "
+            "i64 %rows, i64 %columns)"
+        )
+    return f.text()
+
+
+def _merge(t: Tiling) -> str:
+    """@merge(x, x_row, c, c_row, add, rows, columns): C = X or C = C + X."""
+    f = Function(
+        "internal void @merge(ptr %x, i64 %x_row, ptr %c, i64 %c_row, i1 %add, i64 %rows, "
+        "i64 %columns)"
+    )
+    whole = f.value(f"and i64 %columns, {-t.lanes}")
+    mask = t.mask(f, f.sub("%columns", whole))
+    with f.loop(0, "%rows") as i:
+        x, c = t.at(f, "%x", f.mul(i, "%x_row")), t.at(f, "%c", f.mul(i, "%c_row"))
+        with f.loop(0, whole, t.lanes) as j:
+            place = t.at(f, c, j)
+            t.store(f, _merged(t, f, t.load(f, t.at(f, x, j)), t.load(f, place)), place)
+        with f.when(f.compare("ne", whole, "%columns")):
+            place = t.at(f, c, whole)
+            old = t.load_masked(f, place, mask)
+            t.store_masked(f, _merged(t, f, t.load(f, t.at(f, x, whole)), old), place, mask)
+    return f.text()
+
+
+def _merged(t: Tiling, f: Function, new: str, old: str) -> str:
+    return f.select("%add", t.add(f, old, new), new, t.vector)

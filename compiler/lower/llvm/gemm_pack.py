@@ -1,0 +1,203 @@
+"""Packing: operands of any strides copied into the panels that the kernels read.
+
+    @pack_a(src, row, col, rows, readable, k, dst)     rows x k of A -> blocks [pitch][lanes] of k
+    @pack_b(src, row, col, columns, width, k, dst)     k x columns of B -> rows of `width`
+
+Strides are in elements.  A unit stride in the direction of the panel's vectors is copied, the
+other unit stride transposed in registers, anything else taken element by element.  Columns of B
+from `columns` to `width` are filled with numbers of the panel, because kernels read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+
+
+def packing(t: Tiling) -> str:
+    """@pack_a, @pack_b and what they call."""
+    return _transpose(t) + _pack_a(t) + _pack_b(t)
+
+
+def _pack_a(t: Tiling) -> str:
+    f = Function(
+        "internal void @pack_a(ptr %src, i64 %row, i64 %col, i64 %rows, i64 %readable, i64 %k, "
+        "ptr %dst)"
+    )
+    _by_strides(
+        f,
+        ("%col", lambda: _copy_a(t, f)),
+        ("%row", lambda: _transpose_a(t, f)),
+        lambda: _gather_a(t, f),
+    )
+    return f.text()
+
+
+def _pack_b(t: Tiling) -> str:
+    f = Function(
+        "internal void @pack_b(ptr %src, i64 %row, i64 %col, i64 %columns, i64 %width, i64 %k, "
+        "ptr %dst)"
+    )
+    _by_strides(
+        f,
+        ("%col", lambda: _copy_b(t, f)),
+        ("%row", lambda: _transpose_b(t, f)),
+        lambda: _gather_b(t, f),
+    )
+    return f.text()
+
+
+def _by_strides(
+    f: Function,
+    along: tuple[str, Callable[[], None]],
+    across: tuple[str, Callable[[], None]],
+    neither: Callable[[], None],
+) -> None:
+    """The first (stride, code) whose stride is 1, else `neither`."""
+    first, second = (f.compare("eq", stride, 1) for stride, _ in (along, across))
+    with f.when(first):
+        along[1]()
+    with f.otherwise(first):
+        with f.when(second):
+            across[1]()
+        with f.otherwise(second):
+            neither()
+
+
+def _copy_a(t: Tiling, f: Function) -> None:
+    whole = f.value(f"and i64 %k, {-t.lanes}")
+    mask = t.mask(f, f.sub("%k", whole))
+    ragged = f.compare("ne", whole, "%k")
+    with f.loop(0, "%rows") as r:
+        source = t.at(f, "%src", f.mul(r, "%row"))
+        place = t.at(f, "%dst", f.mul(r, t.lanes))
+        with f.loop(0, whole, t.lanes) as k:
+            t.store(f, t.load(f, t.at(f, source, k)), t.at(f, place, f.mul(k, t.pitch)))
+        with f.when(ragged):
+            last = t.load_masked(f, t.at(f, source, whole), mask)
+            t.store(f, last, t.at(f, place, f.mul(whole, t.pitch)))
+
+
+def _transpose_a(t: Tiling, f: Function) -> None:
+    with f.loop(0, "%rows", t.lanes) as r, f.loop(0, "%k", t.lanes) as k:
+        source = t.at(f, t.at(f, "%src", r), f.mul(k, "%col"))
+        place = t.at(f, t.at(f, "%dst", f.mul(k, t.pitch)), f.mul(r, t.lanes))
+        _call_transpose(
+            f, source, "%col", f.sub("%k", k), f.sub("%readable", r), place, str(t.lanes)
+        )
+
+
+def _gather_a(t: Tiling, f: Function) -> None:
+    with f.loop(0, "%k") as k:
+        lane = f.value(f"and i64 {k}, {t.lanes - 1}")
+        block = t.at(f, "%dst", f.mul(f.sub(k, lane), t.pitch))
+        with f.loop(0, "%rows") as r:
+            source = t.at(f, "%src", f.add(f.mul(r, "%row"), f.mul(k, "%col")))
+            place = t.at(f, block, f.add(f.mul(r, t.lanes), lane))
+            _copy_element(t, f, source, place)
+
+
+def _copy_b(t: Tiling, f: Function) -> None:
+    whole = f.compare("eq", "%columns", "%width")
+    even = f.value(f"and i64 %width, {2 * t.lanes - 1}")
+    pairs = f.value(f"and i1 {whole}, {f.compare('eq', even, 0)}")
+    with f.when(pairs), f.loop(0, "%k") as k, f.loop(0, "%width", 2 * t.lanes) as j:
+        source, place = _b_row(t, f, k, j)
+        for half in (0, t.lanes):
+            t.store(f, t.load(f, t.at(f, source, half)), t.at(f, place, half))
+    with f.otherwise(pairs), f.loop(0, "%width", t.lanes) as j:
+        mask = t.mask(f, f.sub("%columns", j))
+        with f.loop(0, "%k") as k:
+            source, place = _b_row(t, f, k, j)
+            t.store(f, t.load_masked(f, source, mask), place)
+
+
+def _b_row(t: Tiling, f: Function, k: str, j: str) -> tuple[str, str]:
+    """Where row k of B is read and written from column j on."""
+    source = t.at(f, "%src", f.add(f.mul(k, "%row"), j))
+    return source, t.at(f, "%dst", f.add(f.mul(k, "%width"), j))
+
+
+def _transpose_b(t: Tiling, f: Function) -> None:
+    last = f.sub("%columns", 1)
+    with f.loop(0, "%width", t.lanes) as j:
+        first = f.min(j, last)
+        strip = t.at(f, "%src", f.mul(first, "%col"))
+        rows = f.sub("%columns", first)
+        with f.loop(0, "%k", t.lanes) as k:
+            place = t.at(f, "%dst", f.add(f.mul(k, "%width"), j))
+            source = t.at(f, strip, k)
+            _call_transpose(f, source, "%col", rows, f.sub("%k", k), place, "%width")
+
+
+def _gather_b(t: Tiling, f: Function) -> None:
+    last = f.sub("%columns", 1)
+    with f.loop(0, "%k") as k, f.loop(0, "%width") as j:
+        column = f.mul(f.min(j, last), "%col")
+        source = t.at(f, "%src", f.add(f.mul(k, "%row"), column))
+        _copy_element(t, f, source, t.at(f, "%dst", f.add(f.mul(k, "%width"), j)))
+
+
+def _copy_element(t: Tiling, f: Function, source: str, place: str) -> None:
+    f.store(t.element, f.load(t.element, source, t.itemsize), place, t.itemsize)
+
+
+def _call_transpose(f: Function, *arguments: str) -> None:
+    kinds = ("ptr", "i64", "i64", "i64", "ptr", "i64")
+    f.call("@transpose", *zip(kinds, arguments, strict=True))
+
+
+def _transpose(t: Tiling) -> str:
+    """@transpose(src, stride, rows, columns, dst, pitch): dst[c * pitch + r] = src[r * stride + c]
+    for a block of lanes x lanes.  Rows past the last repeat it, columns past the last are zero;
+    neither is read, both are written.
+    """
+    f = Function(
+        "internal void @transpose(ptr %src, i64 %stride, i64 %rows, i64 %columns, ptr %dst, "
+        "i64 %pitch)"
+    )
+    rows = ["%src"]
+    for r in range(1, t.lanes):
+        step = f.select(f.compare("sgt", "%rows", r), "%stride", 0)
+        rows.append(t.at(f, rows[-1], step))
+    vectors = _butterfly(t, f, _load_rows(t, f, rows))
+    place = "%dst"
+    for vector in vectors:
+        t.store(f, vector, place)
+        place = t.at(f, place, "%pitch")
+    return f.text()
+
+
+def _load_rows(t: Tiling, f: Function, rows: list[str]) -> list[str]:
+    """A vector of each row, masked only where columns are missing."""
+    whole, part, after = (f.new_block() for _ in range(3))
+    f.branch(f.compare("sge", "%columns", t.lanes), whole, part)
+    f.start(whole)
+    full = [t.load(f, row) for row in rows]
+    f.jump(after)
+    f.start(part)
+    mask = t.mask(f, "%columns")
+    some = [t.load_masked(f, row, mask) for row in rows]
+    f.jump(after)
+    f.start(after)
+    pairs = zip(full, some, strict=True)
+    return [f.value(f"phi {t.vector} [ {x}, %{whole} ], [ {y}, %{part} ]") for x, y in pairs]
+
+
+def _butterfly(t: Tiling, f: Function, vectors: list[str]) -> list[str]:
+    """The transpose: swap blocks of lanes/2 lanes between rows i and i + lanes/2, then of
+    lanes/4, ... 1."""
+    lanes = range(t.lanes)
+    step = t.lanes // 2
+    while step:
+        low = [lane ^ step | t.lanes if lane & step else lane for lane in lanes]
+        high = [lane | t.lanes if lane & step else lane ^ step for lane in lanes]
+        for i in lanes:
+            if not i & step:
+                x, y = vectors[i], vectors[i | step]
+                vectors[i], vectors[i | step] = t.shuffle(f, x, y, low), t.shuffle(f, x, y, high)
+        step //= 2
+    return vectors

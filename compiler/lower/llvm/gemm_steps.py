@@ -1,0 +1,293 @@
+"""The parallel steps of the matrix product: pack what threads share, then multiply.
+
+A step is `void step(ptr plan, i64 chunk, i64 tid)`, run for every chunk on any thread.  Its items
+are panels, or groups or parts of panels, of the block that the plan describes; chunk c of n takes
+the c-th n-th of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_micro import NEXT_ROWS
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+
+DESC = (
+    "a", "a_row", "a_col", "b", "b_row", "b_col", "c", "c_row", "m", "n", "k", "work",
+    "pool", "parallel_for", "epilogue", "epilogue_ctx", "batch", "parallel",
+)  # fmt: skip
+
+# desc                    the call's descriptor
+# height, tall            rows of a row panel; the first `tall` panels have one more
+# row_panels, width       number of row panels; columns of a column panel
+# column0, column_panels  the block of columns: its first column, its panels
+# k0, k                   the block of K: where it starts, its length
+# parts                   parts of a column panel's rows that make one item, if A is shared
+# chunks                  into how many chunks the step is cut
+# key                     tells column panels of different blocks apart: key + panel is unique
+# areas, area, shared     scratch of the threads, bytes of each; the shared panels
+PLAN = (
+    "desc", "height", "tall", "row_panels", "width", "column0", "column_panels", "k0", "k",
+    "parts", "chunks", "key", "areas", "area", "shared",
+)  # fmt: skip
+
+_POINTERS = {
+    "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
+    "desc", "areas", "shared",
+}  # fmt: skip
+
+# A thread's area: the key of the column panel that it holds, a tile of all registers (at most
+# 32 of 64 bytes), packed panels.
+HEADER_BYTES = 64
+TILE_BYTES = 2048
+# Packed panels are this many elements deep, or a multiple: they start on 64 bytes, and blocks of
+# `lanes` values of k are whole.
+DEPTH = 16
+
+# Row panels up to which B is read where it lies: packing it would cost more than it saves.
+_DIRECT_PANELS = 1
+
+
+class Record:
+    """Named 8-byte slots in memory."""
+
+    def __init__(self, f: Function, pointer: str, names: tuple[str, ...]) -> None:
+        self._f, self._pointer, self._names = f, pointer, names
+
+    def __getitem__(self, name: str) -> str:
+        return self._f.load(_kind(name), self._place(name))
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        self._f.store(_kind(name), value, self._place(name))
+
+    def _place(self, name: str) -> str:
+        return self._f.at(self._pointer, self._names.index(name), "i64")
+
+
+def _kind(name: str) -> str:
+    return "ptr" if name in _POINTERS else "i64"
+
+
+def depth(f: Function, k: Value) -> str:
+    """Elements that k values of a packed row or column take."""
+    return f.value(f"and i64 {f.add(k, DEPTH - 1)}, {-DEPTH}")
+
+
+def call_epilogue(f: Function, desc: Record, *bounds: Value) -> None:
+    """Hand the finished piece of C (row0, row1, col0, col1) to the epilogue, if there is one."""
+    epilogue = desc["epilogue"]
+    with f.when(f.compare("ne", epilogue, "null", "ptr")):
+        context = ("ptr", desc["epilogue_ctx"])
+        f.call(epilogue, context, ("i64", desc["batch"]), *(("i64", x) for x in bounds))
+
+
+def steps(t: Tiling) -> str:
+    """@share_a, @share_b, @multiply_by_columns (A is shared), @multiply_by_rows (B is)."""
+    return (
+        _Step("share_a", t).share_a()
+        + _Step("share_b", t).share_b()
+        + _Step("multiply_by_columns", t).multiply_by_columns()
+        + _Step("multiply_by_rows", t).multiply_by_rows()
+    )
+
+
+class _Step:
+    def __init__(self, name: str, t: Tiling) -> None:
+        self.t = t
+        self.f = f = Function(f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)")
+        self.plan = Record(f, "%plan", PLAN)
+        self.desc = Record(f, self.plan["desc"], DESC)
+        k = depth(f, self.plan["k"])
+        self.a_size, self.b_size = f.mul(k, t.pitch), f.mul(k, self.plan["width"])
+
+    # -- the four steps -----------------------------------------------------------------------
+
+    def share_a(self) -> str:
+        with self._items(self.plan["row_panels"]) as i:
+            self._pack_a(i, self._panel(self.plan["shared"], i, self.a_size))
+        return self.f.text()
+
+    def share_b(self) -> str:
+        with self._items(self.plan["column_panels"]) as j:
+            self._pack_b(j, self._panel(self.plan["shared"], j, self.b_size))
+        return self.f.text()
+
+    def multiply_by_columns(self) -> str:
+        """Items are parts of column panels.  The thread packs the panel, unless it holds it."""
+        f, plan, desc = self.f, self.plan, self.desc
+        area, own = self._area()
+        parts = plan["parts"]
+        with self._items(f.mul(plan["column_panels"], parts)) as item:
+            j = f.quotient(item, parts)
+            column, columns = self._columns(j)
+            direct = self._worth_direct(columns)
+            with f.otherwise(direct):
+                self._pack_once(j, area, own)
+            b = f.select(direct, self._address("b", plan["k0"], column), own, "ptr")
+            b_row = f.select(direct, desc["b_row"], plan["width"])
+            low, high = self._share(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
+            with f.loop(low, high) as i:
+                a = self._panel(plan["shared"], i, self.a_size)
+                idle = (a, 0, 0)
+                self._multiply(a, b, b_row, self._rows(i), (column, columns), idle)
+            self._finish((low, high), column, f.add(column, columns))
+        return f.text()
+
+    def multiply_by_rows(self) -> str:
+        """Items are row panels.  The thread packs one, which stays in its first-level cache
+        while the shared panels of B pass by."""
+        f, plan = self.f, self.plan
+        _, own = self._area()
+        count = plan["column_panels"]
+        with self._items(plan["row_panels"]) as i:
+            self._pack_a(i, own)
+            row, row_step, block_step = self._next_rows(i)
+            with f.loop(0, count) as j:
+                b = self._panel(plan["shared"], j, self.b_size)
+                turn = f.value(f"and i64 {j}, 3")
+                fetch = self.t.at(f, row, f.mul(turn, f.mul(row_step, NEXT_ROWS)))
+                following = (fetch, row_step, block_step)
+                self._multiply(own, b, plan["width"], self._rows(i), self._columns(j), following)
+            last, columns = self._columns(f.sub(count, 1))
+            self._finish((i, f.add(i, 1)), plan["column0"], f.add(last, columns))
+        return f.text()
+
+    # -- cutting ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _items(self, total: Value) -> Iterator[str]:
+        """A loop over this chunk's items of `total`."""
+        first, stop = self._share("%chunk", self.plan["chunks"], total)
+        with self.f.loop(first, stop) as item:
+            yield item
+
+    def _share(self, index: Value, count: Value, total: Value) -> tuple[str, str]:
+        """The bounds of part `index` of `count` even parts of 0 .. total."""
+        f = self.f
+        low = f.quotient(f.mul(index, total), count)
+        return low, f.quotient(f.mul(f.add(index, 1), total), count)
+
+    def _rows(self, panel: Value) -> tuple[str, str]:
+        """First row and number of rows of a row panel."""
+        f, height, tall = self.f, self.plan["height"], self.plan["tall"]
+        one = f.value(f"zext i1 {f.compare('slt', panel, tall)} to i64")
+        return f.add(f.mul(panel, height), f.min(panel, tall)), f.add(height, one)
+
+    def _columns(self, panel: Value) -> tuple[str, str]:
+        """First column and number of columns of a column panel."""
+        f, width = self.f, self.plan["width"]
+        first = f.add(self.plan["column0"], f.mul(panel, width))
+        return first, f.min(f.sub(self.desc["n"], first), width)
+
+    def _area(self) -> tuple[str, str]:
+        """This thread's scratch, and the part for packed panels."""
+        f = self.f
+        area = f.at(self.plan["areas"], f.mul("%tid", self.plan["area"]), "i8")
+        return area, f.at(area, HEADER_BYTES + TILE_BYTES, "i8")
+
+    def _panel(self, base: str, index: Value, size: Value) -> str:
+        """Panel number `index` of panels of `size` elements."""
+        return self.t.at(self.f, base, self.f.mul(index, size))
+
+    def _address(self, operand: str, row: Value, col: Value) -> str:
+        f, desc = self.f, self.desc
+        offset = f.add(f.mul(row, desc[f"{operand}_row"]), f.mul(col, desc[f"{operand}_col"]))
+        return self.t.at(f, desc[operand], offset)
+
+    # -- packing ------------------------------------------------------------------------------
+
+    def _pack_a(self, panel: Value, place: str) -> None:
+        f, desc, plan = self.f, self.desc, self.plan
+        row, rows = self._rows(panel)
+        f.call(
+            "@pack_a",
+            ("ptr", self._address("a", row, plan["k0"])),
+            ("i64", desc["a_row"]),
+            ("i64", desc["a_col"]),
+            ("i64", rows),
+            ("i64", f.sub(desc["m"], row)),
+            ("i64", plan["k"]),
+            ("ptr", place),
+        )
+
+    def _pack_b(self, panel: Value, place: str) -> None:
+        f, desc, plan = self.f, self.desc, self.plan
+        column, columns = self._columns(panel)
+        f.call(
+            "@pack_b",
+            ("ptr", self._address("b", plan["k0"], column)),
+            ("i64", desc["b_row"]),
+            ("i64", desc["b_col"]),
+            ("i64", columns),
+            ("i64", plan["width"]),
+            ("i64", plan["k"]),
+            ("ptr", place),
+        )
+
+    def _pack_once(self, panel: Value, area: str, place: str) -> None:
+        f = self.f
+        key = f.add(self.plan["key"], panel)
+        with f.when(f.compare("ne", f.load("i64", area), key)):
+            self._pack_b(panel, place)
+            f.store("i64", key, area)
+
+    def _worth_direct(self, columns: Value) -> str:
+        """Whether a panel of B is read where it lies: rows are contiguous, and few use them."""
+        f, plan = self.f, self.plan
+        full = f.compare("eq", columns, plan["width"])
+        few = f.compare("sle", plan["row_panels"], _DIRECT_PANELS)
+        unit = f.compare("eq", self.desc["b_col"], 1)
+        return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
+
+    def _next_rows(self, panel: Value) -> tuple[str, str, str]:
+        """The row panel after this one, and the strides by which its cache lines are met: from
+        line to line of a block of k, and from block to block."""
+        f, desc = self.f, self.desc
+        along, lanes = desc["a_col"], self.t.lanes
+        row, _ = self._rows(f.min(f.add(panel, 1), f.sub(self.plan["row_panels"], 1)))
+        unit = f.compare("eq", along, 1)
+        row_step = f.select(unit, desc["a_row"], along)
+        block_step = f.select(unit, lanes, f.mul(along, lanes))
+        return self._address("a", row, self.plan["k0"]), row_step, block_step
+
+    # -- multiplying --------------------------------------------------------------------------
+
+    def _multiply(
+        self,
+        a: str,
+        b: str,
+        b_row: str,
+        rows: tuple[str, str],
+        columns: tuple[str, str],
+        following: tuple[str, Value, Value],
+    ) -> None:
+        """One tile; `following` is what its kernel fetches meanwhile."""
+        f, desc, plan = self.f, self.desc, self.plan
+        c = self.t.at(f, desc["c"], f.add(f.mul(rows[0], desc["c_row"]), columns[0]))
+        f.call(
+            "@tile",
+            ("ptr", a),
+            ("ptr", b),
+            ("i64", b_row),
+            ("ptr", c),
+            ("i64", desc["c_row"]),
+            ("i64", plan["k"]),
+            ("ptr", following[0]),
+            ("i64", following[1]),
+            ("i64", following[2]),
+            ("i1", f.compare("sgt", plan["k0"], 0)),
+            ("i64", rows[1]),
+            ("i64", columns[1]),
+            ("i64", plan["width"]),
+            ("ptr", f.at(self._area()[0], HEADER_BYTES, "i8")),
+        )
+
+    def _finish(self, panels: tuple[str, str], col0: Value, col1: Value) -> None:
+        """After the last block of K, hand over the columns of these row panels."""
+        f, plan = self.f, self.plan
+        complete = f.compare("eq", f.add(plan["k0"], plan["k"]), self.desc["k"])
+        with f.when(complete):
+            row0, row1 = (self._rows(panel)[0] for panel in panels)
+            call_epilogue(f, self.desc, row0, row1, col0, col1)

@@ -1,0 +1,154 @@
+"""How C is cut into tiles for a vector unit, and the vector instructions of one element type.
+
+A tile is `height` rows by `vectors(height)` vectors of columns, and lives in registers while one
+block of K is summed: height * vectors accumulators, one row of B, one broadcast element of A.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.errors import DTypeError
+from dualgrad.runtime.program import Target
+
+_FLOATS = {32: "float", 64: "double"}
+_WIDEST = 8
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """One element type on one vector unit.
+
+    element    LLVM type of an element
+    suffix     its name in intrinsics, "f32"
+    itemsize   bytes per element
+    lanes      elements per vector register
+    registers  vector registers
+    """
+
+    element: str
+    suffix: str
+    itemsize: int
+    lanes: int
+    registers: int
+
+    @property
+    def vector(self) -> str:
+        return f"<{self.lanes} x {self.element}>"
+
+    @property
+    def is_float(self) -> bool:
+        return self.suffix.startswith("f")
+
+    @property
+    def height(self) -> int:
+        """The most rows of a tile: what two vectors of columns leave room for."""
+        return (self.registers - 3) // 2
+
+    @property
+    def pitch(self) -> int:
+        """Rows of a packed panel of A, padding included: whole blocks of `lanes` rows."""
+        return -(-self.height // self.lanes) * self.lanes
+
+    def vectors(self, height: int) -> int:
+        """Vectors of columns in a tile of `height` rows: a power of two that fits."""
+        count = _WIDEST
+        while (height + 1) * count + 1 > self.registers:
+            count //= 2
+        return count
+
+    def load(self, f: Function, pointer: str) -> str:
+        return f.load(self.vector, pointer, self.itemsize)
+
+    def store(self, f: Function, value: str, pointer: str) -> None:
+        f.store(self.vector, value, pointer, self.itemsize)
+
+    def at(self, f: Function, pointer: str, index: Value) -> str:
+        return f.at(pointer, index, self.element)
+
+    def splat(self, f: Function, scalar: str) -> str:
+        one = f.value(f"insertelement {self.vector} poison, {self.element} {scalar}, i32 0")
+        return self.shuffle(f, one, one, [0] * self.lanes)
+
+    def shuffle(self, f: Function, x: str, y: str, lanes: list[int]) -> str:
+        """A vector of the lanes of x (0, 1, ...) and y (counted on)."""
+        picks = ", ".join(f"i32 {lane}" for lane in lanes)
+        return f.value(
+            f"shufflevector {self.vector} {x}, {self.vector} {y}, <{len(lanes)} x i32> <{picks}>"
+        )
+
+    def add(self, f: Function, x: str, y: str) -> str:
+        return f.value(f"{'fadd' if self.is_float else 'add'} {self.vector} {x}, {y}")
+
+    def multiply_add(self, f: Function, x: str, y: str, total: str) -> str:
+        """x * y + total: rounded once, or wrapping."""
+        if self.is_float:
+            v = self.vector
+            return f.result(v, f"@llvm.fma.{self._vector_suffix}", (v, x), (v, y), (v, total))
+        return self.add(f, f.value(f"mul {self.vector} {x}, {y}"), total)
+
+    def mask(self, f: Function, count: Value) -> str:
+        """Lanes 0 .. count - 1."""
+        wide = f"<{self.lanes} x i32>"
+        bound = f.value(f"trunc i64 {f.min(count, self.lanes)} to i32")
+        one = f.value(f"insertelement {wide} poison, i32 {bound}, i32 0")
+        bounds = f.value(f"shufflevector {wide} {one}, {wide} poison, {wide} zeroinitializer")
+        lanes = ", ".join(f"i32 {lane}" for lane in range(self.lanes))
+        return f.value(f"icmp sgt {wide} {bounds}, <{lanes}>")
+
+    def load_masked(self, f: Function, pointer: str, mask: str) -> str:
+        """Lanes outside the mask are zero and their memory is not read."""
+        return f.value(
+            f"call {self.vector} @llvm.masked.load.{self._vector_suffix}.p0(ptr {pointer}, "
+            f"i32 {self.itemsize}, {self._mask} {mask}, {self.vector} zeroinitializer)"
+        )
+
+    def store_masked(self, f: Function, value: str, pointer: str, mask: str) -> None:
+        f.do(
+            f"call void @llvm.masked.store.{self._vector_suffix}.p0({self.vector} {value}, "
+            f"ptr {pointer}, i32 {self.itemsize}, {self._mask} {mask})"
+        )
+
+    def prefetch(self, f: Function, place: str, write: bool = False, level: int = 1) -> None:
+        """Fetch the cache line at `place` into the first- or second-level cache."""
+        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(write)}, i32 {4 - level}, i32 1)")
+
+    def declarations(self) -> str:
+        """The intrinsics that the methods above use."""
+        v, mask, suffix = self.vector, self._mask, self._vector_suffix
+        fma = f"declare {v} @llvm.fma.{suffix}({v}, {v}, {v})\n" if self.is_float else ""
+        return fma + (
+            f"declare {v} @llvm.masked.load.{suffix}.p0(ptr, i32, {mask}, {v})\n"
+            f"declare void @llvm.masked.store.{suffix}.p0({v}, ptr, i32, {mask})\n"
+            "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
+            "declare i64 @llvm.smin.i64(i64, i64)\n"
+            "declare i64 @llvm.smax.i64(i64, i64)\n"
+        )
+
+    @property
+    def _vector_suffix(self) -> str:
+        return f"v{self.lanes}{self.suffix}"
+
+    @property
+    def _mask(self) -> str:
+        return f"<{self.lanes} x i1>"
+
+
+def tiling(dtype: DType, target: Target) -> Tiling:
+    """The tiling of `dtype` on `target`.
+
+    Raises DTypeError unless dtype is a float or an integer of 32 or 64 bits.
+    """
+    if dtype.kind not in "fiu" or dtype.bits not in _FLOATS:
+        raise DTypeError(
+            "no matrix product of this dtype",
+            expect="a float or an integer of 32 or 64 bits",
+            actual=dtype.name,
+        )
+    is_float = dtype.kind == "f"
+    element = _FLOATS[dtype.bits] if is_float else f"i{dtype.bits}"
+    suffix = f"{'f' if is_float else 'i'}{dtype.bits}"
+    lanes = target.vector_bits // dtype.bits
+    return Tiling(element, suffix, dtype.itemsize, lanes, target.registers)

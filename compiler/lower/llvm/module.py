@@ -1,0 +1,191 @@
+"""A loop program as one LLVM module: its kernels, and the entry that runs them in order.
+
+The entry follows the launch ABI of `runtime.program`.  It copies addresses and numbers into a
+frame on its stack, then calls each kernel, in chunks on the thread pool where that pays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
+from dualgrad.compiler.kernel import ir
+from dualgrad.compiler.kernel.ir import Check, Contract, Kernel, Loop, Reduce, Store
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
+from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, Frame
+from dualgrad.compiler.lower.llvm.gemm import routine_name
+from dualgrad.compiler.lower.llvm.kernels import KernelCode, is_parallel, kernel_function
+from dualgrad.compiler.lower.llvm.lanes import Declarations
+from dualgrad.runtime.program import (
+    CONTEXT_EXTERNS,
+    CONTEXT_PARALLEL_FOR,
+    CONTEXT_POOL,
+    HANDLE_DATA_OFFSET,
+    Target,
+)
+
+# Cost of one element in units of 1/16 ns, for deciding whether threads pay.  Rough is enough.
+_COST_MEMORY, _COST_DIVIDE, _COST_PRIMITIVE = 4, 8, 1
+_SERIAL_BELOW = 16 * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
+_GRAIN = 16 * 15_000
+_MAX_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class Module:
+    """LLVM text, the library routines it calls, and the buffers that checked accesses name."""
+
+    text: str
+    externs: tuple[str, ...]
+    accesses: tuple[str, ...]
+
+
+def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
+    """The module of a program; `checked` adds a bounds check to every load and store."""
+    frame, names = Frame(program), Declarations()
+    contracts = [s for k in program.kernels for s in ir.walk(k.body) if isinstance(s, Contract)]
+    externs = tuple(dict.fromkeys(routine_name(c.result.dtype) for c in contracts))
+    functions = []
+    for kernel in program.kernels:
+        if kernel.kind == "contract":
+            if any(c.epilogue for c in ir.walk(kernel.body) if isinstance(c, Contract)):
+                functions.append(epilogue_function(kernel, frame, names, target, checked))
+        else:
+            functions.append(kernel_function(kernel, frame, names, target, checked))
+    entry = Entry(program, frame, names, target, externs, checked).text()
+    head = f'target triple = "{target.triple}"\n'
+    text = "\n".join([head, *functions, entry, names.text()])
+    return Module(text, externs, tuple(frame.accesses))
+
+
+class Entry(KernelCode):
+    """Writes the entry function."""
+
+    def __init__(
+        self, program: LoopProgram, frame: Frame, names: Declarations, target: Target,
+        externs: tuple[str, ...], checked: bool,
+    ) -> None:
+        self.program, self.externs = program, externs
+        super().__init__(
+            "internal void @run(ptr %frame, ptr %context)", frame, names, target, checked
+        )
+
+    def text(self) -> str:
+        for kernel in self.program.kernels:
+            self.launch(kernel)
+        return self.finish() + self._outer()
+
+    def launch(self, kernel: Kernel) -> None:
+        if kernel.kind == "contract":
+            (stmt,) = kernel.body
+            assert isinstance(stmt, Contract)
+            contract_call(self, kernel.name, stmt, self.externs)
+            if self.checked:
+                self._stop_on_error()
+            return
+        if is_parallel(kernel):
+            self._launch_chunks(kernel)
+        else:
+            self._call(kernel)
+        checks = any(isinstance(s, Check) for s in ir.walk(kernel.body))
+        if checks or self.checked:
+            self._stop_on_error()
+
+    def _call(self, kernel: Kernel) -> None:
+        self.f.store("i64", 1, self.f.at("%frame", CHUNKS, "i64"))
+        self.f.call(f"@{kernel.name}", ("ptr", "%frame"), ("i64", 0), ("i64", 0))
+
+    def _launch_chunks(self, kernel: Kernel) -> None:
+        (loop,) = kernel.body
+        assert isinstance(loop, Loop)
+        total = substitute(_cost(loop.body), {symbol_of(loop.var): 0}) * loop.extent
+        if isinstance(total, int) and total < _SERIAL_BELOW:
+            self._call(kernel)
+            return
+        f = self.f
+        extent = self.dim(loop.extent)
+        smallest = self.names.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
+        work = self.dim(total)
+        chunks = f.quotient(work, _GRAIN)
+        chunks = f.result("i64", smallest, ("i64", chunks), ("i64", _MAX_CHUNKS))
+        chunks = f.result("i64", smallest, ("i64", chunks), ("i64", extent))
+        chunks = f.select(f.compare("slt", work, _SERIAL_BELOW), 1, chunks)
+        f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
+        pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
+        run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
+        f.call(
+            run, ("ptr", pool), ("ptr", f"@{kernel.name}"), ("ptr", "%frame"), ("i64", chunks)
+        )
+
+    def _stop_on_error(self) -> None:
+        f = self.f
+        error = f.load("i64", f.at("%frame", ERROR, "i64"))
+        on = f.new_block()
+        f.branch(f.compare("ne", error, 0), self.exit, on)
+        f.start(on)
+
+    def _outer(self) -> str:
+        """The function with the launch ABI: it fills the frame and calls `run`."""
+        program, frame = self.program, self.frame
+        f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
+        slots = f.value(f"alloca [{frame.size} x i64], align 64")
+
+        def put(k: int, kind: str, value: str | int) -> None:
+            f.store(kind, value, f.at(slots, k, "i64"))
+
+        put(ERROR, "i64", 0)
+        put(CONTEXT, "ptr", "%context")
+        for k, b in enumerate((*program.inputs, *program.outputs)):
+            handle = f.load("ptr", f.at("%handles", k, "i64"))
+            put(frame.slot(b.name), "ptr", f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8")))
+        arena = f.load("ptr", "%params")
+        following = 1
+        for t in program.temporaries:
+            offset = f.load("i64", f.at("%params", following, "i64"))
+            put(frame.slot(t.buffer.name), "ptr", f.at(arena, offset, "i8"))
+            following += 1
+        for k in range(len(program.symbols) + len(program.scalars)):
+            value = f.load("i64", f.at("%params", following + k, "i64"))
+            put(frame.symbol_slot(k), "i64", value)
+        f.call("@run", ("ptr", slots), ("ptr", "%context"))
+        error = f.load("i64", f.at(slots, ERROR, "i64"))
+        return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
+
+    def extern(self, name: str) -> str:
+        """The address of a library routine."""
+        place = CONTEXT_EXTERNS + self.externs.index(name)
+        return self.f.load("ptr", self.f.at("%context", place, "i64"))
+
+
+def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
+    """Cost of running statements once; an upper bound where extents vary."""
+    total: Dim = 0
+    for stmt in body:
+        if isinstance(stmt, Loop):
+            total = total + _cost(stmt.body) * stmt.extent
+        elif isinstance(stmt, Reduce):
+            stores = sum(_cost_of(s.value) + _COST_MEMORY for s in stmt.stores)
+            each = sum(_cost_of(x) for a in stmt.accumulators for x in a.step) + stores
+            total = total + stmt.extent * each + 16 * stmt.lanes
+        elif isinstance(stmt, Store):
+            total = total + _cost_of(stmt.value) + _COST_MEMORY
+        elif isinstance(stmt, Check):
+            total = total + _COST_MEMORY
+    return total
+
+
+def _cost_of(value: Scalar) -> int:
+    cost = 0
+    for e in children_first((value,)):
+        if e.op == "load":
+            cost += _COST_MEMORY
+        elif e.op in ("div", "rem", "sqrt"):
+            cost += _COST_DIVIDE
+        elif e.op not in ("const", "reg", "param", "index"):
+            cost += _COST_PRIMITIVE
+    return cost
+
+

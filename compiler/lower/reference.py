@@ -1,0 +1,392 @@
+"""The reference interpreter of the loop IR: what a kernel means, slowly and checked.
+
+It follows `kernel/ir.py` word for word: NumPy evaluates the elements of a `vector` loop or of a
+reduction together, everything else runs in Python, one statement after another.  It checks what
+compiled code takes for granted, and raises a CompileError that names the kernel:
+
+- every index of a load or a store lies in [0, size) of its buffer;
+- iterations of a `parallel` or `vector` loop are independent, and so are the elements of a
+  reduction but for its carries: none touches an element of a buffer that another one stores to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from random import Random
+
+import numpy as np
+
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
+from dualgrad.compiler.kernel.ir import (
+    K_BLOCK,
+    Accumulator,
+    Buffer,
+    Check,
+    Contract,
+    Kernel,
+    Loop,
+    Operand,
+    Reduce,
+    Stmt,
+    Store,
+    walk,
+)
+from dualgrad.compiler.kernel.scalar import Number, Scalar, children_first
+from dualgrad.compiler.lower.reference_scalar import Array, constant, evaluate, fma
+from dualgrad.runtime.errors import CompileError
+
+
+def run(
+    kernels: Sequence[Kernel],
+    buffers: Mapping[str, Array],
+    params: Mapping[str, Number],
+    sizes: Mapping[Atom, int],
+    seed: int | None = None,
+) -> int:
+    """Run `kernels` in order on `buffers`, one-dimensional arrays that they write to.
+
+    A failing `Check` stops everything; the result is then its error word, an int64 with
+    1 + code in the low 16 bits and the value in the high 48, and otherwise 0.  With a `seed` the
+    iterations of parallel loops run in a random order.  Raises CompileError as said above.
+    """
+    for kernel in kernels:
+        word = _Interpreter(kernel, buffers, params, sizes, seed).run()
+        if word:
+            return word
+    return 0
+
+
+def dim_value(d: Dim, values: Mapping[Atom, int | Array]) -> int | Array:
+    """The value of a dimension where some symbols stand for arrays of int64."""
+    if isinstance(d, int):
+        return d
+    total: int | Array = 0
+    for monomial, c in d.terms:
+        term: int | Array = c
+        for a in monomial:
+            term = term * _atom_value(a, values)
+        total = total + term
+    return total
+
+
+def _atom_value(a: Atom, values: Mapping[Atom, int | Array]) -> int | Array:
+    if a.kind == "sym":
+        return values[a]
+    x, y = (dim_value(arg, values) for arg in a.args)
+    if a.kind == "min":
+        return np.minimum(x, y)
+    return x // y if a.kind == "div" else x % y
+
+
+class _Stopped(Exception):
+    """A check failed; `word` says which."""
+
+    def __init__(self, word: int) -> None:
+        self.word = word
+
+
+class _Accesses:
+    """Which iteration touched which element, to find iterations that are not independent."""
+
+    def __init__(self, what: str, iteration: int | Array) -> None:
+        self.what = what
+        self.iteration = iteration
+        self.loads: dict[str, list[tuple[Array, Array]]] = {}
+        self.stores: dict[str, list[tuple[Array, Array]]] = {}
+
+    def note(self, log: dict[str, list[tuple[Array, Array]]], name: str, at: Array) -> None:
+        at, owner = np.broadcast_arrays(at, self.iteration)
+        log.setdefault(name, []).append((at.ravel(), owner.ravel()))
+
+    def conflict(self) -> str | None:
+        """The first buffer and element that one iteration stores to and another one touches."""
+        for name, pairs in self.stores.items():
+            at, owner = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            stored, first = np.unique(at, return_index=True)
+            for x, who in (*pairs, *self.loads.get(name, ())):
+                place = np.minimum(np.searchsorted(stored, x), len(stored) - 1)
+                clash = (stored[place] == x) & (owner[first][place] != who)
+                if clash.any():
+                    return f"{name}[{x[clash][0]}]"
+        return None
+
+
+class _Interpreter:
+    """The state of one kernel while it runs.
+
+    Every enclosing vector axis is an axis of all values: the innermost one comes first.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        buffers: Mapping[str, Array],
+        params: Mapping[str, Number],
+        sizes: Mapping[Atom, int],
+        seed: int | None,
+    ) -> None:
+        self.kernel = kernel
+        self.buffers = buffers
+        self.params = params
+        self.vars: dict[Atom, int | Array] = dict(sizes)
+        self.regs: dict[Scalar, Array] = {}
+        self.shape: tuple[int, ...] = ()
+        self.random = None if seed is None else Random(seed)
+        self.accesses: list[_Accesses] = []
+        self.stored = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Store)}
+
+    def run(self) -> int:
+        try:
+            self.body(self.kernel.body)
+        except _Stopped as stopped:
+            return stopped.word
+        return 0
+
+    def body(self, statements: tuple[Stmt, ...]) -> None:
+        for is_store, group in groupby(statements, lambda stmt: isinstance(stmt, Store)):
+            if is_store:
+                self.assign(tuple(group))  # type: ignore[arg-type]
+                continue
+            for stmt in group:
+                self.statement(stmt)
+
+    def statement(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Loop):
+            self.loop(stmt)
+        elif isinstance(stmt, Reduce):
+            self.reduce(stmt)
+        elif isinstance(stmt, Check):
+            self.check(stmt)
+        elif isinstance(stmt, Contract):
+            self.contract(stmt)
+        else:
+            raise self.error(f"{type(stmt).__name__} is no statement of the loop IR")
+
+    # -- loops -------------------------------------------------------------------------------
+
+    def loop(self, loop: Loop) -> None:
+        extent = self.extent(loop.extent)
+        if loop.kind == "vector":
+            with self.axis(loop.var, extent, independent=True):
+                if extent:
+                    self.body(loop.body)
+            return
+        order = list(range(extent))
+        if loop.kind == "parallel":
+            if self.random is not None:
+                self.random.shuffle(order)
+            with self.watched(_Accesses(f"other iterations of parallel {loop.var}", 0)) as accesses:
+                for i in order:
+                    accesses.iteration = i
+                    self.vars[symbol_of(loop.var)] = i
+                    self.body(loop.body)
+            return
+        for i in order:
+            self.vars[symbol_of(loop.var)] = i
+            self.body(loop.body)
+
+    @contextmanager
+    def axis(self, var: Expr, extent: int, independent: bool) -> Iterator[None]:
+        """A new innermost axis, along which `var` counts."""
+        outer, self.shape = self.shape, (extent, *self.shape)
+        numbers = np.arange(extent, dtype=np.int64).reshape((extent,) + (1,) * len(outer))
+        self.vars[symbol_of(var)] = numbers
+        if independent:
+            with self.watched(_Accesses(f"other iterations of {var}", numbers)):
+                yield
+        else:
+            yield
+        self.shape = outer
+
+    @contextmanager
+    def watched(self, accesses: _Accesses) -> Iterator[_Accesses]:
+        self.accesses.append(accesses)
+        yield accesses
+        self.accesses.pop()
+        conflict = accesses.conflict()
+        if conflict:
+            raise self.error(f"{conflict} is stored to and touched again in {accesses.what}")
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def error(self, what: str) -> CompileError:
+        return CompileError(f"kernel {self.kernel.name}: {what}", op="reference")
+
+    def extent(self, d: Dim) -> int:
+        return int(dim_value(d, self.vars))
+
+    def memory(self, buffer: Buffer) -> Array:
+        found = self.buffers.get(buffer.name)
+        size = self.extent(buffer.size)
+        if found is None or found.dtype != buffer.dtype.numpy or found.shape != (size,):
+            raise self.error(
+                f"buffer {buffer.name} is not {buffer.dtype.short}[{size}]: "
+                + ("missing" if found is None else f"{found.dtype}{list(found.shape)}")
+            )
+        return found
+
+    def place(self, buffer: Buffer, index: Dim) -> tuple[Array, Array]:
+        """The memory of a buffer and the checked positions that `index` takes."""
+        memory = self.memory(buffer)
+        at = np.asarray(dim_value(index, self.vars))
+        wrong = (at < 0) | (at >= memory.size)
+        if wrong.any():
+            raise self.error(
+                f"index {at[wrong].flat[0]} of {buffer.name}[{index}] is outside [0, {memory.size})"
+            )
+        return memory, at
+
+    def leaf(self, e: Scalar) -> Array:
+        if e.op == "load":
+            assert isinstance(e.attr, tuple)
+            memory, at = self.place(*e.attr)
+            if e.attr[0].name in self.stored:
+                for accesses in self.accesses:
+                    accesses.note(accesses.loads, e.attr[0].name, at)
+            return np.asarray(memory[at])
+        if e.op == "param":
+            return constant(self.params[str(e.attr)], e.dtype)
+        if e.op == "index":
+            assert isinstance(e.attr, (int, Expr))
+            return np.asarray(dim_value(e.attr, self.vars), dtype=np.int64)
+        if e not in self.regs:
+            raise self.error(f"register {e} has no value here")
+        return self.regs[e]
+
+    def value(self, e: Scalar) -> Array:
+        return evaluate((e,), self.leaf, {})[0]
+
+    def assign(self, stores: tuple[Store, ...]) -> None:
+        """Stores as one parallel assignment: all values are taken before the first is written."""
+        values = evaluate(tuple(s.value for s in stores), self.leaf, {})
+        for stmt, value in zip(stores, values, strict=True):
+            memory, at = self.place(stmt.buffer, stmt.index)
+            at, value = np.broadcast_arrays(at, value)
+            for accesses in self.accesses:
+                accesses.note(accesses.stores, stmt.buffer.name, at)
+            memory[at] = value
+
+    def check(self, stmt: Check) -> None:
+        value, bound = np.broadcast_arrays(
+            self.value(stmt.value), np.asarray(dim_value(stmt.bound, self.vars))
+        )
+        failed = (value < 0) | (value >= bound)
+        if failed.any():
+            word = np.asarray(value[failed].flat[0] << 16, dtype=np.int64)
+            raise _Stopped(int(word | (1 + stmt.code)))
+
+    # -- reductions --------------------------------------------------------------------------
+
+    def reduce(self, stmt: Reduce) -> None:
+        extent = self.extent(stmt.extent)
+        totals: dict[Scalar, Array] = {}
+        outer = self.shape
+        inits = [evaluate(a.init, self.leaf, {}) for a in stmt.accumulators]
+        with self.axis(stmt.var, extent, independent=True):
+            for accumulator, init in zip(stmt.accumulators, inits, strict=True):
+                carry = [np.broadcast_to(x, (stmt.lanes, *outer)).copy() for x in init]
+                if extent:
+                    self.steps(accumulator, carry, extent)
+                carry = combine_halves(accumulator, carry)
+                totals.update(zip(accumulator.carry, (x[0] for x in carry), strict=True))
+            if extent:
+                self.assign(stmt.stores)
+        self.regs.update(totals)
+
+    def steps(self, accumulator: Accumulator, carry: list[Array], extent: int) -> None:
+        """Take all elements into `carry`, `lanes` at a time."""
+        lanes = len(carry[0])
+        fixed = self.carry_free(accumulator)
+        for start in range(0, extent, lanes):
+            count = min(lanes, extent - start)
+            known = {
+                e: x[start : start + count] if x.ndim == len(self.shape) and len(x) > 1 else x
+                for e, x in fixed.items()
+            }
+            known.update((c, x[:count]) for c, x in zip(accumulator.carry, carry, strict=True))
+            values = evaluate(accumulator.step, self.leaf, known)
+            for x, new in zip(carry, values, strict=True):
+                x[:count] = new
+
+    def carry_free(self, accumulator: Accumulator) -> dict[Scalar, Array]:
+        """The largest parts of the step that do not depend on the carries, for all elements."""
+        carried = set(accumulator.carry)
+        needed = set(accumulator.step)
+        below = children_first(accumulator.step)
+        for e in below:
+            if carried.intersection(e.args):
+                carried.add(e)
+                needed.update(e.args)
+        free = tuple(e for e in below if e in needed and e not in carried)
+        values = evaluate(free, self.leaf, {})
+        return dict(zip(free, values, strict=True))
+
+    # -- contraction -------------------------------------------------------------------------
+
+    def contract(self, stmt: Contract) -> None:
+        batch, m, n, k = (self.extent(d) for d in (stmt.batch, stmt.m, stmt.n, stmt.k))
+        total = contract_sums(
+            self.matrices(stmt.a, batch, m, k), self.matrices(stmt.b, batch, k, n)
+        )
+        self.matrices(stmt.c, batch, m, n, total)
+        with (
+            self.axis(stmt.col_var, n, independent=False),
+            self.axis(stmt.row_var, m, independent=False),
+            self.axis(stmt.batch_var, batch, independent=False),
+        ):
+            # axes stand innermost first: batch, row, column
+            self.regs[stmt.result] = total
+            self.assign(stmt.epilogue)
+
+    def matrices(
+        self, x: Operand, batch: int, rows: int, cols: int, new: Array | None = None
+    ) -> Array:
+        """The elements [batch, rows, cols] of an operand, after storing `new` to them."""
+        base, *strides = (self.extent(d) for d in (x.base, x.batch, x.row, x.col))
+        numbers = np.ix_(*(np.arange(d) for d in (batch, rows, cols)))
+        at = base + sum((i * s for i, s in zip(numbers, strides, strict=True)), np.int64(0))
+        memory, at = self.memory(x.buffer), np.asarray(at)
+        wrong = (at < 0) | (at >= memory.size)
+        if wrong.any():
+            raise self.error(
+                f"index {at[wrong].flat[0]} of operand {x.buffer.name} is outside "
+                f"[0, {memory.size})"
+            )
+        if new is not None:
+            memory[at] = new
+        return np.asarray(memory[at])
+
+
+def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:
+    """Combine lane l with lane l + n/2, then with l + n/4, and so on; one lane is left."""
+    lanes = len(carry[0])
+    while lanes > 1:
+        lanes //= 2
+        known = dict(zip(accumulator.left, (x[:lanes] for x in carry), strict=True))
+        right = (x[lanes : 2 * lanes] for x in carry)
+        known.update(zip(accumulator.right, right, strict=True))
+        values = evaluate(accumulator.combine, _no_leaf, known)
+        carry = [np.broadcast_to(v, x[:lanes].shape) for v, x in zip(values, carry, strict=True)]
+    return carry
+
+
+def _no_leaf(e: Scalar) -> Array:
+    raise CompileError(f"a combining formula uses {e!r}", op="reference")
+
+
+def contract_sums(a: Array, b: Array) -> Array:
+    """a [batch, m, k] times b [batch, k, n] -> [batch, m, n], in the order of `Contract`."""
+    k = a.shape[2]
+    blocks = -(-k // K_BLOCK)
+    length = -(-k // blocks) if blocks else 0
+    total = np.zeros((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    with np.errstate(all="ignore"):
+        for block in range(blocks):
+            part = np.zeros_like(total)
+            for i in range(block * length, min(k, (block + 1) * length)):
+                x, y = a[:, :, i, None], b[:, i, None, :]
+                part = fma(x, y, part) if a.dtype.kind == "f" else part + x * y
+            total = total + part if block else part
+    return total

@@ -1,0 +1,1 @@
+"""Ops: one frozen dataclass each, grouped by family."""

@@ -1,0 +1,77 @@
+"""Composites: functions of ops that count as one unit.
+
+In eager mode a composite is one program and one node on the tape; in a trace its body is inlined,
+still as one node on the tape, so that both modes add gradients in the same order.  Its gradient
+is derived from its body (see `compiler.grad`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, cast
+
+from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.value import apply
+from dualgrad.runtime.errors import ArgumentError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """A body and its static parameters; `of` returns the same object for the same ones."""
+
+    body: Callable[..., Any]
+    static: tuple[tuple[str, Any], ...]
+    _instances: ClassVar[dict[tuple[Any, ...], Composite]] = {}
+
+    @classmethod
+    def of(cls, body: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Composite:
+        # 1 == 1.0 == True are different parameters.
+        key = (body, static, tuple(type(v) for _, v in static))
+        found = cls._instances.get(key)
+        return found or cls._instances.setdefault(key, cls(body, static))
+
+    @property
+    def name(self) -> str:
+        return self.body.__name__.strip("_")
+
+    @property
+    def exact(self) -> bool:
+        return any(k == "shape" for k, _ in self.static)
+
+    def trace(self, *nodes: Node) -> tuple[Node, ...]:
+        out = self.body(*nodes, **dict(self.static))
+        return out if isinstance(out, tuple) else (out,)
+
+    def __str__(self) -> str:
+        text = ", ".join(f"{k}={v}" for k, v in self.static)
+        return f"{self.name}[{text}]" if text else self.name
+
+
+def composite(body: F) -> F:
+    """Make a function of tensors and Python numbers one unit.
+
+    Positional arguments are tensors or numbers (numbers are passed at run time); keyword
+    arguments are static and must be hashable.  The body may only use its arguments and op
+    functions, no other tensors, and returns a tensor or a tuple of at least two.
+    """
+
+    @functools.wraps(body)
+    def call(*args: Any, **static: Any) -> Any:
+        try:
+            unit = Composite.of(body, tuple(static.items()))
+        except TypeError:
+            raise ArgumentError(
+                "a static parameter is not hashable",
+                op=body.__name__,
+                expect="numbers, strings, tuples",
+                actual=", ".join(f"{k}={type(v).__name__}" for k, v in static.items()),
+            ) from None
+        out = apply(unit, *args)
+        return out if len(out) > 1 else out[0]
+
+    call.unit = Composite.of(body, ())  # type: ignore[attr-defined]
+    return cast(F, call)

@@ -1,0 +1,101 @@
+"""Samples: inputs that exercise an op, with an independent reference, kept in the op's class.
+
+No arrays here: an `Arg` says how the tests are to make one.  `reference` is called with the
+NumPy module, the inputs in the widest precision at hand and nothing else; it must not use dualgrad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dualgrad.runtime.dtype import DType, float32
+
+
+@dataclass(frozen=True)
+class Arg:
+    """One tensor argument: uniform numbers in [low, high), or given values."""
+
+    shape: tuple[int, ...]
+    dtype: DType = float32
+    low: float = -2.0
+    high: float = 2.0
+    values: tuple[float, ...] | None = None  # used cyclically
+    layout: str = "contiguous"  # or "transposed", "strided", "broadcast"
+    differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A call `function(*args)` and what it should give, or the error it should raise."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]  # Arg for tensors, everything else as it is
+    reference: Callable[..., Any] | None = None
+    ulps: float = 0.0  # allowed error beyond the reference's rounding; 0: equal bits
+    relative: float = 0.0  # or: allowed error relative to the largest magnitude
+    error: type[Exception] | None = None
+    match: str = ""  # regular expression that the error's text must match
+    gradient: bool = True  # the sample is smooth near its inputs
+
+
+SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (3, 4), (2, 0, 3), (64,), (5, 67))
+SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40, -1e-40, 3e38)
+
+
+def unary(
+    function: Callable[..., Any],
+    reference: Callable[..., Any],
+    *,
+    low: float = -2.0,
+    high: float = 2.0,
+    dtype: DType = float32,
+    special: bool = True,
+    ulps: float = 0.0,
+    gradient: bool = True,
+) -> list[Sample]:
+    """Samples of a function of one tensor over shapes, layouts and special values."""
+    args = [Arg(s, dtype, low, high) for s in SHAPES]
+    args += [Arg((6, 5), dtype, low, high, layout=way) for way in ("transposed", "strided")]
+    out = [Sample(function, (a,), reference, ulps, gradient=gradient) for a in args]
+    if special and dtype.is_float:
+        arg = Arg((23,), dtype, values=SPECIAL)
+        out.append(Sample(function, (arg,), reference, ulps, gradient=False))
+    return out
+
+
+def binary(
+    function: Callable[..., Any],
+    reference: Callable[..., Any],
+    *,
+    low: float = -2.0,
+    high: float = 2.0,
+    dtype: DType = float32,
+    special: bool = True,
+    gradient: bool = True,
+) -> list[Sample]:
+    """Samples of a function of two tensors: equal shapes, broadcasting, numbers, layouts."""
+    pairs = [(s, s) for s in SHAPES]
+    pairs += [((3, 4), (4,)), ((3, 1), (1, 5)), ((2, 3, 4), (3, 1)), ((), (6,)), ((2, 0), (1, 1))]
+    out = [
+        Sample(
+            function,
+            (Arg(a, dtype, low, high), Arg(b, dtype, low, high)),
+            reference,
+            gradient=gradient,
+        )
+        for a, b in pairs
+    ]
+    number = 2 if not dtype.is_float else 1.5
+    left = Arg((5,), dtype, low, high)
+    out.append(Sample(function, (left, number), reference, gradient=gradient))
+    for layout in ("transposed", "strided", "broadcast"):
+        first = Arg((4, 6), dtype, low, high, layout=layout)
+        second = Arg((4, 6), dtype, low, high)
+        out.append(Sample(function, (first, second), reference, gradient=gradient))
+    if special and dtype.is_float:
+        x = Arg((10, 1), dtype, values=SPECIAL)
+        y = Arg((10,), dtype, values=SPECIAL)
+        out.append(Sample(function, (x, y), reference, gradient=False))
+    return out

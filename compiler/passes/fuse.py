@@ -1,0 +1,279 @@
+"""Fusion: which nodes of a graph are computed together, as one kernel.
+
+Goal: every value that only one kernel needs stays in registers.  Elementwise chains fuse with
+each other, into the epilogue of a contraction, around row reductions (several passes over a row
+that stays in cache) and into the reduction of leading axes.
+Non-goals: changing any number, choosing loops (see `kernel.build`), splitting large groups.
+
+A group has a domain: the shape that its kernel iterates over, without dimensions of size 1.
+Nodes of a row group are on one of two levels: `full` (one value per element of the domain) or
+`outer` (one value per row: results of reductions, and what is computed from them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dualgrad.compiler.ir.dims import Dim, Expr, sym
+from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
+from dualgrad.compiler.ops.contract import Contraction
+from dualgrad.compiler.ops.create import Size
+from dualgrad.compiler.ops.elementwise import Copy, Elementwise
+from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.reduce import Reduction, is_trailing
+from dualgrad.compiler.ops.view import View
+
+Kind = Literal["map", "contract", "row", "column"]
+Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
+
+
+@dataclass
+class Group:
+    """Nodes that become one kernel."""
+
+    number: int
+    kind: Kind
+    domain: tuple[Dim, ...]
+    nodes: list[Node] = field(default_factory=list)
+    run: Run | None = None
+    outer: set[Node] = field(default_factory=set)  # nodes on the outer level of a row group
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether a node may stop the program; column and contract kernels cannot."""
+        return any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+
+    def accepts_outer(self) -> bool:
+        return self.kind == "row" and self.run is not None and not self.run[2]
+
+    @property
+    def rows(self) -> tuple[Dim, ...]:
+        """The part of the domain before the reduced axes."""
+        return self.domain if self.run is None else self.domain[: self.run[0]]
+
+
+def squeezed(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """A shape without dimensions of size 1."""
+    return tuple(n for n in shape if n != 1)
+
+
+def index_in(shape: tuple[Dim, ...], at: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The index into `shape` whose entries outside of size-1 dimensions are `at`."""
+    rest = iter(at)
+    return tuple(0 if n == 1 else next(rest) for n in shape)
+
+
+def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...]]:
+    """The node behind a chain of views, and the index into it that `at` stands for."""
+    while isinstance(node.op, View):
+        (source,) = node.inputs
+        at = node.op.source(at, source.shape)
+        node = source
+    return node, at
+
+
+def producers(node: Node) -> Iterator[tuple[Node, tuple[Dim, ...], tuple[Expr, ...]]]:
+    """The nodes behind the inputs of a node: (producer, index into it, the node's variables).
+
+    The index is that of the element which the node's element at these variables reads.
+    """
+    for x in node.inputs:
+        shape = x.shape
+        at = tuple(0 if n == 1 else sym(f"p{k}", n) for k, n in enumerate(shape))
+        source, index = through_views(x, at)
+        yield source, index, tuple(v for v in at if not isinstance(v, int))
+
+
+def is_free(node: Node, free: set[Node]) -> bool:
+    """Whether a node costs nothing to compute anew wherever it is needed."""
+    if isinstance(node.op, Leaf):
+        return node.op.kind != "input"
+    if isinstance(node.op, Size):
+        return True
+    if isinstance(node.op, Copy):
+        return False
+    return isinstance(node.op, Elementwise | View) and all(x in free for x in node.inputs)
+
+
+class Fusion:
+    """Builds the groups of one graph; see `fuse`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.order = topological(graph.roots)
+        self.group_of: dict[Node, Group] = {}
+        self.groups: list[Group] = []
+        self.needs: list[int] = []  # per group: bit set of all groups it depends on
+        self.free: set[Node] = set()
+
+    def run(self) -> list[Group]:
+        for node in self.order:
+            if is_free(node, self.free):
+                self.free.add(node)
+            elif not isinstance(node.op, (Leaf, View)):
+                self.place(node)
+        return self.sorted_groups()
+
+    def place(self, node: Node) -> None:
+        """Put a node into the group of a producer, or into a new one."""
+        around = {id(g): g for p, _, _ in producers(node) if (g := self.group_of.get(p))}
+        behind = sorted(around.values(), key=lambda g: -g.number)
+        fitting = [g for g in behind if self.fits(node, g)]
+        if not fitting:
+            self.join(node, self.new_group(node))
+            return
+        home = fitting[0]
+        for other in fitting[1:]:
+            if self.can_merge(home, other):
+                home = self.merge(home, other)
+        self.join(node, home)
+
+    def new_group(self, node: Node) -> Group:
+        op = node.op
+        if isinstance(op, Reduction):
+            shape = node.inputs[0].shape
+            group = Group(len(self.groups), reduction_kind(node), squeezed(shape))
+            group.run = run_in_domain(node)
+        else:
+            kind: Kind = "contract" if isinstance(op, Contraction) else "map"
+            group = Group(len(self.groups), kind, squeezed(node.shape))
+        self.groups.append(group)
+        self.needs.append(0)
+        return group
+
+    def join(self, node: Node, group: Group) -> None:
+        if isinstance(node.op, Reduction):
+            group.kind, group.run = reduction_kind(node), run_in_domain(node)
+            group.outer.add(node)
+        elif group.accepts_outer() and self.is_outer(node, group):
+            group.outer.add(node)
+        group.nodes.append(node)
+        self.group_of[node] = group
+        for p, _, _ in producers(node):
+            other = self.group_of.get(p)
+            if other is not None and other is not group:
+                self.depend(group, other)
+
+    def depend(self, group: Group, on: Group) -> None:
+        bits = self.needs[on.number] | 1 << on.number
+        self.needs[group.number] |= bits
+        for k, needs in enumerate(self.needs):
+            if needs >> group.number & 1:
+                self.needs[k] |= bits
+
+    def fits(self, node: Node, group: Group) -> bool:
+        """Whether a node can be computed in a group of one of its producers."""
+        op = node.op
+        if isinstance(op, Contraction):
+            return False
+        for p, _, _ in producers(node):
+            other = self.group_of.get(p)
+            if other is not None and other is not group:
+                if self.needs[other.number] >> group.number & 1:
+                    return False  # the group would need itself
+        if isinstance(op, Reduction):
+            if group.has_checks and reduction_kind(node) == "column":
+                return False
+            if group.kind == "contract" or squeezed(node.inputs[0].shape) != group.domain:
+                return False
+            if group.run is not None and (
+                group.run != run_in_domain(node) or group.kind != reduction_kind(node)
+            ):
+                return False
+            if reduction_kind(node) == "column" and self.depends_on_outer(node, group):
+                return False
+            return self.edges_fit(node, group, outer=False)
+        if not isinstance(op, (Elementwise, Index)):
+            return False
+        if group.accepts_outer() and self.is_outer(node, group):
+            return self.edges_fit(node, group, outer=True)
+        if squeezed(node.shape) != group.domain or isinstance(op, Index):
+            return False
+        if group.kind == "column" or (group.run is not None and group.run[2]):
+            return not self.depends_on_outer(node, group) and self.edges_fit(node, group, False)
+        return self.edges_fit(node, group, outer=False)
+
+    def depends_on_outer(self, node: Node, group: Group) -> bool:
+        return any(p in group.outer for p, _, _ in producers(node))
+
+    def is_outer(self, node: Node, group: Group) -> bool:
+        """Whether a node is computed once per row of a group."""
+        if squeezed(node.shape) != group.rows:
+            return False
+        inside = [p for p, _, _ in producers(node) if self.group_of.get(p) is group]
+        return bool(inside) and all(p in group.outer for p in inside)
+
+    def edges_fit(self, node: Node, group: Group, outer: bool) -> bool:
+        """Whether every value of the group that a node reads belongs to its own iteration."""
+        for p, index, at in producers(node):
+            if self.group_of.get(p) is not group:
+                continue
+            here = tuple(i for i, n in zip(index, p.shape, strict=True) if n != 1)
+            wanted = at[: len(group.rows)] if p in group.outer and not outer else at
+            if here != wanted:
+                return False
+        return True
+
+    def can_merge(self, a: Group, b: Group) -> bool:
+        """Whether two groups of one domain that do not need each other can be one."""
+        apart = not (self.needs[a.number] >> b.number & 1 or self.needs[b.number] >> a.number & 1)
+        kinds = {a.kind, b.kind}
+        if a.domain != b.domain or not apart or kinds == {"contract"} or len(kinds) > 2:
+            return False
+        if kinds & {"contract", "column"} and (a.has_checks or b.has_checks):
+            return False
+        if a.run is not None and b.run is not None:
+            return a.run == b.run and a.kind == b.kind
+        return "map" in kinds
+
+    def merge(self, a: Group, b: Group) -> Group:
+        keep, gone = (b, a) if a.kind == "map" else (a, b)
+        position = {n: k for k, n in enumerate(self.order)}
+        keep.nodes = sorted(keep.nodes + gone.nodes, key=position.__getitem__)
+        keep.outer |= gone.outer
+        for n in gone.nodes:
+            self.group_of[n] = keep
+        gone.nodes = []
+        for k, needs in enumerate(self.needs):
+            if needs >> gone.number & 1:
+                self.needs[k] |= 1 << keep.number | self.needs[keep.number]
+        self.needs[keep.number] |= self.needs[gone.number]
+        for k, needs in enumerate(self.needs):
+            if needs >> keep.number & 1:
+                self.needs[k] |= self.needs[keep.number]
+        return keep
+
+    def sorted_groups(self) -> list[Group]:
+        """Groups in an order in which each comes after those it needs."""
+        live = [g for g in self.groups if g.nodes]
+        numbers = {g.number for g in live}
+        done: set[int] = set()
+        out: list[Group] = []
+        while len(out) < len(live):
+            for g in live:
+                waits = g.number in done or any(
+                    self.needs[g.number] >> k & 1 and k not in done for k in numbers
+                )
+                if not waits:
+                    out.append(g)
+                    done.add(g.number)
+        return out
+
+
+def reduction_kind(node: Node) -> Kind:
+    op = node.op
+    assert isinstance(op, Reduction)
+    return "row" if is_trailing(node.inputs[0].shape, op.stop) else "column"
+
+
+def run_in_domain(node: Node) -> Run:
+    """The reduced axes of a reduction, counted without dimensions of size 1."""
+    op, shape = node.op, node.inputs[0].shape
+    assert isinstance(op, Reduction)
+    return len(squeezed(shape[: op.start])), len(squeezed(shape[: op.stop])), op.block
+
+
+def fuse(graph: Graph) -> list[Group]:
+    """The groups of a graph, each after those whose results it reads."""
+    return Fusion(graph).run()

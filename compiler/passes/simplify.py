@@ -1,0 +1,123 @@
+"""Simplification: rewrite rules that keep every bit.
+
+Goal: graphs without views of views, double negation or multiplication by one, which derived
+gradients produce.  Non-goal: anything that changes a number; x + 0 is not x (for -0).
+
+A rule is one line, written with the op functions themselves on holes: a hole matches any node.
+Rules on views, whose parameters have to be computed, are functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import Number
+from dualgrad.compiler.ops.elementwise import Cast, absolute, neg, where
+from dualgrad.compiler.ops.view import Expand, Permute, Reshape
+from dualgrad.runtime.dtype import bool_, float32
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes that match `pattern` become what `result` stands for."""
+
+    pattern: Node
+    result: Node
+
+
+def holes(count: int) -> list[Node]:
+    return [input_node(-1 - k, TensorType((), float32)) for k in range(count)]
+
+
+x, y = holes(2)
+c = input_node(-9, TensorType((), bool_))
+
+RULES = (
+    Rule(x * 1.0, x),  # x*1 -> x
+    Rule(1.0 * x, x),  # 1*x -> x
+    Rule(x / 1.0, x),  # x/1 -> x
+    Rule(neg(neg(x)), x),  # --x -> x
+    Rule(absolute(neg(x)), absolute(x)),  # |-x| -> |x|
+    Rule(absolute(absolute(x)), absolute(x)),  # ||x|| -> |x|
+    Rule(where(c, x, x), x),  # the condition does not matter
+    Rule(where(~c, x, y), where(c, y, x)),  # not c ? x : y -> c ? y : x
+)
+
+
+def constant(node: Node) -> Number | None:
+    """The number that every element of a node is, if it is written in the program."""
+    while isinstance(node.op, Cast | Expand | Reshape):
+        (node,) = node.inputs
+    return node.op.value if isinstance(node.op, Leaf) and node.op.kind == "const" else None
+
+
+def _match(pattern: Node, node: Node, found: dict[Node, Node]) -> bool:
+    if isinstance(pattern.op, Leaf) and pattern.op.kind == "input":
+        return found.setdefault(pattern, node) is node
+    number = constant(pattern)
+    if number is not None:
+        value = constant(node)
+        return value is not None and repr(float(value)) == repr(float(number))
+    if pattern.op != node.op:
+        return False
+    return all(_match(p, n, found) for p, n in zip(pattern.inputs, node.inputs, strict=True))
+
+
+def _instance(result: Node, found: dict[Node, Node]) -> Node:
+    if result in found:
+        return found[result]
+    assert not isinstance(result.op, Leaf)
+    return result.op.on(*(_instance(i, found) for i in result.inputs))
+
+
+def _by_rules(node: Node) -> Node:
+    for rule in RULES:
+        found: dict[Node, Node] = {}
+        if _match(rule.pattern, node, found):
+            new = _instance(rule.result, found)
+            if new.type is node.type:
+                return new
+    return node
+
+
+def merge_reshapes(node: Node) -> Node:
+    """A reshape of a reshape is one reshape; one to the same shape is none."""
+    if isinstance(node.op, Reshape):
+        (source,) = node.inputs
+        if isinstance(source.op, Reshape):
+            (source,) = source.inputs
+        return source if source.shape == node.shape else node.op.on(source)
+    return node
+
+
+def merge_permutes(node: Node) -> Node:
+    """A permutation of a permutation is one permutation; the identity is none."""
+    if isinstance(node.op, Permute):
+        (source,) = node.inputs
+        axes = node.op.axes
+        if isinstance(source.op, Permute):
+            axes = tuple(source.op.axes[a] for a in axes)
+            (source,) = source.inputs
+        return source if axes == tuple(range(len(axes))) else Permute.of(axes).on(source)
+    return node
+
+
+STEPS: tuple[Callable[[Node], Node], ...] = (_by_rules, merge_reshapes, merge_permutes)
+
+
+def simplify(graph: Graph) -> Graph:
+    """The graph with all rules applied, inputs before users."""
+    done: dict[Node, Node] = {}
+    for node in topological(graph.roots):
+        new = node
+        if not isinstance(node.op, Leaf):
+            inputs = tuple(done[i] for i in node.inputs)
+            new = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
+            for step in STEPS:
+                new = step(new)
+        done[node] = new
+    writes = tuple((done[n], k) for n, k in graph.writes)
+    return Graph(graph.inputs, graph.scalars, tuple(done[n] for n in graph.outputs), writes)

@@ -1,0 +1,346 @@
+"""From a graph to a program in loop IR: the passes, in order, and where every value lives.
+
+1. `simplify`: rewrite rules that keep the bits.
+2. `own_memory`: outputs, writes and operands of contractions become nodes that have memory.
+3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
+4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
+   a temporary.
+5. Kernels: each group as loops.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dualgrad.compiler.ir.dims import Atom, Dim, substitute, sym, symbols
+from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, replace, topological
+from dualgrad.compiler.ir.types import contiguous_strides
+from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
+from dualgrad.compiler.kernel.contract import build_contract, home_of
+from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
+from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
+from dualgrad.compiler.kernel.program import LoopProgram, Temporary
+from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.verify import verify
+from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
+from dualgrad.compiler.ops.contract import Contraction
+from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.view import View, flatten_index
+from dualgrad.compiler.passes.fuse import Group, fuse, producers, squeezed, through_views
+from dualgrad.compiler.passes.simplify import simplify
+from dualgrad.runtime.config import config
+from dualgrad.runtime.dtype import int64
+
+Layouts = tuple[tuple[Dim, ...] | None, ...]  # strides per input in elements; None: contiguous
+BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
+    "map": build_map,
+    "row": build_row,
+    "column": build_column,
+    "contract": build_contract,
+}
+
+
+def lower(graph: Graph, layouts: Layouts, name: str, threads: int) -> LoopProgram:
+    """The loop program of a graph; `threads` sizes the scratch memory of contractions."""
+    graph = own_memory(simplify(graph), layouts)
+    return Lowering(graph, layouts, name, threads).run()
+
+
+def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
+    """How an input lies in memory."""
+    steps = contiguous_strides(node.shape) if strides is None else strides
+    size: Dim = 1
+    for n, step in zip(node.shape, steps, strict=True):
+        size = size + (n - 1) * step
+    if any(n == 0 for n in node.shape):
+        size = 0
+    assert isinstance(node.op, Leaf)
+    size = node.type.size if strides is None else size
+    return Access(Buffer(f"i{node.op.value}", node.dtype, size), steps)
+
+
+def own_memory(graph: Graph, layouts: Layouts) -> Graph:
+    """The graph with copies where a value must have memory of its own but has none.
+
+    An output or a written value must be computed by a node (a view of one in row-major order
+    will do); an operand of a contraction must lie in memory with one stride per dimension.
+    """
+    accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
+    change: dict[Node, Node] = {}
+    for node in topological(graph.roots):
+        if isinstance(node.op, Contraction):
+            for x in node.inputs:
+                if not _is_strided(x, accesses):
+                    change[x] = Copy.of().on(x)
+    if change:
+        roots = _replace_operands(graph.roots, change)
+        graph = _with_roots(graph, roots)
+    return _with_roots(graph, tuple(_computed(r) for r in graph.roots))
+
+
+def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
+    n = len(graph.outputs)
+    writes = tuple((r, k) for r, (_, k) in zip(roots[n:], graph.writes, strict=True))
+    return Graph(graph.inputs, graph.scalars, roots[:n], writes)
+
+
+def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tuple[Node, ...]:
+    """The graph with operands of contractions replaced by copies, other uses left alone."""
+    done: dict[Node, Node] = {}
+    for node in topological(roots):
+        inputs = tuple(done[x] for x in node.inputs)
+        if isinstance(node.op, Contraction):
+            copies = (Copy.of().on(d) if x in change else d
+                      for x, d in zip(node.inputs, inputs, strict=True))
+            inputs = tuple(copies)
+        done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
+    return tuple(done[r] for r in roots)
+
+
+def _computed(root: Node) -> Node:
+    """root, or a copy of it if it is an input, a number, or a view in another order."""
+    base, at = _row_major_base(root)
+    if base is None or not _is_computed(base):
+        return Copy.of().on(root)
+    return root
+
+
+def _is_computed(node: Node) -> bool:
+    """Whether a node is placed in a kernel (not a leaf, not something free to recompute)."""
+    if isinstance(node.op, Leaf):
+        return False
+    return any(is_leaf(x, "input") for x in topological((node,))) or isinstance(node.op, Copy)
+
+
+def _row_major_base(node: Node) -> tuple[Node | None, Dim]:
+    """The node behind views that only reshape, if the views keep the row-major order."""
+    at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
+    base, index = through_views(node, at)
+    if not isinstance(node.op, View):
+        return node, 0
+    same = base.type.size == node.type.size and flatten_index(
+        index, base.shape
+    ) == flatten_index(at, node.shape)
+    return (base if same else None), 0
+
+
+def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
+    """Whether an operand's element is at base + sum of stride * index in some memory."""
+    at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
+    base, index = through_views(x, at)
+    if base in accesses:
+        position = accesses[base].index(index)
+    elif _is_computed(base):
+        position = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape)).index(index)
+    else:
+        return False
+    probe = position
+    for v in at:
+        (atom,) = symbols(v)
+        probe = substitute(probe, {atom: 0})
+    linear = probe
+    for v in at:
+        (atom,) = symbols(v)
+        others = {a: 0 for w in at for a in symbols(w) if a is not atom}
+        linear = linear + (substitute(substitute(position, others), {atom: 1}) - probe) * v
+    return linear == position
+
+
+@dataclass
+class Lowering:
+    """State of one lowering: memory of every value, kernels so far."""
+
+    graph: Graph
+    layouts: Layouts
+    name: str
+    threads: int
+    stored: dict[Node, Access] = field(default_factory=dict)
+    destinations: dict[Node, list[Access]] = field(default_factory=dict)
+    temporaries: list[Buffer] = field(default_factory=list)
+    checks: list[CheckSite] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
+
+    def run(self) -> LoopProgram:
+        graph = self.graph
+        for x, strides in zip(graph.inputs, self.layouts, strict=True):
+            self.stored[x] = input_access(x, strides)
+        outputs = tuple(
+            Buffer(f"o{k}", x.dtype, x.type.size) for k, x in enumerate(graph.outputs)
+        )
+        for x, buffer in zip(graph.outputs, outputs, strict=True):
+            self.add_destination(x, buffer)
+        order = schedule(fuse(graph), {through_views(n, (0,) * n.ndim)[0] for n, _ in graph.writes})
+        group_of = {n: g for g in order for n in g.nodes}
+        crossing = _crossing(order, group_of)
+        order += self.place_writes(order, group_of)
+        for position, group in enumerate(order):
+            roots = [n for n in group.nodes if n in crossing or n in self.destinations]
+            self.build(group, roots, f"{self.name}_{position}")
+        return LoopProgram(
+            self.name,
+            tuple(self.stored[x].buffer for x in graph.inputs),
+            outputs,
+            tuple(x.type for x in graph.outputs),
+            self.live_ranges(),
+            self.symbols(),
+            tuple(x.dtype for x in graph.scalars),
+            tuple(self.kernels),
+            tuple(self.checks),
+            self.threads,
+        )
+
+    def add_destination(self, root: Node, buffer: Buffer) -> None:
+        """A row-major destination of the node behind `root`."""
+        base = _row_major_base(root)[0]
+        assert base is not None
+        access = Access(buffer, contiguous_strides(base.shape))
+        self.destinations.setdefault(base, []).append(access)
+
+    def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
+        """Destinations of written values: the input itself where nobody reads it later, else a
+        copy at the very end.  Returns the groups of those copies."""
+        copies = []
+        position = {id(g): k for k, g in enumerate(order)}
+        readers = self._readers(order)
+        for value, k in self.graph.writes:
+            target = self.stored[self.graph.inputs[k]]
+            base = _row_major_base(value)[0]
+            assert base is not None
+            group = group_of[base]
+            late = readers.get(target.buffer.name, -1) <= position[id(group)]
+            direct = late and group.kind == "map" and base.shape == value.shape
+            if direct and _reads_in_place(group, base, self.graph.inputs[k]):
+                self.destinations.setdefault(base, []).append(target)
+                continue
+            node = Copy.of().on(value)
+            copy = Group(-1, "map", squeezed(value.shape), [node])
+            self.destinations[node] = [target]
+            if base not in self.destinations:
+                self.destinations[base] = [self.temporary(base)]
+            copies.append(copy)
+        return copies
+
+    def _readers(self, order: list[Group]) -> dict[str, int]:
+        """The last group that reads each input."""
+        last: dict[str, int] = {}
+        for k, group in enumerate(order):
+            for node in group.nodes:
+                for p, _, _ in producers(node):
+                    if p in self.stored:
+                        last[self.stored[p].buffer.name] = k
+        return last
+
+    def temporary(self, node: Node) -> Access:
+        buffer = Buffer(f"t{len(self.temporaries)}", node.dtype, node.type.size)
+        self.temporaries.append(buffer)
+        return Access(buffer, contiguous_strides(node.shape))
+
+    def workspace(self, m: Dim, n: Dim, k: Dim) -> Buffer:
+        size = workspace_bytes(m, n, k, self.threads)
+        buffer = Buffer(f"t{len(self.temporaries)}", int64, (size + 7) // 8)
+        self.temporaries.append(buffer)
+        return buffer
+
+    def build(self, group: Group, roots: list[Node], name: str) -> None:
+        for r in roots:
+            if r not in self.destinations:
+                self.destinations[r] = [self.temporary(r)]
+        place = Place(roots, self.destinations, self.evaluator, self.is_fresh, self.workspace)
+        if group.kind == "contract":
+            node = next(n for n in group.nodes if isinstance(n.op, Contraction))
+            if home_of(node, place) is None:
+                self.destinations.setdefault(node, []).insert(0, self.temporary(node))
+                place.roots = [node, *(r for r in roots if r is not node)]
+        kernel = Kernel(name, BUILDERS[group.kind](group, place), lines_of(group))
+        if config.verify:
+            verify(kernel)
+        self.kernels.append(kernel)
+        for r in place.roots:
+            self.stored[r] = self.destinations[r][0]
+
+    def evaluator(self, probe: bool) -> Evaluator:
+        return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
+
+    def new_check(self, node: Node, what: str, bound: Dim) -> int:
+        site = CheckSite(node.op.name, what, bound, LINES.get(node))
+        if site not in self.checks:
+            self.checks.append(site)
+        return self.checks.index(site)
+
+    def is_fresh(self, access: Access) -> bool:
+        return access.buffer.name[0] in "ot"
+
+    def live_ranges(self) -> tuple[Temporary, ...]:
+        used: dict[str, list[int]] = {}
+        for k, kernel in enumerate(self.kernels):
+            for b in buffers_of(kernel.body):
+                used.setdefault(b.name, []).append(k)
+        return tuple(
+            Temporary(b, used[b.name][0], used[b.name][-1])
+            for b in self.temporaries
+            if b.name in used
+        )
+
+    def symbols(self) -> tuple[Atom, ...]:
+        found: set[Atom] = set()
+        for x, strides in zip(self.graph.inputs, self.layouts, strict=True):
+            for d in (*x.shape, *(strides or ())):
+                found |= symbols(d)
+        return tuple(sorted(found, key=Atom.sort_key))
+
+
+def _no_check(node: Node, what: str, bound: Dim) -> int:
+    return 0
+
+
+def _crossing(order: list[Group], group_of: dict[Node, Group]) -> set[Node]:
+    """Nodes that another group reads."""
+    return {
+        p
+        for group in order
+        for node in group.nodes
+        for p, _, _ in producers(node)
+        if p in group_of and group_of[p] is not group
+    }
+
+
+def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
+    """Whether a map group reads an input only at the element that it overwrites."""
+    for node in group.nodes:
+        for p, index, at in producers(node):
+            if p is target:
+                here = tuple(i for i, n in zip(index, p.shape, strict=True) if n != 1)
+                if here != at or p.shape != written.shape:
+                    return False
+    return True
+
+
+def schedule(groups: list[Group], written: set[Node]) -> list[Group]:
+    """Groups in dependency order: those that check first, those that overwrite inputs last."""
+    number = {n: k for k, g in enumerate(groups) for n in g.nodes}
+    needs: list[set[int]] = [
+        {number[p] for n in g.nodes for p, _, _ in producers(n) if p in number} - {k}
+        for k, g in enumerate(groups)
+    ]
+    users: list[list[int]] = [[] for _ in groups]
+    for k, before in enumerate(needs):
+        for b in before:
+            users[b].append(k)
+
+    def rank(k: int) -> tuple[int, int]:
+        late = any(n in written for n in groups[k].nodes)
+        return (0 if groups[k].has_checks else 2 if late else 1, k)
+
+    ready = [rank(k) for k, before in enumerate(needs) if not before]
+    heapq.heapify(ready)
+    out = []
+    while ready:
+        k = heapq.heappop(ready)[1]
+        out.append(groups[k])
+        for user in users[k]:
+            needs[user].discard(k)
+            if not needs[user]:
+                heapq.heappush(ready, rank(user))
+    return out

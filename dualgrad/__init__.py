@@ -1,0 +1,84 @@
+"""dualgrad: tensors and deep learning, eager and compiled, with the same bits.
+
+    import dualgrad as dg
+
+    x = dg.randn(4, 3)
+    w = dg.randn(3, 2, requires_grad=True)
+    (x @ w).sum().backward()
+
+Code runs eagerly by default.  `@dg.function` compiles the same Python by tracing it.
+"""
+
+from dualgrad import data, functional, nn, optim, random
+from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.elementwise import absolute as abs
+from dualgrad.compiler.ops.elementwise import (
+    add,
+    div,
+    eq,
+    exp,
+    ge,
+    gt,
+    le,
+    log,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    neg,
+    sigmoid,
+    sqrt,
+    square,
+    sub,
+    tanh,
+    where,
+)
+from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
+from dualgrad.compiler.ops.reduce import argmax, argmin, mean
+from dualgrad.compiler.ops.reduce import reduce_max as max
+from dualgrad.compiler.ops.reduce import reduce_min as min
+from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.view import (
+    expand,
+    flatten,
+    permute,
+    reshape,
+    squeeze,
+    transpose,
+    unsqueeze,
+)
+from dualgrad.function import EagerFallback, Function, function
+from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.runtime.config import config
+from dualgrad.runtime.dtype import (
+    bool_,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from dualgrad.runtime.threads import get_num_threads, set_num_threads
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.tensor import (
+    Tensor,
+    arange,
+    empty,
+    from_numpy,
+    full,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,230 @@
+"""The tape: what was computed from what, and how gradients flow back.
+
+Each unit that ran on a tensor requiring gradients leaves a `TapeNode`.  `backward` visits nodes
+by decreasing creation number (a heap, no recursion), so contributions to one tensor are added in
+decreasing creation order of their consumers; the same code runs on traced tensors, where it
+writes a graph.  A node keeps only the operands and results that its gradient reads.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Any, Union
+
+from dualgrad.compiler.grad import Vjp
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import Unit, apply
+from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.dispatch import used_by_gradient
+from dualgrad.runtime.errors import GradientError, ShapeError
+from dualgrad.state import enable_grad, no_grad
+
+if TYPE_CHECKING:
+    from dualgrad.tensor import Tensor
+
+Edge = Union[None, "Tensor", tuple["TapeNode", int]]
+_numbers = itertools.count()
+
+
+class Absent:
+    """Stands for an operand that a gradient does not read: its type alone."""
+
+    __slots__ = ("type",)
+
+    array = None
+    layout = None
+    requires_grad = False
+
+    def __init__(self, type: TensorType) -> None:
+        self.type = type
+
+    @property
+    def sig(self) -> TensorType:
+        return self.type
+
+
+class TapeNode:
+    """One recorded unit."""
+
+    __slots__ = ("edges", "inputs", "number", "outputs", "released", "types", "unit", "versions")
+
+    def __init__(
+        self, unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...],
+        saves: frozenset[int],
+    ) -> None:
+        n = len(operands)
+        self.unit = unit
+        self.number = next(_numbers)
+        self.released = False
+        self.types = tuple(o.type for o in outputs)
+        self.edges = tuple(edge_of(x) for x in operands)
+        self.inputs: tuple[Any, ...] = tuple(
+            x if k in saves or not hasattr(x, "sig") else Absent(x.type)
+            for k, x in enumerate(operands)
+        )
+        self.outputs: tuple[Any, ...] = tuple(
+            o.detached() if n + k in saves else Absent(o.type) for k, o in enumerate(outputs)
+        )
+        self.versions = tuple(
+            x.version if hasattr(x, "version") else 0 for x in (*self.inputs, *self.outputs)
+        )
+
+    @property
+    def name(self) -> str:
+        return self.unit.name
+
+    def operands(self, create_graph: bool) -> tuple[Any, ...]:
+        """Inputs and outputs as the gradient reads them; GradientError if they are gone."""
+        if self.released:
+            raise GradientError(
+                "the graph has been freed by an earlier backward",
+                op=self.name,
+                expect="one backward per forward",
+                actual="a second one",
+                hint="pass retain_graph=True to the first",
+            )
+        for x, version in zip((*self.inputs, *self.outputs), self.versions, strict=True):
+            if hasattr(x, "version") and x.version != version:
+                raise GradientError(
+                    "a tensor that the gradient needs has been changed in place",
+                    op=self.name,
+                    expect=f"the {x.type!r} tensor as it was in the forward pass",
+                    actual=f"{x.version - version} in-place change(s) since",
+                    hint="work on a copy, or change it after backward",
+                )
+        if not create_graph:
+            return (*self.inputs, *self.outputs)
+        outputs = tuple(
+            o if isinstance(o, Absent) else o.with_history(self, k)
+            for k, o in enumerate(self.outputs)
+        )
+        return (*self.inputs, *outputs)
+
+    def release(self) -> None:
+        """Forget what was saved."""
+        self.released = True
+        self.inputs = self.outputs = self.edges = ()
+        self.versions = ()
+
+
+def edge_of(x: Any) -> Edge:
+    """Where the gradient of an operand goes."""
+    if not getattr(x, "requires_grad", False):
+        return None
+    return x if x.grad_fn is None else (x.grad_fn, x.output_number)
+
+
+def record(
+    unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...], saves: frozenset[int] | None
+) -> frozenset[int]:
+    """Put a unit on the tape; returns what its gradient reads, to be passed next time."""
+    if saves is None:
+        saves = used_by_gradient(unit, operands)
+    node = TapeNode(unit, operands, outputs, saves)
+    for k, o in enumerate(outputs):
+        if o.type.dtype.is_float:
+            o.requires_grad = True
+            o.grad_fn, o.output_number = node, k
+    return saves
+
+
+def backward(
+    root: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool
+) -> None:
+    """Add the gradient of `root` (weighted by `gradient`) to `.grad` of every leaf behind it."""
+    if not root.requires_grad:
+        raise GradientError(
+            "nothing to differentiate",
+            op="backward",
+            expect="a tensor computed from one with requires_grad=True",
+            actual=f"{root.type!r} with requires_grad=False",
+        )
+    seed = seed_of(root, gradient)
+    with enable_grad() if create_graph else no_grad():
+        flow = _Flow(create_graph)
+        flow.send(edge_of(root), seed)
+        flow.run(retain_graph)
+
+
+def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        if root.type.shape and root.type.size != 1:
+            raise GradientError(
+                "only a single number has a gradient without a seed",
+                op="backward",
+                expect="a tensor of one element, or gradient=...",
+                actual=f"shape {root.type.shape}",
+                hint="call .sum() or .mean() first",
+            )
+        return root.filled_like(1.0)
+    if gradient.type.shape != root.type.shape:
+        raise ShapeError(
+            "the seed has another shape",
+            op="backward",
+            expect=f"gradient of shape {root.type.shape}",
+            actual=f"{gradient.type.shape}",
+        )
+    return gradient
+
+
+class _Flow:
+    """Gradients on their way back."""
+
+    def __init__(self, create_graph: bool) -> None:
+        self.create_graph = create_graph
+        self.waiting: dict[TapeNode, list[Tensor | None]] = {}
+        self.heap: list[tuple[int, TapeNode]] = []
+        self.owned: set[int] = set()  # results of programs that no leaf has taken yet
+        self.kept: list[Tensor] = []
+
+    def send(self, edge: Edge, g: Tensor) -> None:
+        """Add a contribution to whoever stands at the other end of an edge."""
+        if edge is None:
+            return
+        if not isinstance(edge, tuple):
+            self.accumulate(edge, g)
+            return
+        node, k = edge
+        slots = self.waiting.get(node)
+        if slots is None:
+            slots = self.waiting[node] = [None] * len(node.types)
+            heapq.heappush(self.heap, (-node.number, node))
+        old = slots[k]
+        slots[k] = g if old is None else self.own(old + g)
+
+    def own(self, g: Tensor) -> Tensor:
+        self.owned.add(id(g))
+        self.kept.append(g)
+        return g
+
+    def accumulate(self, leaf: Tensor, g: Tensor) -> None:
+        """leaf.grad += g, in memory that no other tensor shares."""
+        old = leaf.grad
+        if old is not None:
+            leaf.grad = old + g
+            return
+        if id(g) in self.owned and not self.create_graph:
+            self.owned.discard(id(g))
+            leaf.grad = g
+        else:
+            leaf.grad = copy(g)
+
+    def run(self, retain_graph: bool) -> None:
+        while self.heap:
+            node = heapq.heappop(self.heap)[1]
+            slots = self.waiting.pop(node)
+            given = tuple(g is not None for g in slots)
+            wanted = tuple(e is not None for e in node.edges)
+            operands = node.operands(self.create_graph)
+            cotangents = tuple(g for g in slots if g is not None)
+            edges = [e for e in node.edges if e is not None]
+            unit = Vjp.of(node.unit, given, wanted)
+            gradients = apply(unit, *cotangents, *operands)
+            known = {id(g) for g in cotangents}
+            if not (retain_graph or self.create_graph):
+                node.release()
+            for edge, g in zip(edges, gradients, strict=True):
+                if id(g) not in known and g.is_own_memory:
+                    self.own(g)
+                self.send(edge, g)

@@ -1,0 +1,276 @@
+"""Running one unit on concrete tensors: signature -> plan -> launch.
+
+A plan is made once per (unit, types and layouts of the operands) and holds all that is known
+then.  Behind plans stand programs with symbolic sizes, shared by all shapes of a pattern: sizes
+of 0 and 1 are part of the pattern, equal sizes share a symbol, and what a program's order of
+summation asked about sizes is kept as guards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualgrad.compiler.grad import Vjp
+from dualgrad.compiler.ir.dims import (
+    Atom,
+    Dim,
+    Guard,
+    ShapeEnv,
+    shape_env,
+    substitute,
+    sym,
+    symbol_of,
+    symbols,
+)
+from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.view import View
+from dualgrad.compiler.passes.fuse import through_views
+from dualgrad.engine import Bound, Executable, compile_graph
+from dualgrad.runtime.errors import ArgumentError
+
+Strides = tuple[int, ...] | None  # in elements; None: contiguous
+Array = np.ndarray[Any, Any]
+MAX_PLANS = 20_000
+
+
+@dataclass(frozen=True)
+class Alias:
+    """An output that is an operand itself, or a view of its memory."""
+
+    operand: int
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] | None = None  # in elements; None: the operand itself
+    offset: int = 0
+
+
+@dataclass
+class Plan:
+    """How to run a unit on operands of one signature."""
+
+    operands: tuple[int, ...]  # numbers of the tensors that the program reads
+    numbers: tuple[int, ...]  # numbers of the Python numbers that it takes
+    bound: Bound | None
+    results: tuple[Alias | TensorType, ...]
+    types: tuple[TensorType, ...]
+    saves: frozenset[int] | None = None  # operands and outputs that the gradient reads
+
+    def run(self, operands: tuple[Any, ...]) -> list[Array]:
+        """New arrays of the program's outputs."""
+        bound = self.bound
+        if bound is None:
+            return []
+        arrays = [operands[k].array for k in self.operands]
+        if self.numbers:
+            return bound.run(arrays, tuple(operands[k] for k in self.numbers))
+        return bound.run(arrays)
+
+
+@dataclass
+class Variant:
+    """A program for a pattern of sizes, valid where its guards hold."""
+
+    guards: tuple[Guard, ...]
+    executable: Executable
+    tensors: tuple[int, ...]  # operands that the program reads
+    numbers: tuple[int, ...]
+
+
+_plans: dict[tuple[Any, ...], Plan] = {}
+_variants: dict[tuple[Any, ...], list[Variant]] = {}
+
+
+find_plan = _plans.get
+
+
+def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:
+    return (unit, write, *[getattr(x, "sig", None) or type(x) for x in operands])
+
+
+def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
+    """The plan of a unit; with `write` its one result overwrites operand 0."""
+    if len(_plans) > MAX_PLANS:
+        _plans.clear()
+    key = signature_key(unit, operands, write)
+    plan = _plans[key] = Planner(unit, operands, write).plan()
+    return plan
+
+
+class Planner:
+    """Makes one plan."""
+
+    def __init__(self, unit: Unit, operands: tuple[Any, ...], write: bool) -> None:
+        self.unit, self.operands, self.write = unit, operands, write
+        self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
+        for x in operands:
+            if not hasattr(x, "sig") and not isinstance(x, bool | int | float):
+                raise ArgumentError(
+                    "an operand is neither a tensor nor a number",
+                    op=unit.name,
+                    expect="Tensor, bool, int or float",
+                    actual=type(x).__name__,
+                    hint="convert it with dg.tensor(...)",
+                )
+
+    def plan(self) -> Plan:
+        nodes = self.exact_nodes()
+        outputs = self.unit.trace(*nodes)
+        types = tuple(TensorType(o.shape, o.dtype, False, o.device) for o in outputs)
+        aliases = [self.alias_of(o, nodes) for o in outputs]
+        computed = [k for k, a in enumerate(aliases) if a is None]
+        results = tuple(t if a is None else a for a, t in zip(aliases, types, strict=True))
+        if not computed:
+            return Plan((), (), None, results, types)
+        values, sym_types, strides = self.symbolic()
+        variant = self.variant(computed, values, sym_types, strides)
+        bound = variant.executable.bind(values)
+        return Plan(variant.tensors, variant.numbers, bound, results, types)
+
+    def exact_nodes(self) -> tuple[Node, ...]:
+        return tuple(
+            input_node(k, x.type) if k in self.tensors else scalar_node(k, _kind(x))
+            for k, x in enumerate(self.operands)
+        )
+
+    def alias_of(self, output: Node, nodes: tuple[Node, ...]) -> Alias | None:
+        """How an output can share memory with an operand, where that is meant."""
+        if self.write or not isinstance(self.unit, View | Vjp):
+            return None
+        at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
+        base, index = through_views(output, at)
+        if base not in nodes or _position(base) not in self.tensors:
+            return None
+        k = _position(base)
+        if base is output:
+            return Alias(k)
+        steps = self.operands[k].strides_in_elements
+        position: Dim = 0
+        for i, step in zip(index, steps, strict=True):
+            position = position + step * i
+        found = linear_steps(position, at)
+        if found is None:
+            return None
+        offset, strides = found
+        return Alias(k, output.shape, strides, offset)
+
+    def symbolic(self) -> tuple[dict[Atom, int], list[TensorType], list[Any]]:
+        """Operand types and strides with symbols for sizes, and the sizes behind them."""
+        values: dict[Atom, int] = {}
+        known: dict[int, Dim] = {}
+
+        def size(n: int) -> Dim:
+            if n < 2 or self.unit.exact:
+                return n
+            if n not in known:
+                symbol = sym(f"n{len(known)}")
+                known[n] = symbol
+                values[symbol_of(symbol)] = n
+            return known[n]
+
+        def stride(n: int) -> Dim:
+            if n < 2:
+                return n
+            symbol = sym(f"d{len(values)}")
+            values[symbol_of(symbol)] = n
+            return symbol
+
+        types, strides = [], []
+        for k in self.tensors:
+            x = self.operands[k]
+            types.append(x.type.with_shape(tuple(size(n) for n in x.type.shape)))
+            steps = x.layout
+            strides.append(None if steps is None else tuple(stride(n) for n in steps))
+        return values, types, strides
+
+    def variant(
+        self, computed: list[int], values: dict[Atom, int], types: list[TensorType],
+        strides: list[Any],
+    ) -> Variant:
+        """The program of the pattern whose guards hold for these sizes."""
+        numbers = tuple(_kind(x) for x in self.operands if not hasattr(x, "sig"))
+        key = (self.unit, self.write, tuple(types), tuple(strides), numbers, tuple(computed))
+        variants = _variants.setdefault(key, [])
+        for v in variants:
+            if all(g.holds(values) for g in v.guards):
+                return v
+        env = ShapeEnv(values)
+        with shape_env(env):
+            graph, layouts, tensors, scalars = self.graph(computed, types, strides)
+            executable = compile_graph(graph, layouts, _identifier(self.unit.name))
+        variants.append(Variant(tuple(env.guards), executable, tensors, scalars))
+        return variants[-1]
+
+    def graph(
+        self, computed: list[int], types: list[TensorType], strides: list[Any]
+    ) -> tuple[Graph, tuple[Any, ...], tuple[int, ...], tuple[int, ...]]:
+        """The graph of what the outputs need: (graph, layouts, tensors and numbers it takes)."""
+        by_number = dict(zip(self.tensors, zip(types, strides, strict=True), strict=True))
+        nodes = tuple(
+            input_node(k, by_number[k][0]) if k in by_number else scalar_node(k, _kind(x))
+            for k, x in enumerate(self.operands)
+        )
+        traced = self.unit.trace(*nodes)
+        outputs = tuple(traced[k] for k in computed)
+        used = set(topological(outputs)) | ({nodes[0]} if self.write else set())
+        tensors = tuple(k for k, n in enumerate(nodes) if k in by_number and n in used)
+        numbers = tuple(k for k, n in enumerate(nodes) if k not in by_number and n in used)
+        inputs = tuple(input_node(i, nodes[k].type) for i, k in enumerate(tensors))
+        scalars = tuple(scalar_node(i, _kind(self.operands[k])) for i, k in enumerate(numbers))
+        change = {nodes[k]: n for k, n in zip((*tensors, *numbers), (*inputs, *scalars), strict=True)}
+        outputs = replace(outputs, change)
+        layouts = tuple(by_number[k][1] for k in tensors)
+        if self.write:
+            return Graph(inputs, scalars, (), ((outputs[0], 0),)), layouts, tensors, numbers
+        return Graph(inputs, scalars, outputs), layouts, tensors, numbers
+
+
+def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ...]] | None:
+    """(offset, step per variable) of an index expression; None if it is not linear in them."""
+    zeros: dict[Atom, Dim] = {a: 0 for v in at for a in symbols(v)}
+    offset = substitute(position, zeros)
+    total = offset
+    steps = []
+    for v in at:
+        one = {**zeros, **{a: 1 for a in symbols(v)}}
+        step = substitute(position, one) - offset
+        steps.append(step)
+        total = total + step * v
+    if total != position or not isinstance(offset, int):
+        return None
+    return offset, tuple(int(s) for s in steps)  # type: ignore[arg-type]
+
+
+def _kind(x: Any) -> type:
+    return bool if isinstance(x, bool) else int if isinstance(x, int) else float
+
+
+def _position(n: Node) -> int:
+    return int(n.op.value)  # type: ignore[union-attr]
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:
+    """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
+    nodes = tuple(
+        input_node(k, x.type) if hasattr(x, "sig") else scalar_node(k, _kind(x))
+        for k, x in enumerate(operands)
+    )
+    outputs = unit.trace(*nodes)
+    n = len(operands)
+    known = tuple(input_node(n + k, o.type) for k, o in enumerate(outputs))
+    seeds = tuple(input_node(n + len(outputs) + k, o.type) for k, o in enumerate(outputs))
+    wanted = tuple(hasattr(x, "sig") and x.type.dtype.is_float for x in operands)
+    given = tuple(o.dtype.is_float for o in outputs)
+    picked = tuple(s for s, g in zip(seeds, given, strict=True) if g)
+    grads = Vjp.of(unit, given, wanted).trace(*picked, *nodes, *known)
+    used = set(topological(grads))
+    return frozenset(k for k, x in enumerate((*nodes, *known)) if x in used)
+
+

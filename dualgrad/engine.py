@@ -1,0 +1,217 @@
+"""From a graph to machine code that can be run: compile or load once, bind sizes, launch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from dualgrad.compiler.ir.dims import Atom, evaluate
+from dualgrad.compiler.ir.node import Graph
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.kernel.program import LoopProgram, plan_arena, size_of
+from dualgrad.compiler.lower.llvm.gemm import gemm_module, routine_name
+from dualgrad.compiler.lower.llvm.module import module_of
+from dualgrad.compiler.lower.llvm.target import assembly, object_code
+from dualgrad.compiler.pipeline import Layouts, lower
+from dualgrad.runtime import cpu, memory
+from dualgrad.runtime.cache import default_cache
+from dualgrad.runtime.config import config
+from dualgrad.runtime.dtype import ALL
+from dualgrad.runtime.errors import CompileError, IndexOutOfBounds
+from dualgrad.runtime.profile import counters
+from dualgrad.runtime.program import KernelInfo, Program, decode_error
+from dualgrad.runtime.srcinfo import Location
+from dualgrad.runtime.threads import get_num_threads
+
+_FORMAT = "1"  # of what a cache entry holds
+_HELD_BELOW = 20_000  # elements that a program may touch while it keeps the GIL
+_lock = threading.RLock()
+
+
+@cache
+def _versions() -> str:
+    """What machine code depends on besides the loop program and the processor."""
+    names = []
+    for package in ("dualgrad", "llvmlite"):
+        try:
+            names.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            names.append(f"{package} unknown")
+    return "; ".join([*names, f"format {_FORMAT}", platform.machine()])
+
+
+@dataclass
+class Times:
+    """Seconds spent on making a program, by stage."""
+
+    passes: float = 0.0
+    codegen: float = 0.0
+    load: float = 0.0
+    cached: bool = False
+
+
+class Executable:
+    """A loop program with its machine code loaded."""
+
+    def __init__(self, program: LoopProgram, loaded: cpu.Loaded, accesses: tuple[str, ...]) -> None:
+        self.program, self.loaded, self.accesses = program, loaded, accesses
+        self.times = Times()
+
+    def bind(self, values: dict[Atom, int]) -> Bound:
+        """The program for these sizes."""
+        return Bound(self, values)
+
+    def llvm(self) -> str:
+        """The LLVM IR of the program."""
+        return module_of(self.program, cpu.host_target(), config.check).text
+
+    def asm(self) -> str:
+        """The machine code of the program, as assembly text."""
+        return assembly(self.llvm(), cpu.host_target())
+
+
+class Bound:
+    """An executable for known sizes: everything a launch needs, worked out."""
+
+    __slots__ = (
+        "arena", "executable", "launch", "outputs", "prefix", "scalars", "values",
+    )  # fmt: skip
+
+    def __init__(self, executable: Executable, values: dict[Atom, int]) -> None:
+        program = executable.program
+        offsets, self.arena = plan_arena(program.temporaries, values)
+        numbers = [*offsets, *(values[a] for a in program.symbols)]
+        self.prefix = struct.pack(f"={len(numbers)}q", *numbers)
+        self.scalars = struct.Struct(
+            "=" + "".join("d" if d.is_float else "q" for d in program.scalars)
+        ).pack
+        self.outputs = [(size_of(t.shape, values), t.dtype) for t in program.output_types]
+        self.executable, self.values = executable, values
+        touched = [*(b.size for b in program.inputs), *(b.size for b in program.outputs)]
+        total = sum(evaluate(n, values) for n in touched)
+        heavy = total > _HELD_BELOW or any(k.kind == "contract" for k in program.kernels)
+        self.launch = executable.loaded if heavy else executable.loaded.launch_held
+
+    def run(
+        self, arrays: list[np.ndarray[Any, Any]], scalars: tuple[float, ...] = ()
+    ) -> list[np.ndarray[Any, Any]]:
+        """Run on the inputs' arrays; returns new arrays of the outputs."""
+        outputs = [memory.empty(shape, dtype) for shape, dtype in self.outputs]
+        if self.arena:
+            block = memory.scratch(self.arena)
+            head = struct.pack("=q", block.address)
+        else:
+            head = b"\0\0\0\0\0\0\0\0"
+        params = head + self.prefix
+        if scalars:
+            params += self.scalars(*scalars)
+        error = self.launch(cpu.handles([*arrays, *outputs]), params)
+        if error:
+            self.fail(error)
+        return outputs
+
+    def fail(self, error: int) -> None:
+        """Raise what an error word of the program means."""
+        program = self.executable.program
+        code, value = decode_error(error)
+        if code < len(program.checks):
+            site = program.checks[code]
+            bound = evaluate(site.bound, self.values)
+            raise IndexOutOfBounds(
+                f"{site.what} out of range",
+                op=site.op,
+                expect=f"0 <= {site.what} < {bound}",
+                actual=str(value),
+                location=None if site.line is None else Location(*site.line, ""),
+            )
+        buffer = self.executable.accesses[code - len(program.checks)]
+        raise CompileError(
+            "a kernel reached outside of its memory",
+            op=program.name,
+            expect=f"an index inside of buffer {buffer}",
+            actual=str(value),
+        )
+
+
+_executables: dict[str, Executable] = {}
+
+
+def compile_graph(graph: Graph, layouts: Layouts, name: str) -> Executable:
+    """The executable of a graph; equal loop programs share one.
+
+    `layouts` gives each input's strides in elements, None for contiguous ones.
+    """
+    started = time.perf_counter()
+    program = lower(graph, layouts, name, get_num_threads())
+    passes = time.perf_counter() - started
+    key = f"{program.key} {config.check}"
+    with _lock:
+        found = _executables.get(key)
+        if found is None:
+            found = _executables[key] = _load(program, Times(passes))
+    return found
+
+
+def _load(program: LoopProgram, times: Times) -> Executable:
+    target = cpu.host_target()
+    key = f"{program.key} {target.key} {config.check} {_versions()}"
+    started = time.perf_counter()
+    entry = default_cache().get(key)
+    if entry is None:
+        module = module_of(program, target, config.check)
+        code = object_code(module.text, target)
+        head = {"externs": module.externs, "accesses": module.accesses}
+        default_cache().put(key, json.dumps(head).encode() + b"\n" + code)
+        counters.compiled += 1
+        counters.compile_seconds += time.perf_counter() - started
+    else:
+        text, _, code = entry.partition(b"\n")
+        head = json.loads(text)
+        counters.cache_hits += 1
+        times.cached = True
+    times.codegen = time.perf_counter() - started
+    externs = tuple(head["externs"])
+    infos = tuple(KernelInfo(k.name, k.kind, k.lines) for k in program.kernels)
+    addresses = {n: _routines(n) for n in externs}
+    started = time.perf_counter()
+    loaded = cpu.load(Program(program.name, code, externs, infos), addresses)
+    times.load = time.perf_counter() - started
+    executable = Executable(program, loaded, tuple(head["accesses"]))
+    executable.times = times
+    return executable
+
+
+@cache
+def _routines(name: str) -> int:
+    """The address of a library routine, compiled once per machine."""
+    dtype = next(d for d in ALL if d.kind != "b" and routine_name(d) == name)
+    target = cpu.host_target()
+    text = gemm_module(dtype, target)
+    key = f"{name} {hash_of(text)} {target.key} {_versions()}"
+    code = default_cache().get(key)
+    if code is None:
+        started = time.perf_counter()
+        code = object_code(text, target)
+        default_cache().put(key, code)
+        counters.compiled += 1
+        counters.compile_seconds += time.perf_counter() - started
+    return cpu.link_library(name, code, (name,))[name]
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def concrete(t: TensorType, values: dict[Atom, int]) -> TensorType:
+    """A type with its symbols replaced by numbers."""
+    return TensorType(size_of(t.shape, values), t.dtype, False, t.device)

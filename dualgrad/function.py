@@ -1,0 +1,234 @@
+"""`@function`: compile a Python function by tracing it.
+
+The first call with a new signature runs the function once on traced tensors, compiles what it
+computed and runs the program; later calls run the program.  What cannot be compiled faithfully
+makes the function run eagerly, with one warning that names the line (an error under `strict`).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from dualgrad import random
+from dualgrad.guards import Survey, impurity, survey
+from dualgrad.path import Path, finish_trace
+from dualgrad.runtime.config import config
+from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
+from dualgrad.runtime.srcinfo import user_location
+from dualgrad.state import state
+from dualgrad.tensor import Tensor, check_write
+from dualgrad.trace import Trace, Unsupported
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
+
+
+class EagerFallback(UserWarning):
+    """A decorated function runs eagerly because a compiled one would not do the same."""
+
+
+class Function(Generic[P, R]):
+    """A function and the programs it has been compiled to; made by `dualgrad.function`."""
+
+    def __init__(self, fn: Callable[P, R], strict: bool = False) -> None:
+        functools.update_wrapper(self, fn)
+        self.__wrapped_function__ = fn
+        self.strict = strict
+        self.paths: dict[tuple[object, ...], list[Path]] = {}
+        self.n_traces = 0
+        self.eager_reason: str | None = None
+        self._uncacheable = 0
+        self._lock = threading.RLock()
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        fn = self.__wrapped_function__
+        if state.trace is not None or self.eager_reason is not None or config.eager:
+            return fn(*args, **kwargs)
+        found = survey((args, kwargs, fn, random.default_generator))
+        key = (*found.key, state.grad_enabled)
+        for path in self.paths.get(key, ()):
+            if path.holds(found):
+                return path.run(found)  # type: ignore[no-any-return]
+        with self._lock:
+            return self._trace(found, key, args, kwargs)
+
+    # -- tracing ------------------------------------------------------------------------------
+
+    def _trace(
+        self, found: Survey, key: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        fn: Callable[..., Any] = self.__wrapped_function__
+        before = [c.copy() for c in found.containers]
+        trace = Trace(found.tensors, Tensor.of_node, check_write)
+        watch = _Watch()
+        started = time.perf_counter()
+        state.trace = trace
+        try:
+            with watch:
+                result = fn(*args, **kwargs)
+            state.trace = None
+            self.n_traces += 1
+            outcome = finish_trace(trace, found, before, result, self.name)
+        except Exception as error:
+            state.trace = None
+            _roll_back(trace, found, before)
+            if isinstance(error, Unsupported):
+                self._fall_back(error)
+            elif isinstance(error, DualgradError | ArithmeticError | LookupError | TypeError):
+                # What the user's code raised: let it happen eagerly, effects included.
+                return fn(*args, **kwargs)
+            else:
+                return fn(*args, **kwargs)
+            return fn(*args, **kwargs)
+        finally:
+            state.trace = None
+        outcome.path.seconds_tracing = time.perf_counter() - started
+        if watch.found is not None:
+            self._fall_back(watch.found)
+        elif outcome.lost is not None:
+            self._fall_back(Unsupported(outcome.lost))
+        elif outcome.cacheable:
+            self.paths.setdefault(key, []).append(outcome.path)
+        else:
+            self._uncacheable += 1
+            if self._uncacheable > MAX_UNCACHEABLE:
+                self._fall_back(Unsupported("it makes new Python objects at each call"))
+        return outcome.result
+
+    def _fall_back(self, error: Unsupported) -> None:
+        """Run eagerly from now on; say so once."""
+        where = f"{error.location.filename}:{error.location.lineno}" if error.location else "?"
+        self.eager_reason = f"{error.what} ({where})"
+        if self.strict:
+            raise TraceError(
+                f"@function {self.name} cannot be compiled: {error.what}",
+                op=error.op, expect=error.expect, actual=error.actual, why=error.why,
+                hint=error.hint, location=error.location,
+            ) from None
+        warnings.warn(
+            f"@function {self.name} runs eagerly: {self.eager_reason}", EagerFallback, stacklevel=4
+        )
+
+    # -- explaining ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return getattr(self.__wrapped_function__, "__name__", "function")
+
+    def _only(self) -> list[Path]:
+        found = [p for paths in self.paths.values() for p in paths]
+        if not found:
+            raise ArgumentError(
+                f"@function {self.name} has not been compiled",
+                expect="a call before",
+                actual=self.eager_reason or "no call yet",
+            )
+        return found
+
+    def ir(self) -> str:
+        """The programs in loop IR, as text: buffers, kernels, loops."""
+        return "\n".join(p.executable.program.text for p in self._only())
+
+    def graph(self) -> str:
+        """The traced graphs, one line per op."""
+        return "\n".join(p.text for p in self._only())
+
+    def llvm(self) -> str:
+        """The programs in LLVM IR."""
+        return "\n".join(p.executable.llvm() for p in self._only())
+
+    def asm(self) -> str:
+        """The programs in assembly language."""
+        return "\n".join(p.executable.asm() for p in self._only())
+
+    def report(self) -> str:
+        """What has been compiled: signatures, state, kernels with their lines, times."""
+        head = [f"@function {self.name}: {self.n_traces} trace(s)"]
+        if self.eager_reason is not None:
+            head.append(f"  runs eagerly: {self.eager_reason}")
+        for k, path in enumerate(p for paths in self.paths.values() for p in paths):
+            head.append(path.report(k))
+        return "\n".join(head)
+
+
+class _Watch:
+    """Notices calls during a trace that a replay could not repeat."""
+
+    def __init__(self) -> None:
+        self.found: Unsupported | None = None
+
+    def __enter__(self) -> None:
+        self._before = sys.getprofile()
+        sys.setprofile(self._event)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        if event != "c_call" or self.found is not None:
+            return
+        name = impurity(arg)
+        if name is None or frame.f_globals.get("__name__", "").startswith(("dualgrad.", "linecache")):
+            return
+        sys.setprofile(None)
+        self.found = Unsupported(
+            f"{name} is called, which a compiled program would not repeat",
+            hint="call it outside of the function",
+            location=user_location(),
+        )
+        sys.setprofile(self._event)
+
+
+def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
+    """Undo what tracing did to Python containers and version counts."""
+    for container, old in zip(found.containers, before, strict=True):
+        if isinstance(container, dict):
+            if container != old or list(container) != list(old):
+                container.clear()
+                container.update(old)
+        elif len(container) != len(old) or any(a is not b for a, b in zip(container, old, strict=True)):
+            container[:] = old
+    for t in trace.changed:
+        root = t if t.base is None else t.base
+        root._version -= 1
+
+
+@overload
+def function(fn: Callable[P, R], *, strict: bool = False) -> Function[P, R]: ...
+@overload
+def function(fn: None = None, *, strict: bool = False) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+def function(fn: Any = None, *, strict: bool = False) -> Any:
+    """Compile a function by tracing it; use as `@function` or `@function(strict=True)`.
+
+    A decorated function does what the undecorated one does, with the same bits.  Tensors that it
+    reaches (arguments in nested containers, parameters, optimizer state, closures) are inputs of
+    the program, read anew at each call; changes in place and rebound tensors are its effects.
+    A new shape, dtype or Python value among what it can reach is traced anew.  Where that cannot
+    be kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+
+    `.ir()`, `.llvm()`, `.asm()`, `.report()` and `.n_traces` explain what happened.
+    """
+    if fn is None:
+        return functools.partial(function, strict=strict)
+    if not callable(fn) or isinstance(fn, type):
+        raise ArgumentError(
+            "only functions can be compiled", op="function", expect="a function",
+            actual=type(fn).__name__,
+        )
+    if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
+        raise ArgumentError(
+            "a generator cannot be compiled", op="function", expect="a function that returns",
+            actual="one that yields", hint="decorate the function that makes one step",
+        )
+    return Function(fn, strict)

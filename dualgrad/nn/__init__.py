@@ -1,0 +1,21 @@
+"""Modules: parts of models that own their parameters."""
+
+from dualgrad.nn import init
+from dualgrad.nn.flatten import Flatten
+from dualgrad.nn.linear import Linear
+from dualgrad.nn.loss import CrossEntropyLoss
+from dualgrad.nn.module import Module
+from dualgrad.nn.parameter import Parameter
+from dualgrad.nn.relu import ReLU
+from dualgrad.nn.sequential import Sequential
+
+__all__ = [
+    "CrossEntropyLoss",
+    "Flatten",
+    "Linear",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "init",
+]

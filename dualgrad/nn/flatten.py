@@ -1,0 +1,35 @@
+"""Merging of dimensions."""
+
+from __future__ import annotations
+
+import math
+
+from dualgrad.nn.module import Module
+from dualgrad.runtime.errors import ShapeError
+from dualgrad.tensor import Tensor
+
+
+class Flatten(Module):
+    """Merges the dimensions `start_dim` to `end_dim`, both included: [n, c, h, w] -> [n, chw].
+
+    Raises ShapeError if the input does not have them, or has them in the other order.
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape = tuple(input.shape)
+        start, end = (d + len(shape) if d < 0 else d for d in (self.start_dim, self.end_dim))
+        if not 0 <= start <= end < len(shape):
+            raise ShapeError(
+                "there are no such dimensions to merge",
+                op="Flatten",
+                expect=f"dimensions {self.start_dim} to {self.end_dim}",
+                actual=f"shape {shape}",
+            )
+        return input.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -1,0 +1,56 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+
+from dualgrad.functional import linear
+from dualgrad.nn.init import kaiming_uniform_, uniform_
+from dualgrad.nn.module import Module
+from dualgrad.nn.parameter import Parameter
+from dualgrad.runtime.errors import ArgumentError
+from dualgrad.tensor import Tensor, empty
+
+
+class Linear(Module):
+    """y = x W^T + b, for x [..., in_features] and y [..., out_features].
+
+    weight  [out_features, in_features]
+    bias    [out_features], or None with `bias=False`
+
+    Both start uniform in +-1 / sqrt(in_features), as in PyTorch.
+
+    Raises ArgumentError for a number of features below 0.
+    """
+
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        if min(in_features, out_features) < 0:
+            raise ArgumentError(
+                "negative number of features",
+                op="Linear",
+                actual=f"in_features={in_features}, out_features={out_features}",
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(empty(out_features, in_features))
+        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new values for weight and bias."""
+        # sqrt(6 / ((1 + a^2) fan_in)) with a = sqrt(5) is 1 / sqrt(fan_in)
+        kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+            uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )

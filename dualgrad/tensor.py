@@ -1,0 +1,625 @@
+"""The Tensor: one class for values that exist (eager) and values that are being traced.
+
+An eager tensor has an `array` (NumPy, any non-negative strides) and runs each op at once.  A traced one
+has a `node` of the trace's graph instead.  Views share memory with their base, as in NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides
+from dualgrad.compiler.ir.value import Unit, Value
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.elementwise import Add, Div, Mul, Sub, cast_node, copy, eq, ne
+from dualgrad.compiler.ops.view import View, expand_to
+from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
+from dualgrad.runtime import memory
+from dualgrad.runtime.dtype import DType, as_dtype
+from dualgrad.runtime.errors import (
+    ArgumentError,
+    DTypeError,
+    GradientError,
+    ShapeError,
+    TraceError,
+)
+from dualgrad.state import state
+
+Array = np.ndarray[Any, Any]
+
+
+class Tensor(Value):
+    """An n-dimensional array of numbers that remembers how it was computed.
+
+    Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
+    of NumPy and PyTorch; `requires_grad` asks for gradients, `backward()` computes them into
+    `.grad`.
+    """
+
+    __slots__ = (
+        "__weakref__", "_grad", "_version", "array", "base", "grad_fn", "layout", "node",
+        "output_number", "requires_grad", "sig", "type",
+    )  # fmt: skip
+
+    array: Array | None
+    layout: tuple[int, ...] | None
+    node: Node | None
+    base: Tensor | None
+    grad_fn: TapeNode | None
+    output_number: int
+    requires_grad: bool
+    sig: Any
+    _grad: Tensor | None
+    _version: int
+
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+    __eq__ = eq  # type: ignore[assignment]
+    __ne__ = ne  # type: ignore[assignment]
+
+    def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
+        if not isinstance(data, Tensor):
+            raise ArgumentError(
+                "a Tensor is made from another one only",
+                op="Tensor",
+                expect="Tensor",
+                actual=type(data).__name__,
+                hint="use dg.tensor(...) or dg.from_numpy(...)",
+            )
+        self.array, self.type, self.layout, self.sig = data.array, data.type, data.layout, data.sig
+        self.node = data.node
+        self.base = self.grad_fn = self._grad = None
+        self.requires_grad = False
+        self._version = 0
+        self.requires_grad_(requires_grad)
+
+    @classmethod
+    def of_array(cls, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+        """A tensor over an array whose type and strides (in elements) are known."""
+        self = object.__new__(Tensor)
+        self.array, self.type, self.layout = array, type, layout
+        self.sig = type if layout is None else (type, layout)
+        self.node = self.base = self.grad_fn = self._grad = None
+        self.requires_grad = False
+        self._version = 0
+        return self
+
+    @classmethod
+    def of_node(cls, node: Node) -> Tensor:
+        """A traced tensor."""
+        self = object.__new__(Tensor)
+        type = TensorType(node.shape, node.dtype, False, node.device)
+        self.array, self.type, self.layout, self.node = None, type, None, node
+        self.sig = ("traced", type)
+        self.base = self.grad_fn = self._grad = None
+        self.requires_grad = False
+        self._version = 0
+        return self
+
+    # -- running ops --------------------------------------------------------------------------
+
+    def apply_unit(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        trace = state.trace
+        if trace is not None:
+            return trace.apply(unit, operands)
+        plan = find_plan(signature_key(unit, operands, False))
+        if plan is None:
+            operands = self._settled(unit, operands)
+            plan = make_plan(unit, operands)
+        arrays = iter(plan.run(operands))
+        outputs = tuple(
+            _alias(operands, r) if r.__class__ is Alias else Tensor.of_array(next(arrays), r, None)
+            for r in plan.results
+        )
+        if state.grad_enabled:
+            for x in operands:
+                if getattr(x, "requires_grad", False):
+                    plan.saves = record(unit, operands, outputs, plan.saves)
+                    break
+        return outputs
+
+    @staticmethod
+    def _settled(unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Operands of a signature seen for the first time: checked, arrays made tensors."""
+        for x in operands:
+            if isinstance(x, Tensor) and x.array is None:
+                raise TraceError(
+                    "a traced tensor is used outside of its @function",
+                    op=unit.name,
+                    expect="a tensor that exists",
+                    actual=f"{x.type!r}, known only while the function was traced",
+                    hint="return it from the function instead of storing it aside",
+                )
+        return tuple(
+            from_numpy(np.asarray(x)) if isinstance(x, np.ndarray | np.generic) else x
+            for x in operands
+        )
+
+    # -- facts --------------------------------------------------------------------------------
+
+    @property
+    def strides_in_elements(self) -> tuple[int, ...]:
+        return contiguous_strides(self.type.shape) if self.layout is None else self.layout  # type: ignore[return-value]
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tensor was not computed from one that requires gradients."""
+        return self.grad_fn is None
+
+    @property
+    def is_own_memory(self) -> bool:
+        return self.base is None
+
+    @property
+    def version(self) -> int:
+        """How often the memory has been changed in place; shared with all views."""
+        return self._version if self.base is None else self.base._version
+
+    def changed(self) -> None:
+        """Note a change in place."""
+        root = self if self.base is None else self.base
+        root._version += 1
+
+    def __len__(self) -> int:
+        if not self.type.shape:
+            raise TypeError("len() of a tensor without dimensions")
+        return int(self.type.shape[0])  # type: ignore[arg-type]
+
+    # -- values -------------------------------------------------------------------------------
+
+    def _concrete(self, what: str) -> Array:
+        trace = state.trace
+        if trace is not None:
+            trace.needs_value(self, what)
+        if self.array is None:
+            raise TraceError(
+                f"a traced tensor has no values for {what}",
+                expect="a tensor that exists",
+                actual=f"{self.type!r}",
+            )
+        return self.array
+
+    def numpy(self) -> Array:
+        """The values as a NumPy array that shares memory.
+
+        Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`.
+        """
+        if self.requires_grad:
+            raise GradientError(
+                "a gradient would be lost",
+                op="numpy",
+                expect="a tensor without requires_grad",
+                actual=f"{self.type!r} with requires_grad=True",
+                hint="call .detach().numpy()",
+            )
+        return self._concrete("numpy()")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """The value of a tensor of one element, as a Python number."""
+        array = self._concrete("item()")
+        if array.size != 1:
+            raise ShapeError(
+                "only one element can become a Python number",
+                op="item",
+                expect="a tensor of one element",
+                actual=f"shape {self.type.shape}",
+            )
+        return array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._concrete("tolist()").tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self._concrete("bool()").size != 1:
+            raise ArgumentError(
+                "the truth value of several elements is ambiguous",
+                op="bool",
+                expect="a tensor of one element",
+                actual=f"shape {self.type.shape}",
+                hint="compare with .sum() or use dg.where",
+            )
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        if not self.type.dtype.is_int:
+            raise DTypeError(
+                "only integers can index", op="index", expect="an integer tensor",
+                actual=self.type.dtype.name,
+            )
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        if self.array is None:
+            return f"Tensor(traced {self.type!r})"
+        trace = state.trace
+        if trace is not None:
+            trace.needs_value(self, "repr()")
+        text = np.array2string(self.array, separator=", ", prefix="tensor(", threshold=1000)
+        notes = ""
+        if self.type.dtype.name not in ("float32", "int64", "bool"):
+            notes += f", dtype={self.type.dtype!r}"
+        if self.grad_fn is not None:
+            notes += f", grad_fn=<{self.grad_fn.name}>"
+        elif self.requires_grad:
+            notes += ", requires_grad=True"
+        return f"tensor({text}{notes})"
+
+    # -- gradients ----------------------------------------------------------------------------
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` has added up, or None."""
+        trace = state.trace
+        return self._grad if trace is None else trace.grad_of(self)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (
+            value.type.shape != self.type.shape or value.type.dtype is not self.type.dtype
+        ):
+            raise ShapeError(
+                "a gradient has the type of its tensor",
+                op="grad",
+                expect=repr(self.type),
+                actual=repr(value.type),
+            )
+        trace = state.trace
+        if trace is None:
+            self._grad = value
+        else:
+            trace.set_grad(self, value)
+
+    def backward(
+        self, gradient: Tensor | None = None, retain_graph: bool = False,
+        create_graph: bool = False,
+    ) -> None:
+        """Compute gradients and add them to `.grad` of all leaves that require them.
+
+        `gradient` is the weight of each element (needed unless there is one element only).  The
+        graph is freed unless `retain_graph` or `create_graph` (which records the gradients'
+        own computation, for higher derivatives).  Raises GradientError where there is no graph.
+        """
+        backward(self, gradient, retain_graph, create_graph)
+
+    def detach(self) -> Tensor:
+        """The same memory without history: no gradient flows through."""
+        out = self.detached()
+        out.base = self if self.base is None else self.base
+        if state.trace is not None:
+            state.trace.note_detached(self, out)
+        return out
+
+    def detached(self) -> Tensor:
+        """A second handle on the same value, for the tape: it shares the version."""
+        out = object.__new__(Tensor)
+        out.array, out.type, out.layout, out.sig = self.array, self.type, self.layout, self.sig
+        out.node = self.node
+        out.base = self if self.base is None else self.base
+        out.grad_fn = out._grad = None
+        out.requires_grad = False
+        out._version = 0
+        return out
+
+    def with_history(self, node: TapeNode, k: int) -> Tensor:
+        """The same value as result `k` of a recorded unit."""
+        out = self.detached()
+        out.requires_grad, out.grad_fn, out.output_number = True, node, k
+        return out
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for gradients (floats only); returns self."""
+        if requires_grad and not self.type.dtype.is_float:
+            raise DTypeError(
+                "only floats have gradients",
+                op="requires_grad_",
+                expect="float32 or float64",
+                actual=self.type.dtype.name,
+            )
+        self.requires_grad = requires_grad
+        return self
+
+    def filled_like(self, value: float) -> Tensor:
+        """A new tensor of this type with one value."""
+        return full(self.type.shape, value, dtype=self.type.dtype)
+
+    def clone(self) -> Tensor:
+        """A copy in memory of its own; gradients flow through."""
+        out: Tensor = copy(self)
+        return out
+
+    def contiguous(self) -> Tensor:
+        """self if its memory is in row-major order, else a copy."""
+        return self if self.layout is None else self.clone()
+
+    # -- in place -----------------------------------------------------------------------------
+
+    def _write(self, unit: Unit, *others: Any) -> Tensor:
+        """Overwrite the values with unit(self, *others)."""
+        trace = state.trace
+        recorded = state.grad_enabled and (
+            self.requires_grad or any(getattr(x, "requires_grad", False) for x in others)
+        )
+        if recorded and self.requires_grad and self.grad_fn is None:
+            raise GradientError(
+                "a leaf that requires gradients cannot be changed in place",
+                op=unit.name,
+                expect="a change under dg.no_grad()",
+                actual=f"{self.type!r} with requires_grad=True",
+                hint="with dg.no_grad(): ...",
+            )
+        if recorded and self.base is not None:
+            raise GradientError(
+                "a view cannot be changed in place while gradients are recorded",
+                op=unit.name,
+                expect="a tensor with memory of its own, or dg.no_grad()",
+                actual=f"a view of {self.base.type!r}",
+                hint="clone() it first",
+            )
+        if trace is not None:
+            trace.write(self, unit, others, recorded)
+            return self
+        if recorded:
+            (value,) = self.apply_unit(unit, (self, *others))
+            self._run_write(ASSIGN, (self, value.detached()))
+            self.requires_grad = True
+            self.grad_fn, self.output_number = value.grad_fn, value.output_number
+        else:
+            self._run_write(unit, (self, *others))
+        return self
+
+    def _run_write(self, unit: Unit, operands: tuple[Any, ...]) -> None:
+        operands = self._settled(unit, operands)
+        assert self.array is not None
+        if not self.array.flags.writeable or (self.layout and 0 in self.layout):
+            raise ArgumentError(
+                "the memory cannot be written",
+                op=unit.name,
+                expect="writeable memory in which elements do not overlap",
+                actual="a read-only array or an expanded view",
+                hint="clone() it first",
+            )
+        operands = (self, *(
+            x.clone() if isinstance(x, Tensor) and x is not self and x.layout != self.layout
+            and np.may_share_memory(x.array, self.array) else x  # type: ignore[arg-type]
+            for x in operands[1:]
+        ))
+        plan = find_plan(signature_key(unit, operands, True))
+        if plan is None:
+            plan = make_plan(unit, operands, write=True)
+            check_write(unit, self, plan.types[0])
+        plan.run(operands)
+        self.changed()
+
+    def add_(self, other: Any) -> Tensor:
+        """self += other in place."""
+        return self._write(Add.of(), other)
+
+    def sub_(self, other: Any) -> Tensor:
+        """self -= other in place."""
+        return self._write(Sub.of(), other)
+
+    def mul_(self, other: Any) -> Tensor:
+        """self *= other in place."""
+        return self._write(Mul.of(), other)
+
+    def div_(self, other: Any) -> Tensor:
+        """self /= other in place."""
+        return self._write(Div.of(), other)
+
+    def copy_(self, other: Any) -> Tensor:
+        """Overwrite the values with those of `other`, converted and broadcast."""
+        return self._write(ASSIGN, other)
+
+    def fill_(self, value: float) -> Tensor:
+        """Overwrite all values with one number."""
+        return self._write(ASSIGN, value)
+
+    def zero_(self) -> Tensor:
+        """Overwrite all values with 0."""
+        return self._write(ASSIGN, 0)
+
+    __iadd__ = add_
+    __isub__ = sub_
+    __imul__ = mul_
+    __itruediv__ = div_
+
+
+def check_write(unit: Unit, target: Tensor, result: TensorType) -> None:
+    """Refuse a change in place whose result does not fit the tensor."""
+    if result.shape != target.type.shape:
+        raise ShapeError(
+            "the result does not fit in place",
+            op=unit.name,
+            expect=f"shape {target.type.shape}",
+            actual=f"shape {result.shape}",
+        )
+    if result.dtype is not target.type.dtype:
+        raise DTypeError(
+            "the result does not fit in place",
+            op=unit.name,
+            expect=target.type.dtype.name,
+            actual=result.dtype.name,
+            hint="convert the operands, or assign the result to a new name",
+        )
+
+
+@composite
+def assign(target: Any, source: Any) -> Any:
+    """source with the dtype and shape of target."""
+    if source.ndim > target.ndim or any(
+        n != 1 and n != m
+        for n, m in zip(reversed(source.shape), reversed(target.shape), strict=False)
+    ):
+        raise ShapeError(
+            "shapes do not fit",
+            op="copy_",
+            expect=f"a source that broadcasts to {target.shape}",
+            actual=f"{source.shape}",
+        )
+    return copy(expand_to(cast_node(source, target.dtype), target.shape))
+
+
+ASSIGN: Unit = assign.unit  # type: ignore[attr-defined]
+
+
+def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
+    """An output that shares memory with an operand."""
+    x = operands[a.operand]
+    if a.strides is None:
+        return x
+    array = strided_view(x.array, a)
+    layout = None if a.strides == contiguous_strides(a.shape) else a.strides
+    out = Tensor.of_array(array, x.type.with_shape(a.shape), layout)
+    out.base = x if x.base is None else x.base
+    return out
+
+
+def strided_view(array: Array, a: Alias) -> Array:
+    size = array.itemsize
+    start = array if not a.offset else array.reshape(-1)[a.offset :]
+    return np.lib.stride_tricks.as_strided(start, a.shape, tuple(s * size for s in a.strides or ()))
+
+
+def from_numpy(array: Array) -> Tensor:
+    """A tensor that shares memory with a NumPy array.
+
+    Arrays with negative or unaligned strides, or foreign byte order, are copied.  Raises
+    DTypeError for dtypes that dualgrad does not have.
+    """
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(
+            "no NumPy array", op="from_numpy", expect="numpy.ndarray", actual=type(array).__name__
+        )
+    dtype = as_dtype(array.dtype)
+    type_ = TensorType(array.shape, dtype)
+    if not array.flags.aligned or not array.dtype.isnative:
+        array = np.array(array, dtype=dtype.numpy)
+    if array.flags.c_contiguous:
+        out = Tensor.of_array(array, type_, None)
+    else:
+        steps = [divmod(s, dtype.itemsize) for s in array.strides]
+        if any(s < 0 or r for s, r in steps):
+            return from_numpy(np.ascontiguousarray(array))
+        out = Tensor.of_array(array, type_, tuple(s for s, _ in steps))
+    if state.trace is not None:
+        state.trace.note_created(out, "from_numpy")
+    return out
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor from numbers, nested lists, arrays or tensors (copied).
+
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype.  Raises
+    ShapeError for ragged lists, DTypeError for what is no number.
+    """
+    if isinstance(data, Tensor):
+        out = data.detach().clone()
+        out = out.to(dtype) if dtype is not None else out
+        return out.requires_grad_(requires_grad)
+    wanted = None if dtype is None else as_dtype(dtype)
+    array = _as_array(data, wanted)
+    out = from_numpy(array)
+    return out.requires_grad_(requires_grad)
+
+
+def _as_array(data: Any, wanted: DType | None) -> Array:
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ShapeError(
+            "lists of different lengths make no tensor",
+            op="tensor",
+            expect="nested lists of equal lengths",
+            actual=str(error),
+        ) from None
+    if wanted is None:
+        wanted = as_dtype(array.dtype)
+        if not isinstance(data, np.ndarray | np.generic):
+            wanted = as_dtype({"f": float, "i": int, "u": int, "b": bool}[wanted.kind])
+            if array.size == 0 and array.dtype == np.float64:
+                wanted = as_dtype(float)
+    elif array.dtype.kind not in "biuf":
+        as_dtype(array.dtype)
+    out = memory.empty(array.shape, wanted)
+    out[...] = array
+    return out
+
+
+def empty(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
+    """A new tensor of a shape (ints or one tuple) with values left undefined."""
+    sizes = as_shape("empty", shape)
+    kind = as_dtype(dtype)
+    out = Tensor.of_array(memory.empty(sizes, kind), TensorType(sizes, kind), None)
+    if state.trace is not None:
+        state.trace.note_created(out, "")
+    return out.requires_grad_(requires_grad)
+
+
+def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor of a shape with one value; its dtype follows the value unless given."""
+    out = empty(shape, dtype=type(value) if dtype is None else dtype)
+    assert out.array is not None
+    out.array.fill(value)
+    return out.requires_grad_(requires_grad)
+
+
+def zeros(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
+    """A new tensor of zeros."""
+    return full(as_shape("zeros", shape), 0, dtype, requires_grad)
+
+
+def ones(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
+    """A new tensor of ones."""
+    return full(as_shape("ones", shape), 1, dtype, requires_grad)
+
+
+def zeros_like(x: Tensor, dtype: Any = None) -> Tensor:
+    """Zeros of the shape and dtype of x."""
+    return full(x.shape, 0, x.dtype if dtype is None else dtype)
+
+
+def ones_like(x: Tensor, dtype: Any = None) -> Tensor:
+    """Ones of the shape and dtype of x."""
+    return full(x.shape, 1, x.dtype if dtype is None else dtype)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+    """Numbers from start (0 if only one argument is given) to below stop, in steps."""
+    first, last = (0, start) if stop is None else (start, stop)
+    if step == 0:
+        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
+    return tensor(np.arange(first, last, step).tolist() or np.zeros(0), dtype=dtype or (
+        int if all(isinstance(v, int) for v in (first, last, step)) else float
+    ))
+
+
+def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes given as ints or as one sequence."""
+    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+        shape = tuple(shape[0])
+    for n in shape:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ArgumentError(
+                "a size is no natural number", op=op, expect="ints >= 0", actual=repr(shape)
+            )
+    return shape
+
+
+__all__ = [
+    "Tensor", "View", "arange", "as_shape", "empty", "from_numpy", "full", "ones", "ones_like",
+    "strided_view", "tensor", "zeros", "zeros_like",
+]  # fmt: skip

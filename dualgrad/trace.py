@@ -1,0 +1,249 @@
+"""Tracing: running Python once on tensors that have no values, and keeping what they computed.
+
+While a trace is active, every unit adds nodes to its graph instead of running.  Tensors that
+exist become inputs when they are first met.  Changes in place give a tensor a new node and become
+writes of the program; assignments to `.grad` are kept aside until the program has run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dualgrad.autograd import Absent, record
+from dualgrad.compiler.grad import Vjp
+from dualgrad.compiler.ir.node import Leaf, Node, as_node, input_node
+from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.view import View
+from dualgrad.runtime.errors import TraceError
+from dualgrad.state import state
+
+if TYPE_CHECKING:
+    from dualgrad.tensor import Tensor
+
+
+class Unsupported(TraceError):
+    """The function did something that a compiled program cannot do faithfully."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input comes from at each call.
+
+    kind: "leaf" (a tensor found among arguments and state), "grad" (the gradient of one), or
+    "constant" (a tensor that the function itself makes from numbers).
+    """
+
+    kind: str
+    number: int
+
+
+class Trace:
+    """One run of a function on traced tensors."""
+
+    def __init__(
+        self, leaves: list[Tensor], of_node: Callable[[Node], Tensor],
+        check_write: Callable[[Unit, Tensor, Any], None],
+    ) -> None:
+        self.leaves = leaves
+        self.of_node, self.check_write = of_node, check_write
+        self.position = {id(t): k for k, t in enumerate(leaves)}
+        self.sources: list[Source] = []
+        self.inputs: list[Node] = []
+        self.tensors: list[Tensor] = []  # the tensor behind each input
+        self.values: dict[int, Node] = {}  # id of a concrete tensor -> its value now
+        self.written: dict[int, Tensor] = {}
+        self.constants: list[Tensor] = []
+        self.created: dict[int, Tensor] = {}
+        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.grads_read: dict[int, Any] = {}  # number of a leaf -> signature or None
+        self.views: list[tuple[weakref.ref[Tensor], Tensor, Unit | None]] = []
+        self.changed: list[Tensor] = []
+
+    # -- values -------------------------------------------------------------------------------
+
+    def node_of(self, x: Any) -> Node:
+        """The node that stands for an operand now."""
+        if isinstance(x, Absent):
+            return Node.make(Leaf("operand", -1), (), x.type)
+        if not hasattr(x, "sig"):
+            if isinstance(x, np.ndarray | np.generic):
+                raise Unsupported(
+                    "a NumPy array is used while tracing",
+                    why="its values could change without the compiled program noticing",
+                    hint="make it a tensor outside of the function: dg.from_numpy(array)",
+                )
+            return as_node(x)
+        if x.node is not None:
+            return x.node  # type: ignore[no-any-return]
+        found = self.values.get(id(x))
+        return self.lift(x) if found is None else found
+
+    def lift(self, x: Tensor) -> Node:
+        """Make a tensor that exists an input of the program."""
+        k = self.position.get(id(x))
+        if k is not None:
+            source = Source("leaf", k)
+        elif id(x) in self.created:
+            source = Source("constant", len(self.constants))
+            self.constants.append(x)
+        else:
+            number = next((n for n, t in enumerate(self.leaves) if t._grad is x), None)
+            if number is None and x.base is not None:
+                return self._lift_alias(x)
+            if number is None:
+                raise Unsupported(
+                    "a tensor was reached in a way that cannot be followed",
+                    actual=f"{x.type!r}",
+                    why="it is neither an argument nor found in what the function refers to",
+                    hint="pass it as an argument",
+                )
+            source = Source("grad", number)
+        node = input_node(len(self.inputs), x.type)
+        self.inputs.append(node)
+        self.sources.append(source)
+        self.tensors.append(x)
+        self.values[id(x)] = node
+        return node
+
+    def _lift_alias(self, x: Tensor) -> Node:
+        """A second handle (`detach`) on a tensor that can be followed."""
+        assert x.base is not None
+        if x.type is x.base.type and x.layout == x.base.layout:
+            return self.node_of(x.base)
+        raise Unsupported(
+            "a view made outside of the function is used inside, but cannot be followed",
+            actual=f"{x.type!r}, a view of {x.base.type!r}",
+            hint="pass the view as an argument",
+        )
+
+    # -- ops ----------------------------------------------------------------------------------
+
+    def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        nodes = tuple(self.node_of(x) for x in operands)
+        results = unit.trace(*nodes)
+        outputs = tuple(self._output(unit, operands, nodes, r) for r in results)
+        if isinstance(unit, View):
+            outputs[0].base = base_of(operands[0])
+            self.views.append((weakref.ref(outputs[0]), operands[0], unit))
+        if state.grad_enabled and any(getattr(x, "requires_grad", False) for x in operands):
+            record(unit, operands, outputs, None)
+        return outputs
+
+    def _output(
+        self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...], result: Node
+    ) -> Any:
+        if isinstance(unit, Vjp) and result in nodes:
+            same = operands[nodes.index(result)]
+            if hasattr(same, "version"):
+                return same
+        return self.of_node(result)
+
+    def note_detached(self, source: Tensor, out: Tensor) -> None:
+        """`out` shares the memory of `source`; a change of one changes the other."""
+        self.views.append((weakref.ref(out), source, None))
+        if source.node is None:
+            out.node = None
+            self.values[id(out)] = self.node_of(source)
+            self.created[id(out)] = out
+
+    def note_created(self, x: Tensor, how: str) -> None:
+        """A tensor made from Python numbers during the trace is a constant of the program."""
+        if how:
+            raise Unsupported(
+                f"{how} is called while tracing",
+                why="the array's values could change without the compiled program noticing",
+                hint="call it outside of the function",
+            )
+        self.created[id(x)] = x
+
+    # -- changes ------------------------------------------------------------------------------
+
+    def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
+        """A change in place."""
+        if target.base is not None:
+            raise Unsupported(
+                "a view is changed in place inside a compiled function",
+                op=unit.name,
+                actual=f"a view of {target.base.type!r}",
+                hint="change the tensor itself",
+            )
+        operands = (target, *others)
+        if recorded:
+            (value,) = self.apply(unit, operands)
+            node = value.node
+            target.requires_grad = True
+            target.grad_fn, target.output_number = value.grad_fn, value.output_number
+        else:
+            (node,) = unit.trace(*(self.node_of(x) for x in operands))
+        self.check_write(unit, target, node.type)
+        if target.node is not None:
+            target.node = node
+        else:
+            if id(target) in self.position or id(target) in self.created:
+                self.written[id(target)] = target
+            elif self.values.get(id(target)) is not None:
+                self.written[id(target)] = target
+            self.values[id(target)] = node
+        target.changed()
+        self.changed.append(target)
+        self._refresh_views(target)
+
+    def _refresh_views(self, base: Tensor) -> None:
+        """Views show the new values of their base."""
+        fresh = {id(base)}
+        for ref, source, unit in self.views:
+            view = ref()
+            if view is None or id(source) not in fresh:
+                continue
+            node = self.node_of(source)
+            new = node if unit is None else unit.trace(node)[0]
+            if view.node is not None:
+                view.node = new
+            else:
+                self.values[id(view)] = new
+            fresh.add(id(view))
+
+    def grad_of(self, t: Tensor) -> Tensor | None:
+        found = self.grads.get(id(t))
+        if found is not None:
+            return found[1]
+        if t.node is None and id(t) in self.position:
+            old = t._grad
+            self.grads_read[self.position[id(t)]] = None if old is None else old.sig
+            if old is not None and old.node is None:
+                self.lift(old) if id(old) not in self.values else None
+            return old
+        return t._grad
+
+    def set_grad(self, t: Tensor, value: Tensor | None) -> None:
+        if t.node is None and id(t) not in self.position and id(t) not in self.created:
+            raise Unsupported(
+                "the gradient of a tensor is set that cannot be followed",
+                actual=f"{t.type!r}",
+                hint="pass the tensor as an argument",
+            )
+        if t.node is not None:
+            t._grad = value
+        else:
+            self.grads[id(t)] = (t, value)
+
+    def needs_value(self, t: Tensor, what: str) -> None:
+        """Python asks for numbers while tracing."""
+        if t.node is None and id(t) in self.created and id(t) not in self.written:
+            return
+        raise Unsupported(
+            f"{what} asks for the values of a tensor inside a compiled function",
+            expect="code that does not depend on values",
+            actual=f"{t.type!r}",
+            why="values are not known while the function is traced",
+            hint="use dg.where(...), or move this outside of the function",
+        )
+
+
+def base_of(x: Tensor) -> Tensor:
+    return x if x.base is None else x.base

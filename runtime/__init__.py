@@ -1,0 +1,1 @@
+"""Devices, memory, threads, program launch and the disk cache."""

@@ -1,0 +1,98 @@
+"""Errors of dualgrad.  All have one shape of message:
+
+    ShapeError: [matmul] inner dimensions differ
+      expect: a.shape[-1] == b.shape[-2]
+      actual: 64 != 32
+      at train.py:41 in forward
+          return h @ self.w2
+                 ^^^^^^^^^^^
+      why: ...
+      hint: ...
+
+Each class is also the builtin class that a Python user would catch.
+"""
+
+from __future__ import annotations
+
+from dualgrad.runtime.srcinfo import Location, user_location
+
+
+class DualgradError(Exception):
+    """Base of all errors of dualgrad.
+
+    what      one sentence that says what is wrong
+    op        name of the op or function that refuses
+    expect    what would have been right
+    actual    what was found
+    why       the reason behind the rule
+    hint      what to do about it
+    location  the user's line; found from the running frames when not given
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        op: str = "",
+        expect: str = "",
+        actual: str = "",
+        why: str = "",
+        hint: str = "",
+        location: Location | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.op = op
+        self.expect = expect
+        self.actual = actual
+        self.why = why
+        self.hint = hint
+        self.location = user_location() if location is None else location
+
+    def __str__(self) -> str:
+        lines = [f"[{self.op}] {self.what}" if self.op else self.what]
+        lines += _labelled(expect=self.expect, actual=self.actual)
+        if self.location is not None:
+            lines.append(self.location.render())
+        lines += _labelled(why=self.why, hint=self.hint)
+        return "\n".join(lines)
+
+
+def _labelled(**parts: str) -> list[str]:
+    return [f"  {label}: {text}" for label, text in parts.items() if text]
+
+
+class ShapeError(DualgradError, ValueError):
+    """Shapes that do not fit."""
+
+
+class DTypeError(DualgradError, TypeError):
+    """A dtype that is unknown or that an op does not take."""
+
+
+class IndexOutOfBounds(DualgradError, IndexError):
+    """An index outside of its dimension."""
+
+
+class ArgumentError(DualgradError, ValueError):
+    """An argument with an impossible value."""
+
+
+class GradientError(DualgradError, RuntimeError):
+    """A gradient that cannot be computed."""
+
+
+class TraceError(DualgradError, RuntimeError):
+    """Code that cannot be traced."""
+
+
+class CompileError(DualgradError, RuntimeError):
+    """A verifier refused an IR: a fault of the compiler, never of its user."""
+
+
+class DataError(DualgradError, ValueError):
+    """A damaged or foreign file."""
+
+
+class OutOfMemory(DualgradError, MemoryError):
+    """Memory could not be allocated."""

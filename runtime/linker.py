@@ -1,0 +1,123 @@
+"""LLVM for the host: its target, and object code made callable.
+
+One LLJIT serves the whole process.  llvmlite takes a tenth of a second to load, so it is imported
+by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import itertools
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from dualgrad.runtime.cache import default_cache
+from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.program import Target
+
+# (a feature that tells the instruction set, vector bits, vector registers); the first match holds
+_VECTOR_UNITS = (
+    ("+avx512vl", 512, 32),
+    ("+avx2", 256, 16),
+    ("+neon", 128, 32),
+)
+_OTHER_UNIT = (128, 16)
+
+_serial = itertools.count()
+_lock = threading.Lock()
+_permanent: list[Any] = []
+
+
+@functools.cache
+def _llvm() -> Any:
+    binding: Any = importlib.import_module("llvmlite.binding")
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding
+
+
+def target_of(triple: str, cpu: str, features: str) -> Target:
+    """The Target of a CPU, given as LLVM writes it; vector sizes follow from its features."""
+    present = set(features.split(","))
+    bits, registers = _OTHER_UNIT
+    for feature, unit_bits, unit_registers in _VECTOR_UNITS:
+        if feature in present:
+            bits, registers = unit_bits, unit_registers
+            break
+    return Target(triple, cpu, features, bits, registers)
+
+
+@functools.cache
+def host_target() -> Target:
+    """The CPU this process runs on."""
+    llvm = _llvm()
+    features = llvm.get_host_cpu_features().flatten()
+    return target_of(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+
+
+def _machine(opt: int) -> Any:
+    host, llvm = host_target(), _llvm()
+    target = llvm.Target.from_triple(host.triple)
+    return target.create_target_machine(cpu=host.cpu, features=host.features, opt=opt)
+
+
+def host_object(name: str, text: str) -> bytes:
+    """Object code of LLVM IR text that belongs to the runtime itself, from the disk cache if it
+    is there.  The text is final: no pass pipeline runs."""
+    llvm = _llvm()
+    version = ".".join(map(str, llvm.llvm_version_info))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    key = f"runtime|{name}|{digest}|llvm {version}|{host_target().key}"
+    found = default_cache().get(key)
+    if found is None:
+        module = llvm.parse_assembly(text)
+        module.verify()
+        found = bytes(_machine(opt=2).emit_object(module))
+        default_cache().put(key, found)
+    return found
+
+
+@functools.cache
+def _jit() -> Any:
+    return _llvm().create_lljit_compiler(_machine(opt=0))
+
+
+def link(name: str, object_code: bytes, symbols: Iterable[str]) -> tuple[dict[str, int], Any]:
+    """Addresses of `symbols` in `object_code`, and the object that keeps its memory.
+
+    Undefined symbols are looked up in the process (libc, libm).
+    Raises CompileError for object code that does not link.
+    """
+    wanted = tuple(symbols)
+    with _lock:
+        builder = _llvm().JITLibraryBuilder().add_object_img(object_code).add_current_process()
+        for symbol in wanted:
+            builder.export_symbol(symbol)
+        try:
+            # a library's name cannot be used again, even after the library is gone
+            library = builder.link(_jit(), f"{name}.{next(_serial)}")
+        except RuntimeError as error:
+            raise CompileError(
+                "object code does not link", op=name, actual=str(error).strip()
+            ) from error
+    return {symbol: library[symbol] for symbol in wanted}, library
+
+
+def link_library(name: str, object_code: bytes, symbols: Iterable[str]) -> dict[str, int]:
+    """Addresses of `symbols` in `object_code`, which stays loaded as long as the process."""
+    addresses, library = link(name, object_code, symbols)
+    _permanent.append(library)
+    return addresses
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the old one may be held by a thread that does not exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

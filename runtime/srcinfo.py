@@ -1,0 +1,158 @@
+"""Where in the user's program are we?  Lines for error messages and for tagging graph nodes.
+
+A *user frame* is one whose code lies outside of the folders of `dualgrad`, `dualgrad.compiler`
+and `dualgrad.runtime`, and outside of the glue between them and the user (context managers,
+functools, the import system).  Finding it walks frames only; the source text is read when a
+message is rendered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import linecache
+import os
+import sys
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+
+
+def _package_roots() -> tuple[str, ...]:
+    """Folders of the three packages, in every layout: installed, editable or linked."""
+    runtime = os.path.dirname(os.path.abspath(__file__))
+    roots = [runtime, os.path.join(os.path.dirname(runtime), "compiler")]
+    roots += [os.path.abspath(path) for path in sys.modules["dualgrad"].__path__]
+    return tuple(root + os.sep for root in roots)
+
+
+_OWN_ROOTS = _package_roots()
+_GLUE_FILES = (contextlib.__file__, functools.__file__)
+_is_own_file: dict[str, bool] = {}
+
+
+def _classify(filename: str) -> bool:
+    own = filename.startswith((*_OWN_ROOTS, "<frozen ")) or filename in _GLUE_FILES
+    _is_own_file[filename] = own
+    return own
+
+
+def _is_own(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    if filename == "<string>":  # generated code, such as the __init__ of a dataclass
+        return str(frame.f_globals.get("__name__")).startswith("dualgrad.")
+    own = _is_own_file.get(filename)
+    return _classify(filename) if own is None else own
+
+
+def _user_frame(frame: FrameType | None, skip: int = 0) -> FrameType | None:
+    while frame is not None:
+        if not _is_own(frame):
+            if skip == 0:
+                return frame
+            skip -= 1
+        frame = frame.f_back
+    return None
+
+
+@dataclass(frozen=True)
+class Location:
+    """A line of the user's program.
+
+    `text` is the stripped source line ("" when unknown); `col` and `end_col` are the half-open
+    range of characters of `text` that was being executed, or None when Python does not tell.
+    The three are looked up on first use.
+    """
+
+    filename: str
+    lineno: int
+    function: str
+    code: CodeType | None = field(default=None, repr=False, compare=False)
+    lasti: int = field(default=-1, repr=False, compare=False)
+
+    @functools.cached_property
+    def text(self) -> str:
+        return self._source.strip()
+
+    @property
+    def col(self) -> int | None:
+        return None if self._span is None else self._span[0]
+
+    @property
+    def end_col(self) -> int | None:
+        return None if self._span is None else self._span[1]
+
+    @property
+    def _source(self) -> str:
+        return linecache.getline(self.filename, self.lineno).rstrip("\n")
+
+    @functools.cached_property
+    def _span(self) -> tuple[int, int] | None:
+        """Range of `text` covered by the running instruction, in characters."""
+        if self.code is None or self.lasti < 0 or not self.text:
+            return None
+        index = self.lasti // 2
+        position = next((p for i, p in enumerate(self.code.co_positions()) if i == index), None)
+        if position is None:
+            return None
+        line, end_line, start, end = position
+        if line != self.lineno or end_line is None or start is None or end is None:
+            return None
+        # co_positions counts bytes of UTF-8
+        raw = self._source.encode()
+        indent = len(self._source) - len(self._source.lstrip())
+        first = len(raw[:start].decode(errors="replace")) - indent
+        last = len(raw[:end].decode(errors="replace")) - indent
+        if end_line != line:
+            last = len(self.text)
+        last = min(last, len(self.text))
+        return (first, last) if 0 <= first < last else None
+
+    def render(self) -> str:
+        """The lines of a message: place, source line, and carets below the running part."""
+        lines = [f"  at {_short(self.filename)}:{self.lineno} in {self.function}"]
+        if self.text:
+            lines.append(f"      {self.text}")
+        if self._span is not None:
+            first, last = self._span
+            lines.append(" " * (6 + first) + "^" * (last - first))
+        return "\n".join(lines)
+
+    def __getstate__(self) -> dict[str, object]:
+        # a code object cannot be pickled: send what it says instead
+        state: dict[str, object] = {"filename": self.filename}
+        state.update(lineno=self.lineno, function=self.function, code=None, lasti=-1)
+        state.update(text=self.text, _span=self._span)
+        return state
+
+
+def _short(filename: str) -> str:
+    """The path relative to the working folder when it lies inside, else as it is."""
+    try:
+        relative = os.path.relpath(filename)
+    except (OSError, ValueError):  # no working folder; another drive
+        return filename
+    return filename if relative.startswith(os.pardir) or filename.startswith("<") else relative
+
+
+def user_location(skip: int = 0) -> Location | None:
+    """The innermost user frame, or the one `skip` user frames further out; None without one."""
+    frame = _user_frame(sys._getframe(1), skip)
+    if frame is None:
+        return None
+    code = frame.f_code
+    return Location(code.co_filename, frame.f_lineno, code.co_name, code, frame.f_lasti)
+
+
+def user_line_key() -> tuple[str, int] | None:
+    """(filename, line) of the innermost user frame: the cheap form, for tagging nodes."""
+    frame: FrameType | None = sys._getframe(1)
+    known = _is_own_file
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        own = known.get(filename)
+        if own is None:
+            own = _is_own(frame)
+        if not own:
+            return filename, frame.f_lineno
+        frame = frame.f_back
+    return None

@@ -1,0 +1,146 @@
+"""The formulas of mathlib against mpmath: errors below the stated bounds, special values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dualgrad.compiler.build.mathlib import Math
+from dualgrad.compiler.kernel import scalar as s
+from dualgrad.compiler.lower.reference_scalar import evaluate
+from dualgrad.runtime.dtype import DType, float32, float64
+
+mpmath = pytest.importorskip("mpmath")
+mp = mpmath.mp
+
+FUNCTIONS: dict[str, tuple[Callable, tuple[float, float]]] = {
+    # the exact function, and the interval of float32 where something happens
+    "exp": (mp.exp, (-105, 90)),
+    "expm1": (mp.expm1, (-20, 90)),
+    "log": (mp.log, (0, 3)),
+    "log1p": (mp.log1p, (-1, 3)),
+    "tanh": (mp.tanh, (-10, 10)),
+    "sigmoid": (lambda x: 1 / (1 + mp.exp(-x)), (-105, 20)),
+}
+WIDENED = {"exp": 7.2, "expm1": 8, "sigmoid": 7.2}  # the interval for float64
+FORMATS = {float32: (24, -149, 128), float64: (53, -1074, 1024)}
+EACH = pytest.mark.parametrize("dtype", [float32, float64], ids=lambda t: t.name)
+NAMES = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def compute(name: str, x: np.ndarray, dtype: DType) -> np.ndarray:
+    e = getattr(Math(), name)(s.reg("x", dtype))
+    return evaluate((e,), lambda _: x, {})[0]
+
+
+def bound(name: str, dtype: DType) -> float:
+    """The bound that the docstring states: the first one, or the one for this dtype."""
+    text = getattr(Math, name).__doc__.split("Error:")[1].split("\n\n")[0]
+    special = re.search(rf"([\d.]+) ulp \({dtype.name}\)", text)
+    return float((special or re.search(r"([\d.]+) ulp", text)).group(1))
+
+
+def error_in_ulp(y: float, exact: mpmath.mpf, dtype: DType) -> float:
+    digits, lowest, top = FORMATS[dtype]
+    if abs(exact) >= mp.mpf(2) ** top * (1 - mp.mpf(2) ** (-digits - 1)):
+        return 0.0 if y == math.copysign(math.inf, exact) else math.inf
+    if not math.isfinite(y):
+        return math.inf
+    exponent = mp.frexp(exact)[1] if exact else lowest
+    return float(abs(mp.mpf(y) - exact) / mp.mpf(2) ** max(exponent - digits, lowest))
+
+
+def arguments(name: str, dtype: DType, count: int) -> np.ndarray:
+    """Random bits, the interval where the function is neither constant nor linear, and its
+    neighbourhoods of 0 and 1."""
+    rng = np.random.default_rng(11)
+    low, high = (v * WIDENED.get(name, 1) ** (dtype is float64) for v in FUNCTIONS[name][1])
+    width = rng.integers(-12, 1, count).astype(float)
+    parts = [
+        rng.bytes(count * dtype.itemsize),
+        rng.uniform(low, high, count).astype(dtype.numpy),
+        rng.uniform(-2, 2, count).astype(dtype.numpy),
+        (rng.standard_normal(count) * 10**width).astype(dtype.numpy),
+        (1 + rng.standard_normal(count) * 10**width).astype(dtype.numpy),
+    ]
+    x = np.frombuffer(b"".join(np.asarray(p).tobytes() for p in parts), dtype.numpy)
+    return x[np.isfinite(x)]
+
+
+@EACH
+@NAMES
+def test_error_is_below_the_stated_bound(name: str, dtype: DType) -> None:
+    exact = FUNCTIONS[name][0]
+    x = arguments(name, dtype, 700)
+    worst = (0.0, math.nan)
+    with mpmath.workprec(160):
+        for v, y in zip(x.tolist(), compute(name, x, dtype).tolist(), strict=True):
+            if (name == "log" and v <= 0) or (name == "log1p" and v <= -1):
+                continue
+            worst = max(worst, (error_in_ulp(y, exact(mp.mpf(v)), dtype), v))
+    assert worst[0] <= bound(name, dtype), worst
+
+
+@NAMES
+def test_error_of_float32_on_many_arguments(name: str) -> None:
+    """Against NumPy in float64, whose own error does not count in float32."""
+    oracles = {"sigmoid": lambda v: 1 / (1 + np.exp(-v))}
+    x = arguments(name, float32, 60_000)
+    x = x[x > {"log": 0, "log1p": -1}.get(name, -np.inf)]
+    with np.errstate(all="ignore"):
+        exact = oracles.get(name, getattr(np, name, None))(x.astype(np.float64))
+        near = exact.astype(np.float32)
+        got = compute(name, x, float32)
+        error = np.abs(got - exact) / np.spacing(np.abs(near)).astype(np.float64)
+    finite = np.isfinite(near)
+    np.testing.assert_array_equal(got[~finite], near[~finite])
+    assert error[finite].max() <= bound(name, float32), x[finite][error[finite].argmax()]
+
+
+INF, NAN = math.inf, math.nan
+SPECIAL = {
+    "exp": [(-INF, 0.0), (INF, INF), (0.0, 1.0), (-0.0, 1.0)],
+    "expm1": [(-INF, -1.0), (INF, INF), (0.0, 0.0), (-0.0, -0.0)],
+    "log": [(-INF, NAN), (INF, INF), (0.0, -INF), (-0.0, -INF), (1.0, 0.0), (-1e-40, NAN)],
+    "log1p": [(-INF, NAN), (INF, INF), (0.0, 0.0), (-0.0, -0.0), (-1.0, -INF), (-1.5, NAN)],
+    "tanh": [(-INF, -1.0), (INF, 1.0), (0.0, 0.0), (-0.0, -0.0)],
+    "sigmoid": [(-INF, 0.0), (INF, 1.0), (0.0, 0.5), (-0.0, 0.5)],
+}
+
+
+@EACH
+@NAMES
+def test_special_values(name: str, dtype: DType) -> None:
+    pairs = [*SPECIAL[name], (NAN, NAN)]
+    x, want = (np.array(v, dtype.numpy) for v in zip(*pairs, strict=True))
+    got = compute(name, x, dtype)
+    np.testing.assert_array_equal(got, want)
+    numbers = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(got[numbers]), np.signbit(want[numbers]))
+
+
+@EACH
+@NAMES
+def test_range_ends(name: str, dtype: DType) -> None:
+    """The smallest and largest numbers, and both sides of overflow and underflow."""
+    info = np.finfo(dtype.numpy)
+    tiny = [float(info.smallest_subnormal * k) for k in (1, 2, 3, 1000)]
+    tiny += [float(info.tiny * v) for v in (0.75, 1, 1.5)]
+    logs = [math.log(float(info.max)), math.log(float(info.tiny))]
+    logs.append(math.log(float(info.smallest_subnormal)))
+    edges = [float(np.nextafter(dtype.numpy.type(v), np.inf * d)) for v in logs for d in (1, -1)]
+    edges += logs
+    numbers = [*tiny, *edges, float(info.max), 1 - float(info.epsneg), 1 + float(info.eps)]
+    x = np.array([*numbers, *(-v for v in numbers)], dtype.numpy)
+    if name == "log":
+        x = x[x > 0]
+    elif name == "log1p":
+        x = x[x > -1]
+    exact = FUNCTIONS[name][0]
+    with mpmath.workprec(1200):
+        for v, y in zip(x.tolist(), compute(name, x, dtype).tolist(), strict=True):
+            assert error_in_ulp(y, exact(mp.mpf(v)), dtype) <= bound(name, dtype), v
