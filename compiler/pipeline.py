@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dualgrad.compiler.ir.dims import Atom, Dim, substitute, sym, symbols
+from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
 from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, replace, topological
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
@@ -129,23 +129,19 @@ def _row_major_base(node: Node) -> tuple[Node | None, Dim]:
 def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
     """Whether an operand's element is at base + sum of stride * index in some memory."""
     at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
-    base, index = through_views(x, at)
-    if base in accesses:
-        position = accesses[base].index(index)
-    elif _is_computed(base):
-        position = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape)).index(index)
-    else:
+    base = through_views(x, at)[0]
+    stored = dict(accesses)
+    if base not in stored and _is_computed(base):
+        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
+    if base not in stored:
         return False
-    probe = position
+    position = Evaluator(stored).value(x, at).attr[1]  # type: ignore[index]
     for v in at:
-        (atom,) = symbols(v)
-        probe = substitute(probe, {atom: 0})
-    linear = probe
-    for v in at:
-        (atom,) = symbols(v)
-        others = {a: 0 for w in at for a in symbols(w) if a is not atom}
-        linear = linear + (substitute(substitute(position, others), {atom: 1}) - probe) * v
-    return linear == position
+        split = coefficient(position, v)
+        if split is None or symbols(split[0]) & {a for w in at for a in symbols(w)}:
+            return False
+        position = split[1]
+    return True
 
 
 @dataclass
@@ -210,7 +206,7 @@ class Lowering:
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            direct = late and group.kind == "map" and base.shape == value.shape
+            direct = late and group.kind in ("map", "contract") and base.shape == value.shape
             if direct and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(target)
                 continue

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import Leaf, Node
+from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.ir import Buffer, Check
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.index import Index
-from dualgrad.compiler.ops.view import View
+from dualgrad.compiler.ops.view import Reshape, View
 from dualgrad.runtime.errors import CompileError
 
 At = tuple[Dim, ...]
@@ -73,13 +74,22 @@ class Evaluator:
                 self._memo[item] = self._compute(*item)
         return self._memo[node, at]
 
+    def access_of(self, node: Node) -> Access | None:
+        """Where a node lies in memory; a reshape of row-major memory lies there too."""
+        found = self.stored.get(node)
+        if found is None and isinstance(node.op, Reshape) and node not in self.known:
+            behind = self.access_of(node.inputs[0])
+            if behind is not None and behind.strides == contiguous_strides(node.inputs[0].shape):
+                return Access(behind.buffer, contiguous_strides(node.shape))
+        return found
+
     def forget(self) -> None:
         """Drop remembered values, after `stored` or `known` changed."""
         self._memo.clear()
 
     def _operands(self, node: Node, at: At) -> list[tuple[Node, At]]:
         op = node.op
-        if node in self.known or node in self.stored or isinstance(op, Leaf):
+        if node in self.known or isinstance(op, Leaf) or self.access_of(node) is not None:
             return []
         if isinstance(op, View):
             return [(node.inputs[0], op.source(at, node.inputs[0].shape))]
@@ -91,7 +101,7 @@ class Evaluator:
         op = node.op
         if node in self.known:
             return self.known[node]
-        access = self.stored.get(node)
+        access = self.access_of(node)
         if access is not None:
             return s.load(access.buffer, access.index(at))
         if isinstance(op, Leaf):

@@ -161,6 +161,27 @@ def copy(x: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
+class Stop(Elementwise):
+    """The same values, through which no gradient flows.  For composites: what a shift by a
+    maximum does to a softmax has no derivative, though each part of the formula has one."""
+
+    accepts = "biuf"
+    vjp = None
+
+    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+        return x
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        return unary(stop_gradient, lambda np, x: x, gradient=False)
+
+
+def stop_gradient(x: Any) -> Any:
+    """Return x as a constant: no gradient flows through."""
+    return apply(Stop.of(), x)[0]
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Elementwise):
     """x + y; integers wrap."""
 

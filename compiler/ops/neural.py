@@ -9,7 +9,7 @@ from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import cast_node, where
+from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient, where
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
@@ -31,7 +31,7 @@ def relu(x: Any) -> Any:
 @composite
 def _softmax(x: Any, *, axis: int) -> Any:
     x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
-    e = (x - x.max(axis, keepdims=True)).exp()
+    e = (x - stop_gradient(x.max(axis, keepdims=True))).exp()
     return e * (1.0 / e.sum(axis, keepdims=True))
 
 
@@ -45,7 +45,7 @@ def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
 @composite
 def _log_softmax(x: Any, *, axis: int) -> Any:
     x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
-    shifted = x - x.max(axis, keepdims=True)
+    shifted = x - stop_gradient(x.max(axis, keepdims=True))
     return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
 

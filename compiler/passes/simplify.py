@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number
+from dualgrad.compiler.ops.contract import MatMul
 from dualgrad.compiler.ops.elementwise import Cast, absolute, neg, where
 from dualgrad.compiler.ops.view import Expand, Permute, Reshape
 from dualgrad.runtime.dtype import bool_, float32
@@ -105,7 +106,30 @@ def merge_permutes(node: Node) -> Node:
     return node
 
 
-STEPS: tuple[Callable[[Node], Node], ...] = (_by_rules, merge_reshapes, merge_permutes)
+def transposed_product(node: Node) -> Node:
+    """(A B)^T is B^T A^T: the same chains of products, stored the other way round.
+
+    Only where the last two dimensions are swapped, a batch of one being dropped or not.
+    """
+    if not isinstance(node.op, Permute):
+        return node
+    (source,) = node.inputs
+    product = source
+    if isinstance(source.op, Reshape) and source.shape == source.inputs[0].shape[1:]:
+        (product,) = source.inputs
+    swapped = (*range(source.ndim - 2), source.ndim - 1, source.ndim - 2)
+    if not isinstance(product.op, MatMul) or node.op.axes != swapped:
+        return node
+    if product is not source and product.shape[0] != 1:
+        return node
+    a, b = (merge_permutes(Permute.of((0, 2, 1)).on(x)) for x in product.inputs)
+    other = product.op.on(b, a)
+    return other if product is source else Reshape.of(node.shape).on(other)
+
+
+STEPS: tuple[Callable[[Node], Node], ...] = (
+    _by_rules, merge_reshapes, merge_permutes, transposed_product,
+)
 
 
 def simplify(graph: Graph) -> Graph:

@@ -154,8 +154,10 @@ class Generator:
         loops = [self.variable(SHORT) for _ in range(self.rng.choice([0, 1, 2]))]
         scope = Scope([*loops])
         length = self.extent(LONG)
+        cell = self.store(scope)  # one element per row, read before and after it is written
         body: list[Stmt] = []
         for _ in range(self.rng.choice([1, 1, 2, 3])):
+            scope.pool.append(s.load(cell.buffer, cell.index))
             order = "lanes" if self.rng.random() < 0.8 else "chain"
             body.append(self.reduction(scope, self.pass_over(length), order))
             if self.rng.random() < 0.6:
@@ -165,6 +167,9 @@ class Generator:
                 self.written += [(x, *inner) for x in stores if isinstance(x, Store)]
             if self.rng.random() < 0.5:
                 body.extend(self.statements(scope))
+            if self.rng.random() < 0.5:
+                value = self.expression(scope, cell.buffer.dtype, 2)
+                body.append(Store(cell.buffer, cell.index, value))
         body.extend(self.statements(scope))
         return self.nest(loops, tuple(body))
 

@@ -22,6 +22,7 @@ from dualgrad.runtime.cpu import handles, host_target, load
 from dualgrad.runtime.program import Program, decode_error
 
 QUICK, BATCH, BATCHES = 60, 100, 30
+PADDING = 64
 
 
 def program_of(case: Case) -> LoopProgram:
@@ -51,6 +52,12 @@ def compiled(case: Case, arrays: dict[str, np.ndarray], checked: bool) -> int:
     return load(built, {})(handles(memory), b"".join([bytes(8), *sizes, *numbers]))
 
 
+def padded(x: np.ndarray) -> np.ndarray:
+    """x between elements that nothing may write to."""
+    ones = np.ones(PADDING, x.dtype)
+    return np.concatenate([ones, x, ones])
+
+
 def assert_same_bits(got: np.ndarray, want: np.ndarray, what: str) -> None:
     if got.dtype.kind == "f":
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want), err_msg=what)
@@ -63,9 +70,13 @@ def compare(seed: int, checked: bool) -> None:
     verify(case.kernel)
     want = {name: x.copy() for name, x in case.arrays.items()}
     word = run([case.kernel], want, case.params, case.sizes, seed)
-    got = {name: x.copy() for name, x in case.arrays.items()}
+    room = {name: padded(x) for name, x in case.arrays.items()}
+    got = {name: x[PADDING:-PADDING] for name, x in room.items()}
     found = compiled(case, got, checked)
     what = f"seed {seed}\n{render(case.kernel)}"
+    for x in room.values():
+        assert (x[:PADDING] == 1).all(), what
+        assert (x[-PADDING:] == 1).all(), what
     assert (found == 0) == (word == 0), what
     if word:
         assert decode_error(found)[0] == decode_error(word)[0], what

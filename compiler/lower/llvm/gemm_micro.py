@@ -1,15 +1,11 @@
 """Register-tiled kernels: the inner loops of the matrix product.
 
-    micro_HxV(a, b, b_row, c, c_row, k, next, next_row, next_block)
-                                C[H, V vectors] = A[H, k] . B[k, V vectors]
-    tile(..., rows, columns, ...)       a tile of any size, by the kernel of its height
+    micro_HxV(a, b, b_row, c, c_row, k)     C[H, V vectors] = A[H, k] . B[k, V vectors]
+    tile(..., add, rows, columns, ...)      a tile of any size, by the kernel of its height
 
 A is packed in blocks of `lanes` values of k: block [pitch][lanes], a row of the block holding
 consecutive k of one row of A.  So rows of A are packed by copies and reach the kernel by
 broadcasts at constant offsets.  Rows of B lie b_row elements apart, rows of C c_row; k >= 1.
-
-While a kernel multiplies, it fetches part of what is packed next into the second-level cache: per
-block of k a few places next_row elements apart, next_block elements after those of the last block.
 
 Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
 """
@@ -21,11 +17,8 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 # Rows of B between its prefetch and its use: covers the latency of the second-level cache.
 _PREFETCH_ROWS = 16
-# Places of the next panel fetched per block of k: few, as each occupies a buffer for long.
-NEXT_ROWS = 4
 
-_PLACES = "i64 %k, ptr %next, i64 %next_row, i64 %next_block"
-_OPERANDS = f"ptr %a, ptr %b, i64 %b_row, ptr %c, i64 %c_row, {_PLACES}"
+_OPERANDS = "ptr %a, ptr %b, i64 %b_row, ptr %c, i64 %c_row, i64 %k"
 
 
 def kernels(t: Tiling) -> str:
@@ -36,18 +29,13 @@ def kernels(t: Tiling) -> str:
 
 def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     f = Function(f"internal void @micro_{height}x{vectors}({_OPERANDS})")
-    _prefetch_c(t, f, height, vectors)
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
 
     blocks = f.repeat()
     left, a_block = blocks.carry("i64", "%k"), blocks.carry("ptr", "%a")
-    b, following = blocks.carry("ptr", "%b"), blocks.carry("ptr", "%next")
+    b = blocks.carry("ptr", "%b")
     sums = [blocks.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
     a_stop = t.at(f, a_block, f.min(left, t.lanes))
-    place = following
-    for _ in range(NEXT_ROWS):
-        t.prefetch(f, place, level=2)
-        place = t.at(f, place, "%next_row")
 
     steps = f.repeat()
     a, b = steps.carry("ptr", a_block), steps.carry("ptr", b)
@@ -61,19 +49,9 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
 
     left = f.sub(left, t.lanes)
     a_block = t.at(f, a_block, t.pitch * t.lanes)
-    following = t.at(f, following, "%next_block")
-    blocks.close(f.compare("sgt", left, 0), [left, a_block, b, following, *sums])
+    blocks.close(f.compare("sgt", left, 0), [left, a_block, b, *sums])
     _store(t, f, sums, vectors)
     return f.text()
-
-
-def _prefetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
-    """Fetch the tile of C meanwhile; lines come in pairs."""
-    c = "%c"
-    for _ in range(height):
-        for j in range(0, vectors, 2):
-            t.prefetch(f, t.at(f, c, j * t.lanes), write=True)
-        c = t.at(f, c, "%c_row")
 
 
 def _multiply_add_row(
@@ -97,8 +75,8 @@ def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
 
 
 def _tile(t: Tiling) -> str:
-    """@tile(operands of a kernel, add, rows, columns, width, scratch): C[rows, columns] = or
-    += A . B, where columns <= width, the width of panels of this height.
+    """@tile(a, b, b_row, c, c_row, k, add, rows, columns, width, scratch): C[rows, columns] =
+    or += A . B, where columns <= width, the width of panels of this height.
 
     Kernels write whole vectors and never add.  Where that does not do, the tile is computed in
     scratch of rows x width elements and merged.
@@ -112,7 +90,7 @@ def _tile(t: Tiling) -> str:
     indirect = f.value(f"or i1 {ragged}, %add")
     c = f.select(indirect, "%scratch", "%c", "ptr")
     c_row = f.select(indirect, "%width", "%c_row")
-    operands = f"ptr %a, ptr %b, i64 %b_row, ptr {c}, i64 {c_row}, {_PLACES}"
+    operands = f"ptr %a, ptr %b, i64 %b_row, ptr {c}, i64 {c_row}, i64 %k"
 
     after = f.new_block()
     cases = [(height, f.new_block()) for height in range(1, t.height + 1)]

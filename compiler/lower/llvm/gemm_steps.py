@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.gemm_micro import NEXT_ROWS
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 DESC = (
@@ -130,8 +129,7 @@ class _Step:
             low, high = self._share(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
             with f.loop(low, high) as i:
                 a = self._panel(plan["shared"], i, self.a_size)
-                idle = (a, 0, 0)
-                self._multiply(a, b, b_row, self._rows(i), (column, columns), idle)
+                self._multiply(a, b, b_row, self._rows(i), (column, columns), area)
             self._finish((low, high), column, f.add(column, columns))
         return f.text()
 
@@ -139,17 +137,14 @@ class _Step:
         """Items are row panels.  The thread packs one, which stays in its first-level cache
         while the shared panels of B pass by."""
         f, plan = self.f, self.plan
-        _, own = self._area()
+        area, own = self._area()
         count = plan["column_panels"]
         with self._items(plan["row_panels"]) as i:
             self._pack_a(i, own)
-            row, row_step, block_step = self._next_rows(i)
+            rows = self._rows(i)
             with f.loop(0, count) as j:
                 b = self._panel(plan["shared"], j, self.b_size)
-                turn = f.value(f"and i64 {j}, 3")
-                fetch = self.t.at(f, row, f.mul(turn, f.mul(row_step, NEXT_ROWS)))
-                following = (fetch, row_step, block_step)
-                self._multiply(own, b, plan["width"], self._rows(i), self._columns(j), following)
+                self._multiply(own, b, plan["width"], rows, self._columns(j), area)
             last, columns = self._columns(f.sub(count, 1))
             self._finish((i, f.add(i, 1)), plan["column0"], f.add(last, columns))
         return f.text()
@@ -241,17 +236,6 @@ class _Step:
         unit = f.compare("eq", self.desc["b_col"], 1)
         return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
 
-    def _next_rows(self, panel: Value) -> tuple[str, str, str]:
-        """The row panel after this one, and the strides by which its cache lines are met: from
-        line to line of a block of k, and from block to block."""
-        f, desc = self.f, self.desc
-        along, lanes = desc["a_col"], self.t.lanes
-        row, _ = self._rows(f.min(f.add(panel, 1), f.sub(self.plan["row_panels"], 1)))
-        unit = f.compare("eq", along, 1)
-        row_step = f.select(unit, desc["a_row"], along)
-        block_step = f.select(unit, lanes, f.mul(along, lanes))
-        return self._address("a", row, self.plan["k0"]), row_step, block_step
-
     # -- multiplying --------------------------------------------------------------------------
 
     def _multiply(
@@ -261,9 +245,8 @@ class _Step:
         b_row: str,
         rows: tuple[str, str],
         columns: tuple[str, str],
-        following: tuple[str, Value, Value],
+        area: str,
     ) -> None:
-        """One tile; `following` is what its kernel fetches meanwhile."""
         f, desc, plan = self.f, self.desc, self.plan
         c = self.t.at(f, desc["c"], f.add(f.mul(rows[0], desc["c_row"]), columns[0]))
         f.call(
@@ -274,14 +257,11 @@ class _Step:
             ("ptr", c),
             ("i64", desc["c_row"]),
             ("i64", plan["k"]),
-            ("ptr", following[0]),
-            ("i64", following[1]),
-            ("i64", following[2]),
             ("i1", f.compare("sgt", plan["k0"], 0)),
             ("i64", rows[1]),
             ("i64", columns[1]),
             ("i64", plan["width"]),
-            ("ptr", f.at(self._area()[0], HEADER_BYTES, "i8")),
+            ("ptr", f.at(area, HEADER_BYTES, "i8")),
         )
 
     def _finish(self, panels: tuple[str, str], col0: Value, col1: Value) -> None:

@@ -111,9 +111,8 @@ class Tiling:
             f"ptr {pointer}, i32 {self.itemsize}, {self._mask} {mask})"
         )
 
-    def prefetch(self, f: Function, place: str, write: bool = False, level: int = 1) -> None:
-        """Fetch the cache line at `place` into the first- or second-level cache."""
-        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(write)}, i32 {4 - level}, i32 1)")
+    def prefetch(self, f: Function, place: str) -> None:
+        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
 
     def declarations(self) -> str:
         """The intrinsics that the methods above use."""
