@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from typing import Any
 
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
 from dualgrad.compiler.ir.value import Unit
@@ -32,7 +31,7 @@ def pullback(
 
     def add(node: Node, g: Node) -> None:
         old = grads.get(node)
-        grads[node] = g if old is None else old + g  # type: ignore[operator]
+        grads[node] = g if old is None else old + g
 
     for out, g in zip(outputs, cotangents, strict=True):
         if g is not None and out in depends:
@@ -54,9 +53,10 @@ def _depends_on(order: list[Node], inputs: tuple[Node, ...]) -> set[Node]:
     wanted = {x for x in inputs if x.dtype.is_float}
     found = set(wanted)
     for node in order:
-        if any(x in found for x in node.inputs) and not isinstance(node.op, Leaf):
-            if node.dtype.is_float and node.op.vjp is not None:
-                found.add(node)
+        if isinstance(node.op, Leaf) or node.op.vjp is None or not node.dtype.is_float:
+            continue
+        if any(x in found for x in node.inputs):
+            found.add(node)
     return found
 
 
@@ -125,5 +125,3 @@ def _distinct(inputs: tuple[Node, ...]) -> tuple[Node, ...]:
         seen.add(x)
         out.append(x)
     return tuple(out)
-
-

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
-from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, replace, topological
+from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topological
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
 from dualgrad.compiler.kernel.contract import build_contract, home_of
@@ -92,8 +92,10 @@ def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tupl
     for node in topological(roots):
         inputs = tuple(done[x] for x in node.inputs)
         if isinstance(node.op, Contraction):
-            copies = (Copy.of().on(d) if x in change else d
-                      for x, d in zip(node.inputs, inputs, strict=True))
+            copies = (
+                Copy.of().on(d) if x in change else d
+                for x, d in zip(node.inputs, inputs, strict=True)
+            )
             inputs = tuple(copies)
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
@@ -101,7 +103,7 @@ def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tupl
 
 def _computed(root: Node) -> Node:
     """root, or a copy of it if it is an input, a number, or a view in another order."""
-    base, at = _row_major_base(root)
+    base = _row_major_base(root)
     if base is None or not _is_computed(base):
         return Copy.of().on(root)
     return root
@@ -114,16 +116,16 @@ def _is_computed(node: Node) -> bool:
     return any(is_leaf(x, "input") for x in topological((node,))) or isinstance(node.op, Copy)
 
 
-def _row_major_base(node: Node) -> tuple[Node | None, Dim]:
+def _row_major_base(node: Node) -> Node | None:
     """The node behind views that only reshape, if the views keep the row-major order."""
     at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
     base, index = through_views(node, at)
     if not isinstance(node.op, View):
-        return node, 0
-    same = base.type.size == node.type.size and flatten_index(
-        index, base.shape
-    ) == flatten_index(at, node.shape)
-    return (base if same else None), 0
+        return node
+    same = base.type.size == node.type.size and flatten_index(index, base.shape) == flatten_index(
+        at, node.shape
+    )
+    return base if same else None
 
 
 def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
@@ -135,7 +137,7 @@ def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
         stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
     if base not in stored:
         return False
-    position = Evaluator(stored).value(x, at).attr[1]  # type: ignore[index]
+    position = Evaluator(stored).value(x, at).memory[1]
     for v in at:
         split = coefficient(position, v)
         if split is None or symbols(split[0]) & {a for w in at for a in symbols(w)}:
@@ -162,9 +164,7 @@ class Lowering:
         graph = self.graph
         for x, strides in zip(graph.inputs, self.layouts, strict=True):
             self.stored[x] = input_access(x, strides)
-        outputs = tuple(
-            Buffer(f"o{k}", x.dtype, x.type.size) for k, x in enumerate(graph.outputs)
-        )
+        outputs = tuple(Buffer(f"o{k}", x.dtype, x.type.size) for k, x in enumerate(graph.outputs))
         for x, buffer in zip(graph.outputs, outputs, strict=True):
             self.add_destination(x, buffer)
         order = schedule(fuse(graph), {through_views(n, (0,) * n.ndim)[0] for n, _ in graph.writes})
@@ -189,7 +189,7 @@ class Lowering:
 
     def add_destination(self, root: Node, buffer: Buffer) -> None:
         """A row-major destination of the node behind `root`."""
-        base = _row_major_base(root)[0]
+        base = _row_major_base(root)
         assert base is not None
         access = Access(buffer, contiguous_strides(base.shape))
         self.destinations.setdefault(base, []).append(access)
@@ -202,7 +202,7 @@ class Lowering:
         readers = self._readers(order)
         for value, k in self.graph.writes:
             target = self.stored[self.graph.inputs[k]]
-            base = _row_major_base(value)[0]
+            base = _row_major_base(value)
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]

@@ -10,8 +10,8 @@ Code runs eagerly by default.  `@dg.function` compiles the same Python by tracin
 """
 
 from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import absolute as abs
 from dualgrad.compiler.ops.elementwise import (
     add,

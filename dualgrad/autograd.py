@@ -50,7 +50,10 @@ class TapeNode:
     __slots__ = ("edges", "inputs", "number", "outputs", "released", "types", "unit", "versions")
 
     def __init__(
-        self, unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...],
+        self,
+        unit: Unit,
+        operands: tuple[Any, ...],
+        outputs: tuple[Tensor, ...],
         saves: frozenset[int],
     ) -> None:
         n = len(operands)
@@ -129,9 +132,7 @@ def record(
     return saves
 
 
-def backward(
-    root: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool
-) -> None:
+def backward(root: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
     """Add the gradient of `root` (weighted by `gradient`) to `.grad` of every leaf behind it."""
     if not root.requires_grad:
         raise GradientError(

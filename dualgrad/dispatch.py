@@ -57,6 +57,7 @@ class Plan:
     bound: Bound | None
     results: tuple[Alias | TensorType, ...]
     types: tuple[TensorType, ...]
+    single: TensorType | None  # the type of the one output, where that is all there is
     saves: frozenset[int] | None = None  # operands and outputs that the gradient reads
 
     def run(self, operands: tuple[Any, ...]) -> list[Array]:
@@ -66,7 +67,7 @@ class Plan:
             return []
         arrays = [operands[k].array for k in self.operands]
         if self.numbers:
-            return bound.run(arrays, tuple(operands[k] for k in self.numbers))
+            return bound.run(arrays, tuple([operands[k] for k in self.numbers]))
         return bound.run(arrays)
 
 
@@ -88,7 +89,8 @@ find_plan = _plans.get
 
 
 def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:
-    return (unit, write, *[getattr(x, "sig", None) or type(x) for x in operands])
+    """What a plan is found by: the unit, and each tensor's type and layout or number's class."""
+    return (unit, write, *[x.sig if hasattr(x, "sig") else x.__class__ for x in operands])
 
 
 def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
@@ -124,11 +126,12 @@ class Planner:
         computed = [k for k, a in enumerate(aliases) if a is None]
         results = tuple(t if a is None else a for a, t in zip(aliases, types, strict=True))
         if not computed:
-            return Plan((), (), None, results, types)
+            return Plan((), (), None, results, types, None)
         values, sym_types, strides = self.symbolic()
         variant = self.variant(computed, values, sym_types, strides)
         bound = variant.executable.bind(values)
-        return Plan(variant.tensors, variant.numbers, bound, results, types)
+        single = types[0] if len(types) == 1 else None
+        return Plan(variant.tensors, variant.numbers, bound, results, types, single)
 
     def exact_nodes(self) -> tuple[Node, ...]:
         return tuple(
@@ -187,7 +190,10 @@ class Planner:
         return values, types, strides
 
     def variant(
-        self, computed: list[int], values: dict[Atom, int], types: list[TensorType],
+        self,
+        computed: list[int],
+        values: dict[Atom, int],
+        types: list[TensorType],
         strides: list[Any],
     ) -> Variant:
         """The program of the pattern whose guards hold for these sizes."""
@@ -220,7 +226,9 @@ class Planner:
         numbers = tuple(k for k, n in enumerate(nodes) if k not in by_number and n in used)
         inputs = tuple(input_node(i, nodes[k].type) for i, k in enumerate(tensors))
         scalars = tuple(scalar_node(i, _kind(self.operands[k])) for i, k in enumerate(numbers))
-        change = {nodes[k]: n for k, n in zip((*tensors, *numbers), (*inputs, *scalars), strict=True)}
+        change = {
+            nodes[k]: n for k, n in zip((*tensors, *numbers), (*inputs, *scalars), strict=True)
+        }
         outputs = replace(outputs, change)
         layouts = tuple(by_number[k][1] for k in tensors)
         if self.write:
@@ -235,7 +243,7 @@ def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ..
     total = offset
     steps = []
     for v in at:
-        one = {**zeros, **{a: 1 for a in symbols(v)}}
+        one = {**zeros, **dict.fromkeys(symbols(v), 1)}
         step = substitute(position, one) - offset
         steps.append(step)
         total = total + step * v
@@ -272,5 +280,3 @@ def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:
     grads = Vjp.of(unit, given, wanted).trace(*picked, *nodes, *known)
     used = set(topological(grads))
     return frozenset(k for k, x in enumerate((*nodes, *known)) if x in used)
-
-

@@ -34,8 +34,10 @@ from dualgrad.runtime.srcinfo import Location
 from dualgrad.runtime.threads import get_num_threads
 
 _FORMAT = "1"  # of what a cache entry holds
+_address = struct.Struct("=q").pack
 _HELD_BELOW = 20_000  # elements that a program may touch while it keeps the GIL
 _lock = threading.RLock()
+new_array = memory.empty
 
 
 @cache
@@ -84,7 +86,8 @@ class Bound:
     """An executable for known sizes: everything a launch needs, worked out."""
 
     __slots__ = (
-        "arena", "executable", "launch", "outputs", "prefix", "scalars", "values",
+        "arena", "constant", "executable", "launch", "outputs", "pack", "prefix", "scalars",
+        "values",
     )  # fmt: skip
 
     def __init__(self, executable: Executable, values: dict[Atom, int]) -> None:
@@ -96,6 +99,8 @@ class Bound:
             "=" + "".join("d" if d.is_float else "q" for d in program.scalars)
         ).pack
         self.outputs = [(size_of(t.shape, values), t.dtype) for t in program.output_types]
+        self.constant = _address(0) + self.prefix
+        self.pack = cpu.packer(len(program.inputs) + len(program.outputs))
         self.executable, self.values = executable, values
         touched = [*(b.size for b in program.inputs), *(b.size for b in program.outputs)]
         total = sum(evaluate(n, values) for n in touched)
@@ -106,16 +111,14 @@ class Bound:
         self, arrays: list[np.ndarray[Any, Any]], scalars: tuple[float, ...] = ()
     ) -> list[np.ndarray[Any, Any]]:
         """Run on the inputs' arrays; returns new arrays of the outputs."""
-        outputs = [memory.empty(shape, dtype) for shape, dtype in self.outputs]
+        outputs = [new_array(shape, dtype) for shape, dtype in self.outputs]
+        params = self.constant
         if self.arena:
             block = memory.scratch(self.arena)
-            head = struct.pack("=q", block.address)
-        else:
-            head = b"\0\0\0\0\0\0\0\0"
-        params = head + self.prefix
+            params = _address(block.address) + self.prefix
         if scalars:
             params += self.scalars(*scalars)
-        error = self.launch(cpu.handles([*arrays, *outputs]), params)
+        error = self.launch(self.pack([*arrays, *outputs]), params)
         if error:
             self.fail(error)
         return outputs

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
-from dualgrad.guards import Survey, impurity, survey
-from dualgrad.path import Path, finish_trace
+from dualgrad.guards import Quick, Survey, impurity, survey
+from dualgrad.path import Path, finish_trace, graph_text
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -46,6 +46,7 @@ class Function(Generic[P, R]):
         self.n_traces = 0
         self.eager_reason: str | None = None
         self._uncacheable = 0
+        self._quick = Quick(fn)
         self._lock = threading.RLock()
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -55,13 +56,20 @@ class Function(Generic[P, R]):
         fn = self.__wrapped_function__
         if state.trace is not None or self.eager_reason is not None or config.eager:
             return fn(*args, **kwargs)
+        quick = None if kwargs else self._quick.key(args)
+        if quick is not None:
+            path = self._quick.paths.get(quick)
+            if path is not None:
+                return path.run_quick(args)  # type: ignore[no-any-return]
         found = survey((args, kwargs, fn, random.default_generator))
         key = (*found.key, state.grad_enabled)
         for path in self.paths.get(key, ()):
             if path.holds(found):
+                if quick is not None and path.needs_only(len(args)):
+                    self._quick.paths[quick] = path
                 return path.run(found)  # type: ignore[no-any-return]
         with self._lock:
-            return self._trace(found, key, args, kwargs)
+            return self._trace(found, key, args, kwargs)  # type: ignore[no-any-return]
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -113,8 +121,12 @@ class Function(Generic[P, R]):
         if self.strict:
             raise TraceError(
                 f"@function {self.name} cannot be compiled: {error.what}",
-                op=error.op, expect=error.expect, actual=error.actual, why=error.why,
-                hint=error.hint, location=error.location,
+                op=error.op,
+                expect=error.expect,
+                actual=error.actual,
+                why=error.why,
+                hint=error.hint,
+                location=error.location,
             ) from None
         warnings.warn(
             f"@function {self.name} runs eagerly: {self.eager_reason}", EagerFallback, stacklevel=4
@@ -142,7 +154,7 @@ class Function(Generic[P, R]):
 
     def graph(self) -> str:
         """The traced graphs, one line per op."""
-        return "\n".join(p.text for p in self._only())
+        return "\n".join(graph_text(p.graph) for p in self._only())
 
     def llvm(self) -> str:
         """The programs in LLVM IR."""
@@ -179,7 +191,9 @@ class _Watch:
         if event != "c_call" or self.found is not None:
             return
         name = impurity(arg)
-        if name is None or frame.f_globals.get("__name__", "").startswith(("dualgrad.", "linecache")):
+        if name is None or frame.f_globals.get("__name__", "").startswith(
+            ("dualgrad.", "linecache")
+        ):
             return
         sys.setprofile(None)
         self.found = Unsupported(
@@ -197,7 +211,9 @@ def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
             if container != old or list(container) != list(old):
                 container.clear()
                 container.update(old)
-        elif len(container) != len(old) or any(a is not b for a, b in zip(container, old, strict=True)):
+        elif len(container) != len(old) or any(
+            a is not b for a, b in zip(container, old, strict=True)
+        ):
             container[:] = old
     for t in trace.changed:
         root = t if t.base is None else t.base
@@ -207,7 +223,9 @@ def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
 @overload
 def function(fn: Callable[P, R], *, strict: bool = False) -> Function[P, R]: ...
 @overload
-def function(fn: None = None, *, strict: bool = False) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+def function(
+    fn: None = None, *, strict: bool = False
+) -> Callable[[Callable[P, R]], Function[P, R]]: ...
 def function(fn: Any = None, *, strict: bool = False) -> Any:
     """Compile a function by tracing it; use as `@function` or `@function(strict=True)`.
 
@@ -223,12 +241,17 @@ def function(fn: Any = None, *, strict: bool = False) -> Any:
         return functools.partial(function, strict=strict)
     if not callable(fn) or isinstance(fn, type):
         raise ArgumentError(
-            "only functions can be compiled", op="function", expect="a function",
+            "only functions can be compiled",
+            op="function",
+            expect="a function",
             actual=type(fn).__name__,
         )
     if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
         raise ArgumentError(
-            "a generator cannot be compiled", op="function", expect="a function that returns",
-            actual="one that yields", hint="decorate the function that makes one step",
+            "a generator cannot be compiled",
+            op="function",
+            expect="a function that returns",
+            actual="one that yields",
+            hint="decorate the function that makes one step",
         )
     return Function(fn, strict)

@@ -14,13 +14,27 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import is_not
 from typing import Any
 
 from dualgrad.runtime.dtype import DType
+from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 _OWN = "dualgrad"
-_ATOMS = (bool, int, str, bytes, type(None), type(Ellipsis), enum.Enum, DType, slice, range, complex)
+_ATOMS = (
+    bool,
+    int,
+    str,
+    bytes,
+    type(None),
+    type(Ellipsis),
+    enum.Enum,
+    DType,
+    slice,
+    range,
+    complex,
+)
 _FOREIGN = frozenset(sys.stdlib_module_names) | {
     "numpy", "dualgrad", "llvmlite", "cupy", "torch", "jax", "pytest", "builtins",
 }  # fmt: skip
@@ -154,8 +168,12 @@ def _is_empty(cell: types.CellType) -> bool:
     return False
 
 
+def _root_name(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
 def _root(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+    return _root_name(kind.__module__)
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -207,9 +225,59 @@ def survey(roots: tuple[Any, ...]) -> Survey:
     return out
 
 
+class Quick:
+    """The short way to a compiled path: tensors as arguments, and no state but globals.
+
+    It serves functions whose closure, defaults and globals hold nothing but modules, functions
+    and classes that are not followed, and plain values; these are compared by identity.
+    """
+
+    def __init__(self, fn: Any) -> None:
+        self.paths: dict[tuple[object, ...], Any] = {}
+        self._names: tuple[str, ...] | None = None
+        self._values: tuple[object, ...] = ()
+        self._globals: dict[str, Any] = getattr(fn, "__globals__", {})
+        if isinstance(fn, types.FunctionType) and not (
+            fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__
+        ):
+            names = dict.fromkeys(n for c in codes_of(fn.__code__) for n in c.co_names)
+            self._names = tuple(names)
+
+    def key(self, args: tuple[Any, ...]) -> tuple[object, ...] | None:
+        """What a call is known by; None where only a survey will do."""
+        names = self._names
+        if names is None:
+            return None
+        values = tuple([self._globals.get(n) for n in names])
+        if len(values) != len(self._values) or any(map(is_not, values, self._values)):
+            self.paths.clear()
+            if not all(map(_is_inert, values)):
+                return None
+            self._values = values
+        key: list[object] = [state.grad_enabled]
+        seen = set()
+        for x in args:
+            if x.__class__ is not Tensor or x.grad_fn is not None:
+                return None
+            seen.add(id(x))
+            key += (x.sig, x.requires_grad)
+        return tuple(key) if len(seen) == len(args) else None
+
+
+def _is_inert(x: object) -> bool:
+    """Whether a global holds no state that `survey` would follow."""
+    if isinstance(x, types.ModuleType):
+        return x.__name__.partition(".")[0] in _FOREIGN
+    if isinstance(x, types.FunctionType | type):
+        return _root_name(x.__module__) in _FOREIGN
+    return x is None or isinstance(x, bool | int | float | str | bytes | DType)
+
+
 # -- Calls that a replay could not repeat -------------------------------------------------------
 
-_IMPURE_MODULES = frozenset({"time", "random", "_random", "secrets", "posix", "nt", "_io", "select"})
+_IMPURE_MODULES = frozenset(
+    {"time", "random", "_random", "secrets", "posix", "nt", "_io", "select"}
+)
 _IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint"})
 
 
@@ -221,12 +289,13 @@ def impurity(function: Any) -> str | None:
     origin = type(owner).__module__ if owner is not None else ""
     if isinstance(owner, types.ModuleType):
         module = owner.__name__
-    if (module in _IMPURE_MODULES or origin in _IMPURE_MODULES) and name not in ("fspath", "getpid"):
+    if (module in _IMPURE_MODULES or origin in _IMPURE_MODULES) and name not in (
+        "fspath",
+        "getpid",
+    ):
         return f"{module or origin}.{name}"
     if origin.startswith("numpy.random") or module.startswith("numpy.random"):
         return f"numpy.random.{name}"
     if module == "builtins" and name in _IMPURE_NAMES:
         return f"{name}()"
     return None
-
-

@@ -50,8 +50,9 @@ class Path:
     effects: list[Effect]
     grads: list[tuple[int, Rebuild]]
     result: Rebuild
-    text: str
+    graph: Graph
     signature: str
+    single: Any  # the type of the one output, where the function returns just that
     seconds_tracing: float = 0.0
     runs: int = 0
 
@@ -62,6 +63,28 @@ class Path:
             if (None if grad is None else grad.sig) != sig:
                 return False
         return True
+
+    def needs_only(self, count: int) -> bool:
+        """Whether a run concerns nothing but the first `count` tensors of a survey."""
+        inside = all(s.kind == "leaf" and s.number < count for s in self.sources)
+        return inside and not (self.grads_read or self.grads or self.effects or self.written)
+
+    def run_quick(self, args: tuple[Any, ...]) -> Any:
+        """Run a path that `needs_only` the arguments, all of them tensors."""
+        self.runs += 1
+        results = self.bound.run([args[s.number].array for s in self.sources])
+        if self.single is not None:
+            return Tensor.of_array(results[0], self.single, None)
+        return self.result(Results(self.made(results), Survey(tensors=list(args))))
+
+    def made(self, results: list[Array]) -> list[Tensor]:
+        """The outputs as tensors."""
+        tensors = []
+        for array, (type_, requires_grad) in zip(results, self.outputs, strict=True):
+            t = Tensor.of_array(array, type_, None)
+            t.requires_grad = requires_grad
+            tensors.append(t)
+        return tensors
 
     def inputs(self, found: Survey) -> list[Tensor]:
         tensors = found.tensors
@@ -87,12 +110,7 @@ class Path:
         results = self.bound.run(arrays)
         for k in self.written:
             inputs[k].changed()
-        tensors = []
-        for array, (type_, requires_grad) in zip(results, self.outputs, strict=True):
-            t = Tensor.of_array(array, type_, None)
-            t.requires_grad = requires_grad
-            tensors.append(t)
-        made = Results(tensors, found)
+        made = Results(self.made(results), found)
         for k, rebuild in self.grads:
             found.tensors[k]._grad = rebuild(made)
         for e in self.effects:
@@ -101,13 +119,14 @@ class Path:
 
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
+        origin = "from cache" if times.cached else "new"
         lines = [
             f"  program {number}: {self.signature}",
             f"    runs {self.runs}, inputs {len(self.sources)} (overwritten {len(self.written)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
             f" arena {self.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"
-            f" machine code {1e3 * times.codegen:.1f} ms ({'from cache' if times.cached else 'new'}),"
+            f" machine code {1e3 * times.codegen:.1f} ms ({origin}),"
             f" load {1e3 * times.load:.1f} ms",
         ]
         for k in program.kernels:
@@ -133,7 +152,7 @@ def _may_overlap(a: Tensor, b: Tensor) -> bool:
     # Tensors that made their own memory share it with views of them only.
     if _owns(a) and _owns(b):
         return False
-    return np.may_share_memory(a.array, b.array)  # type: ignore[arg-type]
+    return np.may_share_memory(a.array, b.array)
 
 
 def _owns(t: Tensor) -> bool:
@@ -217,6 +236,11 @@ class _Finish:
 
     views_to_make: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
 
+    def returns_only(self, result: Any) -> bool:
+        """Whether a function's result is the one tensor that its program makes."""
+        alone = isinstance(result, Tensor) and self.slots.get(id(result)) == 0
+        return alone and len(self.emitted) == 1 and not result.requires_grad
+
     def emit(self, x: Tensor) -> int:
         """The output that holds a traced tensor."""
         slot = self.slots.get(id(x))
@@ -241,9 +265,7 @@ def _found_container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
 
-def finish_trace(
-    trace: Trace, found: Survey, before: list[Any], result: Any, name: str
-) -> Outcome:
+def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, name: str) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones."""
     work = _Finish(trace, found)
     for t in trace.tensors:
@@ -263,7 +285,11 @@ def finish_trace(
     writes = []
     for k, t in enumerate(trace.tensors):
         node = trace.values[id(t)]
-        if id(t) in trace.written and trace.sources[k].kind != "constant" and node is not trace.inputs[k]:
+        if (
+            id(t) in trace.written
+            and trace.sources[k].kind != "constant"
+            and node is not trace.inputs[k]
+        ):
             writes.append((node, k))
     graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), tuple(writes))
     layouts = tuple(t.layout for t in trace.tensors)
@@ -271,9 +297,19 @@ def finish_trace(
     check_overlap(trace.tensors, written)
     executable = compile_graph(graph, layouts, name.strip("<>") or "function")
     path = Path(
-        executable, executable.bind({}), trace.sources, trace.constants, written,
-        trace.grads_read, [(_settled(t), t.requires_grad) for t in work.emitted], effects, grads,
-        rebuild, graph_text(graph), ", ".join(repr(t.type) for t in found.tensors[:8]),
+        executable,
+        executable.bind({}),
+        trace.sources,
+        trace.constants,
+        written,
+        trace.grads_read,
+        [(_settled(t), t.requires_grad) for t in work.emitted],
+        effects,
+        grads,
+        rebuild,
+        graph,
+        ", ".join(repr(t.type) for t in found.tensors[:8]),
+        result.type if work.returns_only(result) else None,
     )
     _first_run(path, work)
     return Outcome(path, result, work.cacheable, work.lost)
@@ -292,7 +328,9 @@ def _effects(work: _Finish, before: list[Any]) -> list[Effect]:
             changed = [key for key, v in container.items() if key not in old or old[key] is not v]
         else:
             gone = [] if len(container) == len(old) else [len(old)]
-            changed = [i for i, (a, b) in enumerate(zip(container, old, strict=False)) if a is not b]
+            changed = [
+                i for i, (a, b) in enumerate(zip(container, old, strict=False)) if a is not b
+            ]
         if gone:
             work.lost = "it adds or removes elements of a Python container"
         for key in changed:
@@ -345,5 +383,3 @@ def graph_text(graph: Graph) -> str:
     lines += [f"return {', '.join(number[n] for n in graph.outputs)}"] if graph.outputs else []
     lines += [f"write {number[n]} -> input {k}" for n, k in graph.writes]
     return "\n".join(lines) + "\n"
-
-

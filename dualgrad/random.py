@@ -58,7 +58,10 @@ def initial_seed() -> int:
 
 
 def uniform(
-    shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = float32,
+    shape: Any,
+    low: float = 0.0,
+    high: float = 1.0,
+    dtype: Any = float32,
     generator: Generator | None = None,
 ) -> Tensor:
     """Numbers of a shape, uniform in [low, high); 24 random bits each."""
@@ -68,13 +71,22 @@ def uniform(
     return out.to(dtype)  # type: ignore[no-any-return]
 
 
-def rand(*shape: Any, generator: Generator | None = None) -> Tensor:
-    """float32 numbers of a shape, uniform in [0, 1)."""
-    return uniform(as_shape("rand", shape), generator=generator)
+def rand(
+    *shape: Any,
+    dtype: Any = float32,
+    requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Numbers of a shape, uniform in [0, 1)."""
+    out = uniform(as_shape("rand", shape), dtype=dtype, generator=generator)
+    return out.requires_grad_(requires_grad)
 
 
 def normal(
-    shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = float32,
+    shape: Any,
+    mean: float = 0.0,
+    std: float = 1.0,
+    dtype: Any = float32,
     generator: Generator | None = None,
 ) -> Tensor:
     """Numbers of a shape from the normal distribution, in float32 accuracy.
@@ -87,9 +99,15 @@ def normal(
     return out.to(dtype)  # type: ignore[no-any-return]
 
 
-def randn(*shape: Any, generator: Generator | None = None) -> Tensor:
-    """float32 numbers of a shape from the standard normal distribution."""
-    return normal(as_shape("randn", shape), generator=generator)
+def randn(
+    *shape: Any,
+    dtype: Any = float32,
+    requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Numbers of a shape from the standard normal distribution."""
+    out = normal(as_shape("randn", shape), dtype=dtype, generator=generator)
+    return out.requires_grad_(requires_grad)
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -97,4 +115,3 @@ def _count(shape: tuple[int, ...]) -> int:
     for n in shape:
         count *= n
     return count
-

@@ -37,7 +37,9 @@ class _GradMode:
         state.grad_enabled = self.enabled
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         state.grad_enabled = self._before.pop()
@@ -51,13 +53,13 @@ class _GradMode:
         return call  # type: ignore[return-value]
 
 
-class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
+class no_grad(_GradMode):
     """Inside this context (or a function decorated with it) nothing is recorded for gradients."""
 
     enabled = False
 
 
-class enable_grad(_GradMode):  # noqa: N801 - PyTorch's name
+class enable_grad(_GradMode):
     """Inside this context gradients are recorded again, also within `no_grad`."""
 
     enabled = True

@@ -1,7 +1,7 @@
 """The Tensor: one class for values that exist (eager) and values that are being traced.
 
-An eager tensor has an `array` (NumPy, any non-negative strides) and runs each op at once.  A traced one
-has a `node` of the trace's graph instead.  Views share memory with their base, as in NumPy.
+An eager tensor has an `array` (NumPy, non-negative strides) and runs each op at once.  A traced
+one has a `node` of the trace's graph instead.  Views share memory with their base, as in NumPy.
 """
 
 from __future__ import annotations
@@ -110,14 +110,20 @@ class Tensor(Value):
         if plan is None:
             operands = self._settled(unit, operands)
             plan = make_plan(unit, operands)
-        arrays = iter(plan.run(operands))
-        outputs = tuple(
-            _alias(operands, r) if r.__class__ is Alias else Tensor.of_array(next(arrays), r, None)
-            for r in plan.results
-        )
+        outputs: tuple[Tensor, ...]
+        if plan.single is not None:
+            outputs = (Tensor.of_array(plan.run(operands)[0], plan.single, None),)
+        else:
+            arrays = iter(plan.run(operands))
+            outputs = tuple(
+                Tensor.of_array(next(arrays), r, None)
+                if isinstance(r, TensorType)
+                else _alias(operands, r)
+                for r in plan.results
+            )
         if state.grad_enabled:
             for x in operands:
-                if getattr(x, "requires_grad", False):
+                if isinstance(x, Tensor) and x.requires_grad:
                     plan.saves = record(unit, operands, outputs, plan.saves)
                     break
         return outputs
@@ -237,7 +243,9 @@ class Tensor(Value):
     def __index__(self) -> int:
         if not self.type.dtype.is_int:
             raise DTypeError(
-                "only integers can index", op="index", expect="an integer tensor",
+                "only integers can index",
+                op="index",
+                expect="an integer tensor",
                 actual=self.type.dtype.name,
             )
         return int(self.item())
@@ -284,7 +292,9 @@ class Tensor(Value):
             trace.set_grad(self, value)
 
     def backward(
-        self, gradient: Tensor | None = None, retain_graph: bool = False,
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool = False,
         create_graph: bool = False,
     ) -> None:
         """Compute gradients and add them to `.grad` of all leaves that require them.
@@ -392,11 +402,17 @@ class Tensor(Value):
                 actual="a read-only array or an expanded view",
                 hint="clone() it first",
             )
-        operands = (self, *(
-            x.clone() if isinstance(x, Tensor) and x is not self and x.layout != self.layout
-            and np.may_share_memory(x.array, self.array) else x  # type: ignore[arg-type]
-            for x in operands[1:]
-        ))
+        operands = (
+            self,
+            *(
+                x.clone()
+                if isinstance(x, Tensor)
+                and x.array is not self.array
+                and np.may_share_memory(x.array, self.array)
+                else x
+                for x in operands[1:]
+            ),
+        )
         plan = find_plan(signature_key(unit, operands, True))
         if plan is None:
             plan = make_plan(unit, operands, write=True)
@@ -602,9 +618,10 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
     first, last = (0, start) if stop is None else (start, stop)
     if step == 0:
         raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
-    return tensor(np.arange(first, last, step).tolist() or np.zeros(0), dtype=dtype or (
-        int if all(isinstance(v, int) for v in (first, last, step)) else float
-    ))
+    return tensor(
+        np.arange(first, last, step).tolist() or np.zeros(0),
+        dtype=dtype or (int if all(isinstance(v, int) for v in (first, last, step)) else float),
+    )
 
 
 def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -46,7 +46,9 @@ class Trace:
     """One run of a function on traced tensors."""
 
     def __init__(
-        self, leaves: list[Tensor], of_node: Callable[[Node], Tensor],
+        self,
+        leaves: list[Tensor],
+        of_node: Callable[[Node], Tensor],
         check_write: Callable[[Unit, Tensor, Any], None],
     ) -> None:
         self.leaves = leaves
@@ -184,9 +186,11 @@ class Trace:
         if target.node is not None:
             target.node = node
         else:
-            if id(target) in self.position or id(target) in self.created:
-                self.written[id(target)] = target
-            elif self.values.get(id(target)) is not None:
+            if (
+                id(target) in self.position
+                or id(target) in self.created
+                or self.values.get(id(target)) is not None
+            ):
                 self.written[id(target)] = target
             self.values[id(target)] = node
         target.changed()

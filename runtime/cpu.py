@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.linker import host_target, link, link_library
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import HANDLE_DATA_OFFSET, Program
 from dualgrad.runtime.threads import pool
 
-__all__ = ["Loaded", "handle_offset_ok", "handles", "host_target", "link_library", "load"]
+__all__ = ["Loaded", "handle_offset_ok", "handles", "host_target", "link_library", "load", "packer"]
 
 # Without argument types ctypes passes bytes and byref() as pointers, in two thirds of the time.
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64)
@@ -97,15 +98,17 @@ def handle_offset_ok() -> bool:
 
 
 @functools.cache
-def _packer(count: int) -> Callable[..., bytes]:
-    return struct.Struct(f"={count}q").pack
+def packer(count: int) -> Callable[[Sequence[np.ndarray[Any, Any]]], bytes]:
+    """A function that makes the handles of `count` arrays; the caller keeps the arrays alive."""
+    if not handle_offset_ok():
+        return _record_handles
+    pack = struct.Struct(f"={count}q").pack
+    return lambda arrays: pack(*map(id, arrays))
 
 
 def handles(arrays: Sequence[np.ndarray[Any, Any]]) -> bytes:
     """The handles of arrays, for a launch.  The caller keeps the arrays alive meanwhile."""
-    if not handle_offset_ok():
-        return _record_handles(arrays)
-    return _packer(len(arrays))(*map(id, arrays))
+    return packer(len(arrays))(arrays)
 
 
 def _record_handles(arrays: Sequence[np.ndarray[Any, Any]]) -> bytes:
@@ -117,6 +120,6 @@ def _record_handles(arrays: Sequence[np.ndarray[Any, Any]]) -> bytes:
     for i, array in enumerate(arrays):
         records[stride * i + stride - 1] = array.ctypes.data
     addresses = [base + 8 * stride * i for i in range(len(arrays))]
-    packed = _Records(_packer(len(arrays))(*addresses))
+    packed = _Records(struct.pack(f"={len(arrays)}q", *addresses))
     packed.records = records
     return packed

@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
+from numpy import ndarray
+
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory
 from dualgrad.runtime.host import memory_bytes
 from dualgrad.runtime.srcinfo import user_line_key
-from numpy import ndarray
 
 ALIGNMENT = 64
 _SMALL = 1024

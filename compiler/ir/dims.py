@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, ClassVar, Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Atom:
 
     __slots__ = ("args", "extent", "kind", "name")
 
-    _interned: dict[tuple[object, ...], Atom] = {}
+    _interned: ClassVar[dict[tuple[object, ...], Atom]] = {}
 
     kind: str
     name: str
@@ -65,7 +65,7 @@ class Expr:
 
     __slots__ = ("_hash", "terms")
 
-    _interned: dict[tuple[tuple[Monomial, int], ...], Expr] = {}
+    _interned: ClassVar[dict[tuple[tuple[Monomial, int], ...], Expr]] = {}
 
     terms: tuple[tuple[Monomial, int], ...]
     _hash: int

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from dualgrad.compiler.ir.types import TensorType
@@ -31,7 +31,7 @@ class Node(Value):
 
     __slots__ = ("__weakref__", "inputs", "op", "type")
 
-    _interned: WeakValueDictionary[tuple[object, ...], Node] = WeakValueDictionary()
+    _interned: ClassVar[WeakValueDictionary[tuple[object, ...], Node]] = WeakValueDictionary()
 
     op: Op | Leaf
     inputs: tuple[Node, ...]

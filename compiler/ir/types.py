@@ -1,10 +1,12 @@
 """Types of the tensor IR: shape, dtype and device, interned.
 
-    TensorType ::= dtype [Dim, ...] @ device           printed  f32[128,784]
-    weak types stand for Python numbers: they promote below every tensor of their kind
+TensorType ::= dtype [Dim, ...] @ device           printed  f32[128,784]
+weak types stand for Python numbers: they promote below every tensor of their kind
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from dualgrad.compiler.ir.dims import Dim, product
 from dualgrad.runtime.dtype import DType
@@ -15,7 +17,7 @@ class TensorType:
 
     __slots__ = ("device", "dtype", "shape", "weak")
 
-    _interned: dict[tuple[object, ...], TensorType] = {}
+    _interned: ClassVar[dict[tuple[object, ...], TensorType]] = {}
 
     shape: tuple[Dim, ...]
     dtype: DType

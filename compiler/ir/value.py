@@ -19,7 +19,7 @@ from dualgrad.runtime.errors import ArgumentError
 if TYPE_CHECKING:
     from dualgrad.compiler.ir.node import Node
 
-Number = Union[bool, int, float]
+Number = bool | int | float
 Operand = Union["Value", Number]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,7 +134,7 @@ class Value:
         def matmul(self, other: Any) -> Any: ...
 
     @property
-    def T(self) -> Any:  # noqa: N802 - NumPy's and PyTorch's name
+    def T(self) -> Any:
         """The tensor with its dimensions reversed."""
         return self.permute(tuple(reversed(range(self.ndim))))
 

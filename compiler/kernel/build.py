@@ -146,9 +146,7 @@ def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
             accumulator_of(n, at, first + row, final, f"a{k}") for k, n in enumerate(reductions)
         ]
         stores = [x for n in full_roots for x in stores_of(n, at, place, final)]
-        reduce = Reduce(
-            row, length, "chain", 1, tuple(a for a, _ in accumulators), tuple(stores)
-        )
+        reduce = Reduce(row, length, "chain", 1, tuple(a for a, _ in accumulators), tuple(stores))
         kept = (*spread(outer, at_of(loops)), *at_of(blocks), *columns)
         final.known.update({n: v for n, (_, v) in zip(reductions, accumulators, strict=True)})
         results = [

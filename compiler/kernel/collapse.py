@@ -20,9 +20,9 @@ def indices_of(values: Iterable[Scalar]) -> set[Dim]:
     out: set[Dim] = set()
     for e in children_first(tuple(values)):
         if e.op == "load":
-            out.add(e.attr[1])  # type: ignore[index,arg-type]
+            out.add(e.memory[1])
         elif e.op == "index":
-            out.add(e.attr)  # type: ignore[arg-type]
+            out.add(e.position)
     return out
 
 

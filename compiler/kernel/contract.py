@@ -19,10 +19,8 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     (batch, m, k), n = left.shape, right.shape[2]
     b, i, j, p = (sym(name, size) for name, size in zip("bijp", (batch, m, n, k), strict=True))
     evaluator = place.evaluator(False)
-    operands = [
-        _operand(evaluator.value(left, (b, i, p)), b, i, p),
-        _operand(evaluator.value(right, (b, p, j)), b, p, j),
-    ]
+    first = _operand(evaluator.value(left, (b, i, p)), b, i, p)
+    second = _operand(evaluator.value(right, (b, p, j)), b, p, j)
     home = home_of(node, place)
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
@@ -36,15 +34,26 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     c = Operand(home.buffer, 0, m * n, n, 1)
     return (
         Contract(
-            *operands, c, batch, m, n, k, place.workspace(m, n, k), b, i, j, total, tuple(epilogue)
+            first,
+            second,
+            c,
+            batch,
+            m,
+            n,
+            k,
+            place.workspace(m, n, k),
+            b,
+            i,
+            j,
+            total,
+            tuple(epilogue),
         ),
     )
 
 
 def _operand(value: Scalar, batch: Expr, row: Expr, col: Expr) -> Operand:
     """The load of an operand's element as strides."""
-    assert isinstance(value.attr, tuple)
-    buffer, index = value.attr
+    buffer, index = value.memory
     strides = []
     for v in (batch, row, col):
         found = coefficient(index, v)

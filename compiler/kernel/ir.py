@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal
 
 from dualgrad.compiler.ir.dims import Dim, Expr
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
@@ -132,7 +132,7 @@ class Contract:
     epilogue: tuple[Store, ...]
 
 
-Stmt = Union[Loop, Reduce, Store, Check, Contract]
+Stmt = Loop | Reduce | Store | Check | Contract
 
 
 @dataclass(frozen=True)
@@ -185,5 +185,5 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
                 out.setdefault(b.name, b)
         for e in children_first(scalars_of(stmt)):
             if e.op == "load":
-                out.setdefault(e.attr[0].name, e.attr[0])  # type: ignore[index]
+                out.setdefault(e.memory[0].name, e.memory[0])
     return list(out.values())

@@ -94,7 +94,12 @@ def build_row(group: Group, place: Place) -> tuple[Stmt, ...]:
     element = sym("t", length)
     rows = spread(outer, at_of(loops))
     work = Row(
-        stages, place, place.evaluator(False), element, length, first + element,
+        stages,
+        place,
+        place.evaluator(False),
+        element,
+        length,
+        first + element,
         rows=(*rows, *at_of(blocks)),
         full=(*rows, *run_index(run, reduced, first + element)),
     )
@@ -109,9 +114,7 @@ def _collapsed(
     probe = place.evaluator(True)
     reductions = [n for n in group.nodes if isinstance(n.op, Reduction)]
     probe.known.update({n: reg(f"probe{k}", n.dtype) for k, n in enumerate(reductions)})
-    values = [
-        probe.value(x, index_in(x.shape, at_of(o + r))) for n in reductions for x in n.inputs
-    ]
+    values = [probe.value(x, index_in(x.shape, at_of(o + r))) for n in reductions for x in n.inputs]
     assert group.run is not None
     row = at_of(o) + ((sym("b"),) if group.run[2] else ())
     stores: list[Store] = []
@@ -152,9 +155,7 @@ class Row:
             self.evaluator.stored.update(here)
             self.evaluator.forget()
         outer = [r for r in self.place.roots if r in stages.group.outer]
-        results = [
-            x for r in outer for x in stores_of(r, self.rows, self.place, self.evaluator)
-        ]
+        results = [x for r in outer for x in stores_of(r, self.rows, self.place, self.evaluator)]
         rest = self.last_stores(kept)
         if rest:
             passes.append(Loop("vector", self.element, self.length, tuple(rest)))

@@ -16,7 +16,7 @@ count lies in [0, bits).  Integer division truncates towards zero and must not b
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.runtime.dtype import DType, bool_, float64, int64
 from dualgrad.runtime.errors import CompileError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dualgrad.compiler.ir.dims import Dim
     from dualgrad.compiler.kernel.ir import Buffer
 
-Number = Union[bool, int, float]
+Number = bool | int | float
 Attr = Union[None, str, int, float, "Dim", tuple["Buffer", "Dim"]]
 
 # name -> (number of operands, kinds of dtype it takes, result: "same" or "bool")
@@ -65,7 +65,7 @@ class Scalar:
 
     __slots__ = ("__weakref__", "_hash", "args", "attr", "dtype", "op")
 
-    _interned: dict[tuple[object, ...], Scalar] = {}
+    _interned: ClassVar[dict[tuple[object, ...], Scalar]] = {}
 
     op: str
     args: tuple[Scalar, ...]
@@ -90,6 +90,18 @@ class Scalar:
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    @property
+    def memory(self) -> tuple[Buffer, Dim]:
+        """What a load reads: (buffer, index)."""
+        assert isinstance(self.attr, tuple), self.op
+        return self.attr
+
+    @property
+    def position(self) -> Dim:
+        """The integer expression of an `index`."""
+        assert self.op == "index"
+        return cast_dim(self.attr)
 
     def _coerce(self, x: Scalar | Number) -> Scalar:
         return x if isinstance(x, Scalar) else const(x, self.dtype)
@@ -158,14 +170,18 @@ class Scalar:
         if self.op == "const":
             return f"{self.attr}:{self.dtype.short}"
         if self.op == "load":
-            assert isinstance(self.attr, tuple)
-            return f"{self.attr[0].name}[{self.attr[1]}]"
+            return f"{self.memory[0].name}[{self.memory[1]}]"
         if self.op in ("reg", "param"):
             return str(self.attr)
         if self.op == "index":
             return f"index({self.attr})"
         suffix = f":{self.dtype.short}" if self.op in ("cast", "bitcast") else ""
         return f"{self.op}{suffix}({', '.join(map(repr, self.args))})"
+
+
+def cast_dim(attr: Attr) -> Dim:
+    """An attribute that is known to be an integer expression."""
+    return attr  # type: ignore[return-value]
 
 
 def const(value: Number, dtype: DType) -> Scalar:

@@ -137,9 +137,7 @@ def broadcast_shapes(op: str, shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """axis as a number in [0, ndim)."""
     if not isinstance(axis, int) or isinstance(axis, bool):
-        raise ShapeError(
-            "axis is no integer", op=op, expect="an int", actual=f"{axis!r}"
-        )
+        raise ShapeError("axis is no integer", op=op, expect="an int", actual=f"{axis!r}")
     if not -ndim <= axis < ndim:
         raise ShapeError(
             "axis out of range",

@@ -51,7 +51,9 @@ class MatMul(Contraction):
         good.append(_matmul_case((4, 6), (6, 5), layout="transposed"))
         good.append(_matmul_case((4, 6), (6, 5), dtype=int64))
         bad = Sample(
-            matmul, (Arg((8, 64)), Arg((32, 10))), error=ValueError,
+            matmul,
+            (Arg((8, 64)), Arg((32, 10))),
+            error=ValueError,
             match=r"\[matmul\] inner dimensions differ\n  expect: .*\n  actual: 64 != 32",
         )
         scalar = Sample(
@@ -138,12 +140,14 @@ def matmul(a: Any, b: Any) -> Any:
             "inner dimensions differ",
             op="matmul",
             expect=f"a.shape[-1] == b.shape[{-2 if b.ndim > 1 else 0}]",
-            actual=f"{a.shape[-1]} != {inner}        "
-            f"(a: {a.type!r}, b: {b.type!r})",
+            actual=f"{a.shape[-1]} != {inner}        (a: {a.type!r}, b: {b.type!r})",
         )
     if "b" in (a.dtype.kind, b.dtype.kind):
         raise DTypeError(
-            "does not take bools", op="matmul", expect="numbers",
-            actual=f"{a.dtype.name} and {b.dtype.name}", hint="convert with x.to(dg.int64)",
+            "does not take bools",
+            op="matmul",
+            expect="numbers",
+            actual=f"{a.dtype.name} and {b.dtype.name}",
+            hint="convert with x.to(dg.int64)",
         )
     return _matmul(a, b)

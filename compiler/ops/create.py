@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
@@ -31,5 +30,3 @@ class Size(Index):
     @staticmethod
     def samples() -> list[Sample]:
         return []
-
-

@@ -110,7 +110,9 @@ class Cast(Elementwise):
         pairs += [(float32, bool_), (bool_, float32), (int64, uint8), (int32, int64)]
         out = []
         for source, target in pairs:
-            values = (0.0, 1.0, -1.0, 2.5, 100.0, 7.0) if source is not bool_ else (0.0, 1.0)
+            values: tuple[float, ...] = (0.0, 1.0)
+            if source is not bool_:
+                values = (0.0, 1.0, -1.0, 2.5, 100.0, 7.0)
             if not target.is_float and not target.is_signed:
                 values = tuple(abs(v) for v in values)
             arg = Arg((3, 4), source, values=values)
@@ -157,7 +159,7 @@ class Copy(Elementwise):
 
 def copy(x: Any) -> Any:
     """Return a contiguous copy of x."""
-    return apply(Copy.of(), x)[0]
+    return apply(_COPY, x)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +180,7 @@ class Stop(Elementwise):
 
 def stop_gradient(x: Any) -> Any:
     """Return x as a constant: no gradient flows through."""
-    return apply(Stop.of(), x)[0]
+    return apply(_STOP, x)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -450,8 +452,12 @@ class Where(Elementwise):
         return [
             Sample(where, (condition, Arg((3, 4)), Arg((4,))), reference),
             Sample(where, (condition, Arg((3, 4)), 0.0), reference),
-            Sample(where, (Arg((10,), bool_, values=(0, 1)), special, Arg((1,))), reference,
-                   gradient=False),
+            Sample(
+                where,
+                (Arg((10,), bool_, values=(0, 1)), special, Arg((1,))),
+                reference,
+                gradient=False,
+            ),
             bad,
         ]
 
@@ -574,9 +580,34 @@ class Invert(Logical):
     def samples() -> list[Sample]:
         arg = Arg((7,), int64, -9, 9)
         flags = Arg((7,), bool_, values=(1, 0, 0))
-        return [
-            Sample(invert, (a,), lambda np, x: ~x, gradient=False) for a in (arg, flags)
-        ]
+        return [Sample(invert, (a,), lambda np, x: ~x, gradient=False) for a in (arg, flags)]
+
+
+# Ops without parameters, made once: the functions below are on the path of every eager call.
+_COPY = Copy.of()
+_STOP = Stop.of()
+_ADD = Add.of()
+_SUB = Sub.of()
+_MUL = Mul.of()
+_DIV = Div.of()
+_NEG = Neg.of()
+_ABS = Abs.of()
+_EXP = Exp.of()
+_LOG = Log.of()
+_TANH = Tanh.of()
+_SIGMOID = Sigmoid.of()
+_SQRT = Sqrt.of()
+_MAXIMUM = Maximum.of()
+_MINIMUM = Minimum.of()
+_WHERE = Where.of()
+_EQ = Eq.of()
+_NE = Ne.of()
+_LT = Lt.of()
+_LE = Le.of()
+_BITAND = BitAnd.of()
+_BITOR = BitOr.of()
+_BITXOR = BitXor.of()
+_INVERT = Invert.of()
 
 
 def operator_reference(name: str) -> Callable[..., Any]:
@@ -609,171 +640,171 @@ def bit_samples(function: Callable[..., Any], reference: Any) -> list[Sample]:
 @public("__add__", "add")
 def add(x: Operand, y: Operand) -> Any:
     """Return x + y element by element; operands promote and broadcast, integers wrap."""
-    return apply(Add.of(), x, y)[0]
+    return apply(_ADD, x, y)[0]
 
 
 @public("__radd__")
 def radd(x: Operand, y: Operand) -> Any:
     """Return y + x."""
-    return apply(Add.of(), y, x)[0]
+    return apply(_ADD, y, x)[0]
 
 
 @public("__sub__", "sub")
 def sub(x: Operand, y: Operand) -> Any:
     """Return x - y element by element."""
-    return apply(Sub.of(), x, y)[0]
+    return apply(_SUB, x, y)[0]
 
 
 @public("__rsub__")
 def rsub(x: Operand, y: Operand) -> Any:
     """Return y - x."""
-    return apply(Sub.of(), y, x)[0]
+    return apply(_SUB, y, x)[0]
 
 
 @public("__mul__", "mul")
 def mul(x: Operand, y: Operand) -> Any:
     """Return x * y element by element."""
-    return apply(Mul.of(), x, y)[0]
+    return apply(_MUL, x, y)[0]
 
 
 @public("__rmul__")
 def rmul(x: Operand, y: Operand) -> Any:
     """Return y * x."""
-    return apply(Mul.of(), y, x)[0]
+    return apply(_MUL, y, x)[0]
 
 
 @public("__truediv__", "div")
 def div(x: Operand, y: Operand) -> Any:
     """Return x / y element by element; integers become the default float first."""
-    return apply(Div.of(), x, y)[0]
+    return apply(_DIV, x, y)[0]
 
 
 @public("__rtruediv__")
 def rdiv(x: Operand, y: Operand) -> Any:
     """Return y / x."""
-    return apply(Div.of(), y, x)[0]
+    return apply(_DIV, y, x)[0]
 
 
 @public("__neg__", "neg")
 def neg(x: Operand) -> Any:
     """Return -x."""
-    return apply(Neg.of(), x)[0]
+    return apply(_NEG, x)[0]
 
 
 @public("__abs__", "abs")
 def absolute(x: Operand) -> Any:
     """Return |x|."""
-    return apply(Abs.of(), x)[0]
+    return apply(_ABS, x)[0]
 
 
 @public("exp")
 def exp(x: Operand) -> Any:
     """Return e**x, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(Exp.of(), x)[0]
+    return apply(_EXP, x)[0]
 
 
 @public("log")
 def log(x: Operand) -> Any:
     """Return the natural logarithm, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(Log.of(), x)[0]
+    return apply(_LOG, x)[0]
 
 
 @public("tanh")
 def tanh(x: Operand) -> Any:
     """Return the hyperbolic tangent, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(Tanh.of(), x)[0]
+    return apply(_TANH, x)[0]
 
 
 @public("sigmoid")
 def sigmoid(x: Operand) -> Any:
     """Return 1 / (1 + exp(-x))."""
-    return apply(Sigmoid.of(), x)[0]
+    return apply(_SIGMOID, x)[0]
 
 
 @public("sqrt")
 def sqrt(x: Operand) -> Any:
     """Return the square root, correctly rounded."""
-    return apply(Sqrt.of(), x)[0]
+    return apply(_SQRT, x)[0]
 
 
 @public("square")
 def square(x: Any) -> Any:
     """Return x * x."""
-    return apply(Mul.of(), x, x)[0]
+    return apply(_MUL, x, x)[0]
 
 
 @public("maximum")
 def maximum(x: Operand, y: Operand) -> Any:
     """Return the larger of x and y element by element; NaN where either is NaN."""
-    return apply(Maximum.of(), x, y)[0]
+    return apply(_MAXIMUM, x, y)[0]
 
 
 @public("minimum")
 def minimum(x: Operand, y: Operand) -> Any:
     """Return the smaller of x and y element by element; NaN where either is NaN."""
-    return apply(Minimum.of(), x, y)[0]
+    return apply(_MINIMUM, x, y)[0]
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Any:
     """Return x where `condition` (bool) holds, else y; all three broadcast."""
-    return apply(Where.of(), condition, x, y)[0]
+    return apply(_WHERE, condition, x, y)[0]
 
 
 @public("eq")
 def eq(x: Operand, y: Operand) -> Any:
     """Return x == y element by element, as bool."""
-    return apply(Eq.of(), x, y)[0]
+    return apply(_EQ, x, y)[0]
 
 
 @public("ne")
 def ne(x: Operand, y: Operand) -> Any:
     """Return x != y element by element, as bool."""
-    return apply(Ne.of(), x, y)[0]
+    return apply(_NE, x, y)[0]
 
 
 @public("__lt__", "lt")
 def lt(x: Operand, y: Operand) -> Any:
     """Return x < y element by element, as bool."""
-    return apply(Lt.of(), x, y)[0]
+    return apply(_LT, x, y)[0]
 
 
 @public("__le__", "le")
 def le(x: Operand, y: Operand) -> Any:
     """Return x <= y element by element, as bool."""
-    return apply(Le.of(), x, y)[0]
+    return apply(_LE, x, y)[0]
 
 
 @public("__gt__", "gt")
 def gt(x: Operand, y: Operand) -> Any:
     """Return x > y element by element, as bool."""
-    return apply(Lt.of(), y, x)[0]
+    return apply(_LT, y, x)[0]
 
 
 @public("__ge__", "ge")
 def ge(x: Operand, y: Operand) -> Any:
     """Return x >= y element by element, as bool."""
-    return apply(Le.of(), y, x)[0]
+    return apply(_LE, y, x)[0]
 
 
 @public("__and__")
 def bit_and(x: Operand, y: Operand) -> Any:
     """Return x & y: logical on bools, bitwise on integers."""
-    return apply(BitAnd.of(), x, y)[0]
+    return apply(_BITAND, x, y)[0]
 
 
 @public("__or__")
 def bit_or(x: Operand, y: Operand) -> Any:
     """Return x | y: logical on bools, bitwise on integers."""
-    return apply(BitOr.of(), x, y)[0]
+    return apply(_BITOR, x, y)[0]
 
 
 @public("__xor__")
 def bit_xor(x: Operand, y: Operand) -> Any:
     """Return x ^ y: logical on bools, bitwise on integers."""
-    return apply(BitXor.of(), x, y)[0]
+    return apply(_BITXOR, x, y)[0]
 
 
 @public("__invert__")
 def invert(x: Operand) -> Any:
     """Return ~x: logical on bools, bitwise on integers."""
-    return apply(Invert.of(), x)[0]
+    return apply(_INVERT, x)[0]

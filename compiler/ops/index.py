@@ -63,10 +63,18 @@ class OneHot(Index):
         labels = Arg((2, 3), int64, values=(0, 4, 2, 1))
         bad = Arg((3,), int64, values=(0, 5, 1))
         return [
-            Sample(lambda x: one_hot(x, 5), (labels,),
-                   lambda np, x: np.arange(5) == np.asarray(x)[..., None], gradient=False),
-            Sample(lambda x: one_hot(x, 5), (bad,), error=IndexError,
-                   match=r"\[one_hot\] class out of range\n  expect: 0 <= class < 5\n  actual: 5"),
+            Sample(
+                lambda x: one_hot(x, 5),
+                (labels,),
+                lambda np, x: np.arange(5) == np.asarray(x)[..., None],
+                gradient=False,
+            ),
+            Sample(
+                lambda x: one_hot(x, 5),
+                (bad,),
+                error=IndexError,
+                match=r"\[one_hot\] class out of range\n  expect: 0 <= class < 5\n  actual: 5",
+            ),
             Sample(lambda x: one_hot(x, 5), (Arg((3,)),), error=TypeError, match="float32"),
         ]
 

@@ -96,7 +96,9 @@ def _reduced(losses: Any, reduction: str) -> Any:
 def _check_reduction(op: str, reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise ArgumentError(
-            "no such reduction", op=op, expect=" or ".join(map(repr, REDUCTIONS)),
+            "no such reduction",
+            op=op,
+            expect=" or ".join(map(repr, REDUCTIONS)),
             actual=repr(reduction),
         )
 
@@ -118,7 +120,9 @@ def cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> Any:
     _check_reduction("cross_entropy", reduction)
     if not target.dtype.is_int:
         raise DTypeError(
-            "targets are class numbers", op="cross_entropy", expect="an integer dtype",
+            "targets are class numbers",
+            op="cross_entropy",
+            expect="an integer dtype",
             actual=target.dtype.name,
         )
     fits = logits.ndim in (1, 2) and logits.ndim == target.ndim + 1

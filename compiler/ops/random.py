@@ -46,8 +46,12 @@ class RandomBits(Index):
         zero = Arg((), uint64, values=(0,), differentiable=False)
         unit = RandomBits.of((2, 2))
         return [
-            Sample(lambda s, p: apply(unit, s, p)[0], (zero, zero),
-                   lambda np, s, p: np.array(KNOWN, np.uint32).reshape(2, 2), gradient=False)
+            Sample(
+                lambda s, p: apply(unit, s, p)[0],
+                (zero, zero),
+                lambda np, s, p: np.array(KNOWN, np.uint32).reshape(2, 2),
+                gradient=False,
+            )
         ]
 
 
@@ -66,8 +70,12 @@ class RandomUniform(RandomBits):
         zero = Arg((), uint64, values=(0,), differentiable=False)
         unit = RandomUniform.of((3,))
         return [
-            Sample(lambda s, p: apply(unit, s, p)[0], (zero, zero),
-                   lambda np, s, p: (np.array(KNOWN[:3]) >> 8) / 2**24, gradient=False)
+            Sample(
+                lambda s, p: apply(unit, s, p)[0],
+                (zero, zero),
+                lambda np, s, p: (np.array(KNOWN[:3]) >> 8) / 2**24,
+                gradient=False,
+            )
         ]
 
 
@@ -98,8 +106,13 @@ class RandomNormal(RandomBits):
             return np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
 
         return [
-            Sample(lambda s, p: apply(unit, s, p)[0], (zero, zero), reference, relative=1e-6,
-                   gradient=False)
+            Sample(
+                lambda s, p: apply(unit, s, p)[0],
+                (zero, zero),
+                reference,
+                relative=1e-6,
+                gradient=False,
+            )
         ]
 
 

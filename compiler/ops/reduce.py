@@ -23,8 +23,8 @@ from dualgrad.compiler.ops.base import Op, axes_of, axis_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import cast_node, to, where
-from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
+from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64, uint64
 from dualgrad.runtime.errors import ShapeError
 
@@ -106,28 +106,42 @@ class Sum(Reduction):
         out = [_case(reduce_sum, "sum", *c, relative=1e-6) for c in cases]
         special = Arg((10,), values=SPECIAL[:5])
         bad = Sample(
-            lambda x: reduce_sum(x, 2), (Arg((2, 3)),), error=ValueError,
+            lambda x: reduce_sum(x, 2),
+            (Arg((2, 3)),),
+            error=ValueError,
             match=r"\[sum\] axis out of range",
         )
         twice = Sample(
-            lambda x: reduce_sum(x, (0, -2)), (Arg((2, 3)),), error=ValueError,
+            lambda x: reduce_sum(x, (0, -2)),
+            (Arg((2, 3)),),
+            error=ValueError,
             match="named twice",
         )
         return [
-            *out, Sample(reduce_sum, (special,), lambda np, x: x.sum(), gradient=False),
-            _case(reduce_sum, "sum", (3, 40), 1, False, dtype=int64), bad, twice,
+            *out,
+            Sample(reduce_sum, (special,), lambda np, x: x.sum(), gradient=False),
+            _case(reduce_sum, "sum", (3, 40), 1, False, dtype=int64),
+            bad,
+            twice,
         ]
 
 
 def _case(
-    function: Any, name: str, shape: tuple[int, ...], axis: Any, keep: bool,
-    dtype: DType = DEFAULT_FLOAT, relative: float = 0.0, gradient: bool = True,
+    function: Any,
+    name: str,
+    shape: tuple[int, ...],
+    axis: Any,
+    keep: bool,
+    dtype: DType = DEFAULT_FLOAT,
+    relative: float = 0.0,
+    gradient: bool = True,
 ) -> Sample:
     return Sample(
         lambda x: function(x, axis, keep),
         (Arg(shape, dtype, -9 if dtype.is_int else -2, 9 if dtype.is_int else 2),),
         lambda np, x: getattr(np, name)(x, axis=axis, keepdims=keep),
-        relative=relative, gradient=gradient and dtype.is_float,
+        relative=relative,
+        gradient=gradient and dtype.is_float,
     )
 
 
@@ -202,10 +216,18 @@ def _extremum_samples(function: Any, name: str) -> list[Sample]:
     return [
         *(_case(function, name, *c) for c in cases),
         _case(function, name, (3, 40), 1, False, dtype=int64),
-        Sample(lambda x: function(x, 1), (special,), lambda np, x: getattr(np, name)(x, axis=1),
-               gradient=False),
-        Sample(lambda x: function(x, 1), (with_nan,), lambda np, x: getattr(np, name)(x, axis=1),
-               gradient=False),
+        Sample(
+            lambda x: function(x, 1),
+            (special,),
+            lambda np, x: getattr(np, name)(x, axis=1),
+            gradient=False,
+        ),
+        Sample(
+            lambda x: function(x, 1),
+            (with_nan,),
+            lambda np, x: getattr(np, name)(x, axis=1),
+            gradient=False,
+        ),
         empty,
     ]
 
@@ -275,8 +297,12 @@ def _arg_samples(function: Any, name: str) -> list[Sample]:
     special = Arg((3, 10), values=SPECIAL)
     for arg in (ties, special):
         out.append(
-            Sample(lambda x: function(x, 1), (arg,), lambda np, x: getattr(np, name)(x, axis=1),
-                   gradient=False)
+            Sample(
+                lambda x: function(x, 1),
+                (arg,),
+                lambda np, x: getattr(np, name)(x, axis=1),
+                gradient=False,
+            )
         )
     return out
 
@@ -305,7 +331,8 @@ class BlockSpread(View):
         def case(shape: tuple[int, ...], run: int, full: tuple[int, ...]) -> Sample:
             unit = BlockSpread.of(0, 1, 4, full)
             return Sample(
-                lambda x: apply(unit, x)[0], (Arg(shape),),
+                lambda x: apply(unit, x)[0],
+                (Arg(shape),),
                 lambda np, x: np.repeat(x, 4, axis=0)[:run],
             )
 

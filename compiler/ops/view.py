@@ -50,18 +50,25 @@ class Reshape(View):
         def case(shape: tuple[int, ...], new: tuple[int, ...], layout: str) -> Sample:
             full = tuple(-(-_size(shape) // -_size(new)) if n == -1 else n for n in new)
             return Sample(
-                lambda x: reshape(x, new), (Arg(shape, layout=layout),),
+                lambda x: reshape(x, new),
+                (Arg(shape, layout=layout),),
                 lambda np, x: x.reshape(full),
             )
 
         bad = Sample(
-            lambda x: reshape(x, (4, 2)), (Arg((2, 3)),), error=ValueError,
+            lambda x: reshape(x, (4, 2)),
+            (Arg((2, 3)),),
+            error=ValueError,
             match=r"\[reshape\] sizes differ",
         )
         return [
-            case((2, 6), (3, 4), "contiguous"), case((2, 6), (3, -1), "transposed"),
-            case((4, 6), (24,), "strided"), case((), (1, 1), "contiguous"),
-            case((0, 3), (3, 0), "contiguous"), case((2, 3, 4), (6, 4), "transposed"), bad,
+            case((2, 6), (3, 4), "contiguous"),
+            case((2, 6), (3, -1), "transposed"),
+            case((4, 6), (24,), "strided"),
+            case((), (1, 1), "contiguous"),
+            case((0, 3), (3, 0), "contiguous"),
+            case((2, 3, 4), (6, 4), "transposed"),
+            bad,
         ]
 
 
@@ -92,7 +99,9 @@ class Permute(View):
             )
 
         bad = Sample(
-            lambda x: permute(x, (0, 0)), (Arg((2, 3)),), error=ValueError,
+            lambda x: permute(x, (0, 0)),
+            (Arg((2, 3)),),
+            error=ValueError,
             match=r"each dimension once",
         )
         return [case((3, 4), (1, 0)), case((2, 3, 4), (2, 0, 1)), case((), ()), bad]
@@ -109,8 +118,7 @@ class Expand(View):
 
     def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
         return tuple(
-            0 if d == 1 and n != 1 else i
-            for i, d, n in zip(index, shape, self.shape, strict=True)
+            0 if d == 1 and n != 1 else i for i, d, n in zip(index, shape, self.shape, strict=True)
         )
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
@@ -131,12 +139,17 @@ class Expand(View):
             )
 
         bad = Sample(
-            lambda x: expand(x, (3, 4)), (Arg((3, 2)),), error=ValueError,
+            lambda x: expand(x, (3, 4)),
+            (Arg((3, 2)),),
+            error=ValueError,
             match=r"\[expand\] only dimensions of size 1",
         )
         return [
-            case((3, 1), (3, 4)), case((4,), (2, 3, 4)), case((1, 3, 1), (5, -1, 2)),
-            case((), (2, 2)), bad,
+            case((3, 1), (3, 4)),
+            case((4,), (2, 3, 4)),
+            case((1, 3, 1), (5, -1, 2)),
+            case((), (2, 2)),
+            bad,
         ]
 
 
@@ -184,9 +197,7 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         shape = tuple(shape[0])
     for n in shape:
         if isinstance(n, (bool, float, str)):
-            raise ArgumentError(
-                "a size is no integer", op=op, expect="ints", actual=repr(shape)
-            )
+            raise ArgumentError("a size is no integer", op=op, expect="ints", actual=repr(shape))
     return shape
 
 

@@ -169,9 +169,10 @@ class Fusion:
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
-            if other is not None and other is not group:
-                if self.needs[other.number] >> group.number & 1:
-                    return False  # the group would need itself
+            if other is None or other is group:
+                continue
+            if self.needs[other.number] >> group.number & 1:
+                return False  # the group would need itself
         if isinstance(op, Reduction):
             if group.has_checks and reduction_kind(node) == "column":
                 return False

@@ -128,7 +128,10 @@ def transposed_product(node: Node) -> Node:
 
 
 STEPS: tuple[Callable[[Node], Node], ...] = (
-    _by_rules, merge_reshapes, merge_permutes, transposed_product,
+    _by_rules,
+    merge_reshapes,
+    merge_permutes,
+    transposed_product,
 )
 
 

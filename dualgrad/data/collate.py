@@ -26,7 +26,7 @@ def default_collate(items: Sequence[Any]) -> Any:
     """
     first = items[0]
     if isinstance(first, Tensor):
-        return _stack([item.numpy() for item in items])
+        return _stack([item.detach().numpy() for item in items])
     if isinstance(first, (np.ndarray, np.generic)):
         return _stack(items)
     if isinstance(first, (bool, int, float)):

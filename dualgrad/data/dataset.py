@@ -49,14 +49,14 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         self.tensors = tensors
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, ...]:
-        return tuple(from_numpy(np.asarray(t.numpy()[index])) for t in self.tensors)
+        return tuple(from_numpy(np.asarray(t.detach().numpy()[index])) for t in self.tensors)
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
 
     def gather(self, indices: NDArray[np.int64]) -> list[Tensor]:
         """Return the rows `indices` [m] of each tensor as new tensors [m, ...]."""
-        return [from_numpy(_rows(t.numpy(), indices)) for t in self.tensors]
+        return [from_numpy(_rows(t.detach().numpy(), indices)) for t in self.tensors]
 
 
 def _rows(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:

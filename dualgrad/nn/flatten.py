@@ -29,7 +29,9 @@ class Flatten(Module):
                 expect=f"dimensions {self.start_dim} to {self.end_dim}",
                 actual=f"shape {shape}",
             )
-        return input.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        merged = math.prod(shape[start : end + 1])
+        output: Tensor = input.reshape(*shape[:start], merged, *shape[end + 1 :])
+        return output
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -47,7 +47,8 @@ class Linear(Module):
             uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        output: Tensor = linear(input, self.weight, self.bias)
+        return output
 
     def extra_repr(self) -> str:
         return (

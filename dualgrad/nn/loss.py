@@ -31,4 +31,5 @@ class CrossEntropyLoss(Module):
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(input, target, reduction=self.reduction)
+        loss: Tensor = cross_entropy(input, target, reduction=self.reduction)
+        return loss

@@ -11,4 +11,5 @@ class ReLU(Module):
     """max(x, 0), element by element."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return relu(input)
+        output: Tensor = relu(input)
+        return output

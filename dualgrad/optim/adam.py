@@ -61,10 +61,9 @@ class Adam(Optimizer):
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        new = adam(
-            param, grad, *state.values(), group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2,
-            group["eps"], group["weight_decay"], decayed=group["weight_decay"] != 0,
-        )  # fmt: skip
+        numbers = (group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2, group["eps"])
+        operands: tuple[Any, ...] = (param, grad, *state.values(), *numbers, group["weight_decay"])
+        new = adam(*operands, decayed=group["weight_decay"] != 0)
         for old, value in zip((param, *state.values()), new, strict=True):
             old.copy_(value)
 

@@ -142,7 +142,7 @@ class Optimizer(ABC):
             for i, tensors in own["state"].items():
                 for name, tensor in tensors.items():
                     value = state_dict["state"][i][name]
-                    array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+                    array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
                     tensor.copy_(from_numpy(array))
 
     def __repr__(self) -> str:
@@ -240,4 +240,4 @@ def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    return value.numpy() if isinstance(value, Tensor) else value
+    return value.detach().numpy() if isinstance(value, Tensor) else value

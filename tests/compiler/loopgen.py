@@ -78,6 +78,7 @@ def fill(rng: np.random.Generator, dtype: DType, count: int, special: bool) -> n
         return rng.integers(0, 2, count).astype(bool)
     if dtype.is_float:
         out = rng.standard_normal(count).astype(dtype.numpy)
+        out[::3] = np.round(2 * out[::3]) / 2  # ties
         info = np.finfo(dtype.numpy)
         corners = [0.0, -0.0, 1, -1.5, np.inf, -np.inf, np.nan, info.smallest_subnormal, info.max]
     else:
@@ -314,7 +315,7 @@ class Generator:
         self.arrays[buffer.name] = fill(self.data, dtype, size, False)
         if self.rng.random() < 0.15:
             scope = Scope(scope.vars, scope.regs, [*scope.pool, s.load(buffer, at)])
-        depth = self.rng.choice([1, 3, 5, 7])
+        depth = self.rng.choice([1, 2, 4, 6])
         return Store(buffer, at, self.expression(scope, dtype, depth) if value is None else value)
 
     def check(self, scope: Scope) -> Check:
@@ -329,7 +330,7 @@ class Generator:
             return s.const(self.rng.random() < 0.5, dtype)
         if not dtype.is_float:
             return s.const(self.rng.choice([0, 1, 2, 3, 100, -1, -7, 2**31 + 5]), dtype)
-        numbers = [0.0, -0.0, 1.0, -1.0, 0.1, 3.5, 1e-3]
+        numbers = [0.0, -0.0, 1.0, -1.0, 0.1, 2.5, 1e-3]
         if self.special:
             numbers += [math.inf, -math.inf, math.nan, 1e-45, 1e300]
         return s.const(self.rng.choice(numbers), dtype)

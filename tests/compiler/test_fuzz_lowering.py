@@ -21,7 +21,7 @@ from dualgrad.compiler.lower.reference import run
 from dualgrad.runtime.cpu import handles, host_target, load
 from dualgrad.runtime.program import Program, decode_error
 
-QUICK, BATCH, BATCHES = 60, 100, 30
+QUICK, BATCH, BATCHES = 30, 100, 30
 PADDING = 64
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dualgrad.compiler.ir.dims import evaluate, sym
 from dualgrad.compiler.lower.llvm.gemm import (
     DESC,
@@ -466,8 +467,8 @@ def test_workspace_of_symbolic_sizes() -> None:
 
 
 def test_workspace_is_bounded() -> None:
-    assert workspace_bytes(16, 16, 16, 1) < 150_000
-    assert workspace_bytes(10**6, 10**6, 10**6, 2) < 8_000_000
+    assert workspace_bytes(16, 16, 16, 1) < 500_000
+    assert workspace_bytes(10**6, 10**6, 10**6, 2) < 3_000_000
 
 
 def test_other_dtypes_are_refused() -> None:

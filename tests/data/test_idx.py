@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dualgrad.runtime.errors import DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dualgrad.data.idx import TYPES, read_idx
+from dualgrad.runtime.errors import DataError
 
 CODES = {np.dtype(name): code for code, name in TYPES.items()}
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualgrad.runtime.errors import DataError
 from numpy.typing import NDArray
 
 from dualgrad.data import find_mnist, mnist, read_idx
 from dualgrad.data.mnist import ARCHIVES, Archive, _download_one, download
+from dualgrad.runtime.errors import DataError
 
 STEMS = {
     "train-images": "train-images-idx3-ubyte",

@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 import pytest
-from dualgrad.runtime.errors import ArgumentError
 
 from dualgrad.data.skeletons import GLYPHS
 from dualgrad.data.synthetic import _distance, draw_digits, synthetic_digits
+from dualgrad.runtime.errors import ArgumentError
 
 
 def test_shapes_dtypes_and_range() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dualgrad.random import seed
-from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, ShapeError
-from dualgrad.tensor import Tensor, empty, from_numpy, tensor, zeros
 
 from dualgrad import nn
 from dualgrad.nn import init
+from dualgrad.random import seed
+from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, ShapeError
+from dualgrad.tensor import Tensor, empty, from_numpy, tensor, zeros
 
 
 def array(*shape: int) -> np.ndarray[Any, Any]:
@@ -231,13 +231,13 @@ def test_zero_grad(set_to_none: bool) -> None:
     layer(from_numpy(array(4, 3))).sum().backward()
     assert layer.bias is not None
     assert layer.bias.grad is not None
-    assert layer.bias.grad.numpy().tolist() == [4, 4]
+    assert layer.bias.grad.detach().numpy().tolist() == [4, 4]
     layer.zero_grad(set_to_none)
     if set_to_none:
         assert layer.weight.grad is None
     else:
         assert layer.weight.grad is not None
-        assert not layer.weight.grad.numpy().any()
+        assert not layer.weight.grad.detach().numpy().any()
 
 
 def test_forward_must_be_defined() -> None:
@@ -254,30 +254,30 @@ def test_state_shares_memory_and_loads_in_place() -> None:
     result = target.load_state_dict(source.state_dict())
     assert repr(result) == "<All keys matched successfully>"
     assert target.weight is weight
-    assert np.array_equal(weight.numpy(), source.weight.numpy())
+    assert np.array_equal(weight.detach().numpy(), source.weight.detach().numpy())
     assert not source.state_dict()["weight"].requires_grad
     source.state_dict()["weight"].zero_()
-    assert not source.weight.numpy().any()
-    assert weight.numpy().any()
+    assert not source.weight.detach().numpy().any()
+    assert weight.detach().numpy().any()
 
 
 def test_state_may_hold_arrays_of_another_dtype() -> None:
     layer = nn.Linear(2, 1)
     layer.load_state_dict({"weight": np.array([[1.5, 2.5]]), "bias": np.array([1])})
-    assert layer.weight.numpy().tolist() == [[1.5, 2.5]]
-    assert layer.weight.numpy().dtype == np.float32
+    assert layer.weight.detach().numpy().tolist() == [[1.5, 2.5]]
+    assert layer.weight.detach().numpy().dtype == np.float32
 
 
 def test_state_that_does_not_fit_is_refused_whole() -> None:
     layer = nn.Linear(3, 2)
-    before = layer.weight.numpy().copy()
+    before = layer.weight.detach().numpy().copy()
     state = {"weight": zeros(2, 3), "bias": zeros(3), "scale": zeros(1)}
     with pytest.raises(ArgumentError, match="does not fit this Linear") as caught:
         layer.load_state_dict(state)
     message = str(caught.value)
     assert "unexpected  scale (1,)" in message
     assert "shape       bias (2,) in the module, (3,) in the state" in message
-    assert np.array_equal(layer.weight.numpy(), before)
+    assert np.array_equal(layer.weight.detach().numpy(), before)
     with pytest.raises(ArgumentError, match=r"missing     weight \(2, 3\)"):
         layer.load_state_dict({"bias": zeros(2)})
 
@@ -287,7 +287,7 @@ def test_state_not_strict() -> None:
     result = layer.load_state_dict({"bias": zeros(2), "scale": zeros(1)}, strict=False)
     assert result == (["weight"], ["scale"])
     assert layer.bias is not None
-    assert not layer.bias.numpy().any()
+    assert not layer.bias.detach().numpy().any()
     with pytest.raises(ArgumentError, match="shape       bias"):
         layer.load_state_dict({"bias": zeros(3)}, strict=False)
 
@@ -298,7 +298,7 @@ def test_deepcopy_is_independent() -> None:
     assert repr(twin) == repr(net)
     assert [name for name, _ in twin.named_parameters()] == [name for name, _ in NET_PARAMETERS]
     next(twin.parameters()).detach().zero_()
-    assert next(net.parameters()).numpy().any()
+    assert next(net.parameters()).detach().numpy().any()
     assert next(twin.parameters()).requires_grad
 
 
@@ -311,10 +311,10 @@ def test_parameter_is_a_leaf_that_shares_memory() -> None:
     assert isinstance(param, Tensor)
     assert param.requires_grad
     base.fill_(2.0)
-    assert param.numpy().tolist() == [2, 2, 2]
+    assert param.detach().numpy().tolist() == [2, 2, 2]
     (param * 3).sum().backward()
     assert param.grad is not None
-    assert param.grad.numpy().tolist() == [3, 3, 3]
+    assert param.grad.detach().numpy().tolist() == [3, 3, 3]
     assert not nn.Parameter(zeros(1), requires_grad=False).requires_grad
 
 
@@ -322,10 +322,10 @@ def test_parameter_is_a_leaf_that_shares_memory() -> None:
 def test_linear(bias: bool) -> None:
     layer = nn.Linear(5, 3, bias=bias)
     x = array(4, 5)
-    expect = x.astype(np.float64) @ layer.weight.numpy().T
+    expect = x.astype(np.float64) @ layer.weight.detach().numpy().T
     if layer.bias is not None:
-        expect += layer.bias.numpy()
-    np.testing.assert_allclose(layer(from_numpy(x)).numpy(), expect, rtol=1e-5, atol=1e-6)
+        expect += layer.bias.detach().numpy()
+    np.testing.assert_allclose(layer(from_numpy(x)).detach().numpy(), expect, rtol=1e-5, atol=1e-6)
 
 
 def test_linear_refuses_negative_sizes() -> None:
@@ -334,7 +334,7 @@ def test_linear_refuses_negative_sizes() -> None:
 
 
 def test_relu() -> None:
-    assert nn.ReLU()(tensor([-1.0, 0.0, 2.0])).numpy().tolist() == [0, 0, 2]
+    assert nn.ReLU()(tensor([-1.0, 0.0, 2.0])).detach().numpy().tolist() == [0, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_relu() -> None:
 )
 def test_flatten(dims: tuple[int, int], shape: tuple[int, ...]) -> None:
     x = array(2, 3, 4, 5)
-    result = nn.Flatten(*dims)(from_numpy(x)).numpy()
+    result = nn.Flatten(*dims)(from_numpy(x)).detach().numpy()
     assert result.shape == shape
     assert np.array_equal(result.ravel(), x.ravel())
 
@@ -363,7 +363,7 @@ def test_sequential() -> None:
     assert isinstance(net[:1], nn.Sequential)
     assert net[:1][0] is first
     x = from_numpy(array(2, 3))
-    assert np.array_equal(net(x).numpy(), second(first(x)).numpy())
+    assert np.array_equal(net(x).detach().numpy(), second(first(x)).detach().numpy())
     with pytest.raises(IndexOutOfBounds, match="index 2 of 2 modules"):
         net[2]
 
@@ -375,7 +375,7 @@ def test_cross_entropy(reduction: str) -> None:
     rows = np.log(np.exp(exact).sum(axis=1)) - exact[np.arange(6), target]
     expect = {"mean": rows.mean(), "sum": rows.sum(), "none": rows}[reduction]
     loss = nn.CrossEntropyLoss(reduction)(from_numpy(logits), from_numpy(target))
-    np.testing.assert_allclose(loss.numpy(), expect, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss.detach().numpy(), expect, rtol=1e-5, atol=1e-6)
 
 
 def test_cross_entropy_refuses() -> None:
@@ -403,7 +403,7 @@ def test_uniform_laws(fill: Callable[[Tensor], Tensor], bound: float) -> None:
     seed(3)
     target = empty(N_OUT, N_IN)
     assert fill(target) is target
-    values = target.numpy().astype(np.float64) / bound
+    values = target.detach().numpy().astype(np.float64) / bound
     assert np.abs(values).max() <= 1 + 1e-6
     assert np.abs(values).max() > 0.999
     assert abs(values.mean()) < 5 * math.sqrt(1 / 3 / values.size)
@@ -421,7 +421,7 @@ def test_uniform_laws(fill: Callable[[Tensor], Tensor], bound: float) -> None:
 )
 def test_normal_laws(fill: Callable[[Tensor], Tensor], mean: float, std: float) -> None:
     seed(3)
-    values = (fill(empty(N_OUT, N_IN)).numpy().astype(np.float64) - mean) / std
+    values = (fill(empty(N_OUT, N_IN)).detach().numpy().astype(np.float64) - mean) / std
     assert abs(values.mean()) < 5 / math.sqrt(values.size)
     assert abs((values**2).mean() - 1) < 5 * math.sqrt(2 / values.size)
     assert abs((values**4).mean() - 3) < 5 * math.sqrt(96 / values.size)
@@ -429,9 +429,9 @@ def test_normal_laws(fill: Callable[[Tensor], Tensor], mean: float, std: float) 
 
 def test_constants() -> None:
     target = nn.Parameter(empty(2, 2))
-    assert init.zeros_(target).numpy().tolist() == [[0, 0], [0, 0]]
-    assert init.ones_(target).numpy().tolist() == [[1, 1], [1, 1]]
-    assert init.constant_(target, 2.5).numpy().tolist() == [[2.5, 2.5], [2.5, 2.5]]
+    assert init.zeros_(target).detach().numpy().tolist() == [[0, 0], [0, 0]]
+    assert init.ones_(target).detach().numpy().tolist() == [[1, 1], [1, 1]]
+    assert init.constant_(target, 2.5).detach().numpy().tolist() == [[2.5, 2.5], [2.5, 2.5]]
     assert target.requires_grad
 
 
@@ -440,14 +440,14 @@ def test_linear_starts_as_pytorch() -> None:
     layer = nn.Linear(400, 300)
     assert layer.bias is not None
     for param in layer.parameters():
-        values = param.numpy() * 20.0
+        values = param.detach().numpy() * 20.0
         assert 0.98 < np.abs(values).max() <= 1 + 1e-6
         assert param.requires_grad
 
 
 def test_seed_decides_initial_values() -> None:
     def weights() -> bytes:
-        return bytes(nn.Linear(4, 4).weight.numpy().tobytes())
+        return bytes(nn.Linear(4, 4).weight.detach().numpy().tobytes())
 
     seed(1)
     first, second = weights(), weights()
@@ -457,7 +457,7 @@ def test_seed_decides_initial_values() -> None:
 
 def test_fans_of_kernels_count_the_receptive_field() -> None:
     """[out, in, kh, kw] has fan-in in * kh * kw."""
-    values = init.kaiming_uniform_(empty(64, 8, 3, 3), a=math.sqrt(5)).numpy()
+    values = init.kaiming_uniform_(empty(64, 8, 3, 3), a=math.sqrt(5)).detach().numpy()
     assert 0.98 < np.abs(values).max() * math.sqrt(8 * 9) <= 1 + 1e-6
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, from_numpy, tensor, zeros
 
 from dualgrad import nn, optim
 from dualgrad.optim.optimizer import Optimizer
+from dualgrad.runtime.errors import ArgumentError
+from dualgrad.tensor import Tensor, from_numpy, tensor, zeros
 
 STORED = json.loads(
     (Path(__file__).parents[1] / "references" / "optimizers.json").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_stored_references(case: dict[str, Any], dtype: str) -> None:
         give(params, [np.array(gradient, dtype)])
         optimizer.step()
     tolerance = TOLERANCE[dtype]
-    np.testing.assert_allclose(params[0].numpy(), case["values"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(params[0].detach().numpy(), case["values"], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -83,7 +83,7 @@ def test_as_pytorch(case: dict[str, Any], dtype: str) -> None:
     tolerance = TOLERANCE[dtype]
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(
-            mine.numpy(), other.detach().numpy(), rtol=tolerance, atol=tolerance
+            mine.detach().numpy(), other.detach().numpy(), rtol=tolerance, atol=tolerance
         )
 
 
@@ -122,7 +122,7 @@ def test_a_step_changes_tensors_in_place_and_nothing_else(
     params, optimizer = trained(name, arguments, 0)
     groups = [dict(group) for group in optimizer.param_groups]
     tensors = [tensor for state in optimizer.state for tensor in state.values()]
-    before = [t.numpy().copy() for t in tensors]
+    before = [t.detach().numpy().copy() for t in tensors]
     assert [list(state) for state in optimizer.state] == [NAMES[name]] * 2
     attributes = dict(vars(optimizer))
     train(params, optimizer, 2)
@@ -130,7 +130,7 @@ def test_a_step_changes_tensors_in_place_and_nothing_else(
     assert [dict(group) for group in optimizer.param_groups] == groups
     after = [tensor for state in optimizer.state for tensor in state.values()]
     assert all(new is old for new, old in zip(after, tensors, strict=True))
-    assert all(not np.array_equal(t.numpy(), b) for t, b in zip(tensors, before, strict=True))
+    assert all(not np.array_equal(t.detach().numpy(), b) for t, b in zip(tensors, before, strict=True))
     assert not any(t.requires_grad for t in tensors)
     assert all(p.requires_grad for p in params)
 
@@ -145,10 +145,10 @@ def test_resuming_gives_the_same_bits(name: str, arguments: dict[str, Any]) -> N
     whole, optimizer = trained(name, arguments, 3)
     saved = optimizer.state_dict()
     saved["state"] = {
-        i: {key: t.numpy().copy() for key, t in state.items()}
+        i: {key: t.detach().numpy().copy() for key, t in state.items()}
         for i, state in saved["state"].items()
     }
-    values = [p.numpy().copy() for p in whole]
+    values = [p.detach().numpy().copy() for p in whole]
     train(whole, optimizer, 3, seed=1)
 
     params = parameters(values)
@@ -157,7 +157,7 @@ def test_resuming_gives_the_same_bits(name: str, arguments: dict[str, Any]) -> N
     resumed.load_state_dict(saved)
     train(params, resumed, 3, seed=1)
     for mine, other in zip(params, whole, strict=True):
-        assert mine.numpy().tobytes() == other.numpy().tobytes()
+        assert mine.detach().numpy().tobytes() == other.detach().numpy().tobytes()
     loaded = [tensor for state in resumed.state for tensor in state.values()]
     assert all(new is old for new, old in zip(loaded, tensors, strict=True))
 
@@ -211,7 +211,7 @@ def test_zero_grad(set_to_none: bool) -> None:
         assert params[0].grad is None
     else:
         assert params[0].grad is not None
-        assert params[0].grad.numpy().tolist() == [0, 0]
+        assert params[0].grad.detach().numpy().tolist() == [0, 0]
 
 
 def test_training_reaches_the_least_squares_solution() -> None:
@@ -230,7 +230,7 @@ def test_training_reaches_the_least_squares_solution() -> None:
     design = np.concatenate([x, np.ones((64, 1))], axis=1)
     expect = np.linalg.lstsq(design, y, rcond=None)[0].ravel()
     assert layer.bias is not None
-    found = np.concatenate([layer.weight.numpy().ravel(), layer.bias.numpy()])
+    found = np.concatenate([layer.weight.detach().numpy().ravel(), layer.bias.detach().numpy()])
     np.testing.assert_allclose(found, expect, atol=1e-5)
 
 

@@ -52,7 +52,7 @@ def fit(
     print(f"# {name}: error {float(error * 2 ** BITS[dtype]):.4f} ulp")
     print(f"{name} = (")
     for c in reversed(known):
-        print(f"    {dtype(float(c))},")
+        print(f"    {dtype(float(c))!s},")
     print(")")
 
 

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from dualgrad.runtime.cache import DiskCache, default_cache
 from dualgrad.runtime.config import config
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dualgrad.runtime.config import Config, config, user_cache_folder
 from dualgrad.runtime.errors import ArgumentError
 

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from dualgrad.runtime import cpu, linker
 from dualgrad.runtime.config import config
 from dualgrad.runtime.cpu import handle_offset_ok, handles, host_target, link_library, load

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from dualgrad.runtime import dtype as dt
 from dualgrad.runtime.dtype import ALL, as_dtype, promote, promote_scalar
 from dualgrad.runtime.errors import ArgumentError, DTypeError

@@ -6,6 +6,7 @@ import pickle
 import traceback
 
 import pytest
+
 from dualgrad.runtime import errors
 from dualgrad.runtime.errors import DualgradError, ShapeError
 from dualgrad.runtime.srcinfo import Location

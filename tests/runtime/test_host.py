@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from dualgrad.runtime.host import cpu_count, memory_bytes
 
 AVAILABLE = cpu_count()

@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import ALL, float32, float64, int8
 from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory

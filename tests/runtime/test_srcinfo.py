@@ -8,11 +8,11 @@ import sys
 import textwrap
 
 import pytest
+
+import dualgrad
 from dualgrad.runtime import dtype, errors, srcinfo
 from dualgrad.runtime.errors import DTypeError
 from dualgrad.runtime.srcinfo import Location, user_line_key, user_location
-
-import dualgrad
 
 
 def here():

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+
 from dualgrad.runtime import threads
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError

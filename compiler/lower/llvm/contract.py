@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dualgrad.compiler.ir.dims import symbol_of
+from dualgrad.compiler.ir.dims import Dim, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Contract, Kernel, Operand, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
@@ -56,7 +56,7 @@ def contract_call(entry: Entry, name: str, c: Contract, externs: tuple[str, ...]
             f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
 
 
-def _last(x: Operand, c: Contract, rows: ir.Dim, cols: ir.Dim) -> ir.Dim:
+def _last(x: Operand, c: Contract, rows: Dim, cols: Dim) -> Dim:
     """The largest index that the product reads of an operand."""
     return x.base + x.batch * (c.batch - 1) + x.row * (rows - 1) + x.col * (cols - 1)
 

@@ -35,7 +35,7 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
     depth,
     steps,
 )
-from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling, tiling
+from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
 
@@ -43,12 +43,15 @@ __all__ = ["DESC", "gemm_module", "routine_name", "workspace_bytes"]
 
 # Found by measuring on a core with 32 kB + 1 MB of cache; none of these changes a result.
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
-_SHARED_A_BYTES = 3 << 18  # packed A that stays in the second-level cache
-_SHARED_B_BYTES = 1 << 19  # packed B that does, beside everything else
+_SHARED_A_BYTES = 13 << 16  # packed A that stays in the second-level cache
+_SHARED_B_BYTES = 1 << 19  # packed B that does, while panels of A are packed and used beside it
+_PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
+_ITEMS_PER_THREAD = 8  # parts of column panels that do
 _CHUNKS_PER_THREAD = 16
-_ITEMS_PER_THREAD = 8
-_PANEL_BYTES = 512  # the widest row of a column panel: eight registers of 64 bytes
-_PANELS_PER_THREAD = 4
+
+_ROW_BYTES = K_BLOCK * 8 + LINE_BYTES  # the longest row of packed A
+_COLUMN_BYTES = (K_BLOCK + DEPTH) * 8  # the longest column of packed B
+_PANEL_BYTES = 512  # the widest row of a panel of B: eight registers of 64 bytes
 
 
 def routine_name(dtype: DType) -> str:
@@ -71,17 +74,18 @@ def workspace_bytes(m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     """An upper bound of the scratch that an (m x k)(k x n) product on `threads` threads needs,
     for every dtype and target.  Sizes may be symbolic: only + - * // are used.
     """
-    rows = m * 4 // 3 + 16  # pitch / height is at most 4/3, and pitch at most 16
-    deep = _bounded(k, K_BLOCK) + DEPTH
-    area = HEADER_BYTES + TILE_BYTES + deep * _PANEL_BYTES
-    shared_a = _bounded(rows * 8 * deep, _SHARED_A_BYTES)
-    shared_b = _bounded((n + 32) * 8 * deep, _SHARED_B_BYTES + (K_BLOCK + DEPTH) * _PANEL_BYTES)
+    deepest = _bounded(k, K_BLOCK) + DEPTH
+    area = HEADER_BYTES + TILE_BYTES + 16 * _ROW_BYTES + deepest * _PANEL_BYTES
+    # panels are padded by at most a third, or to 16 rows of A and 32 columns of B
+    shared_a = _bounded((m * 4 // 3 + 16) * _ROW_BYTES, _SHARED_A_BYTES)
+    shared_b = _bounded((n + 32) * _COLUMN_BYTES, _SHARED_B_BYTES + 32 * _COLUMN_BYTES)
     return threads * area + shared_a + shared_b
 
 
 def _bounded(x: Dim, limit: int) -> Dim:
-    """At least min(x, limit), at most twice that plus 1: the harmonic mean of both."""
-    return x * (2 * limit) // (x + limit) + 1
+    """min(x, limit)."""
+    below = 1 // (1 + x // (limit + 1))  # 1 if x <= limit, else 0
+    return limit + below * (x - limit)
 
 
 def _routine(t: Tiling, name: str) -> str:
@@ -156,7 +160,7 @@ def _choose(
 ) -> tuple[str, str]:
     """Whether A is shared, and the columns of a block.  `deep`: bytes of a packed row of B^T."""
     rows, width = plan["row_panels"], plan["width"]
-    a_fits = f.compare("sle", f.mul(f.mul(rows, t.pitch), deep), _SHARED_A_BYTES)
+    a_fits = f.compare("sle", rows, _SHARED_A_BYTES // (t.panel_size * t.itemsize))
     b_fits = f.compare("sle", f.mul(n, deep), _SHARED_B_BYTES)
     enough = f.compare("sge", rows, f.max(f.mul(threads, _PANELS_PER_THREAD), 2))
     better = f.value(f"and i1 {b_fits}, {enough}")
@@ -167,8 +171,8 @@ def _choose(
 
 def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, threads: str, deep: str) -> None:
     """The workspace: an area per thread, then the shared panels."""
-    panels = f.mul(f.max(plan["width"], t.pitch), deep)
-    area = f.add(panels, HEADER_BYTES + TILE_BYTES)
+    panel = f.max(f.mul(plan["width"], deep), t.panel_size * t.itemsize)
+    area = f.add(panel, HEADER_BYTES + TILE_BYTES)
     plan["areas"], plan["area"] = desc["work"], area
     end = f.mul(f.max(threads, 1), area)
     with f.loop(0, end, area) as start:

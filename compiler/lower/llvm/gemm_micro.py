@@ -3,9 +3,9 @@
     micro_HxV(a, b, b_row, c, c_row, k)     C[H, V vectors] = A[H, k] . B[k, V vectors]
     tile(..., add, rows, columns, ...)      a tile of any size, by the kernel of its height
 
-A is packed in blocks of `lanes` values of k: block [pitch][lanes], a row of the block holding
-consecutive k of one row of A.  So rows of A are packed by copies and reach the kernel by
-broadcasts at constant offsets.  Rows of B lie b_row elements apart, rows of C c_row; k >= 1.
+Rows of A lie `row_pitch` elements apart, a constant: they are packed by plain copies and reach the
+kernel by broadcasts at constant offsets.  Rows of B lie b_row elements apart, rows of C c_row;
+k >= 1.
 
 Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
 """
@@ -30,26 +30,17 @@ def kernels(t: Tiling) -> str:
 def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     f = Function(f"internal void @micro_{height}x{vectors}({_OPERANDS})")
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
+    stop = t.at(f, "%a", "%k")
 
-    blocks = f.repeat()
-    left, a_block = blocks.carry("i64", "%k"), blocks.carry("ptr", "%a")
-    b = blocks.carry("ptr", "%b")
-    sums = [blocks.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
-    a_stop = t.at(f, a_block, f.min(left, t.lanes))
-
-    steps = f.repeat()
-    a, b = steps.carry("ptr", a_block), steps.carry("ptr", b)
-    sums = [steps.carry(t.vector, s) for s in sums]
+    turn = f.repeat()
+    a, b = turn.carry("ptr", "%a"), turn.carry("ptr", "%b")
+    sums = [turn.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
     later = t.at(f, b, ahead)
     for j in range(vectors):
         t.prefetch(f, t.at(f, later, j * t.lanes))
     sums = _multiply_add_row(t, f, a, b, sums, vectors)
     a, b = t.at(f, a, 1), t.at(f, b, "%b_row")
-    steps.close(f.compare("ne", a, a_stop, "ptr"), [a, b, *sums])
-
-    left = f.sub(left, t.lanes)
-    a_block = t.at(f, a_block, t.pitch * t.lanes)
-    blocks.close(f.compare("sgt", left, 0), [left, a_block, b, *sums])
+    turn.close(f.compare("ne", a, stop, "ptr"), [a, b, *sums])
     _store(t, f, sums, vectors)
     return f.text()
 
@@ -61,7 +52,7 @@ def _multiply_add_row(
     row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
     out = []
     for i in range(len(sums) // vectors):
-        x = t.splat(f, f.load(t.element, t.at(f, a, i * t.lanes), t.itemsize))
+        x = t.splat(f, f.load(t.element, t.at(f, a, i * t.row_pitch), t.itemsize))
         out += [t.multiply_add(f, x, row[j], sums[i * vectors + j]) for j in range(vectors)]
     return out
 

@@ -1,6 +1,6 @@
 """Packing: operands of any strides copied into the panels that the kernels read.
 
-    @pack_a(src, row, col, rows, readable, k, dst)     rows x k of A -> blocks [pitch][lanes] of k
+    @pack_a(src, row, col, rows, readable, k, dst)     rows x k of A -> rows of t.row_pitch
     @pack_b(src, row, col, columns, width, k, dst)     k x columns of B -> rows of `width`
 
 Strides are in elements.  A unit stride in the direction of the panel's vectors is copied, the
@@ -10,8 +10,7 @@ from `columns` to `width` are filled with numbers of the panel, because kernels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
@@ -73,31 +72,26 @@ def _copy_a(t: Tiling, f: Function) -> None:
     ragged = f.compare("ne", whole, "%k")
     with f.loop(0, "%rows") as r:
         source = t.at(f, "%src", f.mul(r, "%row"))
-        place = t.at(f, "%dst", f.mul(r, t.lanes))
+        place = t.at(f, "%dst", f.mul(r, t.row_pitch))
         with f.loop(0, whole, t.lanes) as k:
-            t.store(f, t.load(f, t.at(f, source, k)), t.at(f, place, f.mul(k, t.pitch)))
+            t.store(f, t.load(f, t.at(f, source, k)), t.at(f, place, k))
         with f.when(ragged):
             last = t.load_masked(f, t.at(f, source, whole), mask)
-            t.store(f, last, t.at(f, place, f.mul(whole, t.pitch)))
+            t.store(f, last, t.at(f, place, whole))
 
 
 def _transpose_a(t: Tiling, f: Function) -> None:
     with f.loop(0, "%rows", t.lanes) as r, f.loop(0, "%k", t.lanes) as k:
         source = t.at(f, t.at(f, "%src", r), f.mul(k, "%col"))
-        place = t.at(f, t.at(f, "%dst", f.mul(k, t.pitch)), f.mul(r, t.lanes))
-        _call_transpose(
-            f, source, "%col", f.sub("%k", k), f.sub("%readable", r), place, str(t.lanes)
-        )
+        place = t.at(f, t.at(f, "%dst", f.mul(r, t.row_pitch)), k)
+        readable = f.sub("%readable", r)
+        _call_transpose(f, source, "%col", f.sub("%k", k), readable, place, str(t.row_pitch))
 
 
 def _gather_a(t: Tiling, f: Function) -> None:
-    with f.loop(0, "%k") as k:
-        lane = f.value(f"and i64 {k}, {t.lanes - 1}")
-        block = t.at(f, "%dst", f.mul(f.sub(k, lane), t.pitch))
-        with f.loop(0, "%rows") as r:
-            source = t.at(f, "%src", f.add(f.mul(r, "%row"), f.mul(k, "%col")))
-            place = t.at(f, block, f.add(f.mul(r, t.lanes), lane))
-            _copy_element(t, f, source, place)
+    with f.loop(0, "%rows") as r, f.loop(0, "%k") as k:
+        source = t.at(f, "%src", f.add(f.mul(r, "%row"), f.mul(k, "%col")))
+        _copy_element(t, f, source, t.at(f, "%dst", f.add(f.mul(r, t.row_pitch), k)))
 
 
 def _copy_b(t: Tiling, f: Function) -> None:

@@ -41,8 +41,7 @@ _POINTERS = {
 # 32 of 64 bytes), packed panels.
 HEADER_BYTES = 64
 TILE_BYTES = 2048
-# Packed panels are this many elements deep, or a multiple: they start on 64 bytes, and blocks of
-# `lanes` values of k are whole.
+# Packed panels of B are a multiple of this many rows deep: squares of `lanes` are whole.
 DEPTH = 16
 
 # Row panels up to which B is read where it lies: packing it would cost more than it saves.
@@ -70,7 +69,7 @@ def _kind(name: str) -> str:
 
 
 def depth(f: Function, k: Value) -> str:
-    """Elements that k values of a packed row or column take."""
+    """Rows of a packed panel of B that holds k."""
     return f.value(f"and i64 {f.add(k, DEPTH - 1)}, {-DEPTH}")
 
 
@@ -98,14 +97,13 @@ class _Step:
         self.f = f = Function(f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)")
         self.plan = Record(f, "%plan", PLAN)
         self.desc = Record(f, self.plan["desc"], DESC)
-        k = depth(f, self.plan["k"])
-        self.a_size, self.b_size = f.mul(k, t.pitch), f.mul(k, self.plan["width"])
+        self.b_size = f.mul(depth(f, self.plan["k"]), self.plan["width"])
 
     # -- the four steps -----------------------------------------------------------------------
 
     def share_a(self) -> str:
         with self._items(self.plan["row_panels"]) as i:
-            self._pack_a(i, self._panel(self.plan["shared"], i, self.a_size))
+            self._pack_a(i, self._panel(self.plan["shared"], i, self.t.panel_size))
         return self.f.text()
 
     def share_b(self) -> str:
@@ -128,7 +126,7 @@ class _Step:
             b_row = f.select(direct, desc["b_row"], plan["width"])
             low, high = self._share(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
             with f.loop(low, high) as i:
-                a = self._panel(plan["shared"], i, self.a_size)
+                a = self._panel(plan["shared"], i, self.t.panel_size)
                 self._multiply(a, b, b_row, self._rows(i), (column, columns), area)
             self._finish((low, high), column, f.add(column, columns))
         return f.text()

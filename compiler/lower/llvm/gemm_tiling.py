@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dualgrad.compiler.kernel.ir import K_BLOCK
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import DTypeError
@@ -15,6 +16,7 @@ from dualgrad.runtime.program import Target
 
 _FLOATS = {32: "float", 64: "double"}
 _WIDEST = 8
+LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,15 @@ class Tiling:
         return (self.registers - 3) // 2
 
     @property
-    def pitch(self) -> int:
-        """Rows of a packed panel of A, padding included: whole blocks of `lanes` rows."""
-        return -(-self.height // self.lanes) * self.lanes
+    def row_pitch(self) -> int:
+        """Elements from row to row of packed A: a block of K and one cache line, so that the
+        rows of a panel start in different sets of a cache."""
+        return K_BLOCK + LINE_BYTES // self.itemsize
+
+    @property
+    def panel_size(self) -> int:
+        """Elements of a packed panel of A: whole squares of `lanes` rows can be written."""
+        return -(-self.height // self.lanes) * self.lanes * self.row_pitch
 
     def vectors(self, height: int) -> int:
         """Vectors of columns in a tile of `height` rows: a power of two that fits."""

@@ -132,8 +132,11 @@ def apply(f: Function, names: Declarations, e: Scalar, xs: list[str], width: int
         return f.value(f"{_comparison(op, dtype)} {kind} {xs[0]}, {xs[1]}")
     if op == "neg":
         return f.value(
-            f"fneg {kind} {xs[0]}" if dtype.is_float else f"sub {kind} zeroinitializer, {xs[0]}"
-            if width > 1 else f"sub {kind} 0, {xs[0]}"
+            f"fneg {kind} {xs[0]}"
+            if dtype.is_float
+            else f"sub {kind} zeroinitializer, {xs[0]}"
+            if width > 1
+            else f"sub {kind} 0, {xs[0]}"
         )
     if op == "not":
         ones = "true" if dtype.kind == "b" else "-1"

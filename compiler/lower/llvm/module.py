@@ -65,8 +65,13 @@ class Entry(KernelCode):
     """Writes the entry function."""
 
     def __init__(
-        self, program: LoopProgram, frame: Frame, names: Declarations, target: Target,
-        externs: tuple[str, ...], checked: bool,
+        self,
+        program: LoopProgram,
+        frame: Frame,
+        names: Declarations,
+        target: Target,
+        externs: tuple[str, ...],
+        checked: bool,
     ) -> None:
         self.program, self.externs = program, externs
         super().__init__(
@@ -116,9 +121,7 @@ class Entry(KernelCode):
         f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
-        f.call(
-            run, ("ptr", pool), ("ptr", f"@{kernel.name}"), ("ptr", "%frame"), ("i64", chunks)
-        )
+        f.call(run, ("ptr", pool), ("ptr", f"@{kernel.name}"), ("ptr", "%frame"), ("i64", chunks))
 
     def _stop_on_error(self) -> None:
         f = self.f
@@ -187,5 +190,3 @@ def _cost_of(value: Scalar) -> int:
         elif e.op not in ("const", "reg", "param", "index"):
             cost += _COST_PRIMITIVE
     return cost
-
-

@@ -1,0 +1,310 @@
+"""Addresses, loads, stores and run-time checks of one function, in lanes.
+
+An access is a plain (masked) vector where its index moves by one from lane to lane, a scalar
+repeated where it does not move, and a gather or scatter otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, terms_of
+from dualgrad.compiler.kernel.ir import Buffer
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.frame import ERROR, Frame
+from dualgrad.compiler.lower.llvm.lanes import (
+    Declarations,
+    Lanes,
+    element,
+    in_memory,
+    iota,
+    splat,
+    vector,
+)
+from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.program import Target
+
+
+class MemoryCode:
+    """Writes one function: integers, loads, stores and checks.
+
+    Scopes remember what has been computed where.
+    """
+
+    def __init__(
+        self, signature: str, frame: Frame, names: Declarations, target: Target, checked: bool
+    ) -> None:
+        self.f = Function(signature)
+        self.frame, self.names, self.target, self.checked = frame, names, target, checked
+        self.lanes = Lanes()
+        self.atoms: dict[Atom, Value] = {}
+        self.scopes: list[dict[object, str]] = [{}]
+        self.exit = self.f.new_block()
+        self.atoms.update(frame.load_symbols(self.f))
+
+    def open_buffers(self, buffers: Iterable[Buffer]) -> None:
+        """Read the addresses of buffers from the frame, before any loop."""
+        for b in buffers:
+            self.keep(("base", b.name), self.frame.load_buffer(self.f, b))
+
+    # -- scopes -------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, lanes: Lanes | None = None) -> Iterator[None]:
+        """Names given inside are not used after it: the code may not have run."""
+        before = self.lanes
+        self.lanes = lanes or before
+        self.scopes.append({})
+        yield
+        self.scopes.pop()
+        self.lanes = before
+
+    def find(self, key: object) -> str | None:
+        for names in reversed(self.scopes):
+            found = names.get(key)
+            if found is not None:
+                return found
+        return None
+
+    def keep(self, key: object, name: str) -> str:
+        self.scopes[-1][key] = name
+        return name
+
+    # -- integers -----------------------------------------------------------------------------
+
+    def dim(self, d: Dim) -> Value:
+        """The value of an integer expression, the same in all lanes."""
+        if isinstance(d, int):
+            return d
+        found = self.find(("dim", d))
+        if found is not None:
+            return found
+        total: Value | None = None
+        for monomial, c in d.terms:
+            term: Value = c
+            for k, atom in enumerate(monomial):
+                value = self.atom(atom)
+                term = value if k == 0 and c == 1 else self.f.mul(term, value)
+            total = term if total is None else self.f.add(total, term)
+        assert total is not None
+        return self.keep(("dim", d), str(total))
+
+    def atom(self, atom: Atom) -> Value:
+        if atom.kind == "sym":
+            return self.atoms[atom]
+        a, b = (self.dim(x) for x in atom.args)
+        if atom.kind == "min":
+            smallest = self.names.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
+            return self.f.result("i64", smallest, ("i64", a), ("i64", b))
+        return self.f.value(f"{'udiv' if atom.kind == 'div' else 'urem'} i64 {a}, {b}")
+
+    def positions(self, d: Dim) -> str:
+        """The values of an integer expression in all lanes, as <width x i64>."""
+        width, atom = self.lanes.width, self.lanes.atom
+        assert atom is not None
+        found = self.find(("positions", d, width))
+        if found is not None:
+            return found
+        split = coefficient(d, variable_of(atom))
+        if split is not None:
+            k, rest = split
+            start = self.dim(rest + k * variable_of(atom))
+            stride = splat(self.f, str(self.dim(k)), "i64", width)
+            steps = self.f.value(f"mul <{width} x i64> {stride}, {iota(width)}")
+            whole = splat(self.f, str(start), "i64", width)
+            out = self.f.value(f"add <{width} x i64> {whole}, {steps}")
+        else:
+            out = self._nonlinear(d)
+        return self.keep(("positions", d, width), out)
+
+    def _nonlinear(self, d: Dim) -> str:
+        """Quotients and remainders lane by lane."""
+        width, kind = self.lanes.width, f"<{self.lanes.width} x i64>"
+        total = "zeroinitializer"
+        for monomial, c in terms_of(d):
+            term = splat(self.f, str(c), "i64", width)
+            for atom in monomial:
+                term = self.f.value(f"mul {kind} {term}, {self._atom_positions(atom)}")
+            total = self.f.value(f"add {kind} {total}, {term}")
+        return total
+
+    def _atom_positions(self, atom: Atom) -> str:
+        if atom.kind == "sym":
+            return self.positions(variable_of(atom))
+        a, b = (self.positions(x) for x in atom.args)
+        kind = f"<{self.lanes.width} x i64>"
+        if atom.kind == "min":
+            less = self.f.value(f"icmp slt {kind} {a}, {b}")
+            return self.f.value(f"select <{self.lanes.width} x i1> {less}, {kind} {a}, {kind} {b}")
+        return self.f.value(f"{'udiv' if atom.kind == 'div' else 'urem'} {kind} {a}, {b}")
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def pointer(self, buffer: Buffer, index: Dim) -> str:
+        """The address of an element; the part outside of the innermost loop is shared."""
+        base = self.find(("base", buffer.name))
+        assert base is not None
+        if index == 0:
+            return base
+        found = self.find(("pointer", buffer, index))
+        if found is not None:
+            return found
+        fixed, moving = self._split_moving(index)
+        if moving != 0 and fixed != 0:
+            base = self.pointer(buffer, fixed)
+            index = moving
+        return self.keep(
+            ("pointer", buffer, fixed + moving),
+            self.f.at(base, self.dim(index), in_memory(buffer.dtype)),
+        )
+
+    def _split_moving(self, index: Dim) -> tuple[Dim, Dim]:
+        """index as (part without the innermost variable, part with it)."""
+        atom = self.lanes.atom
+        split = None if atom is None else coefficient(index, variable_of(atom))
+        if split is None or atom is None:
+            return index, 0
+        return split[1], split[0] * variable_of(atom)
+
+    def step_of(self, index: Dim) -> Dim | None:
+        """The stride of an index along the lanes; None where it has none."""
+        if self.lanes.atom is None:
+            return 0
+        split = coefficient(index, variable_of(self.lanes.atom))
+        return None if split is None else split[0]
+
+    def load(self, buffer: Buffer, index: Dim) -> str:
+        """Elements of a buffer: one per lane, or one for all lanes where the index is fixed."""
+        step = self.step_of(index)
+        kind, width = in_memory(buffer.dtype), self.lanes.width
+        align = buffer.dtype.itemsize
+        self.guard(buffer, index)
+        if width == 1 or step == 0:
+            value = self.f.load(kind, self.pointer(buffer, index), align)
+            value = self._from_memory(value, buffer.dtype, 1)
+            return splat(self.f, value, element(buffer.dtype), width)
+        whole = vector(kind, width)
+        mask = self.lanes.mask
+        if step == 1 and mask is None:
+            value = self.f.load(whole, self.pointer(buffer, index), align)
+        elif step == 1:
+            name = f"llvm.masked.load.{suffix_of(kind, width)}.p0"
+            read = self.names.intrinsic(name, whole, "ptr", "i32", f"<{width} x i1>", whole)
+            value = self.f.result(
+                whole,
+                read,
+                ("ptr", self.pointer(buffer, index)),
+                ("i32", align),
+                (f"<{width} x i1>", mask or ""),
+                (whole, "zeroinitializer"),
+            )
+        else:
+            value = self._gather(buffer, index, whole)
+        return self._from_memory(value, buffer.dtype, width)
+
+    def _addresses(self, buffer: Buffer, index: Dim) -> str:
+        kind, width = in_memory(buffer.dtype), self.lanes.width
+        return self.f.value(
+            f"getelementptr {kind}, ptr {self.pointer(buffer, 0)}, "
+            f"<{width} x i64> {self.positions(index)}"
+        )
+
+    def _mask(self) -> str:
+        return self.lanes.mask or "splat (i1 true)"
+
+    def _gather(self, buffer: Buffer, index: Dim, whole: str) -> str:
+        width = self.lanes.width
+        name = f"llvm.masked.gather.{suffix_of(in_memory(buffer.dtype), width)}.v{width}p0"
+        flags = f"<{width} x i1>"
+        read = self.names.intrinsic(name, whole, f"<{width} x ptr>", "i32", flags, whole)
+        return self.f.result(
+            whole,
+            read,
+            (f"<{width} x ptr>", self._addresses(buffer, index)),
+            ("i32", buffer.dtype.itemsize),
+            (flags, self._mask()),
+            (whole, "zeroinitializer"),
+        )
+
+    def _from_memory(self, value: str, dtype: DType, width: int) -> str:
+        if dtype.kind != "b":
+            return value
+        zero = "0" if width == 1 else "zeroinitializer"
+        return self.f.value(f"icmp ne {vector('i8', width)} {value}, {zero}")
+
+    def store(self, buffer: Buffer, index: Dim, value: str) -> None:
+        step = self.step_of(index)
+        kind, width = in_memory(buffer.dtype), self.lanes.width
+        align = buffer.dtype.itemsize
+        self.guard(buffer, index)
+        if buffer.dtype.kind == "b":
+            value = self.f.value(f"zext {vector('i1', width)} {value} to {vector('i8', width)}")
+        whole = vector(kind, width)
+        if width == 1 or (step == 1 and self.lanes.mask is None):
+            self.f.store(whole, value, self.pointer(buffer, index), align)
+            return
+        flags = f"<{width} x i1>"
+        if step == 1:
+            name = f"llvm.masked.store.{suffix_of(kind, width)}.p0"
+            write = self.names.intrinsic(name, "void", whole, "ptr", "i32", flags)
+            target = ("ptr", self.pointer(buffer, index))
+        else:
+            name = f"llvm.masked.scatter.{suffix_of(kind, width)}.v{width}p0"
+            write = self.names.intrinsic(name, "void", whole, f"<{width} x ptr>", "i32", flags)
+            target = (f"<{width} x ptr>", self._addresses(buffer, index))
+        self.f.call(write, (whole, value), target, ("i32", align), (flags, self._mask()))
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def guard(self, buffer: Buffer, index: Dim) -> None:
+        """In checked mode: every access lies inside of its buffer."""
+        if not self.checked:
+            return
+        code = self.frame.access_code(buffer)
+        key = ("guard", buffer, index, self.lanes)
+        if self.find(key) is not None:
+            return
+        self.keep(key, "done")
+        size = self.dim(buffer.size)
+        if self.lanes.width == 1 or self.step_of(index) == 0:
+            position = str(self.dim(index))
+            self.stop_if(self.f.value(f"icmp uge i64 {position}, {size}"), position, code)
+        else:
+            self.stop_if_any(self.positions(index), size, code)
+
+    def stop_if_any(self, values: str, bound: Value, code: int) -> None:
+        """Stop with the first value of the lanes that is out of bounds, if there is one."""
+        f, width = self.f, self.lanes.width
+        limit = splat(f, str(bound), "i64", width)
+        wrong = f.value(f"icmp uge <{width} x i64> {values}, {limit}")
+        if self.lanes.mask is not None:
+            wrong = f.value(f"and <{width} x i1> {wrong}, {self.lanes.mask}")
+        bits = f.value(f"bitcast <{width} x i1> {wrong} to i{width}")
+        count = self.names.intrinsic(f"llvm.cttz.i{width}", f"i{width}", f"i{width}", "i1")
+        first = f.result(f"i{width}", count, (f"i{width}", bits), ("i1", "false"))
+        lane = f.value(f"urem i{width} {first}, {width}")
+        value = f.value(f"extractelement <{width} x i64> {values}, i{width} {lane}")
+        self.stop_if(f.value(f"icmp ne i{width} {bits}, 0"), value, code)
+
+    def stop_if(self, condition: str, value: Value, code: int) -> None:
+        stop, on = self.f.new_block(), self.f.new_block()
+        self.f.branch(condition, stop, on)
+        self.f.start(stop)
+        word = self.f.value(f"shl i64 {value}, 16")
+        word = self.f.value(f"or i64 {word}, {code + 1}")
+        self.f.store("i64", word, self.f.at("%frame", ERROR, "i64"))
+        self.f.jump(self.exit)
+        self.f.start(on)
+
+
+def suffix_of(kind: str, width: int) -> str:
+    """Intrinsic name part of a type in memory."""
+    short = {"float": "f32", "double": "f64"}.get(kind, kind)
+    return f"v{width}{short}"
+
+
+def variable_of(atom: Atom) -> Expr:
+    out = Expr.of({(atom,): 1})
+    assert isinstance(out, Expr)
+    return out

@@ -1,0 +1,116 @@
+"""Scalar expressions of one function: each is computed once where it is needed.
+
+What a loop does not change is computed before it, as a scalar, and repeated into lanes inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dualgrad.compiler.ir.dims import Atom, Expr, symbol_of, symbols, terms_of
+from dualgrad.compiler.kernel import ir
+from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.lower.llvm.lanes import apply, constant, element, splat
+from dualgrad.compiler.lower.llvm.memory import MemoryCode
+
+
+class ScalarCode(MemoryCode):
+    """Writes one function: scalar expressions on top of memory accesses."""
+
+    def value(self, e: Scalar) -> str:
+        """The value of an expression in all lanes."""
+        width = self.lanes.width
+        stack = [e]
+        while stack:
+            x = stack[-1]
+            if self.find((x, width)) is not None:
+                stack.pop()
+                continue
+            waiting = [] if self.find((x, 1)) else [a for a in x.args if not self.find((a, width))]
+            if waiting:
+                stack.extend(waiting)
+            else:
+                stack.pop()
+                self.keep((x, width), self._compute(x))
+        return self.value_of(e)
+
+    def _compute(self, e: Scalar) -> str:
+        width = self.lanes.width
+        if e.op == "const":
+            return constant(e, width)
+        if width > 1:
+            outside = self.find((e, 1))
+            if outside is not None:
+                return splat(self.f, outside, element(e.dtype), width)
+        if e.op == "load":
+            return self.load(*e.memory)
+        if e.op == "index":
+            if width > 1:
+                return self.positions(e.position)
+            return str(self.dim(e.position))
+        if e.op == "param":
+            one = self.frame.load_scalar(self.f, e)
+            return splat(self.f, one, element(e.dtype), width)
+        xs = [self.value_of(x) for x in e.args]
+        return apply(self.f, self.names, e, xs, width)
+
+    def value_of(self, e: Scalar) -> str:
+        found = self.find((e, self.lanes.width))
+        assert found is not None, e
+        return found
+
+    def hoist(self, body: Iterable[Stmt], inside: set[Atom]) -> None:
+        """Compute now, as scalars, what `body` uses but its loop over `inside` leaves alone."""
+        body = tuple(body)
+        written = {s.buffer for s in ir.walk(body) if isinstance(s, Store)}
+        bound = inside | {symbol_of(s.var) for s in ir.walk(body) if isinstance(s, Loop | Reduce)}
+        roots = tuple(x for s in ir.walk(body) for x in ir.scalars_of(s))
+        fixed: set[Scalar] = set()
+        for e in children_first(roots):
+            if e.op == "const":
+                fixed.add(e)
+                continue
+            if e.op == "reg" and self.find((e, self.lanes.width)) is None:
+                continue
+            if e.op == "load" and (e.memory[0] in written or symbols(e.memory[1]) & bound):
+                continue
+            if e.op == "index" and symbols(e.position) & bound:
+                continue
+            if all(x in fixed for x in e.args):
+                fixed.add(e)
+                self.value(e)
+        self._hoist_pointers(body, roots, bound)
+
+    def _hoist_pointers(
+        self, body: tuple[Stmt, ...], roots: tuple[Scalar, ...], bound: set[Atom]
+    ) -> None:
+        """Addresses, up to the terms that the loop changes."""
+        accesses = [(s.buffer, s.index) for s in ir.walk(body) if isinstance(s, Store)]
+        accesses += [e.memory for e in children_first(roots) if e.op == "load"]
+        for buffer, index in accesses:
+            fixed = Expr.of(
+                {m: c for m, c in terms_of(index) if not symbols(Expr.of({m: 1})) & bound}
+            )
+            self.pointer(buffer, fixed)
+
+    def check(self, check: Check) -> None:
+        """Stop unless 0 <= value < bound in every lane that counts."""
+        value, bound = self.value(check.value), self.dim(check.bound)
+        if self.lanes.width == 1:
+            self.stop_if(self.f.value(f"icmp uge i64 {value}, {bound}"), value, check.code)
+        else:
+            self.stop_if_any(value, bound, check.code)
+
+    def forget_loads(self, buffers: set[Buffer]) -> None:
+        """What was read from memory that has been written since is no longer what stands there."""
+        stale: set[Scalar] = set()
+        for names in self.scopes:
+            held = [
+                key[0] for key in names if isinstance(key, tuple) and isinstance(key[0], Scalar)
+            ]
+            for e in children_first(tuple(held)):
+                if (e.op == "load" and e.memory[0] in buffers) or any(x in stale for x in e.args):
+                    stale.add(e)
+            for key in [k for k in names if isinstance(k, tuple) and k[0] in stale]:
+                del names[key]

@@ -1,0 +1,56 @@
+"""Settings of all tests: verifiers on, a disk cache that belongs to the session, fixed seeds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+# dualgrad reads the environment once, when it is imported; processes that tests start inherit it.
+CACHE = tempfile.mkdtemp(prefix="dualgrad-tests-")
+os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
+
+import dualgrad as dg  # noqa: E402
+from dualgrad.runtime.config import config as settings  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite tests/golden instead of comparing"
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh_state() -> Iterator[None]:
+    """Every test starts with the same random stream and leaves no setting behind."""
+    threads = dg.get_num_threads()
+    dg.seed(0)
+    with settings.scope(verify=True):
+        yield
+    dg.set_num_threads(threads)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])
+def threads(request: pytest.FixtureRequest) -> int:
+    """Runs the test at each number of threads."""
+    count: int = request.param
+    dg.set_num_threads(count)
+    return count
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
