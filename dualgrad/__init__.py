@@ -9,6 +9,12 @@
 Code runs eagerly by default.  `@dg.function` compiles the same Python by tracing it.
 """
 
+from pathlib import Path as _Path
+
+# In a clone, compiler/ and runtime/ stand beside this folder; an installed copy has them inside.
+if not (_Path(__file__).parent / "compiler").is_dir():
+    __path__.append(str(_Path(__file__).parent.parent))
+
 from dualgrad import data, functional, nn, optim, random
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
-from dualgrad.guards import Quick, Survey, impurity, survey
+from dualgrad.guards import Standing, Survey, impurity, survey
 from dualgrad.path import Path, finish_trace, graph_text
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
@@ -46,7 +46,7 @@ class Function(Generic[P, R]):
         self.n_traces = 0
         self.eager_reason: str | None = None
         self._uncacheable = 0
-        self._quick = Quick(fn)
+        self._standing: Standing | None = None
         self._lock = threading.RLock()
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -56,20 +56,36 @@ class Function(Generic[P, R]):
         fn = self.__wrapped_function__
         if state.trace is not None or self.eager_reason is not None or config.eager:
             return fn(*args, **kwargs)
-        quick = None if kwargs else self._quick.key(args)
-        if quick is not None:
-            path = self._quick.paths.get(quick)
+        standing = self._standing
+        if standing is not None and not kwargs:
+            quick = standing.key(args) if standing.unchanged() else None
+            path = None if quick is None else standing.paths.get(quick)
             if path is not None:
-                return path.run_quick(args)  # type: ignore[no-any-return]
+                if path.single is not None:
+                    return path.run_quick(args)  # type: ignore[no-any-return]
+                same = standing.found(args, kwargs)
+                if path.holds(same):
+                    return path.run(same)  # type: ignore[no-any-return]
         found = survey((args, kwargs, fn, random.default_generator))
         key = (*found.key, state.grad_enabled)
         for path in self.paths.get(key, ()):
             if path.holds(found):
-                if quick is not None and path.needs_only(len(args)):
-                    self._quick.paths[quick] = path
+                self._remember(args, kwargs, path)
                 return path.run(found)  # type: ignore[no-any-return]
         with self._lock:
             return self._trace(found, key, args, kwargs)  # type: ignore[no-any-return]
+
+    def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
+        """Let later calls with the same state find this path without a survey."""
+        if kwargs or path.effects:
+            return
+        standing = self._standing
+        if standing is None or not standing.unchanged():
+            standing = Standing(self.__wrapped_function__, (random.default_generator,))
+            self._standing = standing
+        quick = standing.key(args)
+        if quick is not None:
+            standing.paths[quick] = path
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -87,6 +103,7 @@ class Function(Generic[P, R]):
                 result = fn(*args, **kwargs)
             state.trace = None
             self.n_traces += 1
+            seconds = time.perf_counter() - started
             outcome = finish_trace(trace, found, before, result, self.name)
         except Exception as error:
             state.trace = None
@@ -101,7 +118,7 @@ class Function(Generic[P, R]):
             return fn(*args, **kwargs)
         finally:
             state.trace = None
-        outcome.path.seconds_tracing = time.perf_counter() - started
+        outcome.path.seconds_tracing = seconds
         if watch.found is not None:
             self._fall_back(watch.found)
         elif outcome.lost is not None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import enum
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from operator import is_not
+from functools import partial
+from operator import is_
 from typing import Any
 
 from dualgrad.runtime.dtype import DType
@@ -40,6 +41,10 @@ _FOREIGN = frozenset(sys.stdlib_module_names) | {
 }  # fmt: skip
 
 
+# (a sized container or None, how to read what it holds, what it held)
+Watch = tuple[Any, Callable[[], Iterable[Any]], tuple[Any, ...]]
+
+
 @dataclass
 class Survey:
     """The state that a call depends on."""
@@ -47,6 +52,8 @@ class Survey:
     key: list[object] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     containers: list[Any] = field(default_factory=list)
+    watched: list[Watch] = field(default_factory=list)
+    arguments: int = 0  # how many of the tensors come from the first root
     _seen: dict[int, int] = field(default_factory=dict)
     _alive: list[object] = field(default_factory=list)
 
@@ -83,34 +90,84 @@ class Survey:
         self.tensors.append(x)
         self.key += [type(x), x.sig, x.requires_grad, x.grad_fn is None]
 
+    def _watch(self, container: Any, read: Callable[[], Iterable[Any]]) -> None:
+        self.watched.append((container, read, tuple(read())))
+
     def _parts(self, x: Any) -> list[Any]:
         """The parts of a container; its structure goes into the key."""
         kind, key = type(x), self.key
-        if isinstance(x, list | tuple):
+        if isinstance(x, tuple):
             key += [kind, len(x)]
-            if kind is list:
-                self.containers.append(x)
+            return list(x)
+        if isinstance(x, list):
+            key += [kind, len(x)]
+            self.containers.append(x)
+            self._watch(x, x.__iter__)
             return list(x)
         if isinstance(x, dict):
             key += [kind, len(x), *(k if _is_plain(k) else _Same(k) for k in x)]
             self.containers.append(x)
+            self._watch(x, x.keys)
+            self._watch(x, x.values)
             return list(x.values())
         if isinstance(x, set | frozenset):
             key += [kind, frozenset(_Same(e) if not _is_plain(e) else e for e in x)]
+            self._watch(x, x.__iter__)
             return []
+        return self._code(x)
+
+    def _code(self, x: Any) -> list[Any]:
+        """The parts of functions, methods, cells and classes."""
+        kind, key = type(x), self.key
         if isinstance(x, types.FunctionType):
             key += [kind, x.__code__]
-            return function_parts(x)
+            self._watch(None, lambda: (x.__code__, x.__defaults__, x.__kwdefaults__))
+            return self._function(x)
         if isinstance(x, types.MethodType):
             key.append(kind)
             return [x.__self__, x.__func__]
         if isinstance(x, types.CellType):
             key.append(kind)
-            return [x.cell_contents] if not _is_empty(x) else []
+            self._watch(None, partial(_contents, x))
+            return _contents(x)
         if isinstance(x, type):
             key.append(x)
-            return class_parts(x)
+            return self._class(x)
         return self._object(x)
+
+    def _function(self, f: types.FunctionType) -> list[Any]:
+        """What a function can read besides its arguments."""
+        if _root_name(f.__module__) in _FOREIGN:
+            return []
+        parts: list[Any] = list(f.__defaults__ or ())
+        parts += (f.__kwdefaults__ or {}).values()
+        parts += f.__closure__ or ()
+        names = tuple(dict.fromkeys(n for c in codes_of(f.__code__) for n in c.co_names))
+        spaces = [f.__globals__]
+        for name in names:
+            x = f.__globals__.get(name)
+            if isinstance(x, types.ModuleType) and _root_name(x.__name__) not in _FOREIGN:
+                spaces.append(x.__dict__)
+        for space in spaces:
+            self._watch(None, partial(map, space.get, names))
+            parts += [space[n] for n in names if n in space]
+        return parts
+
+    def _class(self, c: type) -> list[Any]:
+        """Attributes and functions of a user's class and its bases."""
+        parts: list[Any] = []
+        for base in c.__mro__:
+            if _root(base) in _FOREIGN:
+                continue
+            self._watch(base.__dict__, base.__dict__.values)
+            for name, x in base.__dict__.items():
+                if isinstance(x, staticmethod | classmethod):
+                    x = x.__func__
+                if isinstance(x, property):
+                    parts += [f for f in (x.fget, x.fset) if f is not None]
+                elif not name.startswith("__") or isinstance(x, types.FunctionType):
+                    parts.append(x)
+        return parts
 
     def _object(self, x: Any) -> list[Any]:
         kind = type(x)
@@ -122,15 +179,20 @@ class Survey:
         if isinstance(x, types.ModuleType) or _root(kind) in _FOREIGN - {_OWN}:
             self.key.append(_Same(x))
             return []
-        slots = [n for c in kind.__mro__ for n in _slots(c)]
+        slots = tuple(n for c in kind.__mro__ for n in _slots(c))
         if attributes is None and not slots:
             self.key.append(_Same(x))
             return []
+        self._watch(None, lambda: (x.__class__,))
         parts: list[Any] = [getattr(x, n) for n in slots if hasattr(x, n)]
+        if slots:
+            self._watch(None, lambda: [getattr(x, n, None) for n in slots])
         self.key += [kind, len(parts)]
         if attributes is not None:
             self.key += [*attributes]
             self.containers.append(attributes)
+            self._watch(attributes, attributes.keys)
+            self._watch(attributes, attributes.values)
             parts += attributes.values()
         return [kind, *parts]
 
@@ -160,12 +222,11 @@ def _is_plain(x: object) -> bool:
     return isinstance(x, str | int | bool | bytes | float | type(None))
 
 
-def _is_empty(cell: types.CellType) -> bool:
+def _contents(cell: types.CellType) -> list[Any]:
     try:
-        _ = cell.cell_contents
-    except ValueError:
-        return True
-    return False
+        return [cell.cell_contents]
+    except ValueError:  # an empty cell
+        return []
 
 
 def _root_name(module: str | None) -> str:
@@ -184,93 +245,66 @@ def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes_of(c)
 
 
-def function_parts(f: types.FunctionType) -> list[Any]:
-    """What a function can read besides its arguments."""
-    if f.__module__ and f.__module__.partition(".")[0] in _FOREIGN:
-        return []
-    parts: list[Any] = list(f.__defaults__ or ())
-    parts += (f.__kwdefaults__ or {}).values()
-    parts += [c.cell_contents for c in f.__closure__ or () if not _is_empty(c)]
-    names = dict.fromkeys(n for c in codes_of(f.__code__) for n in c.co_names)
-    for name in names:
-        if name in f.__globals__:
-            x = f.__globals__[name]
-            parts.append(x)
-            if isinstance(x, types.ModuleType) and x.__name__.partition(".")[0] not in _FOREIGN:
-                parts += [x.__dict__[n] for n in names if n in x.__dict__]
-    return parts
-
-
-def class_parts(c: type) -> list[Any]:
-    """Attributes and functions of a user's class and its bases."""
-    parts: list[Any] = []
-    for base in c.__mro__:
-        if _root(base) in _FOREIGN:
-            continue
-        for name, x in base.__dict__.items():
-            if isinstance(x, staticmethod | classmethod):
-                x = x.__func__
-            if isinstance(x, property):
-                parts += [f for f in (x.fget, x.fset) if f is not None]
-            elif not name.startswith("__") or isinstance(x, types.FunctionType):
-                parts.append(x)
-    return parts
-
-
 def survey(roots: tuple[Any, ...]) -> Survey:
     """The state reachable from these roots."""
     out = Survey()
-    for r in roots:
+    for k, r in enumerate(roots):
         out.visit(r)
+        if k == 0:
+            out.arguments = len(out.tensors)
     return out
 
 
-class Quick:
-    """The short way to a compiled path: tensors as arguments, and no state but globals.
+class Standing:
+    """The state behind a function's arguments as it was found; tells quickly if it still is so.
 
-    It serves functions whose closure, defaults and globals hold nothing but modules, functions
-    and classes that are not followed, and plain values; these are compared by identity.
+    Everything is compared by identity: containers hold the same objects, tensors have the same
+    types and layouts.  If so, a survey would find the same tensors and containers again, and
+    the paths found since then hold for equal arguments.
     """
 
-    def __init__(self, fn: Any) -> None:
+    def __init__(self, fn: Any, common: tuple[Any, ...]) -> None:
+        found = survey((fn,))
+        self.watched = found.watched
+        self.flags = [(t, t.sig, t.requires_grad, t.grad_fn) for t in found.tensors]
+        rest = survey((fn, *common))
+        self.tensors, self.containers = rest.tensors, rest.containers
+        self.ids = {id(t) for t in self.tensors}
+        self.ids |= {id(c) for c in self.containers}
         self.paths: dict[tuple[object, ...], Any] = {}
-        self._names: tuple[str, ...] | None = None
-        self._values: tuple[object, ...] = ()
-        self._globals: dict[str, Any] = getattr(fn, "__globals__", {})
-        if isinstance(fn, types.FunctionType) and not (
-            fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__
-        ):
-            names = dict.fromkeys(n for c in codes_of(fn.__code__) for n in c.co_names)
-            self._names = tuple(names)
+
+    def unchanged(self) -> bool:
+        for container, read, held in self.watched:
+            if container is not None and len(container) != len(held):
+                return False
+            if not all(map(is_, read(), held)):
+                return False
+        for t, sig, requires_grad, grad_fn in self.flags:
+            if t.sig is not sig and t.sig != sig:
+                return False
+            if t.requires_grad is not requires_grad or t.grad_fn is not grad_fn:
+                return False
+        return True
+
+    def found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Survey:
+        """What a survey would find, for arguments that `key` accepts."""
+        return Survey(tensors=[*args, *self.tensors], containers=[kwargs, *self.containers])
 
     def key(self, args: tuple[Any, ...]) -> tuple[object, ...] | None:
-        """What a call is known by; None where only a survey will do."""
-        names = self._names
-        if names is None:
-            return None
-        values = tuple([self._globals.get(n) for n in names])
-        if len(values) != len(self._values) or any(map(is_not, values, self._values)):
-            self.paths.clear()
-            if not all(map(_is_inert, values)):
-                return None
-            self._values = values
+        """What a call with these arguments is known by; None where only a survey will do.
+
+        It serves calls whose arguments are distinct tensors that are no part of the state.
+        """
         key: list[object] = [state.grad_enabled]
         seen = set()
         for x in args:
-            if x.__class__ is not Tensor or x.grad_fn is not None:
+            if not isinstance(x, Tensor) or x.grad_fn is not None:
                 return None
             seen.add(id(x))
-            key += (x.sig, x.requires_grad)
-        return tuple(key) if len(seen) == len(args) else None
-
-
-def _is_inert(x: object) -> bool:
-    """Whether a global holds no state that `survey` would follow."""
-    if isinstance(x, types.ModuleType):
-        return x.__name__.partition(".")[0] in _FOREIGN
-    if isinstance(x, types.FunctionType | type):
-        return _root_name(x.__module__) in _FOREIGN
-    return x is None or isinstance(x, bool | int | float | str | bytes | DType)
+            key += (x.__class__, x.sig, x.requires_grad)
+        if len(seen) != len(args) or not seen.isdisjoint(self.ids):
+            return None
+        return tuple(key)
 
 
 # -- Calls that a replay could not repeat -------------------------------------------------------

@@ -52,7 +52,7 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
-    single: Any  # the type of the one output, where the function returns just that
+    single: Any  # the type of the result, where a run takes arguments and makes just that
     seconds_tracing: float = 0.0
     runs: int = 0
 
@@ -64,18 +64,11 @@ class Path:
                 return False
         return True
 
-    def needs_only(self, count: int) -> bool:
-        """Whether a run concerns nothing but the first `count` tensors of a survey."""
-        inside = all(s.kind == "leaf" and s.number < count for s in self.sources)
-        return inside and not (self.grads_read or self.grads or self.effects or self.written)
-
     def run_quick(self, args: tuple[Any, ...]) -> Any:
-        """Run a path that `needs_only` the arguments, all of them tensors."""
+        """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
         results = self.bound.run([args[s.number].array for s in self.sources])
-        if self.single is not None:
-            return Tensor.of_array(results[0], self.single, None)
-        return self.result(Results(self.made(results), Survey(tensors=list(args))))
+        return Tensor.of_array(results[0], self.single, None)
 
     def made(self, results: list[Array]) -> list[Tensor]:
         """The outputs as tensors."""
@@ -296,6 +289,9 @@ def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, na
     written = [k for _, k in writes]
     check_overlap(trace.tensors, written)
     executable = compile_graph(graph, layouts, name.strip("<>") or "function")
+    quick = not (effects or grads or writes or trace.grads_read) and all(
+        s.kind == "leaf" and s.number < found.arguments for s in trace.sources
+    )
     path = Path(
         executable,
         executable.bind({}),
@@ -309,7 +305,7 @@ def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, na
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        result.type if work.returns_only(result) else None,
+        result.type if quick and work.returns_only(result) else None,
     )
     _first_run(path, work)
     return Outcome(path, result, work.cacheable, work.lost)

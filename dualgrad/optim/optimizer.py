@@ -142,7 +142,9 @@ class Optimizer(ABC):
             for i, tensors in own["state"].items():
                 for name, tensor in tensors.items():
                     value = state_dict["state"][i][name]
-                    array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+                    array = (
+                        value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+                    )
                     tensor.copy_(from_numpy(array))
 
     def __repr__(self) -> str:

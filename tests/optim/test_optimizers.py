@@ -50,7 +50,9 @@ def test_stored_references(case: dict[str, Any], dtype: str) -> None:
         give(params, [np.array(gradient, dtype)])
         optimizer.step()
     tolerance = TOLERANCE[dtype]
-    np.testing.assert_allclose(params[0].detach().numpy(), case["values"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        params[0].detach().numpy(), case["values"], rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -130,7 +132,9 @@ def test_a_step_changes_tensors_in_place_and_nothing_else(
     assert [dict(group) for group in optimizer.param_groups] == groups
     after = [tensor for state in optimizer.state for tensor in state.values()]
     assert all(new is old for new, old in zip(after, tensors, strict=True))
-    assert all(not np.array_equal(t.detach().numpy(), b) for t, b in zip(tensors, before, strict=True))
+    assert all(
+        not np.array_equal(t.detach().numpy(), b) for t, b in zip(tensors, before, strict=True)
+    )
     assert not any(t.requires_grad for t in tensors)
     assert all(p.requires_grad for p in params)
 

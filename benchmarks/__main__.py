@@ -1,0 +1,119 @@
+"""The command line: python -m benchmarks [options] [workloads]."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms import ARMS, Arm
+from benchmarks.machine import Machine, describe
+from benchmarks.measure import Effort, measure
+from benchmarks.report import header_text, markdown, summary_text, workload_text, write_markdown
+from benchmarks.results import WorkloadResult
+from benchmarks.workloads import Workload
+from dualgrad.runtime.host import cpu_count
+
+_REPEATS = 30
+_QUICK_REPEATS = 6
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compare dualgrad's two modes, and other libraries where they are installed.",
+    )
+    parser.add_argument(
+        "workloads", nargs="*", metavar="workload",
+        help=f"what to run (default: all): {', '.join(Workload.known)}",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="less than a minute; rougher numbers")
+    parser.add_argument("--no-peers", action="store_true", help="leave other frameworks out")
+    parser.add_argument("--threads", type=_positive, help="threads of each arm (default: all)")
+    parser.add_argument(
+        "--repeats", type=_positive,
+        help=f"blocks of each arm (default: {_REPEATS}, with --quick {_QUICK_REPEATS})",
+    )  # fmt: skip
+    parser.add_argument("--explain", action="store_true", help="print the reports of @function")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE",
+        help="write the tables to a file, in place of those that are there",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    for name in arguments.workloads:
+        if name not in Workload.known:
+            parser.error(f"no workload {name!r}; there are {', '.join(Workload.known)}")
+    return arguments
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a number of at least 1")
+    return number
+
+
+def choose_arms(quick: bool, peers: bool) -> tuple[list[Arm], list[str]]:
+    """The arms that can run, and a line for each that cannot."""
+    chosen, left_out = [], []
+    for arm in ARMS:
+        if arm.peer and not peers:
+            reason = "left out by --no-peers"
+        elif importlib.util.find_spec(arm.framework) is None:
+            reason = f"{arm.framework} is not installed"
+        elif arm.slow and quick:
+            reason = "left out by --quick, for its first calls take long"
+        else:
+            chosen.append(arm)
+            continue
+        left_out.append(f"{arm.name}: {reason}")
+    return chosen, left_out
+
+
+def _as_json(
+    machine: Machine, command: str, left_out: list[str], results: Sequence[WorkloadResult]
+) -> dict[str, Any]:
+    return {
+        "machine": machine.as_json(),
+        "command": command,
+        "left_out": left_out,
+        "workloads": [result.as_json() for result in results],
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmark; 1 if static and eager results differ, else 0."""
+    arguments = _arguments(argv)
+    threads = arguments.threads or cpu_count()
+    command = shlex.join(["python", "-m", "benchmarks", *argv])
+    arms, left_out = choose_arms(arguments.quick, not arguments.no_peers)
+    machine = describe([arm.framework for arm in arms], threads)
+    print(header_text(machine), flush=True)
+    for line in left_out:
+        print(f"{'no':<10}{line}", flush=True)
+
+    effort = Effort(arguments.repeats or (_QUICK_REPEATS if arguments.quick else _REPEATS))
+    results = []
+    for name in arguments.workloads or Workload.known:
+        results.append(measure(Workload.known[name](), arms, effort, threads))
+        print(f"\n{workload_text(results[-1])}", flush=True)
+        if arguments.explain:
+            print(results[-1].arms[1].report)
+    print(f"\n{summary_text(results)}")
+
+    if arguments.json:
+        text = json.dumps(_as_json(machine, command, left_out, results), indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    if arguments.markdown:
+        write_markdown(arguments.markdown, markdown(machine, command, results))
+    return 0 if all(result.same_bits for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""The arms of a comparison: a framework and a way to run its code.
+
+Each arm runs in processes of its own, so that thread pools, allocators and caches of one
+framework cannot disturb another, and so that a first call is a first call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_THREADS = (
+    "DG_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "NPROC",  # the thread pools of XLA
+)  # fmt: skip
+# whatever is set where the benchmark is started, it measures the defaults
+_DEFAULTS = {"DG_CACHE": "1", "DG_CHECK": "0", "DG_EAGER": "0", "DG_VERIFY": "0"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A column of the comparison.
+
+    framework  module in `benchmarks/steps`, and the package it needs
+    decorator  what compiles a step: "module.attribute", or "" for none
+    finish     method of a result that waits until it is computed; "" if steps are synchronous
+    caches     environment variable that names the folder of its disk cache, "" without one
+    slow       its first call takes many seconds, so `--quick` leaves it out
+    """
+
+    name: str
+    framework: str
+    decorator: str = ""
+    finish: str = ""
+    caches: str = ""
+    slow: bool = False
+
+    @property
+    def peer(self) -> bool:
+        """Whether it runs something that dualgrad does not depend on."""
+        return self.framework not in ("dualgrad", "numpy")
+
+    def environment(self, cache: Path, threads: int) -> Mapping[str, str]:
+        """Environment of its processes."""
+        caches = {self.caches: str(cache)} if self.caches else {}
+        return {**os.environ, **_DEFAULTS, **dict.fromkeys(_THREADS, str(threads)), **caches}
+
+
+REFERENCE = Arm("dualgrad eager", "dualgrad", caches="DG_CACHE_DIR")
+STATIC = Arm("dualgrad static", "dualgrad", "dualgrad.function", caches="DG_CACHE_DIR")
+ARMS = (
+    REFERENCE,
+    STATIC,
+    Arm("NumPy", "numpy"),
+    Arm("torch eager", "torch"),
+    Arm(
+        "torch.compile", "torch", "torch.compile",
+        caches="TORCHINDUCTOR_CACHE_DIR", slow=True,
+    ),
+    Arm("jax.jit", "jax", "jax.jit", finish="block_until_ready"),
+)  # fmt: skip

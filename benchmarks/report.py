@@ -1,0 +1,139 @@
+"""Results as a text table and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.machine import Machine
+from benchmarks.results import ArmResult, WorkloadResult
+
+BEGIN = "<!-- begin of what `python -m benchmarks --markdown` writes -->"
+END = "<!-- end of what `python -m benchmarks --markdown` writes -->"
+
+_COLUMNS = (
+    "arm", "step", "p10 - p90", "speed-up", "runs/kernels", "memory", "cold", "warm", "result",
+)  # fmt: skip
+LEGEND = (
+    ("step", "median time of one step, with the 10th and 90th percentile of all measurements"),
+    ("speed-up", "how many times faster than dualgrad eager"),
+    ("runs/kernels", "programs that dualgrad runs per step, and kernels inside of them"),
+    ("memory", "most that dualgrad's memory pool had in use"),
+    ("cold, warm", "first call in a fresh process, with an empty and with a filled disk cache"),
+    ("result", "against dualgrad eager: same bits, or the largest relative difference"),
+)
+_UNITS = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
+
+
+def _three(number: float) -> str:
+    """Three significant digits, without an exponent for numbers below 1000."""
+    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f}"
+
+
+def _unit(nanoseconds: float) -> tuple[str, float]:
+    return next((u for u in _UNITS if nanoseconds >= u[1]), _UNITS[-1])
+
+
+def time_text(nanoseconds: float) -> str:
+    """A time with its unit: 4.12 ms."""
+    unit, size = _unit(nanoseconds)
+    return f"{_three(nanoseconds / size)} {unit}"
+
+
+def _range_text(low: float, high: float, middle: float) -> str:
+    unit, size = _unit(middle)
+    return f"{_three(low / size)} - {_three(high / size)} {unit}"
+
+
+def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
+    low, high = arm.spread
+    launches, kernels, peak = arm.launches, arm.kernels, arm.peak_bytes
+    return [
+        arm.arm,
+        time_text(arm.median),
+        _range_text(low, high, arm.median),
+        _three(reference.median / arm.median),
+        "" if launches is None or kernels is None else f"{launches:.0f}/{kernels:.0f}",
+        "" if peak is None else f"{_three(peak / 2**20)} MiB",
+        time_text(1e9 * arm.cold_seconds),
+        "" if arm.warm_seconds is None else time_text(1e9 * arm.warm_seconds),
+        _verdict(arm, reference),
+    ]
+
+
+def _verdict(arm: ArmResult, reference: ArmResult) -> str:
+    if arm is reference:
+        return ""
+    if arm.same_bits:
+        return "same bits"
+    return f"{arm.difference:.1e}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _rows(result: WorkloadResult) -> list[list[str]]:
+    return [_cells(arm, result.arms[0]) for arm in result.arms]
+
+
+def header_text(machine: Machine) -> str:
+    """What stands above the tables."""
+    return "\n".join(f"{label + ':':<10}{text}" for label, text in machine.lines())
+
+
+def workload_text(result: WorkloadResult) -> str:
+    """The table of one workload."""
+    lines = [f"{result.name}: {result.title}"]
+    lines += [f"  {line}" for line in _aligned([_COLUMNS, *_rows(result)])]
+    lines += [f"  left out: {reason}" for reason in result.left_out]
+    return "\n".join(lines)
+
+
+def summary_text(results: Sequence[WorkloadResult]) -> str:
+    """Static against eager in one line per workload, and what the columns mean."""
+    rows = [("workload", "eager", "static", "static is", "bits")]
+    for r in results:
+        eager, static = r.arms[0].median, r.arms[1].median
+        bits = "same" if r.same_bits else "DIFFERENT"
+        rows.append(
+            (r.name, time_text(eager), time_text(static), f"{_three(r.speedup)} x as fast", bits)
+        )
+    legend = [f"{label:<14}{text}" for label, text in LEGEND]
+    return "\n".join([*_aligned(rows), "", *legend])
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = rows
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (head, marks, *body)]
+
+
+def markdown(machine: Machine, command: str, results: Sequence[WorkloadResult]) -> str:
+    """All tables, between the marks."""
+    lines = [BEGIN, ""]
+    lines += [f"- {label}: {text}" for label, text in machine.lines()]
+    lines += [f"- command: `{command}`"]
+    for result in results:
+        lines += ["", f"## {result.name}", "", f"{result.title[0].upper()}{result.title[1:]}.", ""]
+        lines += _markdown_table([_COLUMNS, *_rows(result)])
+        lines += [""] * bool(result.left_out) + [f"- left out: {r}" for r in result.left_out]
+    lines += ["", "## The columns", ""]
+    lines += [f"- **{label}**: {text}" for label, text in LEGEND]
+    return "\n".join([*lines, "", END])
+
+
+def write_markdown(path: Path, tables: str) -> None:
+    """Put the tables into a file; what stands there outside of the marks stays."""
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} exists and does not have the lines\n{BEGIN}\n{END}")
+    path.write_text(f"{before}{tables}{after}", encoding="utf-8")

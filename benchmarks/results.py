@@ -1,0 +1,91 @@
+"""What has been measured."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+def percentile(numbers: list[float], percent: float) -> float:
+    """A percentile, interpolated linearly between the two nearest numbers."""
+    ordered = sorted(numbers)
+    at = (len(ordered) - 1) * percent / 100
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+@dataclass
+class ArmResult:
+    """One arm of one workload.
+
+    cold_seconds    first call in a fresh process with an empty disk cache
+    warm_seconds    first call in a fresh process with a filled disk cache; None without a cache
+    import_seconds  to import the framework, in the last of these processes
+    nanoseconds     of one step: one number per measurement
+    difference      largest difference from dualgrad eager, relative to the largest number
+    same_bits       whether results and state are those of dualgrad eager, bit for bit
+    launches, kernels, peak_bytes
+                    programs and kernels run per step, most memory in use; dualgrad only
+    report          what `@function` says about its programs; static arm only
+    """
+
+    arm: str
+    cold_seconds: float
+    warm_seconds: float | None
+    import_seconds: float
+    nanoseconds: list[float] = field(default_factory=list)
+    difference: float = 0.0
+    same_bits: bool = False
+    launches: float | None = None
+    kernels: float | None = None
+    peak_bytes: int | None = None
+    report: str = ""
+
+    @property
+    def median(self) -> float:
+        """Nanoseconds per step."""
+        return statistics.median(self.nanoseconds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """10th and 90th percentile, in nanoseconds per step."""
+        return percentile(self.nanoseconds, 10), percentile(self.nanoseconds, 90)
+
+    def as_json(self) -> dict[str, Any]:
+        low, high = self.spread
+        return {**asdict(self), "median_ns": self.median, "p10_ns": low, "p90_ns": high}
+
+
+@dataclass
+class WorkloadResult:
+    """All arms of one workload; the first is dualgrad eager, the second dualgrad static.
+
+    left_out  reasons, one line for each arm that did not run
+    """
+
+    name: str
+    title: str
+    arms: list[ArmResult]
+    left_out: list[str]
+
+    @property
+    def same_bits(self) -> bool:
+        """Whether static results are those of eager, bit for bit."""
+        return self.arms[1].same_bits
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster static is than eager."""
+        return self.arms[0].median / self.arms[1].median
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "title": self.title,
+            "speedup_static": self.speedup,
+            "same_bits": self.same_bits,
+            "arms": [arm.as_json() for arm in self.arms],
+            "left_out": self.left_out,
+        }
