@@ -1,4 +1,4 @@
 """Static against dynamic: what compiling a step buys, and what other libraries need for it.
 
-    python -m benchmarks --help
+python -m benchmarks --help
 """

@@ -21,6 +21,7 @@ from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
 _QUICK_REPEATS = 6
+_QUICK_SECONDS = 4.0  # of each workload's blocks
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -98,7 +99,11 @@ def main(argv: Sequence[str]) -> int:
     for line in left_out:
         print(f"{'no':<10}{line}", flush=True)
 
-    effort = Effort(arguments.repeats or (_QUICK_REPEATS if arguments.quick else _REPEATS))
+    effort = (
+        Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
+        if arguments.quick
+        else Effort(arguments.repeats or _REPEATS)
+    )
     results = []
     for name in arguments.workloads or Workload.known:
         results.append(measure(Workload.known[name](), arms, effort, threads))

@@ -36,13 +36,14 @@ class Machine:
         """Labels and texts."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         busy = "" if self.load is None else f", load before {self.load:.2f}"
-        return [
+        lines = [
             ("machine", f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB"),
             ("system", f"{self.system}{busy}"),
-            ("versions", versions + (f", commit {self.commit}" if self.commit else "")),
+            ("versions", versions),
             ("date", self.date),
             ("threads", str(self.threads)),
         ]
+        return [*lines, ("commit", self.commit)] if self.commit else lines
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,19 +19,22 @@ from benchmarks.results import ArmResult, WorkloadResult
 from benchmarks.workloads import Workload
 
 CHECKED_STEPS = 10
+_LEAST_TURNS = 3
 _COMPARED_STEPS = 3  # with other libraries; small differences grow from step to step
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure a workload.
 
     repeats  blocks of each arm
+    budget   seconds after which no further turn begins, though each arm has some blocks
     settle   seconds at the start of a block that do not count
     least    seconds of one measurement, at least
     """
 
     repeats: int
+    budget: float = float("inf")
     settle: float = 0.02
     least: float = 0.002
 
@@ -51,7 +55,7 @@ def measure(
                     raise
                 run.left_out.append(f"{arm.name}: {failure}")
         run.compare()
-        run.time(effort)
+        run.take_turns(effort)
         run.explain()
         results = [run.results[arm.name] for arm in run.workers]
         return WorkloadResult(workload.name, workload.title(), results, run.left_out)
@@ -105,10 +109,13 @@ class _Run:
                 self.left_out.append(f"{arm.name}: differs by {result.difference:.1e}")
                 del self.workers[arm]
 
-    def time(self, effort: Effort) -> None:
+    def take_turns(self, effort: Effort) -> None:
         """Run blocks of all arms in turns, each turn in a new random order."""
         order, shuffle = list(self.workers), random.Random(0).shuffle
-        for _ in range(effort.repeats):
+        end = time.monotonic() + effort.budget
+        for turn in range(effort.repeats):
+            if turn >= _LEAST_TURNS and time.monotonic() > end:
+                break
             shuffle(order)
             for arm in order:
                 block = self.workers[arm].ask("block", settle=effort.settle, least=effort.least)

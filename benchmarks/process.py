@@ -24,9 +24,7 @@ class WorkerFailed(Exception):
 class Worker:
     """A process that runs one arm of one workload."""
 
-    def __init__(
-        self, arm: Arm, workload: str, arrays: Path, cache: Path, threads: int
-    ) -> None:
+    def __init__(self, arm: Arm, workload: str, arrays: Path, cache: Path, threads: int) -> None:
         command = [sys.executable, "-m", "benchmarks.worker", workload, arm.framework]
         self._errors = (arrays.parent / "errors.txt").open("w+")
         self._process = subprocess.Popen(

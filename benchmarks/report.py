@@ -12,17 +12,19 @@ BEGIN = "<!-- begin of what `python -m benchmarks --markdown` writes -->"
 END = "<!-- end of what `python -m benchmarks --markdown` writes -->"
 
 _COLUMNS = (
-    "arm", "step", "p10 - p90", "speed-up", "runs/kernels", "memory", "cold", "warm", "result",
+    "arm", "step", "p10-p90", "speed-up", "launches", "memory", "cold", "warm", "result",
 )  # fmt: skip
 LEGEND = (
     ("step", "median time of one step, with the 10th and 90th percentile of all measurements"),
     ("speed-up", "how many times faster than dualgrad eager"),
-    ("runs/kernels", "programs that dualgrad runs per step, and kernels inside of them"),
+    ("launches", "programs that dualgrad runs per step / kernels inside of them"),
     ("memory", "most that dualgrad's memory pool had in use"),
     ("cold, warm", "first call in a fresh process, with an empty and with a filled disk cache"),
     ("result", "against dualgrad eager: same bits, or the largest relative difference"),
 )
-_UNITS = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
+_Units = Sequence[tuple[str, float]]
+_TIMES = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
+_SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 
 
 def _three(number: float) -> str:
@@ -30,19 +32,23 @@ def _three(number: float) -> str:
     return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
-def _unit(nanoseconds: float) -> tuple[str, float]:
-    return next((u for u in _UNITS if nanoseconds >= u[1]), _UNITS[-1])
+def _unit(number: float, units: _Units) -> tuple[str, float]:
+    return next((unit for unit in units if number >= unit[1]), units[-1])
+
+
+def _with_unit(number: float, units: _Units) -> str:
+    name, size = _unit(number, units)
+    return f"{_three(number / size)} {name}"
 
 
 def time_text(nanoseconds: float) -> str:
     """A time with its unit: 4.12 ms."""
-    unit, size = _unit(nanoseconds)
-    return f"{_three(nanoseconds / size)} {unit}"
+    return _with_unit(nanoseconds, _TIMES)
 
 
 def _range_text(low: float, high: float, middle: float) -> str:
-    unit, size = _unit(middle)
-    return f"{_three(low / size)} - {_three(high / size)} {unit}"
+    name, size = _unit(middle, _TIMES)
+    return f"{_three(low / size)}-{_three(high / size)} {name}"
 
 
 def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
@@ -54,7 +60,7 @@ def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
         _range_text(low, high, arm.median),
         _three(reference.median / arm.median),
         "" if launches is None or kernels is None else f"{launches:.0f}/{kernels:.0f}",
-        "" if peak is None else f"{_three(peak / 2**20)} MiB",
+        "" if peak is None else _with_unit(peak, _SIZES),
         time_text(1e9 * arm.cold_seconds),
         "" if arm.warm_seconds is None else time_text(1e9 * arm.warm_seconds),
         _verdict(arm, reference),
@@ -121,7 +127,7 @@ def markdown(machine: Machine, command: str, results: Sequence[WorkloadResult]) 
     lines += [f"- {label}: {text}" for label, text in machine.lines()]
     lines += [f"- command: `{command}`"]
     for result in results:
-        lines += ["", f"## {result.name}", "", f"{result.title[0].upper()}{result.title[1:]}.", ""]
+        lines += ["", f"## {result.name}", "", result.title, ""]
         lines += _markdown_table([_COLUMNS, *_rows(result)])
         lines += [""] * bool(result.left_out) + [f"- left out: {r}" for r in result.left_out]
     lines += ["", "## The columns", ""]

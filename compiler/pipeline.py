@@ -211,11 +211,13 @@ class Lowering:
                 self.destinations.setdefault(base, []).append(target)
                 continue
             node = Copy.of().on(value)
-            copy = Group(-1, "map", squeezed(value.shape), [node])
+            if node in self.destinations:
+                self.destinations[node].append(target)
+                continue
             self.destinations[node] = [target]
             if base not in self.destinations:
                 self.destinations[base] = [self.temporary(base)]
-            copies.append(copy)
+            copies.append(Group(-1, "map", squeezed(value.shape), [node]))
         return copies
 
     def _readers(self, order: list[Group]) -> dict[str, int]:
@@ -280,10 +282,10 @@ class Lowering:
         )
 
     def symbols(self) -> tuple[Atom, ...]:
-        found: set[Atom] = set()
-        for x, strides in zip(self.graph.inputs, self.layouts, strict=True):
-            for d in (*x.shape, *(strides or ())):
-                found |= symbols(d)
+        """The symbols in any shape or layout of the graph; results may have more than inputs."""
+        shapes = [n.shape for n in topological((*self.graph.inputs, *self.graph.roots))]
+        layouts = [strides or () for strides in self.layouts]
+        found = {a for dims in (*shapes, *layouts) for d in dims for a in symbols(d)}
         return tuple(sorted(found, key=Atom.sort_key))
 
 

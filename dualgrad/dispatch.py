@@ -28,6 +28,8 @@ from dualgrad.compiler.ir.dims import (
 from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.kernel.evaluate import Access, Evaluator
+from dualgrad.compiler.kernel.ir import Buffer
 from dualgrad.compiler.ops.view import View
 from dualgrad.compiler.passes.fuse import through_views
 from dualgrad.engine import Bound, Executable, compile_graph
@@ -144,17 +146,14 @@ class Planner:
         if self.write or not isinstance(self.unit, View | Vjp):
             return None
         at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
-        base, index = through_views(output, at)
+        base = through_views(output, at)[0]
         if base not in nodes or _position(base) not in self.tensors:
             return None
         k = _position(base)
         if base is output:
             return Alias(k)
-        steps = self.operands[k].strides_in_elements
-        position: Dim = 0
-        for i, step in zip(index, steps, strict=True):
-            position = position + step * i
-        found = linear_steps(position, at)
+        access = Access(Buffer("", base.dtype, 0), self.operands[k].strides_in_elements)
+        found = linear_steps(Evaluator({base: access}).value(output, at).memory[1], at)
         if found is None:
             return None
         offset, strides = found
@@ -206,7 +205,7 @@ class Planner:
         env = ShapeEnv(values)
         with shape_env(env):
             graph, layouts, tensors, scalars = self.graph(computed, types, strides)
-            executable = compile_graph(graph, layouts, _identifier(self.unit.name))
+            executable = compile_graph(graph, layouts, _identifier(self.unit.name), lines=False)
         variants.append(Variant(tuple(env.guards), executable, tensors, scalars))
         return variants[-1]
 

@@ -11,10 +11,12 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dualgrad import compiler
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
@@ -28,6 +30,7 @@ from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import ALL
 from dualgrad.runtime.errors import CompileError, IndexOutOfBounds
+from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import KernelInfo, Program, decode_error
 from dualgrad.runtime.srcinfo import Location
@@ -49,7 +52,15 @@ def _versions() -> str:
             names.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             names.append(f"{package} unknown")
-    return "; ".join([*names, f"format {_FORMAT}", platform.machine()])
+    return "; ".join([*names, f"format {_FORMAT}", platform.machine(), _source_state()])
+
+
+def _source_state() -> str:
+    """Changes whenever the compiler's files do: code made by an older compiler is not taken."""
+    folder = Path(compiler.__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    states = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hash_of(repr(states))
 
 
 @dataclass
@@ -65,9 +76,16 @@ class Times:
 class Executable:
     """A loop program with its machine code loaded."""
 
-    def __init__(self, program: LoopProgram, loaded: cpu.Loaded, accesses: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        program: LoopProgram,
+        loaded: cpu.Loaded,
+        accesses: tuple[str, ...],
+        times: Times,
+        lines: bool,
+    ) -> None:
         self.program, self.loaded, self.accesses = program, loaded, accesses
-        self.times = Times()
+        self.times, self.lines = times, lines
 
     def bind(self, values: dict[Atom, int]) -> Bound:
         """The program for these sizes."""
@@ -135,7 +153,7 @@ class Bound:
                 op=site.op,
                 expect=f"0 <= {site.what} < {bound}",
                 actual=str(value),
-                location=None if site.line is None else Location(*site.line, ""),
+                location=Location(*site.line, "") if site.line and self.executable.lines else None,
             )
         buffer = self.executable.accesses[code - len(program.checks)]
         raise CompileError(
@@ -146,26 +164,30 @@ class Bound:
         )
 
 
-_executables: dict[str, Executable] = {}
+Code = tuple[cpu.Loaded, tuple[str, ...]]  # machine code, and the buffers its checks name
+_codes: dict[str, Code] = {}
 
 
-def compile_graph(graph: Graph, layouts: Layouts, name: str) -> Executable:
-    """The executable of a graph; equal loop programs share one.
+def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True) -> Executable:
+    """The executable of a graph; programs of one text share their machine code.
 
-    `layouts` gives each input's strides in elements, None for contiguous ones.
+    `layouts` gives each input's strides in elements, None for contiguous ones.  Without `lines`
+    the graph serves many places of the user's program: errors name the call at hand.
     """
+    times = Times()
     started = time.perf_counter()
-    program = lower(graph, layouts, name, get_num_threads())
-    passes = time.perf_counter() - started
+    program = lower(graph, layouts, name, max(get_num_threads(), cpu_count()))
+    times.passes = time.perf_counter() - started
     key = f"{program.key} {config.check}"
     with _lock:
-        found = _executables.get(key)
-        if found is None:
-            found = _executables[key] = _load(program, Times(passes))
-    return found
+        code = _codes.get(key)
+        if code is None:
+            code = _codes[key] = _load(program, times)
+    return Executable(program, *code, times, lines)
 
 
-def _load(program: LoopProgram, times: Times) -> Executable:
+def _load(program: LoopProgram, times: Times) -> Code:
+    """Machine code from the disk cache, or new, linked into the process."""
     target = cpu.host_target()
     key = f"{program.key} {target.key} {config.check} {_versions()}"
     started = time.perf_counter()
@@ -189,9 +211,7 @@ def _load(program: LoopProgram, times: Times) -> Executable:
     started = time.perf_counter()
     loaded = cpu.load(Program(program.name, code, externs, infos), addresses)
     times.load = time.perf_counter() - started
-    executable = Executable(program, loaded, tuple(head["accesses"]))
-    executable.times = times
-    return executable
+    return loaded, tuple(head["accesses"])
 
 
 @cache

@@ -101,23 +101,26 @@ class Function(Generic[P, R]):
         try:
             with watch:
                 result = fn(*args, **kwargs)
-            state.trace = None
-            self.n_traces += 1
-            seconds = time.perf_counter() - started
-            outcome = finish_trace(trace, found, before, result, self.name)
         except Exception as error:
+            # What the user's code raised comes again below, from an eager run, with its effects.
             state.trace = None
             _roll_back(trace, found, before)
             if isinstance(error, Unsupported):
                 self._fall_back(error)
-            elif isinstance(error, DualgradError | ArithmeticError | LookupError | TypeError):
-                # What the user's code raised: let it happen eagerly, effects included.
-                return fn(*args, **kwargs)
-            else:
-                return fn(*args, **kwargs)
             return fn(*args, **kwargs)
         finally:
             state.trace = None
+        self.n_traces += 1
+        seconds = time.perf_counter() - started
+        try:
+            outcome = finish_trace(trace, found, before, result, self.name)
+        except Unsupported as error:
+            _roll_back(trace, found, before)
+            self._fall_back(error)
+            return fn(*args, **kwargs)
+        except BaseException:
+            _roll_back(trace, found, before)
+            raise
         outcome.path.seconds_tracing = seconds
         if watch.found is not None:
             self._fall_back(watch.found)

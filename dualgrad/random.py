@@ -18,16 +18,12 @@ class Generator:
     """A stream of random numbers; the same seed gives the same numbers."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed_tensor = full((), 0, dtype=uint64)
+        self.seed_tensor = full((), _checked(seed), dtype=uint64)
         self.position = full((), 0, dtype=uint64)
-        self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of this seed (0 <= seed < 2**64) from its beginning."""
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise ArgumentError(
-                "no seed", op="manual_seed", expect="an int in [0, 2**64)", actual=repr(seed)
-            )
+        _checked(seed)
         signed = seed - 2**64 if seed >= 2**63 else seed
         self.seed_tensor.fill_(signed)
         self.position.zero_()
@@ -42,6 +38,12 @@ class Generator:
         position = self.position.clone()
         self.position.add_(-(-count // ops.WORDS))
         return self.seed_tensor, position
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ArgumentError("no seed", op="seed", expect="an int in [0, 2**64)", actual=repr(seed))
+    return seed
 
 
 default_generator = Generator()

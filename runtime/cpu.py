@@ -108,7 +108,7 @@ def packer(count: int) -> Callable[[Sequence[np.ndarray[Any, Any]]], bytes]:
 
 def handles(arrays: Sequence[np.ndarray[Any, Any]]) -> bytes:
     """The handles of arrays, for a launch.  The caller keeps the arrays alive meanwhile."""
-    return packer(len(arrays))(arrays)
+    return packer(len(arrays))(arrays) if handle_offset_ok() else _record_handles(arrays)
 
 
 def _record_handles(arrays: Sequence[np.ndarray[Any, Any]]) -> bytes:

@@ -7,7 +7,8 @@ handles   array of addresses of CPython ndarray objects (PyArrayObject).  The ad
           array's data is the 8-byte word HANDLE_DATA_OFFSET bytes into the object.
 params    array of 8-byte slots: signed integers, or the bits of float64 scalars.
 context   array of 8-byte slots:
-            [CONTEXT_POOL]          the thread pool
+            [CONTEXT_POOL]          the thread pool; its word POOL_WORKERS is the number of
+                                    threads besides the caller's
             [CONTEXT_PARALLEL_FOR]  void parallel_for(ptr pool, ptr fn, ptr ctx, i64 n)
             [CONTEXT_EXTERNS + i]   the routine named by Program.externs[i]
 
@@ -28,6 +29,7 @@ HANDLE_DATA_OFFSET = 16
 CONTEXT_POOL = 0
 CONTEXT_PARALLEL_FOR = 1
 CONTEXT_EXTERNS = 2
+POOL_WORKERS = 40
 ERROR_CHECK_BITS = 16
 
 

@@ -21,7 +21,7 @@ def _package_roots() -> tuple[str, ...]:
     """Folders of the three packages, in every layout: installed, editable or linked."""
     runtime = os.path.dirname(os.path.abspath(__file__))
     roots = [runtime, os.path.join(os.path.dirname(runtime), "compiler")]
-    roots += [os.path.abspath(path) for path in sys.modules["dualgrad"].__path__]
+    roots.append(os.path.dirname(os.path.abspath(str(sys.modules["dualgrad"].__file__))))
     return tuple(root + os.sep for root in roots)
 
 

@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from string import Template
 
+from dualgrad.runtime.program import POOL_WORKERS
+
 MAX_THREADS = 256
 # chunks per job; the counts have 16 bits, and the bottom count overshoots by one
 BATCH = 32768
@@ -47,7 +49,7 @@ WORDS = {
     "wake": 25,  # i32 futex
     "waiting": 26,  # i32 futex: 1 while the caller sleeps
     "busy": 32,
-    "limit": 40,  # workers that may take chunks
+    "limit": POOL_WORKERS,  # workers that may take chunks
     "spin": 41,  # pauses before sleeping
     "park": 42,  # i32 futex
     "started": 43,  # workers that exist
@@ -63,7 +65,7 @@ SYMBOLS = ("pool", "parallel_for")
 SYMBOLS_THREADED = (*SYMBOLS, "worker", "set_limit", "pauses")
 
 SERIAL = """\
-@pool = global i64 0, align 64
+@pool = global [64 x i64] zeroinitializer, align 64
 
 define void @parallel_for(ptr %pool, ptr %fn, ptr %ctx, i64 %n) {
 entry:

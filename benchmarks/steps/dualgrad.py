@@ -12,7 +12,8 @@ def mlp(arrays: Arrays, compiled: Decorator) -> Program:
     model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.99, eps=1e-8)
-    first = dict(zip(model.state_dict(), (arrays[n] for n in ("w1", "b1", "w2", "b2")), strict=True))
+    values = [arrays[name] for name in ("w1", "b1", "w2", "b2")]
+    first = dict(zip(model.state_dict(), values, strict=True))
 
     def step(images: dg.Tensor, labels: dg.Tensor) -> dg.Tensor:
         optimizer.zero_grad()

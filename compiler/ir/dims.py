@@ -54,7 +54,8 @@ class Atom:
         a, b = self.args
         if self.kind == "min":
             return f"min({a}, {b})"
-        return f"({a} {'//' if self.kind == 'div' else '%'} {b})"
+        left = f"({a})" if len(terms_of(a)) > 1 else str(a)
+        return f"({left} {'//' if self.kind == 'div' else '%'} {b})"
 
     def sort_key(self) -> tuple[str, str]:
         return (self.kind, repr(self))

@@ -51,6 +51,7 @@ class LoopProgram:
         head = [f"program {self.name}", f"  threads {self.threads}"]
         for title, buffers in (("input", self.inputs), ("output", self.outputs)):
             head += [f"  {title} {b.name}: {b.dtype.short}[{b.size}]" for b in buffers]
+        head += [f"  returns {t!r}" for t in self.output_types]
         head += [
             f"  temporary {t.buffer.name}: {t.buffer.dtype.short}[{t.buffer.size}]"
             f" in {t.first}..{t.last}"

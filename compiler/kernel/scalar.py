@@ -8,8 +8,8 @@ condition first, shifts count in the dtype of the value).  There is no implicit 
 Expressions are immutable and interned, so a common subexpression is one object.
 
 Primitives round as IEEE 754 says (round to nearest, no flush to zero); integers wrap; a shift
-count lies in [0, bits).  Integer division truncates towards zero and must not be by zero;
-`cast` from float to integer truncates, out of range or NaN gives an unspecified number;
+count lies in [0, bits).  Integer division truncates towards zero and must neither be by zero nor
+overflow; `cast` from float to integer truncates, out of range or NaN gives an unspecified number;
 `shr` is arithmetic for signed and logical for unsigned integers.
 """
 

@@ -394,7 +394,10 @@ class Maximum(Elementwise):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return binary(maximum, lambda np, x, y: np.maximum(x, y))
+        def reference(np: Any, x: Any, y: Any) -> Any:
+            return np.where(x == y, x, np.maximum(x, y))  # of +0 and -0 the first
+
+        return binary(maximum, reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -413,7 +416,10 @@ class Minimum(Elementwise):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return binary(minimum, lambda np, x, y: np.minimum(x, y))
+        def reference(np: Any, x: Any, y: Any) -> Any:
+            return np.where(x == y, x, np.minimum(x, y))  # of +0 and -0 the first
+
+        return binary(minimum, reference)
 
 
 @dataclass(frozen=True, eq=False)

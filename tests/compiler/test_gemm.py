@@ -251,10 +251,10 @@ def test_blocks_of_k(k: int, unit: tuple[int, int] | None) -> None:
         check(a, b, float32, unit=unit)
 
 
-@pytest.mark.parametrize("layouts", [("rows", "rows"), ("columns", "columns"), ("rows", "spread")])
+@pytest.mark.parametrize("layouts", [("rows", "columns"), ("columns", "spread")])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(700, 40, 300), (430, 513, 290), (20, 130, 700)],
+    [(700, 40, 300), (360, 513, 260), (20, 130, 700)],
     ids=["B fits", "B in blocks", "A fits"],
 )
 def test_sizes_that_leave_the_caches(m: int, k: int, n: int, layouts: tuple[str, str]) -> None:
@@ -375,7 +375,7 @@ def test_small_products_wake_nobody() -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [*PARALLEL_SHAPES, (1, 1, 1), (20, 0, 40), (430, 513, 290)]
+    ("m", "k", "n"), [*PARALLEL_SHAPES, (1, 1, 1), (20, 0, 40), (360, 513, 260)]
 )
 def test_epilogue_gets_each_finished_element_once(m: int, k: int, n: int, threads: int) -> None:
     rng = np.random.default_rng(k)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dualgrad as dg
 from dualgrad import nn, optim
 from dualgrad.optim.optimizer import Optimizer
 from dualgrad.runtime.errors import ArgumentError
@@ -164,6 +165,40 @@ def test_resuming_gives_the_same_bits(name: str, arguments: dict[str, Any]) -> N
         assert mine.detach().numpy().tobytes() == other.detach().numpy().tobytes()
     loaded = [tensor for state in resumed.state for tensor in state.values()]
     assert all(new is old for new, old in zip(loaded, tensors, strict=True))
+
+
+def run_training(name: str, arguments: dict[str, Any], compiled: bool) -> tuple[list[bytes], int]:
+    """Train a small model for six steps: bits of losses, parameters and state; number of traces."""
+    dg.seed(3)
+    rng = np.random.default_rng(2)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    criterion = nn.CrossEntropyLoss()
+    optimizer = make(name, model.parameters(), **arguments)
+
+    def train_step(inputs: Tensor, targets: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = dg.function(train_step) if compiled else train_step
+    bits = []
+    for _ in range(6):
+        inputs = from_numpy(rng.standard_normal((8, 6)).astype(np.float32))
+        targets = from_numpy(rng.integers(0, 3, 8))
+        bits.append(step(inputs, targets).detach().numpy().tobytes())
+    tensors = [*model.parameters(), *(t for state in optimizer.state for t in state.values())]
+    bits += [t.detach().numpy().tobytes() for t in tensors]
+    return bits, step.n_traces if isinstance(step, dg.Function) else 0
+
+
+@pytest.mark.parametrize("case", STORED["cases"], ids=IDS)
+def test_a_compiled_step_has_the_bits_of_an_eager_one(case: dict[str, Any]) -> None:
+    eager, _ = run_training(case["name"], case["arguments"], compiled=False)
+    static, traces = run_training(case["name"], case["arguments"], compiled=True)
+    assert static == eager
+    assert 1 <= traces <= 2
 
 
 def test_state_dict_has_the_form_of_pytorch() -> None:

@@ -12,7 +12,7 @@ from dualgrad.compiler.lower.llvm.frame import Frame
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
-from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, Target
+from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
 
 if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.module import Entry
@@ -40,12 +40,16 @@ def contract_call(entry: Entry, name: str, c: Contract, externs: tuple[str, ...]
         ):  # fmt: skip
             put(slot, entry.dim(dim))
         put("work", entry.pointer(c.workspace, 0), "ptr")
-        put("pool", f.load("ptr", f.at("%context", CONTEXT_POOL, "i64")), "ptr")
+        pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
+        put("pool", pool, "ptr")
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
         put("parallel_for", run, "ptr")
         put("epilogue", f"@{name}" if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
-        put("parallel", entry.frame.program.threads)
+        # Scratch memory is sized for so many threads; a pool that has grown since is not used.
+        workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
+        fits = f.compare("slt", workers, entry.frame.program.threads)
+        put("parallel", f.select(fits, entry.frame.program.threads, 0))
         with f.loop(0, entry.dim(c.batch)) as b, entry.scope():
             entry.atoms[symbol_of(c.batch_var)] = b
             put("batch", b)

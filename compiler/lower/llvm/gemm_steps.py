@@ -1,8 +1,8 @@
 """The parallel steps of the matrix product: pack what threads share, then multiply.
 
 A step is `void step(ptr plan, i64 chunk, i64 tid)`, run for every chunk on any thread.  Its items
-are panels, or groups or parts of panels, of the block that the plan describes; chunk c of n takes
-the c-th n-th of them.
+are panels, or parts of panels, of the block that the plan describes; chunk c of n takes the c-th
+n-th of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ DESC = (
 # parts                   parts of a column panel's rows that make one item, if A is shared
 # chunks                  into how many chunks the step is cut
 # key                     tells column panels of different blocks apart: key + panel is unique
-# areas, area, shared     scratch of the threads, bytes of each; the shared panels
+# areas, area             scratch of the threads, and bytes of each
+# shared                  the shared panels
 PLAN = (
     "desc", "height", "tall", "row_panels", "width", "column0", "column_panels", "k0", "k",
     "parts", "chunks", "key", "areas", "area", "shared",
@@ -37,8 +38,8 @@ _POINTERS = {
     "desc", "areas", "shared",
 }  # fmt: skip
 
-# A thread's area: the key of the column panel that it holds, a tile of all registers (at most
-# 32 of 64 bytes), packed panels.
+# A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
+# (at most 32 of 64 bytes), a packed panel.
 HEADER_BYTES = 64
 TILE_BYTES = 2048
 # Packed panels of B are a multiple of this many rows deep: squares of `lanes` are whole.
@@ -124,7 +125,7 @@ class _Step:
                 self._pack_once(j, area, own)
             b = f.select(direct, self._address("b", plan["k0"], column), own, "ptr")
             b_row = f.select(direct, desc["b_row"], plan["width"])
-            low, high = self._share(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
+            low, high = self._part(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
             with f.loop(low, high) as i:
                 a = self._panel(plan["shared"], i, self.t.panel_size)
                 self._multiply(a, b, b_row, self._rows(i), (column, columns), area)
@@ -152,11 +153,11 @@ class _Step:
     @contextmanager
     def _items(self, total: Value) -> Iterator[str]:
         """A loop over this chunk's items of `total`."""
-        first, stop = self._share("%chunk", self.plan["chunks"], total)
+        first, stop = self._part("%chunk", self.plan["chunks"], total)
         with self.f.loop(first, stop) as item:
             yield item
 
-    def _share(self, index: Value, count: Value, total: Value) -> tuple[str, str]:
+    def _part(self, index: Value, count: Value, total: Value) -> tuple[str, str]:
         """The bounds of part `index` of `count` even parts of 0 .. total."""
         f = self.f
         low = f.quotient(f.mul(index, total), count)
@@ -175,7 +176,7 @@ class _Step:
         return first, f.min(f.sub(self.desc["n"], first), width)
 
     def _area(self) -> tuple[str, str]:
-        """This thread's scratch, and the part for packed panels."""
+        """This thread's scratch, and the place in it of a packed panel."""
         f = self.f
         area = f.at(self.plan["areas"], f.mul("%tid", self.plan["area"]), "i8")
         return area, f.at(area, HEADER_BYTES + TILE_BYTES, "i8")
@@ -245,6 +246,7 @@ class _Step:
         columns: tuple[str, str],
         area: str,
     ) -> None:
+        """The tile of C at these (first, count) of rows and columns."""
         f, desc, plan = self.f, self.desc, self.plan
         c = self.t.at(f, desc["c"], f.add(f.mul(rows[0], desc["c_row"]), columns[0]))
         f.call(

@@ -168,7 +168,7 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
     total: Dim = 0
     for stmt in body:
         if isinstance(stmt, Loop):
-            total = total + _cost(stmt.body) * stmt.extent
+            total = total + substitute(_cost(stmt.body), {symbol_of(stmt.var): 0}) * stmt.extent
         elif isinstance(stmt, Reduce):
             stores = sum(_cost_of(s.value) + _COST_MEMORY for s in stmt.stores)
             each = sum(_cost_of(x) for a in stmt.accumulators for x in a.step) + stores

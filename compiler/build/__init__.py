@@ -1,0 +1,1 @@
+"""The scalar formula language and the maths written in it."""

@@ -1,0 +1,201 @@
+"""Sine and cosine for arguments of any size.
+
+x * 2/pi is computed modulo 4 in fixed point (M. Payne and R. Hanek, "Radian reduction for
+trigonometric functions", ACM SIGNUM Newsletter 18, 1983): only the bits of 2/pi count that meet
+the exponent of x.  The top two bits give the quadrant, the rest is the reduced argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dualgrad.compiler.build.builder import Builder
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.runtime.dtype import float32, float64, int64, uint32, uint64
+
+_LOW = 0xFFFFFFFF
+# (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4, from
+# tests/references/fit_mathlib.py
+_POLYNOMIALS = {
+    float32: (
+        (-0.00019518408, 0.00833219, -0.16666655),
+        (2.4432743e-05, -0.0013887311, 0.041666646),
+    ),
+    float64: (
+        (
+            1.5896000046150026e-10,
+            -2.5050743528454354e-08,
+            2.755731359108751e-06,
+            -0.00019841269829484602,
+            0.008333333333321945,
+            -0.1666666666666663,
+        ),
+        (
+            -1.1358979878585515e-11,
+            2.087570973642429e-09,
+            -2.7557314246727625e-07,
+            2.4801587289088995e-05,
+            -0.0013888888888873433,
+            0.041666666666666595,
+        ),
+    ),
+}
+_HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
+
+
+def _two_over_pi(bits: int) -> int:
+    """floor(2/pi * 2**bits), by Machin's formula for pi."""
+    one = 1 << (bits + 64)
+
+    def arctan_of_inverse(k: int) -> int:
+        total, term, n = 0, one // k, 1
+        while term:
+            total += term // n if n % 4 == 1 else -(term // n)
+            term //= k * k
+            n += 2
+        return total
+
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    return (2 * one << bits) // pi
+
+
+_BITS = 1344
+_TWO_OVER_PI = _two_over_pi(_BITS)
+
+
+def _word(end: int) -> int:
+    """The 64 bits of 2/pi that end with the bit of weight 2**-end."""
+    return (_TWO_OVER_PI >> (_BITS - end)) % 2**64 if end > 0 else 0
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """x = quadrant * pi/2 + r + r_low (for |x|, that is)."""
+
+    quadrant: Scalar  # uint64, 0 to 3
+    r: Scalar
+    r_low: Scalar
+
+
+def sin(b: Builder, x: Scalar) -> Scalar:
+    """Sine of a float32 or float64."""
+    tiny = 2.0**-13 if x.dtype is float32 else 2.0**-27
+    size = b.abs(x)
+    reduced = _reduce(b, size)
+    result = _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant)
+    result = b.select(size < tiny, size, result)
+    return _finish(b, x, result * b.copysign(b.const(1.0, x.dtype), x))
+
+
+def cos(b: Builder, x: Scalar) -> Scalar:
+    """Cosine of a float32 or float64."""
+    reduced = _reduce(b, b.abs(x))
+    quadrant = reduced.quadrant + 1
+    return _finish(b, x, _signed(b, _wave(b, reduced, quadrant), quadrant))
+
+
+def _finish(b: Builder, x: Scalar, result: Scalar) -> Scalar:
+    """NaN for infinities and NaN."""
+    return b.select(b.abs(x) < float("inf"), result, x - x)
+
+
+def _signed(b: Builder, y: Scalar, quadrant: Scalar) -> Scalar:
+    return b.select(b.eq(quadrant & 2, 0), y, -y)
+
+
+def _wave(b: Builder, reduced: _Reduced, quadrant: Scalar) -> Scalar:
+    """sin(r) in even quadrants, cos(r) in odd ones."""
+    r, r_low = reduced.r, reduced.r_low
+    sine_tail, cosine_tail = _POLYNOMIALS[r.dtype]
+    z = r * r
+    sine = r + b.fma(r * z, b.poly(z, *sine_tail), r_low)
+    half = z * 0.5
+    most = 1.0 - half
+    rest = b.fma(z * z, b.poly(z, *cosine_tail), -(r * r_low))
+    cosine = most + (((1.0 - most) - half) + rest)
+    return b.select(b.eq(quadrant & 1, 0), sine, cosine)
+
+
+def _reduce(b: Builder, size: Scalar) -> _Reduced:
+    return _reduce32(b, size) if size.dtype is float32 else _reduce64(b, size)
+
+
+def _reduce32(b: Builder, size: Scalar) -> _Reduced:
+    """size * 2/pi modulo 4 in units of 2**-62, from 24 bits times a window of 96."""
+    bits = b.cast(b.bitcast(size, uint32), uint64)
+    significand = (bits & 0x7FFFFF) | 0x800000
+    exponent = bits >> 23
+    start = b.select(exponent < 88, 88, exponent) - 88
+    window = [b.const(_word(end), uint64) for end in (0, 64)]
+    for word in range(1, 6):
+        later = start >= 32 * word
+        window = [
+            b.select(later, b.const(_word(32 * word + end), uint64), old)
+            for end, old in zip((0, 64), window, strict=True)
+        ]
+    high, low = _shifted(b, window, start & 31)
+    product = significand * high + ((significand * (low >> 32)) >> 32)
+    quadrant, fraction = _split(b, product)
+    exact = b.cast(fraction, float64) * (_HALF_PI[0] * 2.0**-62)
+    r = b.cast(exact, float32)
+    return _Reduced(quadrant, r, b.cast(exact - b.cast(r, float64), float32))
+
+
+def _reduce64(b: Builder, size: Scalar) -> _Reduced:
+    """size * 2/pi modulo 4 in units of 2**-126, from 53 bits times a window of 192."""
+    bits = b.bitcast(size, uint64)
+    significand = (bits & (2**52 - 1)) | 2**52
+    exponent = bits >> 52
+    start = b.select(exponent < 949, 949, exponent) - 949
+    top, middle, last = _shifted(b, _window64(b, start >> 6), start & 63)
+    high, low = _wide_product(significand, middle)
+    carried, _ = _wide_product(significand, last)
+    low = low + carried
+    high = high + significand * top + b.select(low < carried, b.const(1, uint64), 0)
+    quadrant, fraction = _split(b, high)
+    # two parts that are exact in float64; the second is below 2**10
+    first = b.cast(fraction & -1024, float64)
+    second = b.fma(b.cast(low, float64), 2.0**-64, b.cast(fraction & 1023, float64))
+    whole = first + second
+    error = second - (whole - first)
+    unit = _HALF_PI[0] * 2.0**-62
+    r = whole * unit
+    r_low = b.fma(whole, unit, -r) + b.fma(whole, _HALF_PI[1] * 2.0**-62, error * unit)
+    return _Reduced(quadrant, r, r_low)
+
+
+def _window64(b: Builder, place: Scalar) -> list[Scalar]:
+    """Four consecutive words of 2/pi, from word `place` - 1 on: a shift by 16, 8, 4, 2, 1 words."""
+    words = [b.const(_word(64 * k), uint64) for k in range(-1, 20)]
+    far = b.ne(place & 16, 0)  # then place is 16 or 17: the first five words will do
+    words[:5] = [b.select(far, words[k + 16], words[k]) for k in range(5)]
+    for step, needed in ((8, 11), (4, 7), (2, 5), (1, 4)):
+        far = b.ne(place & step, 0)
+        words = [b.select(far, words[k + step], words[k]) for k in range(needed)]
+    return words
+
+
+def _shifted(b: Builder, words: Sequence[Scalar], count: Scalar) -> list[Scalar]:
+    """A long number, highest word first, shifted left by less than a word.
+
+    Of the last word only the bits that leave it are used, if there are more than two.
+    """
+    rest = 63 - count
+    out = [(high << count) | ((low >> 1) >> rest) for high, low in pairwise(words)]
+    return out if len(words) > 2 else [*out, words[-1] << count]
+
+
+def _split(b: Builder, product: Scalar) -> tuple[Scalar, Scalar]:
+    """The nearest multiple of 2**62 as a number from 0 to 3, and the signed difference."""
+    quadrant = (product + 2**61) >> 62
+    return quadrant, b.bitcast(product - (quadrant << 62), int64)
+
+
+def _wide_product(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
+    """High and low 64 bits of x * y for uint64, x below 2**63."""
+    x_high, x_low, y_high, y_low = x >> 32, x & _LOW, y >> 32, y & _LOW
+    cross = x_low * y_high
+    middle = ((x_low * y_low) >> 32) + (cross & _LOW) + x_high * y_low
+    return x_high * y_high + (cross >> 32) + (middle >> 32), x * y
