@@ -76,7 +76,7 @@ class _Run:
         self.results: dict[str, ArmResult] = {}
         self.left_out: list[str] = []
         self.arrays = folder / "arrays.npz"
-        np.savez(self.arrays, **workload.arrays())
+        np.savez(self.arrays, allow_pickle=False, **workload.arrays())
 
     def start(self, arm: Arm) -> None:
         """Make the first calls of an arm; its last process stays for the timing."""
@@ -144,7 +144,7 @@ class _Run:
 
     def _outputs(self, arm: Arm) -> list[np.ndarray[Any, Any]]:
         with np.load(self._path(arm)) as arrays:
-            return [np.float64(array) for array in arrays.values()]
+            return [array.astype(np.float64) for array in arrays.values()]
 
 
 def _difference(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:

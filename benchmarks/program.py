@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Arrays = Mapping[str, Any]  # NumPy arrays by name
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Decorator = Callable[..., Callable[..., Any]]  # of a step, perhaps with options
 
 
 def _nothing() -> None:

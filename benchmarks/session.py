@@ -66,7 +66,8 @@ class Session:
         """
         with np.load(self.arrays) as arrays:
             self.program = self.make(dict(arrays), self.decorator)
-        seconds, digests, results = [], [], []
+        seconds, digests = [], []
+        results: list[np.ndarray[Any, Any]] = []
         for _, arguments in zip(range(steps), self._inputs(), strict=False):
             started = time.perf_counter()
             result = self.program.step(*arguments)

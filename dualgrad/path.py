@@ -57,12 +57,13 @@ class Path:
     runs: int = 0
 
     def holds(self, found: Survey) -> bool:
-        """Whether the gradients that the trace read look as they did then."""
+        """Whether the gradients that the trace read look as they did then, and what the program
+        overwrites overlaps with nothing else that it reads."""
         for k, sig in self.grads_read.items():
             grad = found.tensors[k]._grad
             if (None if grad is None else grad.sig) != sig:
                 return False
-        return True
+        return not self.written or overlap(self.inputs(found), self.written) is None
 
     def run_quick(self, args: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
@@ -97,8 +98,6 @@ class Path:
         """Run the program, make its effects, return what the function returns."""
         inputs = self.inputs(found)
         arrays: list[Any] = [t.array for t in inputs]
-        if self.written:
-            check_overlap(inputs, self.written)
         self.runs += 1
         results = self.bound.run(arrays)
         for k in self.written:
@@ -128,17 +127,13 @@ class Path:
         return "\n".join(lines)
 
 
-def check_overlap(inputs: list[Tensor], written: list[int]) -> None:
-    """Refuse inputs that overlap in memory where the program overwrites one of them."""
+def overlap(inputs: list[Tensor], written: list[int]) -> tuple[Tensor, Tensor] | None:
+    """A tensor that a program overwrites and another input that shares memory with it."""
     for k in written:
-        t = inputs[k]
-        assert t.array is not None
         for j, other in enumerate(inputs):
-            if j != k and _may_overlap(t, other):
-                raise Unsupported(
-                    "tensors that overlap in memory are changed in place",
-                    actual=f"{t.type!r} and {other.type!r}",
-                )
+            if j != k and _may_overlap(inputs[k], other):
+                return inputs[k], other
+    return None
 
 
 def _may_overlap(a: Tensor, b: Tensor) -> bool:
@@ -173,6 +168,7 @@ class _Finish:
     nodes: list[Node] = field(default_factory=list)
     emitted: list[Tensor] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)
+    views_to_make: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     cacheable: bool = True
     lost: str | None = None
 
@@ -181,6 +177,9 @@ class _Finish:
         if isinstance(x, Tensor):
             return self._tensor(x)
         kind = type(x)
+        for k, c in enumerate(self.found.containers):
+            if c is x:
+                return _found_container(k)
         if kind in (list, tuple):
             parts = [self.spec(v) for v in x]
             return lambda r: kind(p(r) for p in parts)
@@ -190,9 +189,6 @@ class _Finish:
         if kind is dict:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
-        for k, c in enumerate(self.found.containers):
-            if c is x or getattr(x, "__dict__", None) is c:
-                return _found_container(k) if c is x else self._constant(x)
         return self._constant(x)
 
     def _constant(self, x: Any) -> Rebuild:
@@ -226,8 +222,6 @@ class _Finish:
         if unit is None:
             return lambda r: behind(r).detach()
         return lambda r: behind(r).apply_unit(unit, (behind(r),))[0]
-
-    views_to_make: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
 
     def returns_only(self, result: Any) -> bool:
         """Whether a function's result is the one tensor that its program makes."""
@@ -287,7 +281,12 @@ def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, na
     graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), tuple(writes))
     layouts = tuple(t.layout for t in trace.tensors)
     written = [k for _, k in writes]
-    check_overlap(trace.tensors, written)
+    shared = overlap(trace.tensors, written)
+    if shared is not None:
+        raise Unsupported(
+            "tensors that overlap in memory are changed in place",
+            actual=f"{shared[0].type!r} and {shared[1].type!r}",
+        )
     executable = compile_graph(graph, layouts, name.strip("<>") or "function")
     quick = not (effects or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
@@ -299,7 +298,7 @@ def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, na
         trace.constants,
         written,
         trace.grads_read,
-        [(_settled(t), t.requires_grad) for t in work.emitted],
+        [(t.type, t.requires_grad) for t in work.emitted],
         effects,
         grads,
         rebuild,
@@ -309,10 +308,6 @@ def finish_trace(trace: Trace, found: Survey, before: list[Any], result: Any, na
     )
     _first_run(path, work)
     return Outcome(path, result, work.cacheable, work.lost)
-
-
-def _settled(t: Tensor) -> Any:
-    return t.type
 
 
 def _effects(work: _Finish, before: list[Any]) -> list[Effect]:

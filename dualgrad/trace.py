@@ -175,6 +175,13 @@ class Trace:
                 hint="change the tensor itself",
             )
         operands = (target, *others)
+        if recorded and target.node is None:
+            raise Unsupported(
+                "a tensor from outside of the function would get a graph inside",
+                op=unit.name,
+                actual=f"{target.type!r}",
+                hint="change it under dg.no_grad()",
+            )
         if recorded:
             (value,) = self.apply(unit, operands)
             node = value.node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -38,6 +39,15 @@ def test_every_folder_with_code_is_a_package():
 
 def test_version_is_said_once():
     assert dg.__version__ == PROJECT["project"]["version"]
+
+
+def test_public_names_are_exported():
+    """Type checkers offer what `__all__` names; all that `__init__` imports is public."""
+    module = ast.parse((ROOT / "dualgrad" / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
+    names = {name.asname or name.name for node in imports for name in node.names}
+    assert {name for name in names if not name.startswith("_")} == set(dg.__all__)
+    assert all(hasattr(dg, name) for name in dg.__all__)
 
 
 CLONE = """
