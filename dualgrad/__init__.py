@@ -16,32 +16,26 @@ if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
 from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import absolute as abs
-from dualgrad.compiler.ops.elementwise import (
+from dualgrad.compiler.ops.arithmetic import absolute as abs
+from dualgrad.compiler.ops.arithmetic import (
     add,
     div,
-    eq,
     exp,
-    ge,
-    gt,
-    le,
     log,
-    lt,
     maximum,
     minimum,
     mul,
-    ne,
     neg,
     sigmoid,
     sqrt,
     square,
     sub,
     tanh,
-    where,
 )
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
@@ -55,6 +49,17 @@ from dualgrad.compiler.ops.view import (
     squeeze,
     transpose,
     unsqueeze,
+)
+from dualgrad.creation import (
+    arange,
+    empty,
+    from_numpy,
+    full,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
 )
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
@@ -74,18 +79,7 @@ from dualgrad.runtime.dtype import (
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
-from dualgrad.tensor import (
-    Tensor,
-    arange,
-    empty,
-    from_numpy,
-    full,
-    ones,
-    ones_like,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from dualgrad.tensor import Tensor
 
 __all__ = [
     "EagerFallback",

@@ -20,7 +20,7 @@ from dualgrad import random
 from dualgrad.guards import Standing, Survey, impurity, survey
 from dualgrad.path import Path, finish_trace, graph_text
 from dualgrad.runtime.config import config
-from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
+from dualgrad.runtime.errors import ArgumentError, TraceError
 from dualgrad.runtime.srcinfo import user_location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor, check_write

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ops import random as ops
+from dualgrad.creation import as_shape, full
 from dualgrad.runtime.dtype import float32, uint64
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, as_shape, full
+from dualgrad.tensor import Tensor
 
 
 class Generator:

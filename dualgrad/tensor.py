@@ -14,12 +14,14 @@ from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit, Value
+from dualgrad.compiler.ops.arithmetic import Add, Div, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.elementwise import Add, Div, Mul, Sub, cast_node, copy, eq, ne
-from dualgrad.compiler.ops.view import View, expand_to
+from dualgrad.compiler.ops.elementwise import cast_node, copy
+from dualgrad.compiler.ops.logical import eq, ne
+from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import DType, as_dtype
+from dualgrad.runtime.dtype import as_dtype
 from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
@@ -89,6 +91,20 @@ class Tensor(Value):
         return self
 
     @classmethod
+    def of_numpy(cls, array: Array) -> Tensor:
+        """See `from_numpy`."""
+        dtype = as_dtype(array.dtype)
+        if not array.flags.aligned or not array.dtype.isnative:
+            array = np.array(array, dtype=dtype.numpy)
+        type_ = TensorType(array.shape, dtype)
+        if array.flags.c_contiguous:
+            return cls.of_array(array, type_, None)
+        steps = [divmod(s, dtype.itemsize) for s in array.strides]
+        if any(s < 0 or r for s, r in steps):
+            return cls.of_array(np.ascontiguousarray(array), type_, None)
+        return cls.of_array(array, type_, tuple(s for s, _ in steps))
+
+    @classmethod
     def of_node(cls, node: Node) -> Tensor:
         """A traced tensor."""
         self = object.__new__(Tensor)
@@ -141,7 +157,7 @@ class Tensor(Value):
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
-            from_numpy(np.asarray(x)) if isinstance(x, np.ndarray | np.generic) else x
+            Tensor.of_numpy(np.asarray(x)) if isinstance(x, np.ndarray | np.generic) else x
             for x in operands
         )
 
@@ -344,7 +360,13 @@ class Tensor(Value):
 
     def filled_like(self, value: float) -> Tensor:
         """A new tensor of this type with one value."""
-        return full(self.type.shape, value, dtype=self.type.dtype)
+        dtype = self.type.dtype
+        array = memory.empty(self.type.shape, dtype)  # type: ignore[arg-type]
+        array.fill(value)
+        out = Tensor.of_array(array, TensorType(self.type.shape, dtype), None)
+        if state.trace is not None:
+            state.trace.note_created(out, "")
+        return out
 
     def clone(self) -> Tensor:
         """A copy in memory of its own; gradients flow through."""
@@ -508,135 +530,3 @@ def strided_view(array: Array, a: Alias) -> Array:
     size = array.itemsize
     start = array if not a.offset else array.reshape(-1)[a.offset :]
     return np.lib.stride_tricks.as_strided(start, a.shape, tuple(s * size for s in a.strides or ()))
-
-
-def from_numpy(array: Array) -> Tensor:
-    """A tensor that shares memory with a NumPy array.
-
-    Arrays with negative or unaligned strides, or foreign byte order, are copied.  Raises
-    DTypeError for dtypes that dualgrad does not have.
-    """
-    if not isinstance(array, np.ndarray):
-        raise ArgumentError(
-            "no NumPy array", op="from_numpy", expect="numpy.ndarray", actual=type(array).__name__
-        )
-    dtype = as_dtype(array.dtype)
-    type_ = TensorType(array.shape, dtype)
-    if not array.flags.aligned or not array.dtype.isnative:
-        array = np.array(array, dtype=dtype.numpy)
-    if array.flags.c_contiguous:
-        out = Tensor.of_array(array, type_, None)
-    else:
-        steps = [divmod(s, dtype.itemsize) for s in array.strides]
-        if any(s < 0 or r for s, r in steps):
-            return from_numpy(np.ascontiguousarray(array))
-        out = Tensor.of_array(array, type_, tuple(s for s, _ in steps))
-    if state.trace is not None:
-        state.trace.note_created(out, "from_numpy")
-    return out
-
-
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor from numbers, nested lists, arrays or tensors (copied).
-
-    Python floats become float32, ints int64, bools bool; arrays keep their dtype.  Raises
-    ShapeError for ragged lists, DTypeError for what is no number.
-    """
-    if isinstance(data, Tensor):
-        out = data.detach().clone()
-        out = out.to(dtype) if dtype is not None else out
-        return out.requires_grad_(requires_grad)
-    wanted = None if dtype is None else as_dtype(dtype)
-    array = _as_array(data, wanted)
-    out = from_numpy(array)
-    return out.requires_grad_(requires_grad)
-
-
-def _as_array(data: Any, wanted: DType | None) -> Array:
-    try:
-        array = np.array(data)
-    except ValueError as error:
-        raise ShapeError(
-            "lists of different lengths make no tensor",
-            op="tensor",
-            expect="nested lists of equal lengths",
-            actual=str(error),
-        ) from None
-    if wanted is None:
-        wanted = as_dtype(array.dtype)
-        if not isinstance(data, np.ndarray | np.generic):
-            wanted = as_dtype({"f": float, "i": int, "u": int, "b": bool}[wanted.kind])
-            if array.size == 0 and array.dtype == np.float64:
-                wanted = as_dtype(float)
-    elif array.dtype.kind not in "biuf":
-        as_dtype(array.dtype)
-    out = memory.empty(array.shape, wanted)
-    out[...] = array
-    return out
-
-
-def empty(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of a shape (ints or one tuple) with values left undefined."""
-    sizes = as_shape("empty", shape)
-    kind = as_dtype(dtype)
-    out = Tensor.of_array(memory.empty(sizes, kind), TensorType(sizes, kind), None)
-    if state.trace is not None:
-        state.trace.note_created(out, "")
-    return out.requires_grad_(requires_grad)
-
-
-def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor of a shape with one value; its dtype follows the value unless given."""
-    out = empty(shape, dtype=type(value) if dtype is None else dtype)
-    assert out.array is not None
-    out.array.fill(value)
-    return out.requires_grad_(requires_grad)
-
-
-def zeros(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of zeros."""
-    return full(as_shape("zeros", shape), 0, dtype, requires_grad)
-
-
-def ones(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of ones."""
-    return full(as_shape("ones", shape), 1, dtype, requires_grad)
-
-
-def zeros_like(x: Tensor, dtype: Any = None) -> Tensor:
-    """Zeros of the shape and dtype of x."""
-    return full(x.shape, 0, x.dtype if dtype is None else dtype)
-
-
-def ones_like(x: Tensor, dtype: Any = None) -> Tensor:
-    """Ones of the shape and dtype of x."""
-    return full(x.shape, 1, x.dtype if dtype is None else dtype)
-
-
-def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
-    """Numbers from start (0 if only one argument is given) to below stop, in steps."""
-    first, last = (0, start) if stop is None else (start, stop)
-    if step == 0:
-        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
-    return tensor(
-        np.arange(first, last, step).tolist() or np.zeros(0),
-        dtype=dtype or (int if all(isinstance(v, int) for v in (first, last, step)) else float),
-    )
-
-
-def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes given as ints or as one sequence."""
-    if len(shape) == 1 and isinstance(shape[0], tuple | list):
-        shape = tuple(shape[0])
-    for n in shape:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ArgumentError(
-                "a size is no natural number", op=op, expect="ints >= 0", actual=repr(shape)
-            )
-    return shape
-
-
-__all__ = [
-    "Tensor", "View", "arange", "as_shape", "empty", "from_numpy", "full", "ones", "ones_like",
-    "strided_view", "tensor", "zeros", "zeros_like",
-]  # fmt: skip

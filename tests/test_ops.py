@@ -160,7 +160,7 @@ def test_every_op_has_samples_with_reference() -> None:
 def other_dtypes(case: Case) -> Iterator[DType]:
     """The dtypes besides those of its arguments in which a sample can be run."""
     own = {a.dtype for a in case.sample.args if isinstance(a, Arg)}
-    if len(own) != 1 or issubclass(case.op, Elementwise) and case.op.__name__ == "Cast":
+    if len(own) != 1 or (issubclass(case.op, Elementwise) and case.op.__name__ == "Cast"):
         return
     for dtype in ALL:
         plain = issubclass(case.op, Elementwise | Reduction)

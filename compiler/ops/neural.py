@@ -9,8 +9,9 @@ from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient, where
+from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
 from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.logical import where
 from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 

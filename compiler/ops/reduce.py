@@ -22,7 +22,8 @@ from dualgrad.compiler.kernel.scalar import Number, Scalar
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Size
-from dualgrad.compiler.ops.elementwise import cast_node, to, where
+from dualgrad.compiler.ops.elementwise import cast_node, to
+from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64, uint64

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number
+from dualgrad.compiler.ops.arithmetic import absolute, neg
 from dualgrad.compiler.ops.contract import MatMul
-from dualgrad.compiler.ops.elementwise import Cast, absolute, neg, where
+from dualgrad.compiler.ops.elementwise import Cast
+from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.view import Expand, Permute, Reshape
 from dualgrad.runtime.dtype import bool_, float32
 

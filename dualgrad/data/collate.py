@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.creation import from_numpy
 from dualgrad.runtime.errors import DataError
-from dualgrad.tensor import Tensor, from_numpy
+from dualgrad.tensor import Tensor
 
 
 def default_collate(items: Sequence[Any]) -> Any:

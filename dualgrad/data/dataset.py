@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dualgrad.creation import from_numpy
 from dualgrad.runtime.errors import ArgumentError, ShapeError
-from dualgrad.tensor import Tensor, from_numpy
+from dualgrad.tensor import Tensor
 
 Item_co = TypeVar("Item_co", covariant=True)
 

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dualgrad.creation import from_numpy
 from dualgrad.data.dataset import TensorDataset
 from dualgrad.data.idx import read_idx
 from dualgrad.runtime.config import user_cache_folder
 from dualgrad.runtime.errors import DataError
-from dualgrad.tensor import from_numpy
 
 MIRRORS: Final = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",

@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dualgrad.creation import from_numpy
 from dualgrad.data.dataset import TensorDataset
 from dualgrad.data.shuffle import random_order
 from dualgrad.data.skeletons import GLYPHS, Glyph
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import from_numpy
 
 SIDE: Final = 28
 CLASSES: Final = 10

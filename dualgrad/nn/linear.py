@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from dualgrad.creation import empty
 from dualgrad.functional import linear
 from dualgrad.nn.init import kaiming_uniform_, uniform_
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, empty
+from dualgrad.tensor import Tensor
 
 
 class Linear(Module):

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dualgrad.creation import from_numpy
 from dualgrad.state import no_grad
-from dualgrad.tensor import Tensor, from_numpy
+from dualgrad.tensor import Tensor
 
 
 class LoadResult(NamedTuple):

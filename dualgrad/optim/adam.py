@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.creation import full, zeros_like
 from dualgrad.optim.optimizer import Optimizer, State, require
 from dualgrad.runtime.dtype import float64
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, full, zeros_like
+from dualgrad.tensor import Tensor
 
 
 class Adam(Optimizer):

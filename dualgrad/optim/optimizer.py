@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.creation import from_numpy
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
-from dualgrad.tensor import Tensor, from_numpy
+from dualgrad.tensor import Tensor
 
 Group = dict[str, Any]
 State = dict[str, Tensor]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.creation import zeros_like
 from dualgrad.optim.optimizer import Optimizer, State, require, stored
-from dualgrad.tensor import Tensor, zeros_like
+from dualgrad.tensor import Tensor
 
 
 class RMSprop(Optimizer):

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.creation import full, zeros_like
 from dualgrad.optim.optimizer import Optimizer, State, require, stored
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, full, zeros_like
+from dualgrad.tensor import Tensor
 
 
 class SGD(Optimizer):

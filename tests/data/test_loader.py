@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dualgrad.creation import from_numpy
 from dualgrad.data import DataLoader, Dataset, TensorDataset, default_collate
 from dualgrad.data.shuffle import epoch_order
 from dualgrad.random import seed
 from dualgrad.runtime.errors import ArgumentError, DataError, ShapeError
-from dualgrad.tensor import Tensor, from_numpy
+from dualgrad.tensor import Tensor
 
 Pair = namedtuple("Pair", ["left", "right"])
 

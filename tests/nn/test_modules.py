@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from dualgrad import nn
+from dualgrad.creation import empty, from_numpy, tensor, zeros
 from dualgrad.nn import init
 from dualgrad.random import seed
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, ShapeError
-from dualgrad.tensor import Tensor, empty, from_numpy, tensor, zeros
+from dualgrad.tensor import Tensor
 
 
 def array(*shape: int) -> np.ndarray[Any, Any]:

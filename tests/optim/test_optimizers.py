@@ -12,9 +12,10 @@ import pytest
 
 import dualgrad as dg
 from dualgrad import nn, optim
+from dualgrad.creation import from_numpy, tensor, zeros
 from dualgrad.optim.optimizer import Optimizer
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.tensor import Tensor, from_numpy, tensor, zeros
+from dualgrad.tensor import Tensor
 
 STORED = json.loads(
     (Path(__file__).parents[1] / "references" / "optimizers.json").read_text(encoding="utf-8")
