@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
 from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topological
 from dualgrad.compiler.ir.types import contiguous_strides
+from dualgrad.compiler.ir.verify import verify_graph
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
 from dualgrad.compiler.kernel.contract import build_contract, home_of
 from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
@@ -45,6 +46,8 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
 def lower(graph: Graph, layouts: Layouts, name: str, threads: int) -> LoopProgram:
     """The loop program of a graph; `threads` sizes the scratch memory of contractions."""
     graph = own_memory(simplify(graph), layouts)
+    if config.verify:
+        verify_graph(graph)
     return Lowering(graph, layouts, name, threads).run()
 
 

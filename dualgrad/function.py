@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
+from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.guards import Standing, Survey, impurity, survey
-from dualgrad.path import Path, finish_trace, graph_text
+from dualgrad.path import Path, finish_trace
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, TraceError
 from dualgrad.runtime.srcinfo import user_location

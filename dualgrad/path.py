@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.compiler.ir.node import Graph, Node, topological
+from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import Bound, Executable, compile_graph
 from dualgrad.guards import Survey
@@ -362,15 +362,3 @@ def _first_run(path: Path, work: _Finish) -> None:
     for key, (t, value) in trace.grads.items():
         if key in trace.position:
             t._grad = value
-
-
-def graph_text(graph: Graph) -> str:
-    """A graph as text: %n = op(%a, %b) type."""
-    order = topological(graph.roots)
-    number = {n: f"%{k}" for k, n in enumerate(order)}
-    lines = [
-        f"{number[n]} = {n.op}({', '.join(number[x] for x in n.inputs)}) {n.type!r}" for n in order
-    ]
-    lines += [f"return {', '.join(number[n] for n in graph.outputs)}"] if graph.outputs else []
-    lines += [f"write {number[n]} -> input {k}" for n, k in graph.writes]
-    return "\n".join(lines) + "\n"
