@@ -289,7 +289,7 @@ class Lowering:
         shapes = [n.shape for n in topological((*self.graph.inputs, *self.graph.roots))]
         layouts = [strides or () for strides in self.layouts]
         found = {a for dims in (*shapes, *layouts) for d in dims for a in symbols(d)}
-        return tuple(sorted(found, key=Atom.sort_key))
+        return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
 def _no_check(node: Node, what: str, bound: Dim) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Union
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Monomial = tuple["Atom", ...]
 class Atom:
     """A factor that cannot be taken apart: a symbol or a division, remainder or minimum."""
 
-    __slots__ = ("args", "extent", "kind", "name")
+    __slots__ = ("args", "extent", "kind", "name", "sort_key")
 
     _interned: ClassVar[dict[tuple[object, ...], Atom]] = {}
 
@@ -35,6 +36,7 @@ class Atom:
     name: str
     args: tuple[Dim, ...]
     extent: Dim | None
+    sort_key: tuple[str, str]
 
     @classmethod
     def make(
@@ -45,6 +47,7 @@ class Atom:
         if found is None:
             found = object.__new__(cls)
             found.kind, found.name, found.args, found.extent = key
+            found.sort_key = (kind, repr(found))
             found = cls._interned.setdefault(key, found)
         return found
 
@@ -57,8 +60,8 @@ class Atom:
         left = f"({a})" if len(terms_of(a)) > 1 else str(a)
         return f"({left} {'//' if self.kind == 'div' else '%'} {b})"
 
-    def sort_key(self) -> tuple[str, str]:
-        return (self.kind, repr(self))
+
+_sort_key = attrgetter("sort_key")
 
 
 class Expr:
@@ -79,7 +82,7 @@ class Expr:
             return 0
         if len(kept) == 1 and () in kept:
             return kept[()]
-        key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key() for a in t[0]]))
+        key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key for a in t[0]]))
         found = cls._interned.get(key)
         if found is None:
             found = object.__new__(cls)
@@ -112,7 +115,7 @@ class Expr:
         out: dict[Monomial, int] = {}
         for m, c in self.terms:
             for n, d in terms_of(other):
-                key = tuple(sorted(m + n, key=Atom.sort_key))
+                key = tuple(sorted(m + n, key=_sort_key))
                 out[key] = out.get(key, 0) + c * d
         return Expr.of(out)
 

@@ -12,9 +12,9 @@ Nodes of a row group are on one of two levels: `full` (one value per element of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
@@ -74,16 +74,23 @@ def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...
     return node, at
 
 
-def producers(node: Node) -> Iterator[tuple[Node, tuple[Dim, ...], tuple[Expr, ...]]]:
+Producer = tuple[Node, tuple[Dim, ...], tuple[Expr, ...]]
+_producers: WeakKeyDictionary[Node, list[Producer]] = WeakKeyDictionary()
+
+
+def producers(node: Node) -> list[Producer]:
     """The nodes behind the inputs of a node: (producer, index into it, the node's variables).
 
     The index is that of the element which the node's element at these variables reads.
     """
-    for x in node.inputs:
-        shape = x.shape
-        at = tuple(0 if n == 1 else sym(f"p{k}", n) for k, n in enumerate(shape))
-        source, index = through_views(x, at)
-        yield source, index, tuple(v for v in at if not isinstance(v, int))
+    found = _producers.get(node)
+    if found is None:
+        found = _producers[node] = []
+        for x in node.inputs:
+            at = tuple(0 if n == 1 else sym(f"p{k}", n) for k, n in enumerate(x.shape))
+            source, index = through_views(x, at)
+            found.append((source, index, tuple(v for v in at if not isinstance(v, int))))
+    return found
 
 
 def is_free(node: Node, free: set[Node]) -> bool:
