@@ -9,13 +9,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.arms import ARMS, Arm
-from benchmarks.machine import Machine, describe
+from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure
-from benchmarks.report import header_text, markdown, summary_text, workload_text, write_markdown
-from benchmarks.results import WorkloadResult
+from benchmarks.report import (
+    header_text,
+    markdown,
+    summary_text,
+    workload_text,
+    write_markdown,
+)
+from benchmarks.results import Run
 from benchmarks.workloads import Workload
 from dualgrad.runtime.host import cpu_count
 
@@ -77,47 +82,33 @@ def choose_arms(quick: bool, peers: bool) -> tuple[list[Arm], list[str]]:
     return chosen, left_out
 
 
-def _as_json(
-    machine: Machine, command: str, left_out: list[str], results: Sequence[WorkloadResult]
-) -> dict[str, Any]:
-    return {
-        "machine": machine.as_json(),
-        "command": command,
-        "left_out": left_out,
-        "workloads": [result.as_json() for result in results],
-    }
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark; 1 if static and eager results differ, else 0."""
     arguments = _arguments(argv)
+    others = Others()
     threads = arguments.threads or cpu_count()
-    command = shlex.join(["python", "-m", "benchmarks", *argv])
     arms, left_out = choose_arms(arguments.quick, not arguments.no_peers)
     machine = describe([arm.framework for arm in arms], threads)
-    print(header_text(machine), flush=True)
-    for line in left_out:
-        print(f"{'no':<10}{line}", flush=True)
-
-    effort = (
-        Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
-        if arguments.quick
-        else Effort(arguments.repeats or _REPEATS)
-    )
-    results = []
+    run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
+    print(header_text(run), flush=True)
+    if arguments.quick:
+        effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
+    else:
+        effort = Effort(arguments.repeats or _REPEATS)
     for name in arguments.workloads or Workload.known:
-        results.append(measure(Workload.known[name](), arms, effort, threads))
-        print(f"\n{workload_text(results[-1])}", flush=True)
+        result = measure(Workload.known[name](), arms, effort, threads)
+        run.results.append(result)
+        print(f"\n{workload_text(result)}", flush=True)
         if arguments.explain:
-            print(results[-1].arms[1].report)
-    print(f"\n{summary_text(results)}")
+            print(result.arms[1].report)
+    run.others_share = others.share()
+    print(f"\n{summary_text(run)}")
 
     if arguments.json:
-        text = json.dumps(_as_json(machine, command, left_out, results), indent=1)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(run.as_json(), indent=1) + "\n", encoding="utf-8")
     if arguments.markdown:
-        write_markdown(arguments.markdown, markdown(machine, command, results))
-    return 0 if all(result.same_bits for result in results) else 1
+        write_markdown(arguments.markdown, markdown(run))
+    return 0 if all(result.same_bits for result in run.results) else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +18,7 @@ from dualgrad.runtime.host import cpu_count, memory_bytes
 
 @dataclass(frozen=True)
 class Machine:
-    """Header of the tables.
-
-    load  processes that ran or waited, averaged over the last minute; None where unknown
-    """
+    """Header of the tables."""
 
     cpu: str
     cores: int
@@ -30,15 +28,13 @@ class Machine:
     commit: str
     date: str
     threads: int
-    load: float | None
 
     def lines(self) -> list[tuple[str, str]]:
         """Labels and texts."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        busy = "" if self.load is None else f", load before {self.load:.2f}"
         lines = [
             ("machine", f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB"),
-            ("system", f"{self.system}{busy}"),
+            ("system", self.system),
             ("versions", versions),
             ("date", self.date),
             ("threads", str(self.threads)),
@@ -47,6 +43,40 @@ class Machine:
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
+
+
+class Others:
+    """How busy other processes keep the processors."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._seconds = _seconds_of_others()
+
+    def share(self) -> float | None:
+        """Part of all processors' time that others used since this object was made.
+
+        Counts processes of this one that have ended as its own.  None where the system does not
+        tell.
+        """
+        if self._seconds is None:
+            return None
+        grown = (_seconds_of_others() or 0.0) - self._seconds
+        elapsed = (time.monotonic() - self._begin) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, grown / elapsed))
+
+
+def _seconds_of_others() -> float | None:
+    """Processor time of all processes but this one and those it has waited for.
+
+    The first line of /proc/stat, proc(5): cpu user nice system idle iowait irq softirq steal ...
+    """
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, *interrupts = map(int, fields)
+    busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
 
 
 def describe(packages: list[str], threads: int) -> Machine:
@@ -64,7 +94,6 @@ def describe(packages: list[str], threads: int) -> Machine:
         _commit(),
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         threads,
-        os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.machine import Machine
-from benchmarks.results import ArmResult, WorkloadResult
+from benchmarks.results import ArmResult, Run, WorkloadResult
 
 BEGIN = "<!-- begin of what `python -m benchmarks --markdown` writes -->"
 END = "<!-- end of what `python -m benchmarks --markdown` writes -->"
@@ -19,9 +18,11 @@ LEGEND = (
     ("speed-up", "how many times faster than dualgrad eager"),
     ("launches", "programs that dualgrad runs per step / kernels inside of them"),
     ("memory", "most that dualgrad's memory pool had in use"),
-    ("cold, warm", "first call in a fresh process, with an empty and with a filled disk cache"),
+    ("cold, warm", "first call of a fresh process after imports: disk cache empty, disk cache filled"),
     ("result", "against dualgrad eager: same bits, or the largest relative difference"),
 )
+_QUIET = 0.05
+
 _Units = Sequence[tuple[str, float]]
 _TIMES = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
 _SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
@@ -89,9 +90,10 @@ def _rows(result: WorkloadResult) -> list[list[str]]:
     return [_cells(arm, result.arms[0]) for arm in result.arms]
 
 
-def header_text(machine: Machine) -> str:
+def header_text(run: Run) -> str:
     """What stands above the tables."""
-    return "\n".join(f"{label + ':':<10}{text}" for label, text in machine.lines())
+    lines = [f"{label + ':':<10}{text}" for label, text in run.machine.lines()]
+    return "\n".join([*lines, *(f"{'without:':<10}{reason}" for reason in run.left_out)])
 
 
 def workload_text(result: WorkloadResult) -> str:
@@ -102,17 +104,24 @@ def workload_text(result: WorkloadResult) -> str:
     return "\n".join(lines)
 
 
-def summary_text(results: Sequence[WorkloadResult]) -> str:
+def summary_text(run: Run) -> str:
     """Static against eager in one line per workload, and what the columns mean."""
     rows = [("workload", "eager", "static", "static is", "bits")]
-    for r in results:
+    for r in run.results:
         eager, static = r.arms[0].median, r.arms[1].median
         bits = "same" if r.same_bits else "DIFFERENT"
         rows.append(
             (r.name, time_text(eager), time_text(static), f"{_three(r.speedup)} x as fast", bits)
         )
-    legend = [f"{label:<14}{text}" for label, text in LEGEND]
-    return "\n".join([*_aligned(rows), "", *legend])
+    notes = (*LEGEND, ("others", _others_text(run.others_share)))
+    return "\n".join([*_aligned(rows), "", *(f"{label:<12}{text}" for label, text in notes)])
+
+
+def _others_text(share: float | None) -> str:
+    if share is None:
+        return "what other processes did during the run is unknown"
+    text = f"other processes used {100 * share:.0f} % of all processor time during the run"
+    return text if share <= _QUIET else f"{text}: too much"
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -121,12 +130,13 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, marks, *body)]
 
 
-def markdown(machine: Machine, command: str, results: Sequence[WorkloadResult]) -> str:
+def markdown(run: Run) -> str:
     """All tables, between the marks."""
     lines = [BEGIN, ""]
-    lines += [f"- {label}: {text}" for label, text in machine.lines()]
-    lines += [f"- command: `{command}`"]
-    for result in results:
+    lines += [f"- {label}: {text}" for label, text in run.machine.lines()]
+    lines += [f"- without: {reason}" for reason in run.left_out]
+    lines += [f"- {_others_text(run.others_share)}", f"- command: `{run.command}`"]
+    for result in run.results:
         lines += ["", f"## {result.name}", "", result.title, ""]
         lines += _markdown_table([_COLUMNS, *_rows(result)])
         lines += [""] * bool(result.left_out) + [f"- left out: {r}" for r in result.left_out]

@@ -6,6 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.machine import Machine
+
 
 def percentile(numbers: list[float], percent: float) -> float:
     """A percentile, interpolated linearly between the two nearest numbers."""
@@ -88,4 +90,28 @@ class WorkloadResult:
             "same_bits": self.same_bits,
             "arms": [arm.as_json() for arm in self.arms],
             "left_out": self.left_out,
+        }
+
+
+@dataclass
+class Run:
+    """One call of the benchmark.
+
+    left_out      reasons, one line for each arm that could not take part
+    others_share  part of all processors' time that other processes used, None where unknown
+    """
+
+    machine: Machine
+    command: str
+    left_out: list[str]
+    results: list[WorkloadResult] = field(default_factory=list)
+    others_share: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "machine": self.machine.as_json(),
+            "command": self.command,
+            "left_out": self.left_out,
+            "others_share": self.others_share,
+            "workloads": [result.as_json() for result in self.results],
         }

@@ -67,7 +67,7 @@ def test_other_libraries_are_said_to_be_left_out(files):
     text, numbers, _ = files
     for name in ("torch eager", "torch.compile", "jax.jit"):
         assert f"{name}: left out by --no-peers" in numbers["left_out"]
-        assert f"{name}: left out by --no-peers" in text
+        assert f"without:  {name}: left out by --no-peers" in text
 
 
 def test_text_is_readable(files):
@@ -114,7 +114,7 @@ static = result.arms[1]
 assert not static.same_bits
 assert 2**-25 < static.difference < 2**-22
 assert result.left_out == ["other: ModuleNotFoundError: No module named 'benchmarks.steps.missing'"]
-print(report.summary_text([result]))
+print(report.workload_text(result))
 """
 
 
@@ -129,4 +129,4 @@ def test_different_bits_are_seen(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "DIFFERENT" in done.stdout
+    assert "left out: other: ModuleNotFoundError" in done.stdout

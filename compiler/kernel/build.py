@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dualgrad.compiler.ir.dims import Dim, ceil_div, minimum, product, sym
+from dualgrad.compiler.ir.dims import Dim, ceil_div, coefficient, minimum, product, sym
 from dualgrad.compiler.ir.node import LINES, Node
 from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, spread
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
@@ -24,6 +24,7 @@ from dualgrad.compiler.ops.view import unflatten
 from dualgrad.compiler.passes.fuse import Group, index_in
 
 CHUNK = 8192  # elements of a one-dimensional loop that one task takes
+TILE = 64  # rows and columns of a tile of a transposing loop
 COLUMNS = 256  # columns of a leading reduction that one task takes
 
 
@@ -75,7 +76,8 @@ def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
     probe = place.evaluator(True)
     each = variables("i", group.domain)
     stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, probe)]
-    runs = collapsible(each, indices_in(stores, probe))
+    indices = indices_in(stores, probe)
+    runs = collapsible(each, indices)
 
     def body(at: At) -> tuple[Stmt, ...]:
         final = place.evaluator(False)
@@ -87,8 +89,33 @@ def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
     loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
     if len(loops) == 1:
         return chunked(loops[0][1], CHUNK, lambda t: body(spread(runs, (t,))))
+    if transposes(indices, runs[-2], runs[-1]):
+        return tiled(loops, lambda at: body(spread(runs, at)))
     inner = (Loop("vector", *loops[-1], body(spread(runs, at_of(loops)))),)
     return nest(loops[:-1], inner)
+
+
+def transposes(indices: set[Dim], rows: Run, columns: Run) -> bool:
+    """Whether some access runs along the rows where others run along the columns."""
+    for index in indices:
+        down, along = coefficient(index, rows[-1][0]), coefficient(index, columns[-1][0])
+        if down and along and down[0] == 1 and along[0] not in (0, 1):
+            return True
+    return False
+
+
+def tiled(loops: list[Var], body: Callable[[At], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+    """Loops whose two innermost run through square tiles: lines of memory that an access across
+    them touches stay in cache until all of their elements have been used."""
+    *outer, (_, rows), (_, columns) = loops
+    down = (sym("a", ceil_div(rows, TILE)), ceil_div(rows, TILE))
+    along = (sym("b", ceil_div(columns, TILE)), ceil_div(columns, TILE))
+    height = minimum(TILE, rows - down[0] * TILE)
+    width = minimum(TILE, columns - along[0] * TILE)
+    i, j = sym("i", height), sym("j", width)
+    at = (*at_of(outer), down[0] * TILE + i, along[0] * TILE + j)
+    inner = Loop("serial", i, height, (Loop("vector", j, width, body(at)),))
+    return nest([*outer, down, along], (inner,))
 
 
 def chunked(extent: Dim, chunk: int, body: Callable[[Dim], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
