@@ -49,6 +49,9 @@ class TapeNode:
 
     __slots__ = ("edges", "inputs", "number", "outputs", "released", "types", "unit", "versions")
 
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
     def __init__(
         self,
         unit: Unit,
@@ -56,22 +59,29 @@ class TapeNode:
         outputs: tuple[Tensor, ...],
         saves: frozenset[int],
     ) -> None:
-        n = len(operands)
         self.unit = unit
         self.number = next(_numbers)
         self.released = False
-        self.types = tuple(o.type for o in outputs)
-        self.edges = tuple(edge_of(x) for x in operands)
-        self.inputs: tuple[Any, ...] = tuple(
-            x if k in saves or not hasattr(x, "sig") else Absent(x.type)
-            for k, x in enumerate(operands)
+        self.types = tuple([o.type for o in outputs])
+        edges: list[Edge] = []
+        kept: list[Any] = []
+        versions: list[int] = []
+        for k, x in enumerate(operands):
+            if not hasattr(x, "sig"):
+                edges.append(None)
+                kept.append(x)
+                versions.append(0)
+                continue
+            edges.append(edge_of(x))
+            kept.append(x if k in saves else Absent(x.type))
+            versions.append(x.version if k in saves else 0)
+        self.edges = tuple(edges)
+        self.inputs = tuple(kept)
+        n = len(operands)
+        self.outputs = tuple(
+            [o.detached() if n + k in saves else Absent(o.type) for k, o in enumerate(outputs)]
         )
-        self.outputs: tuple[Any, ...] = tuple(
-            o.detached() if n + k in saves else Absent(o.type) for k, o in enumerate(outputs)
-        )
-        self.versions = tuple(
-            x.version if hasattr(x, "version") else 0 for x in (*self.inputs, *self.outputs)
-        )
+        self.versions = (*versions, *[getattr(o, "version", 0) for o in self.outputs])
 
     @property
     def name(self) -> str:
@@ -111,9 +121,25 @@ class TapeNode:
         self.versions = ()
 
 
+class FreedNode(TapeNode):
+    """What made a result whose graph an earlier backward has freed."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str, type: TensorType) -> None:
+        self._name = name
+        self.number = next(_numbers)
+        self.types = (type,)
+        self.release()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
 def edge_of(x: Any) -> Edge:
     """Where the gradient of an operand goes."""
-    if not getattr(x, "requires_grad", False):
+    if not x.requires_grad:
         return None
     return x if x.grad_fn is None else (x.grad_fn, x.output_number)
 

@@ -33,7 +33,7 @@ from dualgrad.compiler.kernel.ir import Buffer
 from dualgrad.compiler.ops.view import View
 from dualgrad.compiler.passes.fuse import through_views
 from dualgrad.engine import Bound, Executable, compile_graph
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 Array = np.ndarray[Any, Any]
@@ -124,6 +124,8 @@ class Planner:
         nodes = self.exact_nodes()
         outputs = self.unit.trace(*nodes)
         types = tuple(TensorType(o.shape, o.dtype, False, o.device) for o in outputs)
+        if self.write:
+            check_write(self.unit, self.operands[0].type, types[0])
         aliases = [self.alias_of(o, nodes) for o in outputs]
         computed = [k for k, a in enumerate(aliases) if a is None]
         results = tuple(t if a is None else a for a, t in zip(aliases, types, strict=True))
@@ -145,19 +147,15 @@ class Planner:
         """How an output can share memory with an operand, where that is meant."""
         if self.write or not isinstance(self.unit, View | Vjp):
             return None
-        at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
-        base = through_views(output, at)[0]
-        if base not in nodes or _position(base) not in self.tensors:
-            return None
-        k = _position(base)
-        if base is output:
-            return Alias(k)
-        access = Access(Buffer("", base.dtype, 0), self.operands[k].strides_in_elements)
-        found = linear_steps(Evaluator({base: access}).value(output, at).memory[1], at)
-        if found is None:
-            return None
-        offset, strides = found
-        return Alias(k, output.shape, strides, offset)
+        for k in self.tensors:
+            if output is nodes[k]:
+                return Alias(k)
+            if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
+                continue
+            found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
+            if found is not None:
+                return Alias(k, output.shape, found[1], found[0])
+        return None
 
     def symbolic(self) -> tuple[dict[Atom, int], list[TensorType], list[Any]]:
         """Operand types and strides with symbols for sizes, and the sizes behind them."""
@@ -197,7 +195,16 @@ class Planner:
     ) -> Variant:
         """The program of the pattern whose guards hold for these sizes."""
         numbers = tuple(_kind(x) for x in self.operands if not hasattr(x, "sig"))
-        key = (self.unit, self.write, tuple(types), tuple(strides), numbers, tuple(computed))
+        places = tuple(self.tensors)  # 2 - x and x - 2 are different programs
+        key = (
+            self.unit,
+            self.write,
+            places,
+            tuple(types),
+            tuple(strides),
+            numbers,
+            tuple(computed),
+        )
         variants = _variants.setdefault(key, [])
         for v in variants:
             if all(g.holds(values) for g in v.guards):
@@ -233,6 +240,35 @@ class Planner:
         if self.write:
             return Graph(inputs, scalars, (), ((outputs[0], 0),)), layouts, tensors, numbers
         return Graph(inputs, scalars, outputs), layouts, tensors, numbers
+
+
+def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
+    """Refuse a change in place whose result does not fit the tensor."""
+    if result.shape != target.shape:
+        raise ShapeError(
+            "the result does not fit in place",
+            op=unit.name,
+            expect=f"shape {target.shape}",
+            actual=f"shape {result.shape}",
+        )
+    if result.dtype is not target.dtype:
+        raise DTypeError(
+            "the result does not fit in place",
+            op=unit.name,
+            expect=target.dtype.name,
+            actual=result.dtype.name,
+            hint="convert the operands, or assign the result to a new name",
+        )
+
+
+def view_of(
+    output: Node, source: Node, strides: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """(offset, strides) in elements under which views of `source` share its memory; None if
+    a copy is needed."""
+    at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
+    access = Access(Buffer("", source.dtype, 0), strides)
+    return linear_steps(Evaluator({source: access}).value(output, at).memory[1], at)
 
 
 def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ...]] | None:

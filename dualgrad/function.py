@@ -14,17 +14,20 @@ import time
 import types
 import warnings
 from collections.abc import Callable
+from operator import is_
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
-from dualgrad.guards import Standing, Survey, impurity, survey
-from dualgrad.path import Path, finish_trace
+from dualgrad.finish import finish_trace
+from dualgrad.guards import Standing, impurity
+from dualgrad.path import Path
 from dualgrad.runtime.config import config
-from dualgrad.runtime.errors import ArgumentError, TraceError
-from dualgrad.runtime.srcinfo import user_location
+from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, TraceError
+from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
-from dualgrad.tensor import Tensor, check_write
+from dualgrad.survey import Survey, survey
+from dualgrad.tensor import Tensor
 from dualgrad.trace import Trace, Unsupported
 
 P = ParamSpec("P")
@@ -47,6 +50,7 @@ class Function(Generic[P, R]):
         self.n_traces = 0
         self.eager_reason: str | None = None
         self._uncacheable = 0
+        self._raising: set[tuple[object, ...]] = set()  # keys of calls that raise while traced
         self._standing: Standing | None = None
         self._lock = threading.RLock()
 
@@ -66,15 +70,40 @@ class Function(Generic[P, R]):
                     return path.run_quick(args)  # type: ignore[no-any-return]
                 same = standing.found(args, kwargs)
                 if path.holds(same):
-                    return path.run(same)  # type: ignore[no-any-return]
+                    return self._run(path, same, args, kwargs)  # type: ignore[no-any-return]
+        return self._call(args, kwargs)  # type: ignore[no-any-return]
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose path has to be searched for, or traced."""
+        fn: Callable[..., Any] = self.__wrapped_function__
         found = survey((args, kwargs, fn, random.default_generator))
+        if found.opaque is not None:
+            self._fall_back(
+                Unsupported(
+                    f"it can reach {found.opaque}",
+                    why="a compiled program would not notice when that changes",
+                    hint="pass what is needed as an argument",
+                    location=self._definition(),
+                )
+            )
+            return fn(*args, **kwargs)
         key = (*found.key, state.grad_enabled)
+        if key in self._raising:
+            return fn(*args, **kwargs)
         for path in self.paths.get(key, ()):
             if path.holds(found):
                 self._remember(args, kwargs, path)
-                return path.run(found)  # type: ignore[no-any-return]
+                return self._run(path, found, args, kwargs)
         with self._lock:
-            return self._trace(found, key, args, kwargs)  # type: ignore[no-any-return]
+            return self._trace(found, key, args, kwargs)
+
+    def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return path.run(found)
+        except IndexOutOfBounds:
+            # Nothing has been changed; the user's code raises, or handles, the same error.
+            fn: Callable[..., Any] = self.__wrapped_function__
+            return fn(*args, **kwargs)
 
     def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
         """Let later calls with the same state find this path without a survey."""
@@ -95,7 +124,7 @@ class Function(Generic[P, R]):
     ) -> Any:
         fn: Callable[..., Any] = self.__wrapped_function__
         before = [c.copy() for c in found.containers]
-        trace = Trace(found.tensors, Tensor.of_node, check_write)
+        trace = Trace(found.tensors, Tensor.of_node)
         watch = _Watch()
         started = time.perf_counter()
         state.trace = trace
@@ -108,16 +137,21 @@ class Function(Generic[P, R]):
             _roll_back(trace, found, before)
             if isinstance(error, Unsupported):
                 self._fall_back(error)
+            else:
+                self._raising.add(key)
             return fn(*args, **kwargs)
         finally:
             state.trace = None
         self.n_traces += 1
         seconds = time.perf_counter() - started
         try:
-            outcome = finish_trace(trace, found, before, result, self.name)
-        except Unsupported as error:
+            after = survey((args, kwargs, fn, random.default_generator))
+            outcome = finish_trace(trace, found, after, before, result, self.name)
+        except (Unsupported, IndexOutOfBounds) as error:
+            del result
             _roll_back(trace, found, before)
-            self._fall_back(error)
+            if isinstance(error, Unsupported):
+                self._fall_back(error)
             return fn(*args, **kwargs)
         except BaseException:
             _roll_back(trace, found, before)
@@ -125,8 +159,6 @@ class Function(Generic[P, R]):
         outcome.path.seconds_tracing = seconds
         if watch.found is not None:
             self._fall_back(watch.found)
-        elif outcome.lost is not None:
-            self._fall_back(Unsupported(outcome.lost))
         elif outcome.cacheable:
             self.paths.setdefault(key, []).append(outcome.path)
         else:
@@ -134,6 +166,12 @@ class Function(Generic[P, R]):
             if self._uncacheable > MAX_UNCACHEABLE:
                 self._fall_back(Unsupported("it makes new Python objects at each call"))
         return outcome.result
+
+    def _definition(self) -> Location | None:
+        code = getattr(self.__wrapped_function__, "__code__", None)
+        if code is None:
+            return None
+        return Location(code.co_filename, code.co_firstlineno, self.name)
 
     def _fall_back(self, error: Unsupported) -> None:
         """Run eagerly from now on; say so once."""
@@ -229,16 +267,15 @@ def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
     """Undo what tracing did to Python containers and version counts."""
     for container, old in zip(found.containers, before, strict=True):
         if isinstance(container, dict):
-            if container != old or list(container) != list(old):
+            same = len(container) == len(old) and all(map(is_, container.values(), old.values()))
+            if not same or not all(map(is_, container, old)):
                 container.clear()
                 container.update(old)
-        elif len(container) != len(old) or any(
-            a is not b for a, b in zip(container, old, strict=True)
-        ):
-            container[:] = old
+        elif len(container) != len(old) or not all(map(is_, container, old)):
+            container.clear()
+            container.extend(old)
     for t in trace.changed:
-        root = t if t.base is None else t.base
-        root._version -= 1
+        t.changed(-1)
 
 
 @overload

@@ -43,20 +43,32 @@ class Tensor(Value):
     """
 
     __slots__ = (
-        "__weakref__", "_grad", "_version", "array", "base", "grad_fn", "layout", "node",
-        "output_number", "requires_grad", "sig", "type",
+        "__weakref__",
+        "_grad",
+        "_version",
+        "array",
+        "base",
+        "grad_fn",
+        "layout",
+        "node",
+        "output_number",
+        "owner",
+        "requires_grad",
+        "sig",
+        "type",
     )  # fmt: skip
 
     array: Array | None
     layout: tuple[int, ...] | None
     node: Node | None
+    owner: object  # the trace that a traced tensor belongs to
     base: Tensor | None
     grad_fn: TapeNode | None
     output_number: int
     requires_grad: bool
     sig: Any
     _grad: Tensor | None
-    _version: int
+    _version: list[int]
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
@@ -74,9 +86,10 @@ class Tensor(Value):
             )
         self.array, self.type, self.layout, self.sig = data.array, data.type, data.layout, data.sig
         self.node = data.node
+        self.owner = data.owner
         self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = 0
+        self._version = data._version
         self.requires_grad_(requires_grad)
 
     @classmethod
@@ -85,9 +98,9 @@ class Tensor(Value):
         self = object.__new__(Tensor)
         self.array, self.type, self.layout = array, type, layout
         self.sig = type if layout is None else (type, layout)
-        self.node = self.base = self.grad_fn = self._grad = None
+        self.node = self.owner = self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = 0
+        self._version = [0]
         return self
 
     @classmethod
@@ -105,16 +118,22 @@ class Tensor(Value):
         return cls.of_array(array, type_, tuple(s for s, _ in steps))
 
     @classmethod
-    def of_node(cls, node: Node) -> Tensor:
-        """A traced tensor."""
+    def of_node(cls, node: Node, owner: object) -> Tensor:
+        """A traced tensor, of the trace `owner`."""
         self = object.__new__(Tensor)
         type = TensorType(node.shape, node.dtype, False, node.device)
-        self.array, self.type, self.layout, self.node = None, type, None, node
+        self.array, self.type, self.layout = None, type, None
+        self.node, self.owner = node, owner
         self.sig = ("traced", type)
         self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = 0
+        self._version = [0]
         return self
+
+    def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
+        """Give a traced tensor its values."""
+        self.array, self.node, self.owner, self.layout = array, None, None, layout
+        self.sig = self.type if layout is None else (self.type, layout)
 
     # -- running ops --------------------------------------------------------------------------
 
@@ -177,14 +196,19 @@ class Tensor(Value):
         return self.base is None
 
     @property
-    def version(self) -> int:
-        """How often the memory has been changed in place; shared with all views."""
-        return self._version if self.base is None else self.base._version
+    def is_writeable(self) -> bool:
+        """Whether the memory may be changed: not read-only, no element shown twice."""
+        assert self.array is not None
+        return self.array.flags.writeable and not (self.layout and 0 in self.layout)
 
-    def changed(self) -> None:
+    @property
+    def version(self) -> int:
+        """How often the memory has been changed in place; shared with all that shares it."""
+        return self._version[0]
+
+    def changed(self, times: int = 1) -> None:
         """Note a change in place."""
-        root = self if self.base is None else self.base
-        root._version += 1
+        self._version[0] += times
 
     def __len__(self) -> int:
         if not self.type.shape:
@@ -333,11 +357,10 @@ class Tensor(Value):
         """A second handle on the same value, for the tape: it shares the version."""
         out = object.__new__(Tensor)
         out.array, out.type, out.layout, out.sig = self.array, self.type, self.layout, self.sig
-        out.node = self.node
-        out.base = self if self.base is None else self.base
-        out.grad_fn = out._grad = None
+        out.node, out.owner = self.node, self.owner
+        out.base = out.grad_fn = out._grad = None
         out.requires_grad = False
-        out._version = 0
+        out._version = self._version
         return out
 
     def with_history(self, node: TapeNode, k: int) -> Tensor:
@@ -355,6 +378,8 @@ class Tensor(Value):
                 expect="float32 or float64",
                 actual=self.type.dtype.name,
             )
+        if state.trace is not None and requires_grad != self.requires_grad:
+            state.trace.note_flag(self)
         self.requires_grad = requires_grad
         return self
 
@@ -416,7 +441,7 @@ class Tensor(Value):
     def _run_write(self, unit: Unit, operands: tuple[Any, ...]) -> None:
         operands = self._settled(unit, operands)
         assert self.array is not None
-        if not self.array.flags.writeable or (self.layout and 0 in self.layout):
+        if not self.is_writeable:
             raise ArgumentError(
                 "the memory cannot be written",
                 op=unit.name,
@@ -438,7 +463,6 @@ class Tensor(Value):
         plan = find_plan(signature_key(unit, operands, True))
         if plan is None:
             plan = make_plan(unit, operands, write=True)
-            check_write(unit, self, plan.types[0])
         plan.run(operands)
         self.changed()
 
@@ -474,25 +498,6 @@ class Tensor(Value):
     __isub__ = sub_
     __imul__ = mul_
     __itruediv__ = div_
-
-
-def check_write(unit: Unit, target: Tensor, result: TensorType) -> None:
-    """Refuse a change in place whose result does not fit the tensor."""
-    if result.shape != target.type.shape:
-        raise ShapeError(
-            "the result does not fit in place",
-            op=unit.name,
-            expect=f"shape {target.type.shape}",
-            actual=f"shape {result.shape}",
-        )
-    if result.dtype is not target.type.dtype:
-        raise DTypeError(
-            "the result does not fit in place",
-            op=unit.name,
-            expect=target.type.dtype.name,
-            actual=result.dtype.name,
-            hint="convert the operands, or assign the result to a new name",
-        )
 
 
 @composite

@@ -7,6 +7,7 @@ writes of the program; assignments to `.grad` are kept aside until the program h
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ import numpy as np
 from dualgrad.autograd import Absent, record
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, input_node
+from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
+from dualgrad.dispatch import check_write, view_of
 from dualgrad.runtime.errors import TraceError
 from dualgrad.state import state
 
@@ -45,14 +48,9 @@ class Source:
 class Trace:
     """One run of a function on traced tensors."""
 
-    def __init__(
-        self,
-        leaves: list[Tensor],
-        of_node: Callable[[Node], Tensor],
-        check_write: Callable[[Unit, Tensor, Any], None],
-    ) -> None:
+    def __init__(self, leaves: list[Tensor], of_node: Callable[[Node, object], Tensor]) -> None:
         self.leaves = leaves
-        self.of_node, self.check_write = of_node, check_write
+        self.of_node = of_node
         self.position = {id(t): k for k, t in enumerate(leaves)}
         self.sources: list[Source] = []
         self.inputs: list[Node] = []
@@ -60,11 +58,13 @@ class Trace:
         self.values: dict[int, Node] = {}  # id of a concrete tensor -> its value now
         self.written: dict[int, Tensor] = {}
         self.constants: list[Tensor] = []
-        self.created: dict[int, Tensor] = {}
+        self.created: dict[int, Tensor] = {}  # concrete tensors made from numbers
+        self.handles: dict[int, Tensor] = {}  # second handles on concrete tensors
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self.grads_read: dict[int, Any] = {}  # number of a leaf -> signature or None
+        self.grads_read: list[int] = []  # numbers of leaves
         self.views: list[tuple[weakref.ref[Tensor], Tensor, Unit | None]] = []
         self.changed: list[Tensor] = []
+        self.made: list[weakref.ref[Tensor]] = []
 
     # -- values -------------------------------------------------------------------------------
 
@@ -81,6 +81,12 @@ class Trace:
                 )
             return as_node(x)
         if x.node is not None:
+            if x.owner is not self:
+                raise Unsupported(
+                    "a tensor of another trace is used",
+                    actual=f"{x.type!r}",
+                    hint="return tensors from compiled functions instead of storing them aside",
+                )
             return x.node  # type: ignore[no-any-return]
         found = self.values.get(id(x))
         return self.lift(x) if found is None else found
@@ -88,23 +94,21 @@ class Trace:
     def lift(self, x: Tensor) -> Node:
         """Make a tensor that exists an input of the program."""
         k = self.position.get(id(x))
+        number = next((n for n, t in enumerate(self.leaves) if t._grad is x), None)
         if k is not None:
             source = Source("leaf", k)
         elif id(x) in self.created:
             source = Source("constant", len(self.constants))
             self.constants.append(x)
-        else:
-            number = next((n for n, t in enumerate(self.leaves) if t._grad is x), None)
-            if number is None and x.base is not None:
-                return self._lift_alias(x)
-            if number is None:
-                raise Unsupported(
-                    "a tensor was reached in a way that cannot be followed",
-                    actual=f"{x.type!r}",
-                    why="it is neither an argument nor found in what the function refers to",
-                    hint="pass it as an argument",
-                )
+        elif number is not None:
             source = Source("grad", number)
+        else:
+            raise Unsupported(
+                "a tensor was reached in a way that cannot be followed",
+                actual=f"{x.type!r}",
+                why="it is neither an argument nor found in what the function refers to",
+                hint="pass it as an argument",
+            )
         node = input_node(len(self.inputs), x.type)
         self.inputs.append(node)
         self.sources.append(source)
@@ -112,16 +116,11 @@ class Trace:
         self.values[id(x)] = node
         return node
 
-    def _lift_alias(self, x: Tensor) -> Node:
-        """A second handle (`detach`) on a tensor that can be followed."""
-        assert x.base is not None
-        if x.type is x.base.type and x.layout == x.base.layout:
-            return self.node_of(x.base)
-        raise Unsupported(
-            "a view made outside of the function is used inside, but cannot be followed",
-            actual=f"{x.type!r}, a view of {x.base.type!r}",
-            hint="pass the view as an argument",
-        )
+    def trace_node(self, node: Node) -> Tensor:
+        """A traced tensor of this trace; whether it outlives the trace is checked at its end."""
+        out = self.of_node(node, self)
+        self.made.append(weakref.ref(out))
+        return out
 
     # -- ops ----------------------------------------------------------------------------------
 
@@ -130,8 +129,7 @@ class Trace:
         results = unit.trace(*nodes)
         outputs = tuple(self._output(unit, operands, nodes, r) for r in results)
         if isinstance(unit, View):
-            outputs[0].base = base_of(operands[0])
-            self.views.append((weakref.ref(outputs[0]), operands[0], unit))
+            self._note_view(unit, operands[0], outputs[0])
         if state.grad_enabled and any(getattr(x, "requires_grad", False) for x in operands):
             record(unit, operands, outputs, None)
         return outputs
@@ -143,15 +141,28 @@ class Trace:
             same = operands[nodes.index(result)]
             if hasattr(same, "version"):
                 return same
-        return self.of_node(result)
+        return self.trace_node(result)
+
+    def _note_view(self, unit: View, source: Tensor, out: Tensor) -> None:
+        """Remember that `out` shares the memory of `source`, where it does in eager mode too."""
+        placed = input_node(0, source.type)
+        found = view_of(unit.trace(placed)[0], placed, source.strides_in_elements)
+        if found is None:
+            return
+        strides = found[1]
+        out.layout = None if strides == contiguous_strides(out.type.shape) else strides
+        out.base = source if source.base is None else source.base
+        out._version = source._version
+        self.views.append((weakref.ref(out), source, unit))
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
         """`out` shares the memory of `source`; a change of one changes the other."""
         self.views.append((weakref.ref(out), source, None))
         if source.node is None:
-            out.node = None
             self.values[id(out)] = self.node_of(source)
-            self.created[id(out)] = out
+            self.handles[id(out)] = out
+        else:
+            self.made.append(weakref.ref(out))
 
     def note_created(self, x: Tensor, how: str) -> None:
         """A tensor made from Python numbers during the trace is a constant of the program."""
@@ -162,6 +173,15 @@ class Trace:
                 hint="call it outside of the function",
             )
         self.created[id(x)] = x
+
+    def note_flag(self, x: Tensor) -> None:
+        """`requires_grad` of a tensor is about to change."""
+        if x.node is None and id(x) not in self.created:
+            raise Unsupported(
+                "requires_grad of a tensor from outside is changed",
+                actual=f"{x.type!r}",
+                hint="change it outside of the function",
+            )
 
     # -- changes ------------------------------------------------------------------------------
 
@@ -174,7 +194,6 @@ class Trace:
                 actual=f"a view of {target.base.type!r}",
                 hint="change the tensor itself",
             )
-        operands = (target, *others)
         if recorded and target.node is None:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
@@ -182,6 +201,7 @@ class Trace:
                 actual=f"{target.type!r}",
                 hint="change it under dg.no_grad()",
             )
+        operands = (target, *others)
         if recorded:
             (value,) = self.apply(unit, operands)
             node = value.node
@@ -189,16 +209,12 @@ class Trace:
             target.grad_fn, target.output_number = value.grad_fn, value.output_number
         else:
             (node,) = unit.trace(*(self.node_of(x) for x in operands))
-        self.check_write(unit, target, node.type)
+        check_write(unit, target.type, node.type)
         if target.node is not None:
             target.node = node
         else:
-            if (
-                id(target) in self.position
-                or id(target) in self.created
-                or self.values.get(id(target)) is not None
-            ):
-                self.written[id(target)] = target
+            self.node_of(target)
+            self.written[id(target)] = target
             self.values[id(target)] = node
         target.changed()
         self.changed.append(target)
@@ -223,12 +239,9 @@ class Trace:
         found = self.grads.get(id(t))
         if found is not None:
             return found[1]
-        if t.node is None and id(t) in self.position:
-            old = t._grad
-            self.grads_read[self.position[id(t)]] = None if old is None else old.sig
-            if old is not None and old.node is None:
-                self.lift(old) if id(old) not in self.values else None
-            return old
+        k = self.position.get(id(t))
+        if k is not None and k not in self.grads_read:
+            self.grads_read.append(k)
         return t._grad
 
     def set_grad(self, t: Tensor, value: Tensor | None) -> None:
@@ -238,10 +251,7 @@ class Trace:
                 actual=f"{t.type!r}",
                 hint="pass the tensor as an argument",
             )
-        if t.node is not None:
-            t._grad = value
-        else:
-            self.grads[id(t)] = (t, value)
+        self.grads[id(t)] = (t, value)
 
     def needs_value(self, t: Tensor, what: str) -> None:
         """Python asks for numbers while tracing."""
@@ -255,6 +265,14 @@ class Trace:
             hint="use dg.where(...), or move this outside of the function",
         )
 
-
-def base_of(x: Tensor) -> Tensor:
-    return x if x.base is None else x.base
+    def leaked(self, kept: set[int]) -> Tensor | None:
+        """A traced tensor that is still referred to, though no result or effect holds it."""
+        self.views.clear()
+        self.changed.clear()
+        for again in (True, False):
+            alive = [t for ref in self.made if (t := ref()) is not None and id(t) not in kept]
+            if not alive or not again:
+                return alive[0] if alive else None
+            del alive
+            gc.collect()  # what only a reference cycle holds does not count
+        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,15 +75,16 @@ class Machine:
 
     values: list[dg.Tensor]
     leaves: list[dg.Tensor]  # trained inputs
-    captured: list[dg.Tensor]
-    results: list[Any] = field(default_factory=list)
+    captured: list[dg.Tensor]  # tensors to be changed in place
 
     def run(self, code: tuple[Instruction, ...]) -> list[Any]:
         for name, a, b, c, d in code:
             new = getattr(self, f"do_{name}")(a, b, c, d)
             if new is not None:
                 self.values.append(new)
-        return [*self.values[-5:], *self.results, [p.grad for p in self.leaves]]
+        with dg.no_grad():
+            values = [x.clone() for x in self.values[-5:]]
+        return [*values, [p.grad for p in self.leaves]]
 
     def pick(self, number: int, fit: Callable[[dg.Tensor], bool]) -> dg.Tensor | None:
         """The first value that fits, counted backwards from a place."""
@@ -228,11 +229,13 @@ class Machine:
         source = self.pick(b, lambda v: v.dtype is kind and fits(v.shape, shape)
                            and np.broadcast_shapes(v.shape, shape) == shape)
         with dg.no_grad():
-            if c % 3 == 0 or source is None:
-                target.mul_(1 if not kind.is_float else 0.75)
+            if source is None:
+                return None
+            if c % 3 == 0 and kind.is_float:
+                target.mul_(0.75)
             elif c % 3 == 1:
                 target.copy_(source.detach())
-            else:
+            elif kind is not bool_:
                 target.add_(source.detach())
         return None
 
@@ -244,7 +247,7 @@ class Machine:
         loss.backward(retain_graph=True)
         if d % 3 == 0:
             self.step(0.125)
-        return loss.detach()
+        return loss
 
     def do_zero_grad(self, a: int, b: int, c: int, d: int) -> Any:
         for p in self.leaves:
@@ -293,7 +296,7 @@ class Run:
         dg.seed(11)
         for t, array in zip(self.tensors, self.start, strict=True):
             if t.array is not None and t.array.flags.writeable:
-                t.array[...] = array
+                np.copyto(t.array, array)
             t.grad = None
         out = self.function(self.args)
         flat = [x for r in out for x in (r if isinstance(r, list) else [r])]

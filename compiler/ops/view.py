@@ -172,7 +172,7 @@ def unflatten(position: Dim, shape: tuple[Dim, ...]) -> Index:
     """The index of a row-major position."""
     out: list[Dim] = []
     for k, n in enumerate(reversed(shape)):
-        if n == 1:
+        if n == 1 or n == 0:  # of an empty tensor no element is ever asked for
             out.append(0)
         elif all(m == 1 for m in tuple(reversed(shape))[k + 1 :]):
             out.append(position)

@@ -1,0 +1,327 @@
+"""From a finished trace to a compiled path, and to the result of the call that was traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.kernel.ir import Check, Store, walk
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.engine import compile_graph
+from dualgrad.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.survey import TENSOR, Survey
+from dualgrad.tensor import Tensor
+from dualgrad.trace import Trace, Unsupported
+
+
+@dataclass
+class Outcome:
+    """A finished trace: the first call's result, and what later calls can use."""
+
+    path: Path
+    result: Any
+    cacheable: bool
+
+
+@dataclass
+class Finish:
+    """Works out what a function returned and changed, in terms of its program's outputs."""
+
+    trace: Trace
+    found: Survey
+    nodes: list[Node] = field(default_factory=list)
+    emitted: list[Tensor] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)
+    views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
+    made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
+    cacheable: bool = True
+
+    def spec(self, x: Any) -> Rebuild:
+        """How to make, from a run's results, what `x` is now."""
+        if isinstance(x, Tensor):
+            return self._tensor(x)
+        if type(x) in (bool, int, float, str, bytes, type(None)):
+            return lambda r: x
+        for k, c in enumerate(self.found.containers):
+            if c is x:
+                return _container(k)
+        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+            return self._once(x)
+        # Another object: the same one each time, if no new one is made by each call.
+        self.cacheable = False
+        return lambda r: x
+
+    def _once(self, x: Any) -> Rebuild:
+        """A container, made once for each time the function runs."""
+        key = id(x)
+        if key in self.made:
+            found = self.made[key]
+            if found is None:
+                raise Unsupported("a container that holds itself is returned")
+            return found
+        self.made[key] = None
+        build = self._new_container(x)
+
+        def rebuild(r: Results) -> Any:
+            if key not in r.memo:
+                r.memo[key] = build(r)
+            return r.memo[key]
+
+        self.made[key] = rebuild
+        return rebuild
+
+    def _new_container(self, x: Any) -> Rebuild:
+        kind = type(x)
+        if kind is dict:
+            items = {k: self.spec(v) for k, v in x.items()}
+            return lambda r: {k: p(r) for k, p in items.items()}
+        parts = [self.spec(v) for v in x]
+        if kind in (list, tuple):
+            return lambda r: kind(p(r) for p in parts)
+        return lambda r: kind(*(p(r) for p in parts))
+
+    def _tensor(self, x: Tensor) -> Rebuild:
+        trace = self.trace
+        if x.node is None and id(x) in trace.position:
+            k = trace.position[id(x)]
+            return lambda r: r.found.tensors[k]
+        number = next((n for n, t in enumerate(self.found.tensors) if t._grad is x), None)
+        if number is not None:
+            return lambda r: r.found.tensors[number]._grad
+        view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
+        if view is not None:
+            return self._view(x, *view)
+        slot = self.emit(x)
+        grad = trace.grads.get(id(x), (x, None))[1]
+        if grad is None:
+            return lambda r: r.tensors[slot]
+        grad_spec = self.spec(grad)
+
+        def with_grad(r: Results) -> Tensor:
+            t = r.tensors[slot]
+            t._grad = grad_spec(r)
+            return t
+
+        return with_grad
+
+    def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        behind = self._tensor(source)
+        self._check_gradient(x)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        key = id(x)
+
+        def rebuild(r: Results) -> Any:
+            if key not in r.memo:
+                base = behind(r)
+                r.memo[key] = base.detach() if unit is None else base.apply_unit(unit, (base,))[0]
+            return r.memo[key]
+
+        return rebuild
+
+    def emit(self, x: Tensor) -> int:
+        """The output that holds a traced tensor."""
+        slot = self.slots.get(id(x))
+        if slot is None:
+            self._check_gradient(x)
+            slot = self.slots[id(x)] = len(self.nodes)
+            self.nodes.append(self.trace.node_of(x))
+            self.emitted.append(x)
+        return slot
+
+    def _check_gradient(self, x: Tensor) -> None:
+        if x.requires_grad and x.grad_fn is not None and not x.grad_fn.released:
+            raise Unsupported(
+                "a result of the function still needs its graph for gradients",
+                actual=f"{x.type!r}, grad_fn={x.grad_fn.name}",
+                why="gradients do not flow out of a compiled function",
+                hint="call backward() inside the function, or detach() what it returns",
+            )
+
+    def effects(self, before: list[Any]) -> list[Effect]:
+        """Assignments to containers that the trace made."""
+        out = []
+        for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
+            items = container.items() if isinstance(container, dict) else enumerate(container)
+            known = old if isinstance(container, dict) else dict(enumerate(old))
+            if len(container) < len(known) or any(key not in container for key in old_keys(old)):
+                raise Unsupported("an element of a Python container is removed")
+            if not isinstance(container, dict) and len(container) != len(known):
+                raise Unsupported("a Python list grows or shrinks")
+            for key, value in items:
+                if key in known and known[key] is value:
+                    continue
+                if key in known and _is_atom(value) and known[key] == value:
+                    continue
+                if _is_atom(value):
+                    raise Unsupported(f"the Python value {key!r} is changed")
+                out.append(Effect(k, key, self.spec(value)))
+        return out
+
+    def grads(self) -> list[tuple[int, Rebuild]]:
+        """Assignments to the gradients of tensors that the survey found."""
+        position = self.trace.position
+        return [
+            (position[key], self.spec(value))
+            for key, (_, value) in self.trace.grads.items()
+            if key in position
+        ]
+
+    def writes(self) -> tuple[tuple[Node, int], ...]:
+        """Values that the program stores into its inputs."""
+        trace = self.trace
+        return tuple(
+            (trace.values[id(t)], k)
+            for k, t in enumerate(trace.tensors)
+            if id(t) in trace.written
+            and trace.sources[k].kind != "constant"
+            and trace.values[id(t)] is not trace.inputs[k]
+        )
+
+    def outputs(self) -> list[Output]:
+        return [
+            Output(t.type, t.requires_grad, None if t.grad_fn is None else t.grad_fn.name)
+            for t in self.emitted
+        ]
+
+    def single(self, result: Any) -> Any:
+        """The type of a result that is all the program makes, and all the function returns."""
+        alone = isinstance(result, Tensor) and self.slots.get(id(result)) == 0
+        if alone and len(self.emitted) == 1 and not result.requires_grad:
+            return result.type
+        return None
+
+
+def old_keys(old: Any) -> Any:
+    return old if isinstance(old, dict) else ()
+
+
+def _is_atom(x: object) -> bool:
+    return isinstance(x, bool | int | float | complex | str | bytes | type(None))
+
+
+def _container(k: int) -> Rebuild:
+    return lambda r: r.found.containers[k]
+
+
+def finish_trace(
+    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+) -> Outcome:
+    """Compile a trace, run it for the call at hand, and keep it for later ones.
+
+    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    Raises Unsupported where a program could not do what the function did.
+    """
+    work = Finish(trace, found)
+    for t in trace.tensors:
+        if t.requires_grad and t.grad_fn is not None:
+            raise Unsupported(
+                "a tensor with a graph of its own comes from outside of the function",
+                actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
+                hint="compute it inside the function, or detach() it",
+            )
+    effects = work.effects(before)
+    rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
+    compare_state(work, found, after)
+    after.tensors.clear()
+    leaked = trace.leaked({*work.slots})
+    if leaked is not None:
+        raise Unsupported(
+            "a traced tensor is kept in a place that cannot be followed",
+            actual=f"{leaked.type!r}",
+            hint="return it, or store it in an attribute, list or dict that existed before",
+        )
+    written = [k for _, k in writes]
+    reason = conflict(trace.tensors, written)
+    if reason is not None:
+        raise Unsupported(reason)
+    graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
+    layouts = tuple(t.layout for t in trace.tensors)
+    executable = compile_graph(graph, layouts, name.strip("<>") or "function")
+    if checks_late(executable.program):
+        raise Unsupported("an index is checked after state has been changed")
+    quick = not (effects or grads or writes or trace.grads_read) and all(
+        s.kind == "leaf" and s.number < found.arguments for s in trace.sources
+    )
+    path = Path(
+        executable,
+        executable.bind({}),
+        trace.sources,
+        [_copied(t) for t in trace.constants],
+        written,
+        trace.grads_read,
+        grad_pattern(found.tensors, trace.grads_read),
+        work.outputs(),
+        effects,
+        grads,
+        rebuild,
+        graph,
+        ", ".join(repr(t.type) for t in found.tensors[:8]),
+        work.single(result) if quick else None,
+    )
+    first_run(path, work)
+    return Outcome(path, result, work.cacheable)
+
+
+def compare_state(work: Finish, found: Survey, after: Survey) -> None:
+    """Refuse changes of Python state that are no effects of the program.
+
+    What effects assign, replays assign; any other value must be what it was.
+    """
+    if len(found.key) != len(after.key):
+        work.cacheable = False  # the next call starts from other state anyway
+        return
+    for old, new in zip(found.key, after.key, strict=True):
+        if _is_tensor(old) and _is_tensor(new):
+            continue
+        if _is_tensor(old) or _is_tensor(new):
+            work.cacheable = False
+        elif old != new:
+            raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
+
+
+def _is_tensor(entry: object) -> bool:
+    return isinstance(entry, tuple) and len(entry) > 0 and entry[0] == TENSOR
+
+
+def checks_late(program: LoopProgram) -> bool:
+    """Whether a run-time check comes after an input has been overwritten."""
+    overwritten = False
+    for kernel in program.kernels:
+        stmts = list(walk(kernel.body))
+        if overwritten and any(isinstance(s, Check) for s in stmts):
+            return True
+        overwritten |= any(isinstance(s, Store) and s.buffer.name[0] == "i" for s in stmts)
+    return False
+
+
+def _copied(t: Tensor) -> Tensor:
+    """A constant of the program: nobody else holds it."""
+    assert t.array is not None
+    return Tensor.of_array(t.array.copy(), t.type, None)
+
+
+def first_run(path: Path, work: Finish) -> None:
+    """Run the program for the traced call: the traced tensors themselves receive the values."""
+    trace = work.trace
+    path.runs += 1
+    arrays: list[Any] = [t.array for t in trace.tensors]
+    results = path.bound.run(arrays)
+    for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
+        if t.node is None:
+            assert t.array is not None
+            np.copyto(t.array, array)
+        else:
+            t.settle(array, None)
+            t.grad_fn = output.tensor(array).grad_fn
+    for x, source, unit in work.views:
+        made = source.detach() if unit is None else source.apply_unit(unit, (source,))[0]
+        assert made.array is not None
+        x.settle(made.array, made.layout)
+    for t, value in trace.grads.values():
+        t._grad = value
