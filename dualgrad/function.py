@@ -264,7 +264,7 @@ class _Watch:
 
 
 def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
-    """Undo what tracing did to Python containers and version counts."""
+    """Undo what tracing did to Python state and version counts."""
     for container, old in zip(found.containers, before, strict=True):
         if isinstance(container, dict):
             same = len(container) == len(old) and all(map(is_, container.values(), old.values()))
@@ -274,6 +274,9 @@ def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
         elif len(container) != len(old) or not all(map(is_, container, old)):
             container.clear()
             container.extend(old)
+    for watch in found.watched:
+        if watch.restore is not None and not watch.unchanged():
+            watch.restore(watch.held)
     for t in trace.changed:
         t.changed(-1)
 

@@ -30,7 +30,7 @@ class Standing:
         self.paths: dict[tuple[object, ...], Any] = {}
 
     def unchanged(self) -> bool:
-        for container, read, held in self.watched:
+        for container, read, held, _ in self.watched:
             if container is not None and len(container) != len(held):
                 return False
             if not all(map(is_, read(), held)):

@@ -26,7 +26,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,9 +55,23 @@ _INERT = (
 _UNSEEN = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__"})
 _SMALL_ARRAY = 4096  # bytes of a NumPy array that become part of the key
 
-# (a sized container or None, how to read what it holds, what it held)
-Watch = tuple[Any, Callable[[], Iterable[Any]], tuple[Any, ...]]
+_MISSING = object()
+Restore = Callable[[tuple[Any, ...]], None]
 TENSOR = "tensor"
+
+
+class Watch(NamedTuple):
+    """A place whose contents a call depends on."""
+
+    container: Any  # sized, or None
+    read: Callable[[], Iterable[Any]]
+    held: tuple[Any, ...]  # what it held when it was met
+    restore: Restore | None  # puts that back; containers of the survey are restored as such
+
+    def unchanged(self) -> bool:
+        if self.container is not None and len(self.container) != len(self.held):
+            return False
+        return all(map(is_, self.read(), self.held))
 
 
 @dataclass
@@ -103,8 +118,10 @@ class Survey:
         self.tensors.append(x)
         self.key.append((TENSOR, x.__class__, x.sig, x.requires_grad, x.grad_fn is None))
 
-    def watch(self, container: Any, read: Callable[[], Iterable[Any]]) -> None:
-        self.watched.append((container, read, tuple(read())))
+    def watch(
+        self, container: Any, read: Callable[[], Iterable[Any]], restore: Restore | None = None
+    ) -> None:
+        self.watched.append(Watch(container, read, tuple(read()), restore))
 
     def stop(self, what: str) -> list[Any]:
         """Note that something cannot be followed."""
@@ -175,7 +192,7 @@ class Survey:
             return self.stop(f"random numbers of NumPy ({x.__name__})")
         if isinstance(x, types.CellType):
             key.append(kind)
-            self.watch(None, partial(_contents, x))
+            self.watch(None, partial(_contents, x), partial(_fill, x))
             return _contents(x)
         if isinstance(x, partial):
             key.append(kind)
@@ -212,7 +229,7 @@ class Survey:
             parts.append(f.__dict__)
         names = tuple(dict.fromkeys(n for c in codes_of(f.__code__) for n in c.co_names))
         self._names.update(dict.fromkeys(names))
-        self.watch(None, partial(map, f.__globals__.get, names))
+        self._watch_names(f.__globals__, names)
         for n in names:
             if n in f.__globals__:
                 parts.append(f.__globals__[n])
@@ -222,6 +239,19 @@ class Survey:
                 parts.append(sys.modules[n])  # imported inside the function
         return parts
 
+    def _watch_names(self, space: dict[str, Any], names: tuple[str, ...]) -> None:
+        """Watch some entries of a module's or function's globals, present or not."""
+        read = partial(map, space.get, names, (_MISSING,) * len(names))
+
+        def restore(held: tuple[Any, ...]) -> None:
+            for name, value in zip(names, held, strict=True):
+                if value is not _MISSING:
+                    space[name] = value
+                else:
+                    space.pop(name, None)
+
+        self.watch(None, read, restore)
+
     def _class(self, c: type) -> list[Any]:
         """Attributes and functions of a user's class and its bases."""
         parts: list[Any] = []
@@ -229,7 +259,7 @@ class Survey:
             if _root(base) in _FOREIGN:
                 continue
             names = tuple(base.__dict__)
-            self.watch(base.__dict__, base.__dict__.values)
+            self.watch(base.__dict__, base.__dict__.values, partial(_set_all, base, names))
             self.key.append(names)
             for name, x in base.__dict__.items():
                 hidden = name.startswith(("__", "_abc_")) and not isinstance(
@@ -275,7 +305,8 @@ class Survey:
         self.watch(None, lambda: (x.__class__, getattr(x, "__dict__", None)))
         parts: list[Any] = [kind] if _root(kind) != _OWN else []
         if slots:
-            self.watch(None, lambda: [getattr(x, n, None) for n in slots])
+            read = partial(map, partial(getattr, x), slots, (_MISSING,) * len(slots))
+            self.watch(None, read, partial(_set_all, x, slots))
             parts += [getattr(x, n) for n in present]
         if attributes is not None:
             self.key.append(tuple(attributes))
@@ -302,7 +333,7 @@ class Survey:
                     elif name in module.__dict__:
                         found = True
                         self.key.append(name)
-                        self.watch(None, partial(map, module.__dict__.get, (name,)))
+                        self._watch_names(module.__dict__, (name,))
                         self.visit(module.__dict__[name])
 
 
@@ -341,6 +372,22 @@ def _contents(cell: types.CellType) -> list[Any]:
         return [cell.cell_contents]
     except ValueError:  # an empty cell
         return []
+
+
+def _fill(cell: types.CellType, held: tuple[Any, ...]) -> None:
+    if held:
+        cell.cell_contents = held[0]
+    elif _contents(cell):
+        del cell.cell_contents
+
+
+def _set_all(owner: Any, names: tuple[str, ...], held: tuple[Any, ...]) -> None:
+    """Put attributes back that have changed."""
+    for name, value in zip(names, held, strict=True):
+        if getattr(owner, name, _MISSING) is value:
+            continue
+        if value is not _MISSING and not isinstance(value, staticmethod | classmethod | property):
+            setattr(owner, name, value)
 
 
 def _root_name(module: str | None) -> str:

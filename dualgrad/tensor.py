@@ -528,6 +528,7 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
     layout = None if a.strides == contiguous_strides(a.shape) else a.strides
     out = Tensor.of_array(array, x.type.with_shape(a.shape), layout)
     out.base = x if x.base is None else x.base
+    out._version = x._version
     return out
 
 
