@@ -17,7 +17,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.dispatch import used_by_gradient
-from dualgrad.runtime.errors import GradientError, ShapeError
+from dualgrad.runtime.errors import DTypeError, GradientError, ShapeError
 from dualgrad.state import enable_grad, no_grad
 
 if TYPE_CHECKING:
@@ -191,6 +191,13 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             op="backward",
             expect=f"gradient of shape {root.type.shape}",
             actual=f"{gradient.type.shape}",
+        )
+    if gradient.type.dtype is not root.type.dtype:
+        raise DTypeError(
+            "the seed has another dtype",
+            op="backward",
+            expect=root.type.dtype.name,
+            actual=gradient.type.dtype.name,
         )
     return gradient
 

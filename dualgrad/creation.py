@@ -70,9 +70,25 @@ def _as_array(data: Any, wanted: DType | None) -> Array:
                 wanted = as_dtype(float)
     elif array.dtype.kind not in "biuf":
         as_dtype(array.dtype)
+    check_range("tensor", array, wanted)
     out = memory.empty(array.shape, wanted)
     out[...] = array
     return out
+
+
+def check_range(op: str, array: Array, dtype: DType) -> None:
+    """Refuse numbers that an integer dtype does not have."""
+    if not dtype.is_int or array.dtype.kind not in "iu" or not array.size:
+        return
+    limits = np.iinfo(dtype.numpy)
+    low, high = int(array.min()), int(array.max())
+    if low < limits.min or high > limits.max:
+        raise ArgumentError(
+            "a number does not fit the dtype",
+            op=op,
+            expect=f"{limits.min} to {limits.max} for {dtype.name}",
+            actual=f"{low if low < limits.min else high}",
+        )
 
 
 def empty(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
@@ -89,6 +105,8 @@ def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = Fals
     """A new tensor of a shape with one value; its dtype follows the value unless given."""
     out = empty(shape, dtype=type(value) if dtype is None else dtype)
     assert out.array is not None
+    if isinstance(value, int):
+        check_range("full", np.array(value), out.type.dtype)
     out.array.fill(value)
     return out.requires_grad_(requires_grad)
 

@@ -29,7 +29,7 @@ from dualgrad.runtime import cpu, memory
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import ALL
-from dualgrad.runtime.errors import CompileError, IndexOutOfBounds
+from dualgrad.runtime.errors import ArgumentError, CompileError, IndexOutOfBounds
 from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import KernelInfo, Program, decode_error
@@ -135,7 +135,16 @@ class Bound:
             block = memory.scratch(self.arena)
             params = _address(block.address) + self.prefix
         if scalars:
-            params += self.scalars(*scalars)
+            try:
+                params += self.scalars(*scalars)
+            except struct.error:
+                raise ArgumentError(
+                    "a Python integer is too large",
+                    op=self.executable.program.name,
+                    expect="-2**63 <= n < 2**63",
+                    actual=", ".join(map(str, scalars)),
+                    hint="write it as a float",
+                ) from None
         error = self.launch(self.pack([*arrays, *outputs]), params)
         if error:
             self.fail(error)

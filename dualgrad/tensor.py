@@ -68,7 +68,7 @@ class Tensor(Value):
     requires_grad: bool
     sig: Any
     _grad: Tensor | None
-    _version: list[int]
+    _version: list[Any]  # changes in place so far; whether there have been views
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
@@ -100,7 +100,7 @@ class Tensor(Value):
         self.sig = type if layout is None else (type, layout)
         self.node = self.owner = self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0]
+        self._version = [0, False]
         return self
 
     @classmethod
@@ -127,7 +127,7 @@ class Tensor(Value):
         self.sig = ("traced", type)
         self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0]
+        self._version = [0, False]
         return self
 
     def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
@@ -204,7 +204,7 @@ class Tensor(Value):
     @property
     def version(self) -> int:
         """How often the memory has been changed in place; shared with all that shares it."""
-        return self._version[0]
+        return int(self._version[0])
 
     def changed(self, times: int = 1) -> None:
         """Note a change in place."""
@@ -348,7 +348,7 @@ class Tensor(Value):
     def detach(self) -> Tensor:
         """The same memory without history: no gradient flows through."""
         out = self.detached()
-        out.base = self if self.base is None else self.base
+        out.base = self.detached() if self.base is None else self.base
         if state.trace is not None:
             state.trace.note_detached(self, out)
         return out
@@ -380,6 +380,14 @@ class Tensor(Value):
             )
         if state.trace is not None and requires_grad != self.requires_grad:
             state.trace.note_flag(self)
+        if not requires_grad and self.grad_fn is not None:
+            raise GradientError(
+                "only leaves can stop requiring gradients",
+                op="requires_grad_",
+                expect="a leaf",
+                actual=f"a result of {self.grad_fn.name}",
+                hint="use detach()",
+            )
         self.requires_grad = requires_grad
         return self
 
@@ -418,12 +426,13 @@ class Tensor(Value):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="with dg.no_grad(): ...",
             )
-        if recorded and self.base is not None:
+        if recorded and (self.base is not None or self._version[1]):
+            own = f"{self.type!r}, of which there are views"
             raise GradientError(
-                "a view cannot be changed in place while gradients are recorded",
+                "views and their bases cannot be changed in place while gradients are recorded",
                 op=unit.name,
-                expect="a tensor with memory of its own, or dg.no_grad()",
-                actual=f"a view of {self.base.type!r}",
+                expect="a tensor whose memory no view shares, or dg.no_grad()",
+                actual=own if self.base is None else f"a view of {self.base.type!r}",
                 hint="clone() it first",
             )
         if trace is not None:
@@ -529,6 +538,7 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
     out = Tensor.of_array(array, x.type.with_shape(a.shape), layout)
     out.base = x if x.base is None else x.base
     out._version = x._version
+    x._version[1] = True
     return out
 
 

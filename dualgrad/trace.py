@@ -153,6 +153,7 @@ class Trace:
         out.layout = None if strides == contiguous_strides(out.type.shape) else strides
         out.base = source if source.base is None else source.base
         out._version = source._version
+        source._version[1] = True
         self.views.append((weakref.ref(out), source, unit))
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:

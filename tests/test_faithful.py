@@ -552,3 +552,55 @@ def raising_at_each_call(decorate):
 @pytest.mark.parametrize("build", CASES)
 def test_decorated_is_undecorated(build):
     same(build)
+
+
+@pytest.mark.parametrize("dtype", [dg.int8, dg.uint8, dg.int32, dg.uint32, dg.int64, dg.uint64])
+@pytest.mark.parametrize("count", [1, 5, 67])
+def test_casts_out_of_range_saturate_everywhere_alike(dtype, count):
+    for value in (300.7, -1.5, 1e30, -1e30, float("inf"), float("-inf"), float("nan"), 3.99):
+        limits = np.iinfo(dtype.numpy)
+        exact = 0 if value != value else max(limits.min, min(limits.max, np.trunc(value)))
+        x = dg.full((count,), value)
+        assert set(x.to(dtype).tolist()) == {int(exact)}
+        assert set(dg.function(lambda x: (x * 1.0).to(dtype))(x).tolist()) == {int(exact)}
+
+
+def test_comparisons_with_numbers_that_the_dtype_lacks():
+    x = dg.tensor([255, 0], dtype=dg.uint8)
+    assert (x < -1).tolist() == [False, False]
+    assert (x == -1).tolist() == [False, False]
+    assert (x > 300).tolist() == [False, False]
+    assert (x <= 255).tolist() == [True, True]
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not fit the dtype"):
+        dg.tensor([300, -1], dtype=dg.uint8)
+    with pytest.raises(ValueError, match="does not fit the dtype"):
+        dg.full((2,), 300, dtype=dg.int8)
+    with pytest.raises(ValueError, match="too large"):
+        dg.ones(2) * 2**70
+
+
+def test_changing_a_base_of_views_under_the_tape_is_refused():
+    w = dg.ones(4, requires_grad=True)
+    y = w * 1.0
+    v = y.reshape(2, 2)
+    with pytest.raises(RuntimeError, match="views and their bases"):
+        y.mul_(3.0)
+    assert v.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_write_that_does_not_fit_is_refused_every_time():
+    x = dg.zeros(1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="does not fit in place"):
+            x.add_(dg.ones(40))
+        with pytest.raises(TypeError, match="does not fit in place"):
+            dg.zeros(1, dtype=dg.int64).div_(2)
+
+
+def test_a_detached_result_of_a_live_graph_is_compiled():
+    w = dg.ones(3, requires_grad=True)
+    f = dg.function(lambda x: (w * x).mean().detach(), strict=True)
+    assert f(vector(1, 2, 3)).item() == f(vector(1, 2, 3)).item() == 2.0

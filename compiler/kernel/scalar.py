@@ -9,7 +9,7 @@ Expressions are immutable and interned, so a common subexpression is one object.
 
 Primitives round as IEEE 754 says (round to nearest, no flush to zero); integers wrap; a shift
 count lies in [0, bits).  Integer division truncates towards zero and must neither be by zero nor
-overflow; `cast` from float to integer truncates, out of range or NaN gives an unspecified number;
+overflow; `cast` from float to integer truncates, saturates out of range and makes NaN 0;
 `shr` is arithmetic for signed and logical for unsigned integers.
 """
 

@@ -67,7 +67,7 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if e.op == "const":
         return constant(e.attr, e.dtype)
     if e.op == "cast":
-        return args[0].astype(e.dtype.numpy)
+        return _cast(args[0], e.dtype)
     if e.op == "bitcast":
         return np.asarray(args[0]).view(e.dtype.numpy)
     found = _FLOAT_OPS.get(e.op) if e.args[0].dtype.is_float else _INT_OPS.get(e.op)
@@ -75,6 +75,16 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if found is None:
         raise CompileError(f"unknown scalar {e.op}", op="reference")
     return np.asarray(found(*args), dtype=e.dtype.numpy)
+
+
+def _cast(x: Array, dtype: DType) -> Array:
+    if x.dtype.kind != "f" or not dtype.is_int:
+        return x.astype(dtype.numpy)
+    limits = np.iinfo(dtype.numpy)
+    # the float nearest to a limit of 64 bits may lie beyond it
+    low, high = x <= float(limits.min), x >= float(limits.max)
+    inside = np.where(low | high | np.isnan(x), 0, np.trunc(x)).astype(dtype.numpy)
+    return np.where(low, limits.min, np.where(high, limits.max, inside)).astype(dtype.numpy)
 
 
 def _refuse_zero(b: Array) -> None:

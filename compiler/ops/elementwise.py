@@ -85,7 +85,8 @@ def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
 
 @dataclass(frozen=True, eq=False)
 class Cast(Elementwise):
-    """Conversion of dtype, as NumPy's astype; to bool it asks for x != 0."""
+    """Conversion of dtype.  Floats are truncated to integers, out of range to the nearest one
+    there is, NaN to 0.  To bool it asks for x != 0; between integers it wraps."""
 
     dtype: DType
     weak: bool = False
@@ -132,8 +133,8 @@ def _cast_sample(arg: Arg, target: DType) -> Sample:
 def to(x: Any, dtype: Any) -> Any:
     """Return x converted to `dtype` (x itself if it has it already).
 
-    Raises DTypeError if `dtype` names no dtype.  Floats turn into integers by truncation; into
-    bool by x != 0.
+    Raises DTypeError if `dtype` names no dtype.  Floats turn into integers by truncation, out of
+    range into the nearest integer there is, NaN into 0; anything into bool by x != 0.
     """
     target = as_dtype(dtype)
     return x if x.dtype is target else apply(Cast.of(target), x)[0]

@@ -76,6 +76,14 @@ class Compare(Elementwise, abstract=True):
     result = bool_
     vjp = None
 
+    def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
+        dtypes = super().operand_dtypes(types)
+        numbers = any(t.weak and t.dtype.is_int for t in types)
+        if numbers and dtypes[0].is_int and dtypes[0].bits < 64:
+            # A Python number may lie outside of a narrow dtype: compare what it is, not what fits.
+            return [int64] * len(types)
+        return dtypes
+
     def infer(self, *types: TensorType) -> TensorType:
         return TensorType(types[-1].shape, bool_, False, types[-1].device)
 

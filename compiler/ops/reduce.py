@@ -454,6 +454,7 @@ def reduce_min(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> 
 
 
 def _arg(name: str, op: type[Reduction], x: Any, axis: Any, keep: bool) -> Any:
+    x = x if x.ndim else x.reshape((1,))
     axes = tuple(range(x.ndim)) if axis is None else axes_of(name, axis, x.ndim)
     if axis is not None and len(axes) != 1:
         raise ShapeError("takes one axis", op=name, expect="an int or None", actual=repr(axis))

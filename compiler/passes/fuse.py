@@ -192,11 +192,11 @@ class Fusion:
             if reduction_kind(node) == "column" and self.depends_on_outer(node, group):
                 return False
             return self.edges_fit(node, group, outer=False)
-        if not isinstance(op, (Elementwise, Index)):
-            return False
+        if not isinstance(op, Elementwise):
+            return False  # an index op may check what it reads, before anything is computed
         if group.accepts_outer() and self.is_outer(node, group):
             return self.edges_fit(node, group, outer=True)
-        if squeezed(node.shape) != group.domain or isinstance(op, Index):
+        if squeezed(node.shape) != group.domain:
             return False
         if group.kind == "column" or (group.run is not None and group.run[2]):
             return not self.depends_on_outer(node, group) and self.edges_fit(node, group, False)

@@ -123,7 +123,7 @@ def apply(f: Function, names: Declarations, e: Scalar, xs: list[str], width: int
     if op == "bitcast":
         return f.value(f"bitcast {kind} {xs[0]} to {vector(element(e.dtype), width)}")
     if op == "cast":
-        return convert(f, xs[0], dtype, e.dtype, width)
+        return convert(f, names, xs[0], dtype, e.dtype, width)
     if op in _INTRINSIC:
         name = f"llvm.{_INTRINSIC[op]}.{suffix(dtype, width)}"
         function = names.intrinsic(name, kind, *[kind] * len(xs))
@@ -156,7 +156,9 @@ def _comparison(op: str, dtype: DType) -> str:
     return f"icmp {'s' if dtype.is_signed else 'u'}{op}"
 
 
-def convert(f: Function, x: str, source: DType, target: DType, width: int) -> str:
+def convert(
+    f: Function, names: Declarations, x: str, source: DType, target: DType, width: int
+) -> str:
     """x from one dtype to another (never to bool)."""
     a, b = vector(element(source), width), vector(element(target), width)
     if target.kind == "b":
@@ -164,7 +166,9 @@ def convert(f: Function, x: str, source: DType, target: DType, width: int) -> st
     if source.is_float and target.is_float:
         return f.value(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {a} {x} to {b}")
     if source.is_float:
-        return f.value(f"{'fptosi' if target.is_signed else 'fptoui'} {a} {x} to {b}")
+        kind = "fptosi" if target.is_signed else "fptoui"
+        name = f"llvm.{kind}.sat.{suffix(target, width)}.{suffix(source, width)}"
+        return f.result(b, names.intrinsic(name, b, a), (a, x))
     if target.is_float:
         return f.value(f"{'sitofp' if source.is_signed else 'uitofp'} {a} {x} to {b}")
     bits = 1 if source.kind == "b" else source.bits
