@@ -60,6 +60,9 @@ def _depends_on(order: list[Node], inputs: tuple[Node, ...]) -> set[Node]:
     return found
 
 
+ABSENT = Leaf("operand", -1)  # stands for an operand or output that a gradient does not read
+
+
 @dataclass(frozen=True, eq=False)
 class Vjp:
     """The gradient of `unit` as a unit: (cotangents, inputs, outputs) -> gradients.
@@ -90,23 +93,22 @@ class Vjp:
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         n_given, n_inputs = sum(self.given), len(self.wanted)
-        cotangents = iter(nodes[:n_given])
-        inputs, known = nodes[n_given : n_given + n_inputs], nodes[n_given + n_inputs :]
-        fresh = _distinct(inputs)
-        outputs = self.unit.trace(*fresh)
+        # Leaves in place of the operands: what lies behind them is not to be looked at.
+        leaves = _distinct(nodes)
+        cotangents = iter(leaves[:n_given])
+        inputs, known = leaves[n_given : n_given + n_inputs], leaves[n_given + n_inputs :]
+        outputs = self.unit.trace(*inputs)
         seeds = tuple(next(cotangents) if g else None for g in self.given)
-        targets = tuple(x for x, w in zip(fresh, self.wanted, strict=True) if w)
+        targets = tuple(x for x, w in zip(inputs, self.wanted, strict=True) if w)
         grads = pullback(outputs, seeds, targets)
         full = tuple(
             g if g is not None else expand_to(cast_node(as_node(0.0), x.dtype), x.shape)
             for x, g in zip(targets, grads, strict=True)
         )
         # Outputs that the caller has are read, not computed again; everything else is.
-        stand_ins = {
-            o: k for o, k in zip(outputs, known, strict=True) if o not in fresh and o is not k
-        }
-        back = dict(zip(fresh, inputs, strict=True))
-        return replace(replace(full, stand_ins), {f: x for f, x in back.items() if f is not x})
+        stand_ins = {o: k for o, k in zip(outputs, known, strict=True) if o not in leaves}
+        back = {leaf: x for leaf, x in zip(leaves, nodes, strict=True) if leaf is not x}
+        return replace(replace(full, stand_ins), back)
 
     def __str__(self) -> str:
         return f"vjp of {self.unit}"
@@ -116,7 +118,7 @@ _fresh = itertools.count()
 
 
 def _distinct(inputs: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Inputs such that no two are one node: x * x has a gradient for each operand of a unit."""
+    """Leaves, no two the same: x * x has a gradient for each operand of a unit."""
     seen: set[Node] = set()
     out = []
     for x in inputs:

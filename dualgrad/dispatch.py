@@ -212,7 +212,7 @@ class Planner:
         env = ShapeEnv(values)
         with shape_env(env):
             graph, layouts, tensors, scalars = self.graph(computed, types, strides)
-            executable = compile_graph(graph, layouts, _identifier(self.unit.name), lines=False)
+            executable = compile_graph(graph, layouts, self.unit.name, lines=False)
         variants.append(Variant(tuple(env.guards), executable, tensors, scalars))
         return variants[-1]
 
@@ -293,10 +293,6 @@ def _kind(x: Any) -> type:
 
 def _position(n: Node) -> int:
     return int(n.op.value)  # type: ignore[union-attr]
-
-
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:

@@ -185,6 +185,7 @@ def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True)
     """
     times = Times()
     started = time.perf_counter()
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
     program = lower(graph, layouts, name, max(get_num_threads(), cpu_count()))
     times.passes = time.perf_counter() - started
     key = f"{program.key} {config.check}"

@@ -233,6 +233,9 @@ def finish_trace(
     rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
     compare_state(work, found, after)
     after.tensors.clear()
+    trace.grads = {
+        key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
+    }
     leaked = trace.leaked({*work.slots})
     if leaked is not None:
         raise Unsupported(
@@ -246,7 +249,7 @@ def finish_trace(
         raise Unsupported(reason)
     graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
     layouts = tuple(t.layout for t in trace.tensors)
-    executable = compile_graph(graph, layouts, name.strip("<>") or "function")
+    executable = compile_graph(graph, layouts, name)
     if checks_late(executable.program):
         raise Unsupported("an index is checked after state has been changed")
     quick = not (effects or grads or writes or trace.grads_read) and all(

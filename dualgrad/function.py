@@ -187,9 +187,10 @@ class Function(Generic[P, R]):
                 hint=error.hint,
                 location=error.location,
             ) from None
-        warnings.warn(
-            f"@function {self.name} runs eagerly: {self.eager_reason}", EagerFallback, stacklevel=4
-        )
+        here = user_location()
+        text = f"@function {self.name} runs eagerly: {self.eager_reason}"
+        file, line = ("<unknown>", 0) if here is None else (here.filename, here.lineno)
+        warnings.warn_explicit(text, EagerFallback, file, line)
 
     # -- explaining ---------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class Standing:
 _IMPURE_MODULES = frozenset(
     {"time", "random", "_random", "secrets", "posix", "nt", "_io", "select"}
 )
-_IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint"})
+_IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint", "id"})
 
 
 def impurity(function: Any) -> str | None:

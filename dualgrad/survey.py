@@ -49,7 +49,7 @@ _INERT = (
     types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.GenericAlias, types.CodeType, np.ufunc,
     operator.itemgetter, operator.attrgetter, operator.methodcaller,
-    type(threading.Lock()), type(threading.RLock()),
+    type(threading.Lock()), type(threading.RLock()), type(collections.namedtuple("Pair", "x").x),
 )  # fmt: skip
 # Names that reach state in ways the walk does not see.
 _UNSEEN = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__"})
@@ -160,7 +160,7 @@ class Survey:
             self.containers.append(x)
             self.watch(x, x.keys)
             self.watch(x, x.values)
-            return list(x.values())
+            return [k for k in x if type(k) not in _PLAIN and type(k) is not float] + [*x.values()]
         if isinstance(x, set | frozenset):
             key.append((kind, frozenset(_plain_key(e) for e in x)))
             self.watch(x, x.__iter__)

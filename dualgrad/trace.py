@@ -17,7 +17,7 @@ import numpy as np
 
 from dualgrad.autograd import Absent, record
 from dualgrad.compiler.grad import Vjp
-from dualgrad.compiler.ir.node import Leaf, Node, as_node, input_node
+from dualgrad.compiler.ir.node import Leaf, Node, as_node, input_node, note_lines
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
@@ -127,6 +127,7 @@ class Trace:
     def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         nodes = tuple(self.node_of(x) for x in operands)
         results = unit.trace(*nodes)
+        note_lines(results, nodes)
         outputs = tuple(self._output(unit, operands, nodes, r) for r in results)
         if isinstance(unit, View):
             self._note_view(unit, operands[0], outputs[0])

@@ -604,3 +604,47 @@ def test_a_detached_result_of_a_live_graph_is_compiled():
     w = dg.ones(3, requires_grad=True)
     f = dg.function(lambda x: (w * x).mean().detach(), strict=True)
     assert f(vector(1, 2, 3)).item() == f(vector(1, 2, 3)).item() == 2.0
+
+
+def test_views_between_collapsed_loops():
+    x = dg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    f = dg.function(
+        lambda x: x.unsqueeze(2).expand(2, 2, 3).unsqueeze(2).expand(2, 2, 3, 3).clone(),
+        strict=True,
+    )
+    expected = np.broadcast_to(x.numpy()[:, :, None, None], (2, 2, 3, 3))
+    np.testing.assert_array_equal(f(x).numpy(), expected)
+
+
+def test_gradients_of_units_do_not_look_behind_their_operands():
+    w = dg.tensor([1.0, 2.0], requires_grad=True)
+
+    def f(x):
+        w.grad = None
+        loss = dg.functional.mse_loss(w * x, x)
+        loss.backward()
+        return w.grad
+
+    x = vector(3, 4)
+    assert plain(dg.function(f, strict=True)(x)) == plain(f(x))
+
+
+def test_names_of_any_alphabet():
+    def größe(x):
+        return x * 2
+
+    assert dg.function(größe, strict=True)(vector(1)).tolist() == [2.0]
+
+
+def test_which_argument_a_key_is():
+    a, b = vector(1), vector(2)
+    factors = {a: 2.0, b: 3.0}
+    f = dg.function(lambda x: x * factors[x])
+    assert [f(a).item(), f(b).item(), f(a).item()] == [2.0, 6.0, 2.0]
+
+
+def test_the_warning_stands_at_the_call():
+    f = dg.function(lambda x: x * x.sum().item())
+    with pytest.warns(EagerFallback, match="item") as caught:
+        f(vector(1))
+    assert [w.filename for w in caught] == [__file__]

@@ -4,8 +4,8 @@ A map group becomes parallel and serial loops over its domain, the innermost a v
 column group becomes loops over blocks of rows and a vector loop over columns, with the rows of a
 block as a chain inside.
 
-Values are pulled twice: once with a variable per dimension, to see which loops collapse, once
-with the final index expressions.
+Values are pulled twice: once to see which loops collapse, once with the change of variables that
+this makes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dualgrad.compiler.ir.dims import Dim, ceil_div, coefficient, minimum, product, sym
+from dualgrad.compiler.ir.dims import (
+    Atom,
+    Dim,
+    ceil_div,
+    coefficient,
+    minimum,
+    product,
+    sym,
+    symbol_of,
+)
 from dualgrad.compiler.ir.node import LINES, Node
-from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, spread
+from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
@@ -56,7 +65,9 @@ def stores_of(node: Node, at: At, place: Place, evaluator: Evaluator) -> list[St
     """Element `at` (without size-1 dimensions) of a root into all its destinations."""
     full = index_in(node.shape, at)
     value = evaluator.value(node, full)
-    return [Store(a.buffer, a.index(full), value) for a in place.destinations[node]]
+    return [
+        Store(a.buffer, evaluator.place(a.index(full)), value) for a in place.destinations[node]
+    ]
 
 
 def indices_in(stores: list[Store], evaluator: Evaluator) -> set[Dim]:
@@ -79,19 +90,20 @@ def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
     indices = indices_in(stores, probe)
     runs = collapsible(each, indices)
 
-    def body(at: At) -> tuple[Stmt, ...]:
+    def body(positions: At) -> tuple[Stmt, ...]:
         final = place.evaluator(False)
-        stores = [x for r in place.roots for x in stores_of(r, at, place, final)]
+        final.change = renamed(runs, positions)
+        stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, final)]
         return (*final.checks, *stores)
 
     if not runs:
         return body(())
     loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
     if len(loops) == 1:
-        return chunked(loops[0][1], CHUNK, lambda t: body(spread(runs, (t,))))
+        return chunked(loops[0][1], CHUNK, lambda t: body((t,)))
     if transposes(indices, runs[-2], runs[-1]):
-        return tiled(loops, lambda at: body(spread(runs, at)))
-    inner = (Loop("vector", *loops[-1], body(spread(runs, at_of(loops)))),)
+        return tiled(loops, body)
+    inner = (Loop("vector", *loops[-1], body(at_of(loops))),)
     return nest(loops[:-1], inner)
 
 
@@ -137,9 +149,12 @@ def split_run(group: Group) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim
     return group.domain[:start], group.domain[start:stop], group.domain[stop:], block
 
 
-def run_index(runs: list[Run], shape: tuple[Dim, ...], position: Dim) -> At:
-    """The index that stands for a position in the reduced axes."""
-    return spread(runs, (position,)) if len(runs) == 1 else unflatten(position, shape)
+def along_run(runs: list[Run], variables: list[Var], position: Dim) -> dict[Atom, Dim]:
+    """The change of variables by which one loop counts through all reduced axes."""
+    if len(runs) == 1:
+        return renamed(runs, (position,))
+    index = unflatten(position, tuple(n for _, n in variables))
+    return {symbol_of(v): i for (v, _), i in zip(variables, index, strict=True)}
 
 
 def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
@@ -167,20 +182,23 @@ def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
 
     def body(last: Dim) -> tuple[Stmt, ...]:
         final = place.evaluator(False)
-        columns = spread(inner, (*at_of(sides), last)) if inner else ()
-        at = (*spread(outer, at_of(loops)), *run_index(run, reduced, first + row), *columns)
+        final.change = renamed(outer, at_of(loops)) | along_run(run, r, first + row)
+        if inner:
+            final.change |= renamed(inner, (*at_of(sides), last))
+        at = at_of(o + r + c)
         accumulators = [
             accumulator_of(n, at, first + row, final, f"a{k}") for k, n in enumerate(reductions)
         ]
         stores = [x for n in full_roots for x in stores_of(n, at, place, final)]
         reduce = Reduce(row, length, "chain", 1, tuple(a for a, _ in accumulators), tuple(stores))
-        kept = (*spread(outer, at_of(loops)), *at_of(blocks), *columns)
         final.known.update({n: v for n, (_, v) in zip(reductions, accumulators, strict=True)})
+        final.forget()
+        kept = (*at_of(o), *at_of(blocks), *at_of(c))
         results = [
-            Store(a.buffer, a.index(index_in(n.shape, kept)), final.known[n])
+            x
             for n in reductions
             if n in place.destinations
-            for a in place.destinations[n]
+            for x in stores_of(n, kept, place, final)
         ]
         return (reduce, *results)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, product
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, product, symbol_of
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 
 Var = tuple[Expr, Dim]  # a loop variable and its extent
@@ -50,9 +50,11 @@ def extent_of(run: Run) -> Dim:
     return product(n for _, n in run)
 
 
-def spread(runs: list[Run], positions: Iterable[Dim]) -> tuple[Dim, ...]:
-    """The index that stands for a position in each run: the innermost variable carries it."""
-    at: list[Dim] = []
+def renamed(runs: list[Run], positions: Iterable[Dim]) -> dict[Atom, Dim]:
+    """The change of variables that collapses runs: a run's innermost variable counts through all
+    of it, the others stand still.  For index expressions that `collapsible` has seen, only."""
+    change: dict[Atom, Dim] = {}
     for run, position in zip(runs, positions, strict=True):
-        at += [0] * (len(run) - 1) + [position]
-    return tuple(at)
+        change.update({symbol_of(v): 0 for v, _ in run[:-1]})
+        change[symbol_of(run[-1][0])] = position
+    return change

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dualgrad.compiler.build.mathlib import Math
-from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.dims import Atom, Dim, substitute
 from dualgrad.compiler.ir.node import Leaf, Node
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel import scalar as s
@@ -54,11 +54,38 @@ class Evaluator:
 
     stored: dict[Node, Access]
     known: dict[Node, Scalar] = field(default_factory=dict)
+    change: dict[Atom, Dim] = field(default_factory=dict)  # of loop variables, in what is pulled
     checks: list[Check] = field(default_factory=list)
     new_check: Callable[[Node, str, Dim], int] = lambda node, what, bound: 0
     _memo: dict[tuple[Node, At], Scalar] = field(default_factory=dict)
+    _changed: dict[Scalar, Scalar] = field(default_factory=dict)
 
     def value(self, node: Node, at: At) -> Scalar:
+        """Element `at` of a node, with the change of variables made."""
+        return self.changed(self.pull(node, at))
+
+    def place(self, index: Dim) -> Dim:
+        """An index expression with the change of variables made."""
+        return substitute(index, self.change)
+
+    def changed(self, value: Scalar) -> Scalar:
+        """A scalar with the change of variables made."""
+        if not self.change:
+            return value
+        memo = self._changed
+        for e in s.children_first((value,)):
+            if e in memo:
+                continue
+            if e.op == "load":
+                memo[e] = s.load(e.memory[0], self.place(e.memory[1]))
+            elif e.op == "index":
+                memo[e] = s.index(self.place(e.position))
+            else:
+                args = tuple(memo[a] for a in e.args)
+                memo[e] = e if args == e.args else Scalar.make(e.op, args, e.dtype, e.attr)
+        return memo[value]
+
+    def pull(self, node: Node, at: At) -> Scalar:
         """Element `at` of a node.  Iterative: graphs may be deeper than Python's stack."""
         stack = [(node, at)]
         while stack:
@@ -124,10 +151,10 @@ class _Loads:
     node: Node
 
     def __call__(self, k: int, at: At) -> Scalar:
-        return self.evaluator.value(self.node.inputs[k], at)
+        return self.evaluator.pull(self.node.inputs[k], at)
 
     def check(self, position: Scalar, bound: Dim, what: str) -> None:
         code = self.evaluator.new_check(self.node, what, bound)
-        check = Check(position, bound, code)
+        check = Check(self.evaluator.changed(position), bound, code)
         if check not in self.evaluator.checks:
             self.evaluator.checks.append(check)

@@ -15,15 +15,15 @@ from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
     Place,
+    along_run,
     at_of,
     indices_in,
     nest,
-    run_index,
     split_run,
     stores_of,
     variables,
 )
-from dualgrad.compiler.kernel.collapse import Run, collapsible, extent_of, indices_of, spread
+from dualgrad.compiler.kernel.collapse import Run, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.contract import is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
@@ -92,16 +92,18 @@ def build_row(group: Group, place: Place) -> tuple[Stmt, ...]:
     first = blocks[0][0] * block if block else 0
     length = minimum(block, total - first) if block else total
     element = sym("t", length)
-    rows = spread(outer, at_of(loops))
+    o, r = variables("o", before), variables("r", reduced)
+    evaluator = place.evaluator(False)
+    evaluator.change = renamed(outer, at_of(loops)) | along_run(run, r, first + element)
     work = Row(
         stages,
         place,
-        place.evaluator(False),
+        evaluator,
         element,
         length,
         first + element,
-        rows=(*rows, *at_of(blocks)),
-        full=(*rows, *run_index(run, reduced, first + element)),
+        rows=(*at_of(o), *at_of(blocks)),
+        full=at_of(o + r),
     )
     return nest([*loops, *blocks], work.body())
 
@@ -146,7 +148,7 @@ class Row:
             stores = [x for r in stages.stored_in(stage) for x in self.full_stores(r)]
             here = {n: a for n, (a, first) in kept.items() if first == stage}
             stores += [
-                Store(a.buffer, a.index(at), self.evaluator.value(n, at))
+                Store(a.buffer, self.evaluator.place(a.index(at)), self.evaluator.value(n, at))
                 for n, a in here.items()
                 if n not in stages.stored_in(stage)
                 for at in [index_in(n.shape, self.full)]

@@ -1,0 +1,98 @@
+"""The traced graph and the loop IR of representative functions, as texts to be read in reviews.
+
+`pytest tests/test_golden.py --update-golden` rewrites tests/golden/*.txt; the difference then
+shows what a change of the compiler does to programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dualgrad as dg
+from dualgrad import functional, optim
+from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.compiler.pipeline import lower
+
+GOLDEN = Path(__file__).parent / "golden"
+Setup = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
+
+
+def map_chain() -> Any:
+    return lambda x, y: dg.tanh(x * 2.0 + y) - x, (dg.ones(100, 30), dg.ones(30))
+
+
+def softmax_rows() -> Any:
+    return dg.softmax, (dg.ones(64, 10),)
+
+
+def column_sum() -> Any:
+    return lambda x: x.sum(axis=0), (dg.ones(60, 40),)
+
+
+def blocked_sum() -> Any:
+    return lambda x: x.sum(), (dg.ones(20_000),)
+
+
+def matmul_epilogue() -> Any:
+    operands = (dg.ones(32, 48), dg.ones(24, 48), dg.ones(24))
+    return lambda x, w, b: dg.relu(functional.linear(x, w, b)), operands
+
+
+def cross_entropy_with_gradient() -> Any:
+    def loss_and_gradient(logits: dg.Tensor, target: dg.Tensor) -> Any:
+        logits.grad = None
+        loss = functional.cross_entropy(logits, target)
+        loss.backward()
+        return loss, logits.grad
+
+    return loss_and_gradient, (dg.ones(32, 10, requires_grad=True), dg.zeros(32, dtype=dg.int64))
+
+
+def sgd_step() -> Any:
+    w = dg.ones(20, 10, requires_grad=True)
+    w.grad = dg.ones(20, 10)
+    optimizer = optim.SGD([w], lr=0.1, momentum=0.9)
+    return lambda: optimizer.step(), ()
+
+
+def transposed_copy() -> Any:
+    return lambda x: x.transpose(0, 1).clone(), (dg.ones(50, 70),)
+
+
+SETUPS: tuple[Setup, ...] = (
+    map_chain,
+    softmax_rows,
+    column_sum,
+    blocked_sum,
+    matmul_epilogue,
+    cross_entropy_with_gradient,
+    sgd_step,
+    transposed_copy,
+)
+
+
+def text_of(setup: Setup) -> str:
+    function, args = setup()
+    compiled = dg.function(function, strict=True)
+    compiled(*args)
+    ((path,),) = compiled.paths.values()
+    layouts = (None,) * len(path.graph.inputs)
+    program = lower(path.graph, layouts, setup.__name__, 1)
+    return f"{graph_text(path.graph)}\n{program.text}"
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda s: s.__name__)
+def test_golden(setup: Setup, update_golden: bool) -> None:
+    file = GOLDEN / f"{setup.__name__}.txt"
+    text = text_of(setup)
+    if update_golden:
+        file.write_text(text, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == text
+
+
+def test_every_golden_file_has_a_test() -> None:
+    assert {f.stem for f in GOLDEN.iterdir()} == {s.__name__ for s in SETUPS}

@@ -1,0 +1,101 @@
+"""Processes: machine code from the disk cache, and several processes that share one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROGRAM = """
+import json, sys
+import numpy as np
+import dualgrad as dg
+from dualgrad import nn, optim
+from dualgrad.functional import cross_entropy
+from dualgrad.runtime.profile import counters
+
+dg.seed(0)
+model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 5))
+optimizer = optim.Adam(model.parameters())
+
+@dg.function(strict=True)
+def step(x, y):
+    optimizer.zero_grad()
+    loss = cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+x, y = dg.randn(16, 20), dg.tensor(np.arange(16) % 5)
+losses = [step(x, y).item().hex() for _ in range(5)]
+with dg.no_grad():
+    losses.append(dg.tanh(model(x)).sum().item().hex())
+print(json.dumps({
+    "losses": losses, "compiled": counters.compiled, "hits": counters.cache_hits,
+    "cached": "(from cache)" in step.report(),
+}))
+"""
+
+
+def start(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "DG_CACHE_DIR": str(cache), **environment},
+        cwd=cache,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_second_process_compiles_nothing(tmp_path: Path) -> None:
+    first = result(start(tmp_path))
+    assert first["compiled"] > 0
+    assert not first["cached"]
+    second = result(start(tmp_path))
+    assert second["compiled"] == 0
+    assert second["hits"] > 0
+    assert second["cached"]
+    assert second["losses"] == first["losses"]
+
+
+def test_two_processes_at_once_on_one_cache(tmp_path: Path) -> None:
+    runs = [start(tmp_path) for _ in range(2)]
+    one, two = map(result, runs)
+    assert one["losses"] == two["losses"]
+    assert result(start(tmp_path))["compiled"] == 0
+    assert not [f for f in tmp_path.iterdir() if f.suffix == ".part"]
+
+
+def test_damaged_entries_are_compiled_again(tmp_path: Path) -> None:
+    first = result(start(tmp_path))
+    rng = np.random.default_rng(0)
+    for file in sorted(tmp_path.glob("*.dgo")):
+        content = bytearray(file.read_bytes())
+        content[int(rng.integers(len(content)))] ^= 0xFF
+        file.write_bytes(content)
+    second = result(start(tmp_path))
+    assert second["compiled"] == first["compiled"]
+    assert second["losses"] == first["losses"]
+
+
+def test_bits_are_the_same_without_cache_checks_or_threads(tmp_path: Path) -> None:
+    want = result(start(tmp_path))["losses"]
+    for environment in (
+        {"DG_CACHE": "0", "DG_NUM_THREADS": "1"},
+        {"DG_CHECK": "1", "DG_NUM_THREADS": "3"},
+        {"DG_EAGER": "1"},
+    ):
+        assert result(start(tmp_path, **environment))["losses"] == want
