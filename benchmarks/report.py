@@ -18,7 +18,7 @@ LEGEND = (
     ("speed-up", "how many times faster than dualgrad eager"),
     ("launches", "programs that dualgrad runs per step / kernels inside of them"),
     ("memory", "most that dualgrad's memory pool had in use"),
-    ("cold, warm", "first call of a fresh process after imports: disk cache empty, disk cache filled"),
+    ("cold, warm", "first call in a fresh process after imports: empty and filled disk cache"),
     ("result", "against dualgrad eager: same bits, or the largest relative difference"),
 )
 _QUIET = 0.05

@@ -49,7 +49,8 @@ _INERT = (
     types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.GenericAlias, types.CodeType, np.ufunc,
     operator.itemgetter, operator.attrgetter, operator.methodcaller,
-    type(threading.Lock()), type(threading.RLock()), type(collections.namedtuple("Pair", "x").x),
+    type(threading.Lock()), type(threading.RLock()),
+    type(collections.namedtuple("Pair", "x").__dict__["x"]),
 )  # fmt: skip
 # Names that reach state in ways the walk does not see.
 _UNSEEN = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__"})

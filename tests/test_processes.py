@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 PROGRAM = """
 import json, sys
@@ -60,11 +61,22 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def test_second_process_compiles_nothing(tmp_path: Path) -> None:
-    first = result(start(tmp_path))
-    assert first["compiled"] > 0
-    assert not first["cached"]
-    second = result(start(tmp_path))
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A cache that one process has filled, and what that process found."""
+    folder = tmp_path_factory.mktemp("filled")
+    found = result(start(folder))
+    assert found["compiled"] > 0
+    assert not found["cached"]
+    return folder, found
+
+
+Filled = tuple[Path, dict[str, Any]]
+
+
+def test_second_process_compiles_nothing(filled: Filled) -> None:
+    folder, first = filled
+    second = result(start(folder))
     assert second["compiled"] == 0
     assert second["hits"] > 0
     assert second["cached"]
@@ -72,30 +84,33 @@ def test_second_process_compiles_nothing(tmp_path: Path) -> None:
 
 
 def test_two_processes_at_once_on_one_cache(tmp_path: Path) -> None:
-    runs = [start(tmp_path) for _ in range(2)]
-    one, two = map(result, runs)
+    one, two = map(result, [start(tmp_path) for _ in range(2)])
     assert one["losses"] == two["losses"]
     assert result(start(tmp_path))["compiled"] == 0
-    assert not [f for f in tmp_path.iterdir() if f.suffix == ".part"]
+    assert not list(tmp_path.glob("*.part"))
 
 
-def test_damaged_entries_are_compiled_again(tmp_path: Path) -> None:
-    first = result(start(tmp_path))
+def test_damaged_entries_are_compiled_again(filled: Filled, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for file in sorted(tmp_path.glob("*.dgo")):
+    for file in sorted(filled[0].glob("*.dgo")):
         content = bytearray(file.read_bytes())
         content[int(rng.integers(len(content)))] ^= 0xFF
-        file.write_bytes(content)
+        (tmp_path / file.name).write_bytes(content)
+        (tmp_path / file.name).chmod(0o600)
     second = result(start(tmp_path))
-    assert second["compiled"] == first["compiled"]
-    assert second["losses"] == first["losses"]
+    assert second["compiled"] == filled[1]["compiled"]
+    assert second["losses"] == filled[1]["losses"]
 
 
-def test_bits_are_the_same_without_cache_checks_or_threads(tmp_path: Path) -> None:
-    want = result(start(tmp_path))["losses"]
-    for environment in (
+@pytest.mark.parametrize(
+    "environment",
+    [
         {"DG_CACHE": "0", "DG_NUM_THREADS": "1"},
         {"DG_CHECK": "1", "DG_NUM_THREADS": "3"},
         {"DG_EAGER": "1"},
-    ):
-        assert result(start(tmp_path, **environment))["losses"] == want
+    ],
+    ids=["no cache", "checks", "eager"],
+)
+def test_settings_change_no_bits(filled: Filled, environment: dict[str, str]) -> None:
+    folder, first = filled
+    assert result(start(folder, **environment))["losses"] == first["losses"]

@@ -221,7 +221,9 @@ class Row:
             if _cost(n) < EXPENSIVE:
                 break
             at = next((k for k, (dtype, _) in enumerate(free) if dtype is n.dtype), None)
-            if at is not None and used[n][0] <= stages.last:
+            if n in stages.stored_in(used[n][0]):  # it lies in its own memory from then on
+                kept[n] = (self.place.destinations[n][0], used[n][0])
+            elif at is not None and used[n][0] <= stages.last:
                 kept[n] = (free.pop(at)[1], used[n][0])
         return kept
 

@@ -26,7 +26,7 @@ from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import View, flatten_index
-from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64, uint64
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, bool_, int64, uint8, uint64
 from dualgrad.runtime.errors import ShapeError
 
 LANES = 64
@@ -393,7 +393,10 @@ def _mean(x: Node, *, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 @composite
 def _extremum(x: Node, *, op: type[Reduction], axes: tuple[int, ...], keepdims: bool) -> Node:
-    return reduce_axes(op, x, axes, keepdims)
+    if x.dtype is not bool_:
+        return reduce_axes(op, x, axes, keepdims)
+    found = reduce_axes(op, cast_node(x, uint8), axes, keepdims)
+    return cast_node(found, bool_) if found.dtype is uint8 else found
 
 
 def _axes(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[int, ...]:
