@@ -214,10 +214,14 @@ class Lowering:
                 self.destinations.setdefault(base, []).append(target)
                 continue
             node = Copy.of().on(value)
-            if node in self.destinations:
+            if any(node in g.nodes for g in copies):
                 self.destinations[node].append(target)
                 continue
+            while node in group_of:  # an output is this copy already, and may be made too early
+                value, node = node, Copy.of().on(node)
             self.destinations[node] = [target]
+            base = _row_major_base(value)
+            assert base is not None
             if base not in self.destinations:
                 self.destinations[base] = [self.temporary(base)]
             copies.append(Group(-1, "map", squeezed(value.shape), [node]))

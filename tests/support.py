@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,8 @@ def tensors_in(x: Any) -> list[dg.Tensor]:
     """The tensors of nested containers, in order."""
     if isinstance(x, dg.Tensor):
         return [x]
-    if isinstance(x, dict):
-        x = x.values()
-    return [t for e in x for t in tensors_in(e)] if isinstance(x, Iterable) else []
+    parts = x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ()
+    return [t for part in parts for t in tensors_in(part)]
 
 
 def both(function: Callable[..., Any], make: Callable[[], tuple[Any, ...]]) -> tuple[Any, Any]:
