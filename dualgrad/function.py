@@ -8,6 +8,7 @@ makes the function run eagerly, with one warning that names the line (an error u
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import threading
 import time
@@ -242,10 +243,15 @@ class _Watch:
 
     def __enter__(self) -> None:
         self._before = sys.getprofile()
+        # The collector may call anything, at any time: its callbacks are not the function's.
+        self._collecting = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._event)
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        if self._collecting:
+            gc.enable()
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
         if event != "c_call" or self.found is not None:

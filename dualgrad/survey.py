@@ -53,7 +53,7 @@ _INERT = (
     type(collections.namedtuple("Pair", "x").__dict__["x"]),
 )  # fmt: skip
 # Names that reach state in ways the walk does not see.
-_UNSEEN = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__"})
+_UNSEEN = frozenset({"globals", "eval", "exec", "__import__", "environ", "getenv"})
 _SMALL_ARRAY = 4096  # bytes of a NumPy array that become part of the key
 
 _MISSING = object()
@@ -164,8 +164,8 @@ class Survey:
             return [k for k in x if type(k) not in _PLAIN and type(k) is not float] + [*x.values()]
         if isinstance(x, set | frozenset):
             key.append((kind, frozenset(_plain_key(e) for e in x)))
-            self.watch(x, x.__iter__)
-            return []
+            self.watch(x, x.__iter__, partial(_refill, x) if isinstance(x, set) else None)
+            return [e for e in x if type(e) not in _PLAIN and type(e) is not float]
         if isinstance(x, slice):
             key.append(kind)
             return [x.start, x.stop, x.step]
@@ -235,7 +235,7 @@ class Survey:
             if n in f.__globals__:
                 parts.append(f.__globals__[n])
             elif n in _UNSEEN:
-                self.stop(f"{n}()")
+                self.stop(n)
             elif isinstance(sys.modules.get(n), types.ModuleType):
                 parts.append(sys.modules[n])  # imported inside the function
         return parts
@@ -287,7 +287,8 @@ class Survey:
             if x.nbytes > _SMALL_ARRAY or x.dtype.hasobject:
                 return self.stop("a NumPy array")
             self.key.append((kind, x.dtype.str, x.shape, x.tobytes()))
-            self.watch(None, lambda: (object(),))  # its values cannot be compared by identity
+            held = x.copy()  # its values cannot be compared by identity
+            self.watch(None, lambda: (object(),), lambda _: np.copyto(x, held))
             return []
         if hasattr(x, "__next__") or _is_random(x):
             return self.stop(f"a {kind.__name__}, whose state changes when it is used")
@@ -382,10 +383,15 @@ def _fill(cell: types.CellType, held: tuple[Any, ...]) -> None:
         del cell.cell_contents
 
 
+def _refill(x: set[Any], held: tuple[Any, ...]) -> None:
+    x.clear()
+    x.update(held)
+
+
 def _set_all(owner: Any, names: tuple[str, ...], held: tuple[Any, ...]) -> None:
     """Put attributes back that have changed."""
     for name, value in zip(names, held, strict=True):
-        if getattr(owner, name, _MISSING) is value:
+        if name.startswith("__") or getattr(owner, name, _MISSING) is value:
             continue
         if value is not _MISSING and not isinstance(value, staticmethod | classmethod | property):
             setattr(owner, name, value)

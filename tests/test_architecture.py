@@ -105,7 +105,9 @@ def package_of(module: str) -> str:
 def test_imports_point_one_way(source: Source) -> None:
     for found in source.imports:
         for target in targets(found):
-            assert LAYER[package_of(target)] <= LAYER[source.package], f"line {found.line}: {target}"
+            assert LAYER[package_of(target)] <= LAYER[source.package], (
+                f"line {found.line}: {target}"
+            )
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s.package == "compiler"], ids=str)

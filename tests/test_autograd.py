@@ -22,7 +22,7 @@ def grads(*xs: dg.Tensor) -> list[list[float]]:
     return [as_array(x.grad).tolist() for x in xs]
 
 
-# -- what is computed -------------------------------------------------------------------------------
+# -- what is computed -----------------------------------------------------------------------------
 
 
 def test_square_of_one_tensor() -> None:
@@ -128,7 +128,7 @@ def test_gradient_has_shape_and_dtype_of_its_tensor() -> None:
         assert as_array(x.grad).shape == shape
 
 
-# -- higher order -----------------------------------------------------------------------------------
+# -- higher order ---------------------------------------------------------------------------------
 
 
 def test_third_derivative() -> None:
@@ -176,7 +176,7 @@ def test_gradients_without_create_graph_have_no_history() -> None:
     assert x.grad.is_leaf
 
 
-# -- the life of a graph ----------------------------------------------------------------------------
+# -- the life of a graph --------------------------------------------------------------------------
 
 
 def test_second_backward_is_refused() -> None:
@@ -296,7 +296,7 @@ def test_gradient_is_contiguous_memory_of_its_own() -> None:
     assert z.grad.add_(1.0).tolist() == [2.0] * 5
 
 
-# -- what is refused --------------------------------------------------------------------------------
+# -- what is refused ------------------------------------------------------------------------------
 
 
 def test_several_elements_need_a_seed() -> None:
@@ -401,7 +401,7 @@ def test_gradient_of_another_type_cannot_be_set() -> None:
         x.grad = dg.ones(3, dtype=dg.float64)
 
 
-# -- modes ------------------------------------------------------------------------------------------
+# -- modes ----------------------------------------------------------------------------------------
 
 
 def test_no_grad() -> None:

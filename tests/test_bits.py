@@ -190,9 +190,15 @@ class Machine:
         if x is None:
             return None
         inner, kind = x.shape[-1], x.dtype
-        y = self.pick(b, lambda v: v.dtype is kind and 1 <= v.ndim <= 3
-                      and v.shape[-2 if v.ndim > 1 else 0] == inner
-                      and (v.ndim < 3 or x.ndim < 3 or fits(v.shape[:-2], x.shape[:-2])))
+        y = self.pick(
+            b,
+            lambda v: (
+                v.dtype is kind
+                and 1 <= v.ndim <= 3
+                and v.shape[-2 if v.ndim > 1 else 0] == inner
+                and (v.ndim < 3 or x.ndim < 3 or fits(v.shape[:-2], x.shape[:-2]))
+            ),
+        )
         if y is None:
             y = x.transpose(-1, -2) if x.ndim > 1 else x
         rows = count(x.shape[:-1]) * count(y.shape[-1:] if y.ndim > 1 else ())
@@ -228,8 +234,14 @@ class Machine:
             return None
         target = self.captured[a % len(self.captured)]
         shape, kind = target.shape, target.dtype
-        source = self.pick(b, lambda v: v.dtype is kind and fits(v.shape, shape)
-                           and np.broadcast_shapes(v.shape, shape) == shape)
+        source = self.pick(
+            b,
+            lambda v: (
+                v.dtype is kind
+                and fits(v.shape, shape)
+                and np.broadcast_shapes(v.shape, shape) == shape
+            ),
+        )
         with dg.no_grad():
             if source is None:
                 return None
@@ -266,7 +278,7 @@ class Machine:
 NAMES = tuple(n.removeprefix("do_") for n in dir(Machine) if n.startswith("do_"))
 
 
-# -- running one program in all ways ----------------------------------------------------------------
+# -- running one program in all ways --------------------------------------------------------------
 
 
 class Run:
@@ -282,7 +294,9 @@ class Run:
             self.tensors.append(t.requires_grad_(i.trained))
         inputs = program.inputs
         self.captured = [t for t, i in zip(self.tensors, inputs, strict=True) if i.captured]
-        self.writeable = [t for t in self.captured if t.array is not None and t.array.flags.writeable]
+        self.writeable = [
+            t for t in self.captured if t.array is not None and t.array.flags.writeable
+        ]
         leaves = [t for t, i in zip(self.tensors, inputs, strict=True) if i.trained]
         self.args = [t for t, i in zip(self.tensors, inputs, strict=True) if not i.captured]
         captured, writeable, code = self.captured, self.writeable, program.code
@@ -338,7 +352,7 @@ def compare(program: Program) -> None:
     assert_same(outcome(eager, 2), want, "eager, 2 threads")
 
 
-# -- drawing programs -------------------------------------------------------------------------------
+# -- drawing programs -----------------------------------------------------------------------------
 
 sides = st.sampled_from(SIDES)
 shapes = st.one_of(
@@ -346,7 +360,9 @@ shapes = st.one_of(
     st.tuples(st.one_of(sides, st.sampled_from(LONG))),
     st.tuples(sides, sides),
     st.tuples(st.sampled_from((1, 3, 300)), st.sampled_from((1, 17, 64, 129))),
-    st.tuples(st.sampled_from((0, 1, 2, 5)), st.sampled_from(SIDES[:9]), st.sampled_from(SIDES[:9])),
+    st.tuples(
+        st.sampled_from((0, 1, 2, 5)), st.sampled_from(SIDES[:9]), st.sampled_from(SIDES[:9])
+    ),
 )
 
 

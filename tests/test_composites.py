@@ -12,13 +12,13 @@ import pytest
 from support import Array, as_array, both, same_bits, tensors_in
 
 import dualgrad as dg
-from dualgrad import functional as F  # noqa: N812 - PyTorch's name
+from dualgrad import functional as F
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 LOGITS = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.0], [10.0, 10.0, -10.0]])
 TARGET = np.array([2, 1, 0])
 
-# -- known numbers, to 20 digits ----------------------------------------------------------------------
+# -- known numbers, to 20 digits ------------------------------------------------------------------
 
 SOFTMAX = [
     [0.09003057317038045799802, 0.24472847105479765247, 0.66524095577482188953],
@@ -32,7 +32,9 @@ def test_known_numbers_are_right() -> None:
     with mpmath.workdps(40):
         for row, k, softmax, loss in zip(LOGITS, TARGET, SOFTMAX, LOSSES, strict=True):
             powers = [mpmath.exp(mpmath.mpf(v)) for v in row]
-            np.testing.assert_allclose(softmax, [float(p / sum(powers)) for p in powers], rtol=4e-16)
+            np.testing.assert_allclose(
+                softmax, [float(p / sum(powers)) for p in powers], rtol=4e-16
+            )
             np.testing.assert_allclose(loss, float(mpmath.log(sum(powers)) - row[k]), rtol=4e-16)
 
 
@@ -81,7 +83,7 @@ def test_ties_share_the_gradient() -> None:
     np.testing.assert_allclose(as_array(x.grad), [[0, 1, 1], [0.5] * 3])
 
 
-# -- PyTorch as the oracle ----------------------------------------------------------------------------
+# -- PyTorch as the oracle ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def test_against_torch(pair: Pair, dtype: str, tolerance: float) -> None:
         np.testing.assert_allclose(as_array(e), w, rtol=0, atol=tolerance * scale)
 
 
-# -- what is refused ----------------------------------------------------------------------------------
+# -- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def values(x: Any) -> Any:
     return as_array(x).tolist()
 
 
-# -- arguments and results ----------------------------------------------------------------------------
+# -- arguments and results ------------------------------------------------------------------------
 
 
 class Pair(NamedTuple):
@@ -48,7 +48,11 @@ class Box:
 def test_nested_containers_in_and_out() -> None:
     def f(a: dict[str, Any], b: list[Any], *, c: Pair) -> Any:
         total = a["x"] + b[0][1] * c.first
-        return {"sum": total, "parts": [total * 2, (c.second, None, "text", 3)], "pair": Pair(total, 1.5)}
+        return {
+            "sum": total,
+            "parts": [total * 2, (c.second, None, "text", 3)],
+            "pair": Pair(total, 1.5),
+        }
 
     def make() -> tuple[dict[str, Any], list[Any], Pair]:
         return {"x": ones(3), "n": 4}, [(None, ones(3) * 2)], Pair(ones(1) * 3, ones(2))
@@ -140,7 +144,12 @@ def test_arguments_of_all_layouts() -> None:
         return (x + y).sum(axis=0) @ y.transpose(0, 1)
 
     base = np.arange(48, dtype=np.float32).reshape(6, 8)
-    layouts = (base, base[::1, ::2].repeat(2, axis=1), base.T.copy().T, np.broadcast_to(base[:1], (6, 8)))
+    layouts = (
+        base,
+        base[::1, ::2].repeat(2, axis=1),
+        base.T.copy().T,
+        np.broadcast_to(base[:1], (6, 8)),
+    )
     eager = f.__wrapped_function__
     for a in layouts:
         for b in layouts:
@@ -148,7 +157,7 @@ def test_arguments_of_all_layouts() -> None:
             same_bits(f(x, y), eager(x, y))
 
 
-# -- what a function reads ------------------------------------------------------------------------------
+# -- what a function reads ------------------------------------------------------------------------
 
 
 class Counter:
@@ -177,7 +186,9 @@ CHANGES: dict[str, Callable[[Counter], None]] = {
     "tensor changed": lambda m: m.weight.add_(1.0),
     "tensor of another dtype": lambda m: setattr(m, "weight", m.weight.to(dg.float64)),
     "tensor of another shape": lambda m: setattr(m, "weight", ones(1) * 5.0),
-    "tensor of another layout": lambda m: setattr(m, "weight", dg.from_numpy(np.arange(8.0)[::2].astype("f4"))),
+    "tensor of another layout": lambda m: setattr(
+        m, "weight", dg.from_numpy(np.arange(8.0)[::2].astype("f4"))
+    ),
     "dict replaced": lambda m: setattr(m, "options", {"sign": 3.0, "nested": {"power": 2}}),
     "sign of zero": lambda m: setattr(m, "bias", -0.0 if m.bias == 0 else 0.0),
     "int for float": lambda m: setattr(m, "bias", int(m.bias)),
@@ -251,7 +262,7 @@ def test_changed_function_is_seen() -> None:
     assert values(f(ones(1))) == [2.0]
     assert values(f(ones(1))) == [2.0]
 
-    def helper(x: dg.Tensor) -> dg.Tensor:  # type: ignore[no-redef]
+    def helper(x: dg.Tensor) -> dg.Tensor:  # noqa: F811
         return x - 1.0
 
     assert values(f(ones(1))) == [0.0]
@@ -319,7 +330,7 @@ def test_nested_functions_and_compiled_inside_compiled() -> None:
     assert inner.n_traces == 0
 
 
-# -- effects --------------------------------------------------------------------------------------------
+# -- effects --------------------------------------------------------------------------------------
 
 
 class Cell(nn.Module):
@@ -446,7 +457,7 @@ def test_python_effects_are_not_lost() -> None:
     assert seen == [0, 1, 2, 3]
 
 
-# -- gradients ------------------------------------------------------------------------------------------
+# -- gradients ------------------------------------------------------------------------------------
 
 
 def test_grad_is_set_added_to_and_cleared() -> None:
@@ -549,7 +560,7 @@ def test_gradient_flows_through_a_compiled_function() -> None:
     assert values(w.grad) == [3.0] * 3
 
 
-# -- random numbers ---------------------------------------------------------------------------------------
+# -- random numbers -------------------------------------------------------------------------------
 
 
 def test_random_numbers_are_those_of_eager_mode() -> None:
@@ -588,7 +599,7 @@ def test_generator_as_an_argument() -> None:
     assert values(f(dg.Generator(6))) != values(f(dg.Generator(5)))
 
 
-# -- falling back -------------------------------------------------------------------------------------------
+# -- falling back ---------------------------------------------------------------------------------
 
 
 CALLS: dict[str, Callable[[dg.Tensor], Any]] = {
@@ -603,7 +614,7 @@ CALLS: dict[str, Callable[[dg.Tensor], Any]] = {
     "numpy": lambda x: dg.from_numpy(np.cumsum(x.numpy(), dtype=np.float32)),
     "array": lambda x: x * np.arange(3, dtype=np.float32),
     "iteration": lambda x: [float(v) for v in x.tolist()],
-    "open": lambda x: (open(__file__).close(), x + 1)[1],  # noqa: SIM115
+    "open": lambda x: (open(__file__).close(), x + 1)[1],
 }
 
 
@@ -670,7 +681,7 @@ def test_no_state_is_left_changed_by_a_trace_that_fails() -> None:
     assert total.version == 3
 
 
-# -- exceptions -----------------------------------------------------------------------------------------------
+# -- exceptions -----------------------------------------------------------------------------------
 
 
 def test_exceptions_of_the_user() -> None:
@@ -756,7 +767,7 @@ def test_index_error_on_the_first_call() -> None:
     assert f(x, dg.tensor([0, 2])).item() > 1.0
 
 
-# -- traces -----------------------------------------------------------------------------------------------------
+# -- traces ---------------------------------------------------------------------------------------
 
 
 def test_one_trace_per_shape_and_dtype() -> None:
@@ -874,7 +885,7 @@ def test_bounds_checks_find_nothing_in_a_training_step() -> None:
         same_bits(two, one)
 
 
-# -- explaining ---------------------------------------------------------------------------------------------------
+# -- explaining -----------------------------------------------------------------------------------
 
 
 def test_explanations() -> None:

@@ -106,7 +106,9 @@ def reference(case: Case, arrays: list[Any]) -> Array:
 def expected_dtype(case: Case, arrays: list[Any]) -> np.dtype[Any]:
     """NumPy's result dtype; integers that turn into floats give the default float here."""
     found = reference(case, arrays).dtype
-    floats = any(isinstance(a, np.ndarray | float) and np.asarray(a).dtype.kind == "f" for a in arrays)
+    floats = any(
+        isinstance(a, np.ndarray | float) and np.asarray(a).dtype.kind == "f" for a in arrays
+    )
     return DEFAULT_FLOAT.numpy if found == np.float64 and not floats else found
 
 
@@ -172,8 +174,12 @@ def other_dtypes(case: Case) -> Iterator[DType]:
             yield dtype
 
 
-OTHER = [(c, d) for c in FIRST.values() for d in other_dtypes(c) if float32 in
-         {a.dtype for a in c.sample.args if isinstance(a, Arg)}]
+OTHER = [
+    (c, d)
+    for c in FIRST.values()
+    for d in other_dtypes(c)
+    if float32 in {a.dtype for a in c.sample.args if isinstance(a, Arg)}
+]
 
 
 @pytest.mark.parametrize(("case", "dtype"), OTHER, ids=lambda x: getattr(x, "name", str(x)))
@@ -315,12 +321,12 @@ def test_second_gradient(case: Case) -> None:
     for x in leaves:
         x.grad = None
     weights = [dg.from_numpy(np.asarray(d)) for d in (*other[0], other[1])]
-    inner = sum(((g * d).sum() for g, d in zip(first, weights, strict=True)), dg.zeros((), dtype=float64))
+    inner = sum(
+        ((g * d).sum() for g, d in zip(first, weights, strict=True)), dg.zeros((), dtype=float64)
+    )
     inner.backward()
     second = [np.zeros(x.shape) if x.grad is None else as_array(x.grad) for x in leaves]
-    ahead, behind = (
-        along(slope.gradient(*slope.moved(way, s)), other) for s in (step, -step)
-    )
+    ahead, behind = (along(slope.gradient(*slope.moved(way, s)), other) for s in (step, -step))
     found = along(second, way)
     assert_slope(found, (ahead - behind) / (2 * step), abs(ahead) + abs(found), step)
 
@@ -338,7 +344,9 @@ def gradients(case: Case, arrays: list[Any], compiled: bool) -> list[dg.Tensor]:
     xs = tensors(arrays)
     for k in places:
         xs[k].requires_grad_()
-    function: Callable[..., Any] = dg.function(run_backward, strict=True) if compiled else run_backward
+    function: Callable[..., Any] = (
+        dg.function(run_backward, strict=True) if compiled else run_backward
+    )
     return list(function(weight, *xs))
 
 
@@ -349,7 +357,7 @@ def test_gradient_bits(case: Case) -> None:
         same_bits(two, one, case)
 
 
-# -- what is refused --------------------------------------------------------------------------------
+# -- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", BAD, ids=str)
