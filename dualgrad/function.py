@@ -261,13 +261,11 @@ class _Watch:
             ("dualgrad.", "linecache")
         ):
             return
-        sys.setprofile(None)
         self.found = Unsupported(
             f"{name} is called, which a compiled program would not repeat",
             hint="call it outside of the function",
             location=user_location(),
         )
-        sys.setprofile(self._event)
 
 
 def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:

@@ -84,9 +84,7 @@ class Machine:
             new = getattr(self, f"do_{name}")(a, b, c, d)
             if new is not None:
                 self.values.append(new)
-        with dg.no_grad():
-            values = [x.clone() for x in self.values[-5:]]
-        return [*values, [p.grad for p in self.leaves]]
+        return [*(x.detach() for x in self.values[-5:]), [p.grad for p in self.leaves]]
 
     def pick(self, number: int, fit: Callable[[dg.Tensor], bool]) -> dg.Tensor | None:
         """The first value that fits, counted backwards from a place."""
