@@ -211,8 +211,6 @@ class Survey:
             key.append(Same(x))
             if _root_name(x.__name__) not in _FOREIGN:
                 self._modules.append(x)
-            elif x is np:
-                self._modules.append(x)  # for np.random only, see `finish`
             return []
         return self._object(x)
 
@@ -234,6 +232,8 @@ class Survey:
         for n in names:
             if n in f.__globals__:
                 parts.append(f.__globals__[n])
+                if f.__globals__[n] is np and "random" in names:
+                    self.stop("numpy.random")
             elif n in _UNSEEN:
                 self.stop(n)
             elif isinstance(sys.modules.get(n), types.ModuleType):
@@ -329,10 +329,7 @@ class Survey:
                     if (id(module), name) in done:
                         continue
                     done.add((id(module), name))
-                    if module is np:
-                        if name == "random":
-                            self.stop("numpy.random")
-                    elif name in module.__dict__:
+                    if name in module.__dict__:
                         found = True
                         self.key.append(name)
                         self._watch_names(module.__dict__, (name,))
