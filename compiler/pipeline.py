@@ -200,7 +200,7 @@ class Lowering:
     def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
         """Destinations of written values: the input itself where nobody reads it later, else a
         copy at the very end.  Returns the groups of those copies."""
-        copies = []
+        copies: list[Group] = []
         position = {id(g): k for k, g in enumerate(order)}
         readers = self._readers(order)
         for value, k in self.graph.writes:
