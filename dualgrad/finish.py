@@ -111,7 +111,8 @@ class Finish:
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
         alive = source.grad_fn is not None and not source.grad_fn.released
         if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)  # nobody else will see the memory that it shares
+            slot = self.emit(x)
+            x.base = None  # nobody else will see the memory that it shares
             return lambda r: r.tensors[slot]
         behind = self._tensor(source)
         self._check_gradient(x)

@@ -98,3 +98,8 @@ def both(function: Callable[..., Any], make: Callable[[], tuple[Any, ...]]) -> t
     for first, second in zip(tensors_in(static), tensors_in(again), strict=True):
         same_bits(second, first, "the second call")
     return eager, static
+
+
+def values(x: Any) -> Any:
+    """A tensor as nested lists, whether it requires gradients or not."""
+    return as_array(x).tolist()

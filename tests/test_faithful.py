@@ -648,3 +648,10 @@ def test_the_warning_stands_at_the_call():
     with pytest.warns(EagerFallback, match="item") as caught:
         f(vector(1))
     assert [w.filename for w in caught] == [__file__]
+
+
+def test_a_detached_view_of_a_live_graph_is_compiled():
+    x = dg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    f = dg.function(lambda a: (x @ a).transpose(0, 1).detach(), strict=True)
+    a = dg.ones(2, 2)
+    assert f(a).tolist() == f(a).tolist() == (x @ a).T.tolist()
