@@ -153,7 +153,8 @@ def test_a_program_runs():
 def test_handles_follow_views():
     scale = load(program("scale", SCALE), {})
     base = np.arange(10.0)
-    assert scale(handles([base[5:], base[:5]]), struct.pack("=qd", 5, 10.0)) == 0
+    high, low = base[5:], base[:5]
+    assert scale(handles([high, low]), struct.pack("=qd", 5, 10.0)) == 0
     assert base.tolist() == [0, 1, 2, 3, 4, 0, 10, 20, 30, 40]
 
 
@@ -255,9 +256,9 @@ def test_loading_and_running_in_several_threads():
     def work(seed):
         for i in range(15):
             loaded = load(code, {})
-            out = np.zeros(100)
-            loaded(handles([out, np.arange(100.0)]), struct.pack("=qd", 100, seed + i))
-            if not (out == np.arange(100.0) * (seed + i)).all():
+            out, x = np.zeros(100), np.arange(100.0)
+            loaded(handles([out, x]), struct.pack("=qd", 100, seed + i))
+            if not (out == x * (seed + i)).all():
                 failures.append(seed)
 
     workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
