@@ -291,10 +291,6 @@ def _kind(x: Any) -> type:
     return bool if isinstance(x, bool) else int if isinstance(x, int) else float
 
 
-def _position(n: Node) -> int:
-    return int(n.op.value)  # type: ignore[union-attr]
-
-
 def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:
     """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
     nodes = tuple(

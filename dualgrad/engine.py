@@ -19,7 +19,6 @@ import numpy as np
 from dualgrad import compiler
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph
-from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.program import LoopProgram, plan_arena, size_of
 from dualgrad.compiler.lower.llvm.gemm import gemm_module, routine_name
 from dualgrad.compiler.lower.llvm.module import module_of
@@ -243,8 +242,3 @@ def _routines(name: str) -> int:
 
 def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def concrete(t: TensorType, values: dict[Atom, int]) -> TensorType:
-    """A type with its symbols replaced by numbers."""
-    return TensorType(size_of(t.shape, values), t.dtype, False, t.device)

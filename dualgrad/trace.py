@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.autograd import Absent, record
-from dualgrad.compiler.grad import Vjp
-from dualgrad.compiler.ir.node import Leaf, Node, as_node, input_node, note_lines
+from dualgrad.compiler.grad import ABSENT, Vjp
+from dualgrad.compiler.ir.node import Node, as_node, input_node, note_lines
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
@@ -71,7 +71,7 @@ class Trace:
     def node_of(self, x: Any) -> Node:
         """The node that stands for an operand now."""
         if isinstance(x, Absent):
-            return Node.make(Leaf("operand", -1), (), x.type)
+            return Node.make(ABSENT, (), x.type)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(

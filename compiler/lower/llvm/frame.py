@@ -1,7 +1,7 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
-0 error word   1 number of chunks of the running kernel   2 context (see `runtime.program`)
-then the addresses of all buffers, the symbols, and the scalars of the program
+    0 error word   1 number of chunks of the running kernel
+    then the addresses of all buffers, the symbols, and the scalars of the program
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.llvm.emit import Function
 
-ERROR, CHUNKS, CONTEXT = 0, 1, 2
-_FIRST = 3
+ERROR, CHUNKS = 0, 1
+_FIRST = 2
 
 
 class Frame:

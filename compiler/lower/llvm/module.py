@@ -15,7 +15,7 @@ from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
 from dualgrad.compiler.lower.llvm.emit import Function
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, Frame
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, is_parallel, kernel_function
 from dualgrad.compiler.lower.llvm.lanes import Declarations
@@ -140,7 +140,6 @@ class Entry(KernelCode):
             f.store(kind, value, f.at(slots, k, "i64"))
 
         put(ERROR, "i64", 0)
-        put(CONTEXT, "ptr", "%context")
         for k, b in enumerate((*program.inputs, *program.outputs)):
             handle = f.load("ptr", f.at("%handles", k, "i64"))
             put(frame.slot(b.name), "ptr", f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8")))
