@@ -41,6 +41,7 @@ from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -99,6 +100,7 @@ __all__ = [
     "empty",
     "enable_grad",
     "eq",
+    "erf",
     "exp",
     "expand",
     "flatten",
