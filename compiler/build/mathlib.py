@@ -144,6 +144,17 @@ class Math(ErrorFunctions):
         power = self.bitcast((count << f.fraction_bits) + one, x.dtype)
         return self.poly(r, *f.exp, 1.0, 1.0) * power
 
+    def exp_times(self, x: Scalar, x_low: Scalar, factor: Scalar) -> Scalar:
+        """factor * e**(x + x_low), where x is between `underflow` and `overflow` if not NaN.
+
+        For a factor near 1; the result is rounded only once where it is below the normal range.
+        """
+        f = _FORMATS[x.dtype]
+        _, count, r, r_low = self._reduce_exp(x, f)
+        r = r + (r_low + x_low)
+        power = self.poly(r, *f.exp, 1.0)
+        return self._scale(self.fma(power * r, factor, factor), count, f)
+
     def expm1(self, x: Scalar) -> Scalar:
         """e**x - 1.  Error: at most 1.5 ulp.
 
