@@ -6,13 +6,12 @@ The polynomials and their errors come from tests/references/fit_special.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from dualgrad.compiler.build.builder import Builder
+from dualgrad.compiler.build.exponential import Exponential
+from dualgrad.compiler.build.formats import INF
+from dualgrad.compiler.build.logarithm import Logarithm
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64
-
-INF = float("inf")
 
 
 @dataclass(frozen=True)
@@ -245,14 +244,8 @@ _INVERSE = {
 }
 
 
-class ErrorFunctions(Builder):
-    """erf, erfc and erfinv, for `Math`."""
-
-    if TYPE_CHECKING:  # of `Math`
-
-        def log(self, x: Scalar) -> Scalar: ...
-        def exp_to_normal(self, x: Scalar) -> Scalar: ...
-        def exp_times(self, x: Scalar, x_low: Scalar, factor: Scalar) -> Scalar: ...
+class ErrorFunctions(Exponential, Logarithm):
+    """The builder with erf, erfc and erfinv."""
 
     def erf(self, x: Scalar) -> Scalar:
         """The error function, 2 / sqrt(pi) times the integral of e**-t**2 from 0 to x.
