@@ -35,9 +35,23 @@ from dualgrad.compiler.ops.arithmetic import (
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.index import one_hot
-from dualgrad.compiler.ops.joining import cat, stack
+from dualgrad.compiler.ops.joining import (
+    cat,
+    chunk,
+    hstack,
+    repeat_interleave,
+    roll,
+    split,
+    stack,
+    tensor_split,
+    tile,
+    unbind,
+    vstack,
+)
+from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
+from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
@@ -95,7 +109,9 @@ __all__ = [
     "argmin",
     "bool_",
     "cat",
+    "chunk",
     "composite",
+    "concat",
     "config",
     "data",
     "diagonal",
@@ -116,6 +132,7 @@ __all__ = [
     "ge",
     "get_num_threads",
     "gt",
+    "hstack",
     "initial_seed",
     "int8",
     "int16",
@@ -143,17 +160,21 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "pad",
     "permute",
     "rand",
     "randn",
     "random",
     "relu",
+    "repeat_interleave",
     "reshape",
+    "roll",
     "seed",
     "select",
     "set_num_threads",
     "sigmoid",
     "softmax",
+    "split",
     "sqrt",
     "square",
     "squeeze",
@@ -162,14 +183,18 @@ __all__ = [
     "sum",
     "tanh",
     "tensor",
+    "tensor_split",
+    "tile",
     "transpose",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unbind",
     "unfold",
     "uniform",
     "unsqueeze",
+    "vstack",
     "where",
     "zeros",
     "zeros_like",
