@@ -22,10 +22,11 @@ from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column"]
+Kind = Literal["map", "contract", "row", "column", "call"]
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 
 
@@ -43,7 +44,7 @@ class Group:
     @property
     def has_checks(self) -> bool:
         """Whether a node may stop the program; column and contract kernels cannot."""
-        return any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+        return self.kind == "call" or any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -144,6 +145,7 @@ class Fusion:
             group.run = run_in_domain(node)
         else:
             kind: Kind = "contract" if isinstance(op, Contraction) else "map"
+            kind = "call" if isinstance(op, Library) else kind
             group = Group(len(self.groups), kind, squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
@@ -172,7 +174,7 @@ class Fusion:
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
         op = node.op
-        if isinstance(op, Contraction):
+        if isinstance(op, Contraction | Library) or group.kind == "call":
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
