@@ -2,7 +2,7 @@
 
 A class states `routine`, the name of a function in `runtime.library`.  That function is called as
 `function(out, *inputs, *sizes, *params)`: arrays in row-major memory, then the fields that
-`dims` names (dimensions, known when the program runs), then all other fields.
+`measured` names (dimensions, known when the program runs), then all other fields.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Library(Op, abstract=True):
 
     required = (*Op.required, "routine")
     routine: ClassVar[str]
-    dims: ClassVar[tuple[str, ...]] = ()
+    measured: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sizes(self) -> tuple[Dim, ...]:
-        return tuple(getattr(self, name) for name in self.dims)
+        return tuple(getattr(self, name) for name in self.measured)
 
     @property
     def params(self) -> tuple[Param, ...]:
         names = [f.name for f in dataclasses.fields(self)]
-        return tuple(getattr(self, name) for name in names if name not in self.dims)
+        return tuple(getattr(self, name) for name in names if name not in self.measured)
