@@ -108,9 +108,7 @@ def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
     return Graph(graph.inputs, graph.scalars, roots[:n], writes)
 
 
-def _replace_operands(
-    roots: tuple[Node, ...], change: set[tuple[Node, Node]]
-) -> tuple[Node, ...]:
+def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -> tuple[Node, ...]:
     """The graph with some (user, operand) edges led through copies, other uses left alone."""
     done: dict[Node, Node] = {}
     for node in topological(roots):
@@ -229,18 +227,21 @@ class Lowering:
         self.destinations.setdefault(base, []).append(access)
 
     def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
-        """Destinations of written values: the input itself where nobody reads it later, else a
-        copy at the very end.  Returns the groups of those copies."""
+        """Destinations of written values: the input itself where nobody reads it later and
+        nothing may stop the program any more, else a copy at the very end.  Returns the groups of
+        those copies."""
         copies: list[Group] = []
         position = {id(g): k for k, g in enumerate(order)}
         readers = self._readers(order)
+        last_check = max((k for k, g in enumerate(order) if g.has_checks), default=-1)
         for value, k in self.graph.writes:
             target = self.stored[self.graph.inputs[k]]
             base = _row_major_base(value)
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            direct = late and base.shape == value.shape
+            safe = position[id(group)] > last_check
+            direct = late and safe and base.shape == value.shape
             if direct and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(target)
                 continue

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.linalg import LinAlgError as NumpyLinAlgError
 
 from dualgrad.runtime.errors import DualgradError, LibraryError
 from dualgrad.runtime.program import HostCall
@@ -31,7 +32,7 @@ Function = Callable[..., None]
 FUNCTIONS: dict[str, Function] = {}
 
 
-class LinAlgError(LibraryError, np.linalg.LinAlgError):
+class LinAlgError(LibraryError, NumpyLinAlgError):
     """A matrix that the algorithm cannot handle: singular, not positive definite, or one for
     which an iteration does not converge."""
 
@@ -88,7 +89,7 @@ def _array(address: int, dtype: np.dtype[Any], shape: list[int]) -> Array:
     size = math.prod(shape)
     if size == 0:
         return np.empty(shape, dtype)
-    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
+    memory: Any = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
     return np.ndarray(shape, dtype, memory)
 
 
@@ -103,7 +104,7 @@ def raise_failure(op: str, location: Location | None) -> None:
         return
     if isinstance(error, DualgradError) or not isinstance(error, Exception):
         raise error
-    singular = isinstance(error, np.linalg.LinAlgError)
+    singular = isinstance(error, NumpyLinAlgError)
     kind = LinAlgError if singular else LibraryError
     what = f"{error}" or type(error).__name__
     raise kind(what[0].lower() + what[1:], op=op, location=location) from error
@@ -147,3 +148,19 @@ def _nan_last(order: Array, x: Array, axis: int) -> None:
 def solve(out: Array, a: Array, b: Array) -> None:
     """The matrices x [..., n, k] with a x = b for a [..., n, n]."""
     out[...] = np.linalg.solve(a, b)
+
+
+@routine
+def inv(out: Array, a: Array) -> None:
+    out[...] = np.linalg.inv(a)
+
+
+@routine
+def det(out: Array, a: Array) -> None:
+    out[...] = np.linalg.det(a)
+
+
+@routine
+def slogdet(out: Array, a: Array) -> None:
+    """Sign and log |det| side by side."""
+    out[..., 0], out[..., 1] = np.linalg.slogdet(a)

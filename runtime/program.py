@@ -41,7 +41,7 @@ POOL_WORKERS = 40
 ERROR_CHECK_BITS = 16
 _HOST = "host:"
 
-Param = int | str | tuple["Param", ...]
+Param = int | float | str | tuple["Param", ...]
 
 
 @dataclass(frozen=True)

@@ -368,7 +368,6 @@ class _Interpreter:
             memory[at] = new
         return np.asarray(memory[at])
 
-
     # -- functions of the host ---------------------------------------------------------------
 
     def call(self, stmt: Call) -> None:

@@ -1,8 +1,8 @@
 """Library ops: what a function of the host computes, on whole tensors.
 
 A class states `routine`, the name of a function in `runtime.library`.  That function is called as
-`function(out, *inputs, *sizes, *params)`: arrays in row-major memory, then the fields that
-`measured` names (dimensions, known when the program runs), then all other fields.
+`function(out, *inputs, *sizes, *params)`: arrays in row-major memory, then the op's fields that
+are sizes (see `Op.dims`), known when the program runs, then all other fields.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ops.base import Op
 from dualgrad.runtime.program import Param
 
@@ -22,13 +21,9 @@ class Library(Op, abstract=True):
 
     required = (*Op.required, "routine")
     routine: ClassVar[str]
-    measured: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def sizes(self) -> tuple[Dim, ...]:
-        return tuple(getattr(self, name) for name in self.measured)
 
     @property
     def params(self) -> tuple[Param, ...]:
-        names = [f.name for f in dataclasses.fields(self)]
-        return tuple(getattr(self, name) for name in names if name not in self.measured)
+        """The fields that are fixed in a program."""
+        fields = dataclasses.fields(self)
+        return tuple(getattr(self, f.name) for f in fields if f.type not in ("Dim", "Offset"))

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
 from dualgrad.compiler.ops.contract import Contraction
-from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index
 from dualgrad.compiler.ops.library import Library
@@ -45,8 +44,10 @@ class Group:
 
     @property
     def has_checks(self) -> bool:
-        """Whether a node may stop the program; column and contract kernels cannot."""
-        return self.kind == "call" or any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+        """Whether it may stop the program; column and contract kernels cannot."""
+        return self.kind == "call" or any(
+            isinstance(n.op, Index) and n.op.checked for n in self.nodes
+        )
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -100,7 +101,7 @@ def is_free(node: Node, free: set[Node]) -> bool:
     """Whether a node costs nothing to compute anew wherever it is needed."""
     if isinstance(node.op, Leaf):
         return node.op.kind != "input"
-    if isinstance(node.op, Size):
+    if isinstance(node.op, Index) and not node.inputs:
         return True
     if isinstance(node.op, Copy):
         return False
