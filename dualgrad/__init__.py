@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
+from dualgrad import data, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.arithmetic import absolute as abs
 from dualgrad.compiler.ops.arithmetic import (
     add,
@@ -71,6 +71,7 @@ from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -125,6 +126,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -165,6 +167,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "le",
+    "linalg",
     "log",
     "log_softmax",
     "lt",
