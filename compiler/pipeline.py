@@ -24,6 +24,7 @@ from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.scan import build_scan
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
 from dualgrad.compiler.ops.contract import Contraction
@@ -39,6 +40,7 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,
     "column": build_column,
+    "scan": build_scan,
     "contract": build_contract,
 }
 

@@ -41,6 +41,14 @@ from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -94,6 +102,10 @@ __all__ = [
     "bool_",
     "composite",
     "config",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
     "div",
     "empty",
@@ -118,8 +130,10 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "le",
+    "linear_recurrence",
     "log",
     "log_softmax",
+    "logcumsumexp",
     "lt",
     "matmul",
     "max",
