@@ -267,8 +267,8 @@ class CumExtremum(Scan, abstract=True):
         """The value that no element loses to."""
         raise NotImplementedError
 
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        """Whether x is strictly better than y; neither is NaN."""
+    def reaches(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
+        """Whether x is as good as y; not if one of them is NaN."""
         raise NotImplementedError
 
     def init(self, b: Builder, dtype: DType) -> State:
@@ -278,11 +278,11 @@ class CumExtremum(Scan, abstract=True):
 
     def step(self, b: Builder, state: State, *xs: Scalar, position: Scalar) -> State:
         best, x = state[0], xs[0]
-        keep = (self.beats(b, best, x) | b.isnan(best)) & ~b.isnan(x)
-        following = b.select(keep, best, x)
+        new = self.reaches(b, x, best) | b.isnan(x)
+        following = b.select(new, x, best)
         if self.gives == "value":
             return (following,)
-        return (following, b.select(keep, state[1], position) if self.gives == "place" else ~keep)
+        return (following, b.select(new, position, state[1]) if self.gives == "place" else new)
 
     def emit(self, b: Builder, state: State, dtype: DType) -> Scalar:
         return state[-1]
@@ -307,8 +307,8 @@ class CumMax(CumExtremum):
     def limit(self, dtype: DType) -> Number:
         return -INF if dtype.is_float else limits(dtype)[0]
 
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        return x > y
+    def reaches(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
+        return x >= y
 
     @staticmethod
     def samples() -> list[Sample]:
@@ -322,8 +322,8 @@ class CumMin(CumExtremum):
     def limit(self, dtype: DType) -> Number:
         return INF if dtype.is_float else limits(dtype)[1]
 
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        return x < y
+    def reaches(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
+        return x <= y
 
     @staticmethod
     def samples() -> list[Sample]:
