@@ -25,10 +25,12 @@ from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
+from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column", "scan"]
+Kind = Literal["map", "contract", "row", "column", "scan", "region"]
+SOLO = {"region"}  # kinds of one node: nothing else is computed in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 EXPENSIVE = 8  # primitives from which a value is worth computing only once, and in lanes
 
@@ -153,8 +155,7 @@ class Fusion:
             group = Group(len(self.groups), "scan", squeezed(node.shape))
             group.run = scanned_in_domain(node)
         else:
-            kind: Kind = "contract" if isinstance(op, Contraction) else "map"
-            group = Group(len(self.groups), kind, squeezed(node.shape))
+            group = Group(len(self.groups), kind_of(node), squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
         return group
@@ -184,7 +185,7 @@ class Fusion:
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
         op = node.op
-        if isinstance(op, Contraction):
+        if isinstance(op, Contraction) or group.kind in SOLO:
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
@@ -228,7 +229,8 @@ class Fusion:
             other = next(n.op for n in group.nodes if isinstance(n.op, Scan))
             if group.run != scanned_in_domain(node) or op.reverse != other.reverse:
                 return False
-            if any(isinstance(p.op, Scan) for p, _, _ in producers(node)):
+            inside = (p for p, _, _ in producers(node) if self.group_of.get(p) is group)
+            if any(isinstance(p.op, Scan) for p in inside):
                 return False
         elif group.kind != "map":
             return False
@@ -263,7 +265,13 @@ class Fusion:
         """Whether two groups of one domain that do not need each other can be one."""
         apart = not (self.needs[a.number] >> b.number & 1 or self.needs[b.number] >> a.number & 1)
         kinds = {a.kind, b.kind}
-        if a.domain != b.domain or not apart or kinds == {"contract"} or len(kinds) > 2:
+        if (
+            a.domain != b.domain
+            or not apart
+            or kinds & SOLO
+            or kinds == {"contract"}
+            or len(kinds) > 2
+        ):
             return False
         if kinds & {"contract", "column", "scan"} and (a.has_checks or b.has_checks):
             return False
@@ -303,6 +311,13 @@ class Fusion:
                     out.append(g)
                     done.add(g.number)
         return out
+
+
+def kind_of(node: Node) -> Kind:
+    """The kind of group that a node other than a reduction opens."""
+    if isinstance(node.op, Contraction):
+        return "contract"
+    return "region" if isinstance(node.op, Region) else "map"
 
 
 def reduction_kind(node: Node) -> Kind:
