@@ -70,6 +70,14 @@ from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.view import (
@@ -137,6 +145,10 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
     "diag",
     "diag_embed",
@@ -168,8 +180,10 @@ __all__ = [
     "is_grad_enabled",
     "le",
     "linalg",
+    "linear_recurrence",
     "log",
     "log_softmax",
+    "logcumsumexp",
     "lt",
     "matmul",
     "matrix_transpose",

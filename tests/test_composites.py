@@ -83,6 +83,30 @@ def test_ties_share_the_gradient() -> None:
     np.testing.assert_allclose(as_array(x.grad), [[0, 1, 1], [0.5] * 3])
 
 
+def test_cumulative_gradients_at_zeros_and_ties() -> None:
+    numbers = [2.0, 0.0, 3.0, 0.0, 5.0]
+    x = dg.tensor(numbers, dtype=dg.float64, requires_grad=True)
+    dg.cumprod(x).sum().backward()
+    # products without one factor: d(x0 x1)/dx1 = 2, d(x0 x1 x2)/dx1 = 6, later ones are 0
+    np.testing.assert_array_equal(as_array(x.grad), [1, 2 + 6, 0, 0, 0])
+    y = dg.tensor([1.0, 3.0, 3.0, 2.0, 4.0], requires_grad=True)
+    values, places = dg.cummax(y)
+    values.sum().backward()
+    assert places.tolist() == [0, 1, 2, 2, 4]
+    assert as_array(y.grad).tolist() == [1, 1, 2, 0, 1]
+
+
+def test_logcumsumexp_of_infinities() -> None:
+    inf = float("inf")
+    x = dg.tensor([-inf, -inf, 1000.0, -1000.0, 1000.0], requires_grad=True)
+    y = x.logcumsumexp(0)
+    same_bits(y, np.array([-inf, -inf, 1e3, 1e3, 1e3 + np.log(2)], np.float32))
+    y.backward(dg.ones(5))
+    np.testing.assert_allclose(as_array(x.grad), [0, 0, 2.5, 0, 0.5])
+    same_bits(dg.tensor([1.0, inf, -inf]).logcumsumexp(), np.array([1, inf, inf], np.float32))
+    assert np.isnan(as_array(dg.tensor([float("nan"), 1.0]).logcumsumexp())).all()
+
+
 # -- PyTorch as the oracle ------------------------------------------------------------------------
 
 
@@ -130,6 +154,12 @@ PAIRS = (
     Pair("mean of two axes", lambda x: x.mean((0, 2), keepdim=True), lambda t, x: x.mean((0, 2), keepdim=True), ((5, 6, 7),)),
     Pair("max", lambda x: x.max(1), lambda t, x: x.amax(1), ((6, 70),)),
     Pair("min of all", lambda x: x.min(), lambda t, x: x.min(), ((60, 70),)),
+    Pair("logcumsumexp", lambda x: x.logcumsumexp(1), lambda t, x: t.logcumsumexp(x, 1), ((5, 67),)),
+    Pair("logcumsumexp of columns", lambda x: (x * 100).logcumsumexp(0), lambda t, x: t.logcumsumexp(x * 100, 0), ((30, 3),)),
+    Pair("cumsum of exponentials", lambda x: dg.exp(x).cumsum(1) * 2, lambda t, x: t.exp(x).cumsum(1) * 2, ((9, 130),)),
+    Pair("cumprod", lambda x: x.cumprod(-1), lambda t, x: t.cumprod(x, -1), ((5, 6),)),
+    Pair("cummax", lambda x: x.cummax(dim=0)[0], lambda t, x: t.cummax(x, 0)[0], ((40, 5),)),
+    Pair("cummin", lambda x: x.cummin(1)[0], lambda t, x: t.cummin(x, 1)[0], ((5, 40),)),
     Pair("clamped", lambda x: dg.minimum(dg.maximum(x, -0.5), 0.5), lambda t, x: x.clamp(-0.5, 0.5), ((40,),)),
     Pair("where", lambda x, y: dg.where(x > y, x * 2, y), lambda t, x, y: t.where(x > y, x * 2, y), ((7, 5), (5,))),
     Pair("two layers", lambda x, a, b: F.linear(dg.tanh(F.linear(x, a)), b).sum(),
