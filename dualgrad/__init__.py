@@ -80,6 +80,7 @@ from dualgrad.compiler.ops.scan import (
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -157,6 +158,7 @@ __all__ = [
     "empty",
     "enable_grad",
     "eq",
+    "erf",
     "exp",
     "expand",
     "expand_dims",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualgrad.compiler.build import trigonometry
-from dualgrad.compiler.build.builder import Builder
+from dualgrad.compiler.build.error_functions import ErrorFunctions
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import DType, float32, float64, int32, int64
 
@@ -113,7 +113,7 @@ _FORMATS = {
 }
 
 
-class Math(Builder):
+class Math(ErrorFunctions):
     """The builder with elementary functions."""
 
     def sin(self, x: Scalar) -> Scalar:
@@ -135,6 +135,14 @@ class Math(Builder):
         x = self._clamp(x, f.underflow, f.overflow)
         _, count, r, _ = self._reduce_exp(x, f)
         return self._scale(self.poly(r, *f.exp, 1.0, 1.0), count, f)
+
+    def exp_to_normal(self, x: Scalar) -> Scalar:
+        """e**x where that is a normal number; else anything.  Error: at most 1 ulp."""
+        f = _FORMATS[x.dtype]
+        _, count, r, _ = self._reduce_exp(x, f)
+        one = f.bias << f.fraction_bits
+        power = self.bitcast((count << f.fraction_bits) + one, x.dtype)
+        return self.poly(r, *f.exp, 1.0, 1.0) * power
 
     def expm1(self, x: Scalar) -> Scalar:
         """e**x - 1.  Error: at most 1.5 ulp.
