@@ -24,7 +24,7 @@ from dualgrad.compiler.lower.reference import run
 from dualgrad.compiler.ops.base import OPS, Op
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.reduce import Reduction
-from dualgrad.compiler.ops.sample import FUNCTIONS, Arg, Sample
+from dualgrad.compiler.ops.sample import SAMPLED, Arg, Sample
 from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import ALL, DEFAULT_FLOAT, DType, float32, float64
@@ -60,7 +60,7 @@ def all_cases() -> Iterator[Case]:
     for op in OPS:
         for number, sample in enumerate(op.samples()):
             yield Case(op.__name__, op, number, sample)
-    for name, make in FUNCTIONS.items():
+    for name, make in SAMPLED.items():
         for number, sample in enumerate(make()):
             yield Case(name, None, number, sample)
 
