@@ -15,23 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
-)
+from dualgrad import data, elementwise, functional, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -63,7 +47,6 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
@@ -95,6 +78,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -120,8 +104,6 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "arange",
     "argmax",
     "argmin",
@@ -139,11 +121,8 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
-    "eq",
-    "exp",
     "expand",
     "expand_dims",
     "flatten",
@@ -154,9 +133,7 @@ __all__ = [
     "full",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
     "hstack",
     "initial_seed",
     "int8",
@@ -164,23 +141,15 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
-    "log",
     "log_softmax",
-    "lt",
     "matmul",
     "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "moveaxis",
     "movedim",
-    "mul",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "normal",
@@ -203,17 +172,12 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
     "split",
-    "sqrt",
-    "square",
     "squeeze",
     "stack",
-    "sub",
     "sum",
     "swapaxes",
-    "tanh",
     "tensor",
     "tensor_split",
     "tile",
@@ -229,8 +193,8 @@ __all__ = [
     "unsqueeze",
     "unstack",
     "vstack",
-    "where",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"

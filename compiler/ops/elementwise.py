@@ -1,8 +1,8 @@
 """Elementwise ops: one formula per element; operands promote and broadcast.
 
-Each class states `scalar(b, *xs)`, a `Scalar` of operands (of one dtype, mostly).  `accepts` lists the kinds of dtype
-it takes, `floats` turns integers into the default float first, `result` names the dtype of
-the result where it is not that of the operands.
+Each class states `scalar(b, *xs)`, a formula on operands of one dtype.  `accepts` lists the
+kinds of dtype it takes, `floats` turns integers into the default float first, `result` names the
+dtype of the result where it is not that of the operands.
 """
 
 from __future__ import annotations

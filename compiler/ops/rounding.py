@@ -77,7 +77,7 @@ class Round(Rounding):
         halves = Sample(
             round_, (Arg((6,), values=(-2.5, -1.5, -0.5, 0.5, 1.5, 2.5)),), lambda np, x: np.rint(x)
         )
-        return [*rounding_samples(round_, "rint"), halves]
+        return [*rounding_samples(round_, "round"), halves]
 
 
 def rounding_samples(function: Any, name: str) -> list[Sample]:
