@@ -32,6 +32,7 @@ from dualgrad.compiler.ops.arithmetic import (
     sub,
     tanh,
 )
+from dualgrad import data, elementwise, functional, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -63,7 +64,6 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
@@ -105,6 +105,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -130,8 +131,6 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "arange",
     "argmax",
     "argmin",
@@ -154,7 +153,6 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
     "eq",
@@ -170,9 +168,7 @@ __all__ = [
     "full",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
     "hstack",
     "initial_seed",
     "int8",
@@ -187,19 +183,15 @@ __all__ = [
     "log_softmax",
     "logcumsumexp",
     "lt",
+    "log_softmax",
     "matmul",
     "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "moveaxis",
     "movedim",
-    "mul",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "normal",
@@ -222,17 +214,12 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
     "split",
-    "sqrt",
-    "square",
     "squeeze",
     "stack",
-    "sub",
     "sum",
     "swapaxes",
-    "tanh",
     "tensor",
     "tensor_split",
     "tile",
@@ -248,8 +235,8 @@ __all__ = [
     "unsqueeze",
     "unstack",
     "vstack",
-    "where",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"
