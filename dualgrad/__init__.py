@@ -35,12 +35,14 @@ from dualgrad.compiler.ops.arithmetic import (
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.joining import cat, stack
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -92,9 +94,11 @@ __all__ = [
     "argmax",
     "argmin",
     "bool_",
+    "cat",
     "composite",
     "config",
     "data",
+    "diagonal",
     "div",
     "empty",
     "enable_grad",
@@ -102,6 +106,7 @@ __all__ = [
     "exp",
     "expand",
     "flatten",
+    "flip",
     "float32",
     "float64",
     "from_numpy",
@@ -128,6 +133,7 @@ __all__ = [
     "min",
     "minimum",
     "mul",
+    "narrow",
     "ne",
     "neg",
     "nn",
@@ -144,12 +150,14 @@ __all__ = [
     "relu",
     "reshape",
     "seed",
+    "select",
     "set_num_threads",
     "sigmoid",
     "softmax",
     "sqrt",
     "square",
     "squeeze",
+    "stack",
     "sub",
     "sum",
     "tanh",
@@ -159,6 +167,7 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "unfold",
     "uniform",
     "unsqueeze",
     "where",

@@ -23,6 +23,13 @@ Number = bool | int | float
 Operand = Union["Value", Number]
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Rename(Protocol):
+    """What makes a symbol of a number: of a size, or of an offset."""
+
+    def __call__(self, n: Dim, offset: bool = False) -> Dim: ...
+
+
 METHODS: dict[str, Callable[..., Any]] = {}
 
 
@@ -34,7 +41,10 @@ class Unit(Protocol):
 
     @property
     def exact(self) -> bool:
-        """Whether static parameters fix sizes, so that a program serves these sizes only."""
+        """Whether programs should serve one set of sizes only."""
+
+    def generalized(self, rename: Rename) -> Unit:
+        """The unit with the sizes and offsets among its static parameters renamed."""
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]: ...
 
@@ -131,6 +141,11 @@ class Value:
         def expand(self, *shape: Any) -> Any: ...
         def squeeze(self, axis: Any = None, **dim: Any) -> Any: ...
         def unsqueeze(self, axis: int, **dim: Any) -> Any: ...
+        def narrow(self, axis: int, start: Any, length: Any) -> Any: ...
+        def select(self, axis: int, index: int) -> Any: ...
+        def flip(self, axis: Any = None, **dims: Any) -> Any: ...
+        def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1, **dims: Any) -> Any: ...
+        def unfold(self, axis: int, size: int, step: int = 1) -> Any: ...
         def matmul(self, other: Any) -> Any: ...
 
     @property

@@ -25,6 +25,16 @@ class View(Op, abstract=True):
 
     required = (*Op.required, "source")
 
+    @property
+    def shared(self) -> int:
+        """How many of the last axes show elements that others show too."""
+        return 0
+
+    @property
+    def swept(self) -> tuple[int, ...]:
+        """The axes along which the shared ones move."""
+        return ()
+
     def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
         """The index into an operand of `shape` that element `index` of the result shows."""
         raise NotImplementedError
@@ -35,6 +45,7 @@ class Reshape(View):
     """Another shape of the same size, elements in row-major order."""
 
     shape: tuple[Dim, ...]
+    exact = True
 
     def infer(self, *types: TensorType) -> TensorType:
         return types[0].with_shape(self.shape)
