@@ -171,7 +171,9 @@ def check_gradients(case: Function) -> None:
         inner = inner + (g * dg.from_numpy(d)).sum()
     if inner.requires_grad:
         inner.backward()
-    second = [np.zeros(xs[k].shape) if xs[k].grad is None else as_array(xs[k].grad) for k in case.places]
+    second = [
+        np.zeros(xs[k].shape) if xs[k].grad is None else as_array(xs[k].grad) for k in case.places
+    ]
     found = along(second, way)
     up, down = (along(gradients(case, a, weight), other) for a in (ahead, behind))
     size = max(1.0, abs(up) + abs(found))

@@ -29,7 +29,9 @@ from dualgrad.runtime.dtype import DType, float32, float64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 
-def function(name: str, label: str, args: tuple[Arg, ...], reference: Any, *rest: Any, **options: Any) -> Function:
+def function(
+    name: str, label: str, args: tuple[Arg, ...], reference: Any, *rest: Any, **options: Any
+) -> Function:
     """A function of `args` and then `rest`, the same in PyTorch."""
     return Function(
         f"{name} {label}".strip(),
@@ -50,7 +52,10 @@ def channels(v: Any, ndim: int) -> Any:
 
 
 def layer(np: Any, x: Any, w: Any = 1.0, b: Any = 0.0, eps: float = 1e-5) -> Any:
-    return standard(np, x, tuple(range(x.ndim - np.ndim(w), x.ndim)) if np.ndim(w) else (-1,), eps) * w + b
+    return (
+        standard(np, x, tuple(range(x.ndim - np.ndim(w), x.ndim)) if np.ndim(w) else (-1,), eps) * w
+        + b
+    )
 
 
 def group(np: Any, x: Any, groups: int, w: Any = None, b: Any = None) -> Any:
@@ -143,7 +148,13 @@ MAPS = (
 
 
 def attention(
-    np: Any, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None
+    np: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    causal: bool = False,
+    scale: float | None = None,
 ) -> Any:
     """Row by row, over the keys that a query may see."""
     shape = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
