@@ -15,24 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, linalg, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
-)
-from dualgrad import data, elementwise, functional, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -155,9 +138,7 @@ __all__ = [
     "diagonal",
     "empty",
     "enable_grad",
-    "eq",
     "erf",
-    "exp",
     "expand",
     "expand_dims",
     "flatten",
@@ -176,14 +157,10 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
     "linalg",
     "linear_recurrence",
-    "log",
     "log_softmax",
     "logcumsumexp",
-    "lt",
-    "log_softmax",
     "matmul",
     "matrix_transpose",
     "max",
