@@ -15,6 +15,23 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
+from dualgrad import data, functional, linalg, nn, optim, random
+from dualgrad.compiler.ops.arithmetic import absolute as abs
+from dualgrad.compiler.ops.arithmetic import (
+    add,
+    div,
+    exp,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    sigmoid,
+    sqrt,
+    square,
+    sub,
+    tanh,
+)
 from dualgrad import data, elementwise, functional, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
@@ -53,7 +70,17 @@ from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -107,6 +134,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -117,12 +145,19 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
     "diag",
     "diag_embed",
     "diagonal",
     "empty",
     "enable_grad",
+    "eq",
+    "erf",
+    "exp",
     "expand",
     "expand_dims",
     "flatten",
@@ -141,6 +176,13 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "le",
+    "linalg",
+    "linear_recurrence",
+    "log",
+    "log_softmax",
+    "logcumsumexp",
+    "lt",
     "log_softmax",
     "matmul",
     "matrix_transpose",

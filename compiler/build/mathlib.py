@@ -12,12 +12,13 @@ in the docstrings are asserted by tests/compiler/test_mathlib.py on random and s
 from __future__ import annotations
 
 from dualgrad.compiler.build import trigonometry
+from dualgrad.compiler.build.error_functions import ErrorFunctions
 from dualgrad.compiler.build.inverse import InverseTrigonometry
 from dualgrad.compiler.build.power import Power
 from dualgrad.compiler.kernel.scalar import Scalar
 
 
-class Math(Power, InverseTrigonometry):
+class Math(Power, InverseTrigonometry, ErrorFunctions):
     """The builder with elementary functions."""
 
     def sin(self, x: Scalar) -> Scalar:

@@ -41,14 +41,14 @@ class Sample:
 
 
 Maker = Callable[[], list[Sample]]
-FUNCTIONS: dict[str, Maker] = {}  # of op functions that are composites or made of several ops
+SAMPLED: dict[str, Maker] = {}  # of op functions that are composites or made of several ops
 
 
 def samples_of(function: Callable[..., Any]) -> Callable[[Maker], Maker]:
     """Register what makes the samples of a public op function that has no op class of its own."""
 
     def register(make: Maker) -> Maker:
-        FUNCTIONS[function.__name__] = make
+        SAMPLED[function.__name__] = make
         return make
 
     return register
