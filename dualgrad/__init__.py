@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
+from dualgrad import data, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.arithmetic import absolute as abs
 from dualgrad.compiler.ops.arithmetic import (
     add,
@@ -32,6 +32,7 @@ from dualgrad.compiler.ops.arithmetic import (
     sub,
     tanh,
 )
+from dualgrad import data, elementwise, functional, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -70,7 +71,6 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import mean
@@ -84,6 +84,8 @@ from dualgrad.compiler.ops.scan import (
     logcumsumexp,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -108,6 +110,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -142,6 +145,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -160,10 +164,10 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
     "eq",
+    "erf",
     "exp",
     "expand",
     "expand_dims",
@@ -175,9 +179,7 @@ __all__ = [
     "full",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
     "hstack",
     "initial_seed",
     "int8",
@@ -186,26 +188,24 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "le",
+    "linalg",
     "linear_recurrence",
     "log",
     "log_softmax",
     "logcumsumexp",
     "lt",
+    "log_softmax",
     "matmul",
     "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "moveaxis",
     "movedim",
     "mul",
     "nanmax",
     "nanmin",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "normal",
@@ -228,17 +228,12 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
     "split",
-    "sqrt",
-    "square",
     "squeeze",
     "stack",
-    "sub",
     "sum",
     "swapaxes",
-    "tanh",
     "tensor",
     "tensor_split",
     "tile",
@@ -254,8 +249,8 @@ __all__ = [
     "unsqueeze",
     "unstack",
     "vstack",
-    "where",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"
