@@ -31,6 +31,13 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
+from dualgrad.compiler.ops.extremum import reduce_all as all
+from dualgrad.compiler.ops.extremum import reduce_any as any
+from dualgrad.compiler.ops.extremum import reduce_max as amax
+from dualgrad.compiler.ops.extremum import reduce_max as max
+from dualgrad.compiler.ops.extremum import reduce_min as amin
+from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -49,9 +56,7 @@ from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.reduce import argmax, argmin, mean
-from dualgrad.compiler.ops.reduce import reduce_max as max
-from dualgrad.compiler.ops.reduce import reduce_min as min
+from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
     cummax,
@@ -114,6 +119,12 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
+    "abs",
+    "add",
+    "all",
+    "amax",
+    "amin",
+    "any",
     "arange",
     "argmax",
     "argmin",
@@ -168,6 +179,9 @@ __all__ = [
     "min",
     "moveaxis",
     "movedim",
+    "mul",
+    "nanmax",
+    "nanmin",
     "narrow",
     "nn",
     "no_grad",
