@@ -27,6 +27,7 @@ from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.scan import build_scan
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
 from dualgrad.compiler.ops.base import Op
@@ -45,6 +46,7 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,
     "column": build_column,
+    "scan": build_scan,
     "contract": build_contract,
     "call": build_call,
 }

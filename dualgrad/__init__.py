@@ -32,18 +32,55 @@ from dualgrad.compiler.ops.arithmetic import (
     sub,
     tanh,
 )
+from dualgrad import data, elementwise, functional, nn, optim, random
+from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
+from dualgrad.compiler.ops.axes import (
+    broadcast_tensors,
+    diag,
+    diag_embed,
+    matrix_transpose,
+    movedim,
+    ravel,
+    rot90,
+    unflatten,
+)
+from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
+from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.index import one_hot
-from dualgrad.compiler.ops.joining import cat, stack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
+from dualgrad.compiler.ops.joining import (
+    cat,
+    chunk,
+    hstack,
+    repeat_interleave,
+    roll,
+    split,
+    stack,
+    tensor_split,
+    tile,
+    unbind,
+    vstack,
+)
+from dualgrad.compiler.ops.joining import cat as concat
+from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
+from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -53,6 +90,10 @@ from dualgrad.compiler.ops.view import (
     transpose,
     unsqueeze,
 )
+from dualgrad.compiler.ops.view import expand as broadcast_to
+from dualgrad.compiler.ops.view import permute as permute_dims
+from dualgrad.compiler.ops.view import transpose as swapaxes
+from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
     arange,
     empty,
@@ -64,6 +105,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -89,24 +131,35 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "arange",
     "argmax",
     "argmin",
     "argsort",
     "bool_",
+    "broadcast_arrays",
+    "broadcast_shapes",
+    "broadcast_tensors",
+    "broadcast_to",
     "cat",
+    "chunk",
     "composite",
+    "concat",
     "config",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
+    "diag",
+    "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
     "eq",
+    "erf",
     "exp",
     "expand",
+    "expand_dims",
     "flatten",
     "flip",
     "float32",
@@ -115,9 +168,8 @@ __all__ = [
     "full",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
+    "hstack",
     "initial_seed",
     "int8",
     "int16",
@@ -126,19 +178,20 @@ __all__ = [
     "is_grad_enabled",
     "le",
     "linalg",
+    "linear_recurrence",
     "log",
     "log_softmax",
+    "logcumsumexp",
     "lt",
+    "log_softmax",
     "matmul",
+    "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
-    "mul",
+    "moveaxis",
+    "movedim",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "normal",
@@ -146,35 +199,44 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "pad",
     "permute",
+    "permute_dims",
     "rand",
     "randn",
     "random",
+    "ravel",
     "relu",
+    "repeat_interleave",
     "reshape",
+    "roll",
+    "rot90",
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
-    "sqrt",
-    "square",
+    "split",
     "squeeze",
     "stack",
-    "sub",
     "sum",
-    "tanh",
+    "swapaxes",
     "tensor",
+    "tensor_split",
+    "tile",
     "transpose",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unbind",
+    "unflatten",
     "unfold",
     "uniform",
     "unsqueeze",
-    "where",
+    "unstack",
+    "vstack",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"

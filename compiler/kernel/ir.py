@@ -10,7 +10,9 @@
     Call     ::= output = routine(input*), by a function of the host
 
 Consecutive stores are one parallel assignment: all their values are taken before the first is
-written.  So are the stores of a `Reduce` or an epilogue, for each element.
+written.  So are the stores of a `Reduce` or an epilogue, for each element.  Those of a `chain`
+may use its carries, which are there the values before the element's step: a scan stores the step
+itself (inclusive) or the carry (exclusive).
 
 Iterations of `parallel` and `vector` loops are independent; at most one `parallel` loop, the
 outermost statement of a kernel, and `vector` loops innermost (a `chain` reduction may stand in
@@ -71,14 +73,15 @@ class Check:
 @dataclass(frozen=True)
 class Accumulator:
     """Values carried through a reduction: `step` in terms of `carry` and the element,
-    `combine` in terms of `left` and `right`; the totals appear as `carry` afterwards."""
+    `combine` in terms of `left` and `right` (a chain needs none: all three may be empty there);
+    the totals appear as `carry` afterwards."""
 
     carry: tuple[Scalar, ...]
     init: tuple[Scalar, ...]
     step: tuple[Scalar, ...]
-    left: tuple[Scalar, ...]
-    right: tuple[Scalar, ...]
-    combine: tuple[Scalar, ...]
+    left: tuple[Scalar, ...] = ()
+    right: tuple[Scalar, ...] = ()
+    combine: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,13 @@ class Reduce:
     order: Literal["lanes", "chain"]
     lanes: int  # 1 for chain
     accumulators: tuple[Accumulator, ...]
-    stores: tuple[Store, ...] = ()  # executed for every element; may not use the carries
+    stores: tuple[Store, ...] = ()  # executed for every element; those of lanes see no carries
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether stores use the carries."""
+        carries = {c for a in self.accumulators for c in a.carry}
+        return not carries.isdisjoint(children_first(tuple(s.value for s in self.stores)))
 
 
 @dataclass(frozen=True)
@@ -179,14 +188,18 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """What the kernel is, for reports: map, row, column, contract or call."""
+        """What the kernel is, for reports: map, row, column, scan, contract or call."""
         kinds = {type(s) for s in walk(self.body)}
         if Call in kinds:
             return "call"
         if Contract in kinds:
             return "contract"
-        orders = {s.order for s in walk(self.body) if isinstance(s, Reduce)}
-        return "row" if "lanes" in orders else "column" if orders else "map"
+        reductions = [s for s in walk(self.body) if isinstance(s, Reduce)]
+        if any(r.order == "lanes" for r in reductions):
+            return "row"
+        if any(r.is_scan for r in reductions):
+            return "scan"
+        return "column" if reductions else "map"
 
 
 def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:

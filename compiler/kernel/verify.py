@@ -8,7 +8,8 @@
     memory      a store has the dtype of its buffer; an index that provably leaves it is refused
     checks      int64 values, codes that fit an error word
     reductions  order and lanes agree; carries, initial values, steps and combining formulas fit;
-                combining uses left, right and constants only; stores see no carries
+                combining uses left, right and constants only, and may be left out in a chain;
+                stores of lanes see no carries
     contracts   one dtype; unit column stride of c; variables in the epilogue only
     calls       alone in their kernel; all arrays inside of their buffers
 
@@ -182,15 +183,18 @@ class _Verifier:
             self.refuse("two carries of one name")
         for a in stmt.accumulators:
             self.accumulator(a, stmt)
-        with self.variables((stmt.var, stmt.extent)):
+        seen = tuple(carries) if stmt.order == "chain" else ()
+        with self.variables((stmt.var, stmt.extent)), self.registers(seen):
             for store in stmt.stores:
                 self.store(store)
         self.stmt = stmt
         self.regs.update((str(c.attr), c) for c in carries)
 
     def accumulator(self, a: Accumulator, stmt: Reduce) -> None:
-        parts = {"init": a.init, "step": a.step, "left": a.left, "right": a.right}
-        for name, values in {**parts, "combine": a.combine}.items():
+        parts = {"init": a.init, "step": a.step}
+        if stmt.order == "lanes" or a.left or a.right or a.combine:
+            parts |= {"left": a.left, "right": a.right, "combine": a.combine}
+        for name, values in parts.items():
             if [x.dtype for x in values] != [c.dtype for c in a.carry]:
                 self.refuse(
                     f"{name} is ({', '.join(x.dtype.name for x in values)})",

@@ -298,19 +298,24 @@ class _Interpreter:
             for accumulator, init in zip(stmt.accumulators, inits, strict=True):
                 carry = [np.broadcast_to(x, (stmt.lanes, *outer)).copy() for x in init]
                 if extent:
-                    self.steps(accumulator, carry, extent)
+                    before = self.steps(accumulator, carry, extent)
+                    if stmt.order == "chain":
+                        self.regs.update(zip(accumulator.carry, before, strict=True))
                 carry = combine_halves(accumulator, carry)
                 totals.update(zip(accumulator.carry, (x[0] for x in carry), strict=True))
             if extent:
                 self.assign(stmt.stores)
         self.regs.update(totals)
 
-    def steps(self, accumulator: Accumulator, carry: list[Array], extent: int) -> None:
-        """Take all elements into `carry`, `lanes` at a time."""
+    def steps(self, accumulator: Accumulator, carry: list[Array], extent: int) -> list[Array]:
+        """Take all elements into `carry`, `lanes` at a time; what it was before each step."""
         lanes = len(carry[0])
         fixed = self.carry_free(accumulator)
+        before: list[list[Array]] = [[] for _ in carry]
         for start in range(0, extent, lanes):
             count = min(lanes, extent - start)
+            for old, x in zip(before, carry, strict=True):
+                old.append(x[:count].copy())
             known = {
                 e: x[start : start + count] if x.ndim == len(self.shape) and len(x) > 1 else x
                 for e, x in fixed.items()
@@ -319,6 +324,7 @@ class _Interpreter:
             values = evaluate(accumulator.step, self.leaf, known)
             for x, new in zip(carry, values, strict=True):
                 x[:count] = new
+        return [np.concatenate(old) for old in before]
 
     def carry_free(self, accumulator: Accumulator) -> dict[Scalar, Array]:
         """The largest parts of the step that do not depend on the carries, for all elements."""

@@ -172,7 +172,7 @@ class Max(Extremum):
     """The largest element."""
 
     def limit(self, dtype: DType) -> Number:
-        return -float("inf") if dtype.is_float else _range(dtype)[0]
+        return -float("inf") if dtype.is_float else limits(dtype)[0]
 
     def combine(self, b: Builder, left: State, right: State) -> State:
         return (b.maximum(left[0], right[0]),)
@@ -187,7 +187,7 @@ class Min(Extremum):
     """The smallest element."""
 
     def limit(self, dtype: DType) -> Number:
-        return float("inf") if dtype.is_float else _range(dtype)[1]
+        return float("inf") if dtype.is_float else limits(dtype)[1]
 
     def combine(self, b: Builder, left: State, right: State) -> State:
         return (b.minimum(left[0], right[0]),)
@@ -197,7 +197,7 @@ class Min(Extremum):
         return _extremum_samples(reduce_min, "min")
 
 
-def _range(dtype: DType) -> tuple[int, int]:
+def limits(dtype: DType) -> tuple[int, int]:
     """Smallest and largest number of an integer dtype."""
     if dtype.kind == "b":
         return 0, 1
@@ -245,14 +245,14 @@ class ArgExtremum(Reduction, abstract=True):
 
     def init(self, b: Builder, dtype: DType) -> State:
         # A position beyond every run marks the state that holds no element yet.
-        return (b.const(0, dtype), b.const(_range(int64)[1], int64))
+        return (b.const(0, dtype), b.const(limits(int64)[1], int64))
 
     def step(self, b: Builder, state: State, *xs: Scalar, position: Scalar) -> State:
         return self.combine(b, state, (xs[0], position))
 
     def combine(self, b: Builder, left: State, right: State) -> State:
         (x, i), (y, j) = left, right
-        none = _range(int64)[1]
+        none = limits(int64)[1]
         nan_x, nan_y = b.isnan(x), b.isnan(y)
         better = (self.beats(b, x, y) & ~nan_y) | (nan_x & ~nan_y)
         tie = b.eq(x, y) | (nan_x & nan_y)
