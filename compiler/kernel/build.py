@@ -84,17 +84,26 @@ def nest(loops: list[Var], body: tuple[Stmt, ...], parallel: bool = True) -> tup
 
 
 def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
+    def stores(at: At, evaluator: Evaluator) -> list[Store]:
+        return [x for r in place.roots for x in stores_of(r, at, place, evaluator)]
+
+    return map_loops(group.domain, stores, place)
+
+
+def map_loops(
+    domain: tuple[Dim, ...], stores: Callable[[At, Evaluator], list[Store]], place: Place
+) -> tuple[Stmt, ...]:
+    """Loops over a domain in which every element is stored on its own."""
     probe = place.evaluator(True)
-    each = variables("i", group.domain)
-    stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, probe)]
-    indices = indices_in(stores, probe)
+    each = variables("i", domain)
+    indices = indices_in(stores(at_of(each), probe), probe)
     runs = collapsible(each, indices)
 
     def body(positions: At) -> tuple[Stmt, ...]:
         final = place.evaluator(False)
         final.change = renamed(runs, positions)
-        stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, final)]
-        return (*final.checks, *stores)
+        values = stores(at_of(each), final)
+        return (*final.checks, *values)
 
     if not runs:
         return body(())
