@@ -7,6 +7,16 @@ from dualgrad.compiler.ops.classification import (
     multilabel_soft_margin_loss,
     nll_loss,
 )
+from dualgrad.compiler.ops.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    fold,
+    unfold,
+)
 from dualgrad.compiler.ops.distance import (
     cdist,
     cosine_embedding_loss,
@@ -46,9 +56,16 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cdist",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "fold",
     "gaussian_nll_loss",
     "group_norm",
     "hinge_embedding_loss",
@@ -75,4 +92,5 @@ __all__ = [
     "softmax",
     "softmin",
     "triplet_margin_loss",
+    "unfold",
 ]
