@@ -15,24 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, linalg, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
-)
-from dualgrad import data, elementwise, functional, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -48,6 +31,13 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
+from dualgrad.compiler.ops.extremum import reduce_all as all
+from dualgrad.compiler.ops.extremum import reduce_any as any
+from dualgrad.compiler.ops.extremum import reduce_max as amax
+from dualgrad.compiler.ops.extremum import reduce_max as max
+from dualgrad.compiler.ops.extremum import reduce_min as amin
+from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -66,9 +56,7 @@ from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.reduce import argmax, argmin, mean
-from dualgrad.compiler.ops.reduce import reduce_max as max
-from dualgrad.compiler.ops.reduce import reduce_min as min
+from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
     cummax,
@@ -131,6 +119,12 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
+    "abs",
+    "add",
+    "all",
+    "amax",
+    "amin",
+    "any",
     "arange",
     "argmax",
     "argmin",
@@ -155,9 +149,7 @@ __all__ = [
     "diagonal",
     "empty",
     "enable_grad",
-    "eq",
     "erf",
-    "exp",
     "expand",
     "expand_dims",
     "flatten",
@@ -176,14 +168,10 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
     "linalg",
     "linear_recurrence",
-    "log",
     "log_softmax",
     "logcumsumexp",
-    "lt",
-    "log_softmax",
     "matmul",
     "matrix_transpose",
     "max",
@@ -191,6 +179,9 @@ __all__ = [
     "min",
     "moveaxis",
     "movedim",
+    "mul",
+    "nanmax",
+    "nanmin",
     "narrow",
     "nn",
     "no_grad",

@@ -164,3 +164,60 @@ def det(out: Array, a: Array) -> None:
 def slogdet(out: Array, a: Array) -> None:
     """Sign and log |det| side by side."""
     out[..., 0], out[..., 1] = np.linalg.slogdet(a)
+
+
+def _pack(out: Array, *parts: Array) -> None:
+    """Arrays one after another along the last axis of `out`, whose other axes they share."""
+    batch, place = out.ndim - 1, 0
+    for x in parts:
+        size = math.prod(x.shape[batch:])
+        out[..., place : place + size] = x.reshape((*x.shape[:batch], size))
+        place += size
+
+
+@routine
+def cholesky(out: Array, a: Array, upper: int) -> None:
+    out[...] = np.linalg.cholesky(a, upper=bool(upper))
+
+
+@routine
+def qr(out: Array, a: Array, mode: str) -> None:
+    """q, r in one row."""
+    _pack(out, *np.linalg.qr(a, mode))
+
+
+@routine
+def eigh(out: Array, a: Array, triangle: str) -> None:
+    """Eigenvalues in ascending order, then eigenvectors as columns, in one row."""
+    _pack(out, *np.linalg.eigh(a, triangle))
+
+
+@routine
+def eigvalsh(out: Array, a: Array, triangle: str) -> None:
+    out[...] = np.linalg.eigvalsh(a, triangle)
+
+
+@routine
+def svd(out: Array, a: Array, full: int) -> None:
+    """u, singular values in descending order, v^T, in one row."""
+    _pack(out, *np.linalg.svd(a, full_matrices=bool(full)))
+
+
+@routine
+def svdvals(out: Array, a: Array) -> None:
+    out[...] = np.linalg.svd(a, compute_uv=False)
+
+
+@routine
+def pinv(out: Array, a: Array, rcond: float, hermitian: int) -> None:
+    """Moore-Penrose inverses; rcond < 0 stands for NumPy's default."""
+    limit = {} if rcond < 0 else {"rcond": rcond}
+    out[...] = np.linalg.pinv(a, hermitian=bool(hermitian), **limit)
+
+
+@routine
+def lstsq(out: Array, a: Array, b: Array, rcond: float) -> None:
+    """For each matrix: solution, rank, singular values, in one row."""
+    for at in np.ndindex(out.shape[:-1]):
+        x, _, rank, s = np.linalg.lstsq(a[at], b[at], None if rcond < 0 else rcond)
+        _pack(out[at], x, np.asarray([rank], out.dtype), s)

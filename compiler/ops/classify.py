@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dualgrad.compiler.build.mathlib import INF, Math
+from dualgrad.compiler.build.formats import INF
+from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.arithmetic import absolute

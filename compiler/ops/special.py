@@ -32,7 +32,7 @@ class Erf(Elementwise):
     accepts = "f"
     floats = True
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.erf(x)
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:

@@ -133,9 +133,14 @@ class Fusion:
     def place(self, node: Node) -> None:
         """Put a node into the group of a producer, or into a new one."""
         around = {id(g): g for p, _, _ in producers(node) if (g := self.group_of.get(p))}
-        if isinstance(node.op, Scan):  # scans of the same operands share a loop
-            alike = (g for g in self.groups if any(n.inputs == node.inputs for n in g.nodes))
-            around.update((id(g), g) for g in alike if g.kind == "scan")
+        if isinstance(node.op, Scan | Reduction):  # those of the same operands share a loop
+            alike = (
+                g
+                for g in self.groups
+                for n in g.nodes
+                if n.inputs == node.inputs and isinstance(n.op, Scan | Reduction)
+            )
+            around.update((id(g), g) for g in alike)
         behind = sorted(around.values(), key=lambda g: -g.number)
         fitting = [g for g in behind if self.fits(node, g)]
         if not fitting:

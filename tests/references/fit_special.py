@@ -3,6 +3,8 @@
 Run: python fit_special.py
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from fit_mathlib import fit
 from mpmath import mp, mpf
@@ -29,5 +31,52 @@ def error_function() -> None:
     fit("ERF_FAR64", erf_far, mpf(0), mpf(5), 19, np.float64, erfc_in_erf)
 
 
+def scaled_erfc(shift: int, center: mpf) -> Callable[[mpf], mpf]:
+    """(x + shift) * e**(x**2) * erfc(x) as a function of 1 / (x + shift) - center."""
+
+    def f(v: mpf) -> mpf:
+        x = 1 / (center + v) - shift
+        return (x + shift) * mp.exp(x * x) * mp.erfc(x)
+
+    return f
+
+
+def complement() -> None:
+    for suffix, dtype, shift, center, top, degree in (
+        ("32", np.float32, 2, mpf("0.25"), mpf("10.1"), 8),
+        ("64", np.float64, 3, mpf("0.15234375"), mpf("27.3"), 20),
+    ):
+        low, high = 1 / (top + shift) - center, 1 / (mpf("0.5") + shift) - center
+        f = scaled_erfc(shift, center)
+        fit(f"ERFC{suffix}", f, low, high, degree, dtype, lambda v, f=f: 1 / f(v))
+
+
+def inverse(w: mpf) -> mpf:
+    """erfinv(x) / x where w = -log(1 - x**2), by a secant method from Winitzki's formula."""
+    x = mp.sqrt(-mp.expm1(-w))
+    target = -w - mp.log1p(x)  # the logarithm of 1 - x
+    a = mpf("0.147")
+    b = 2 / (mp.pi * a) - w / 2
+    start = mp.sqrt(mp.sqrt(b * b + w / a) - b)
+    return mp.findroot(lambda y: mp.log(mp.erfc(y)) - target, (start, start * 1.001)) / x
+
+
+def inverses() -> None:
+    for suffix, dtype, near, far, split, end in (
+        ("32", np.float32, 9, 9, mpf(5), mpf(16)),
+        ("64", np.float64, 23, 27, mpf("6.25"), mpf("36.1")),
+    ):
+        half = split / 2
+        ways = (
+            ("NEAR", lambda v, c=half: inverse(v + c), -half, half, near),
+            ("FAR", lambda v: inverse((v + 4) ** 2), mp.sqrt(split) - 4, mp.sqrt(end) - 4, far),
+        )
+        for name, f, low, high, degree in ways:
+            weight = lambda v, f=f: 1 / f(v)  # noqa: E731
+            fit(f"ERFINV_{name}{suffix}", f, low, high, degree, dtype, weight)
+
+
 if __name__ == "__main__":
     error_function()
+    complement()
+    inverses()
