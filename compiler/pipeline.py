@@ -1,7 +1,8 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
 1. `simplify`: rewrite rules that keep the bits.
-2. `own_memory`: outputs, writes and operands of contractions become nodes that have memory.
+2. `own_memory`: outputs, writes, operands of contractions and what is gathered from become nodes
+   that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
@@ -24,10 +25,12 @@ from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.index import Index
 from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.compiler.passes.fuse import Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
@@ -68,19 +71,27 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
     An output or a written value must be computed by a node (a view of one in row-major order
-    will do); an operand of a contraction must lie in memory with one stride per dimension.
+    will do); an operand of a contraction, or one that is read at computed places, must lie in
+    memory with one stride per dimension.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     change: dict[Node, Node] = {}
     for node in topological(graph.roots):
-        if isinstance(node.op, Contraction):
-            for x in node.inputs:
-                if not _is_strided(x, accesses):
-                    change[x] = Copy.of().on(x)
+        for k in in_memory_operands(node):
+            x = node.inputs[k]
+            if not _is_strided(x, accesses):
+                change[x] = Copy.of().on(x)
     if change:
         roots = _replace_operands(graph.roots, change)
         graph = _with_roots(graph, roots)
     return _with_roots(graph, tuple(_computed(r) for r in graph.roots))
+
+
+def in_memory_operands(node: Node) -> tuple[int, ...]:
+    """Numbers of the operands whose elements a kernel reads by address."""
+    if isinstance(node.op, Contraction):
+        return tuple(range(len(node.inputs)))
+    return node.op.gathers if isinstance(node.op, Index) else ()
 
 
 def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
@@ -90,16 +101,14 @@ def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
 
 
 def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tuple[Node, ...]:
-    """The graph with operands of contractions replaced by copies, other uses left alone."""
+    """The graph with operands that need memory replaced by copies, other uses left alone."""
     done: dict[Node, Node] = {}
     for node in topological(roots):
-        inputs = tuple(done[x] for x in node.inputs)
-        if isinstance(node.op, Contraction):
-            copies = (
-                Copy.of().on(d) if x in change else d
-                for x, d in zip(node.inputs, inputs, strict=True)
-            )
-            inputs = tuple(copies)
+        by_address = in_memory_operands(node)
+        inputs = tuple(
+            Copy.of().on(done[x]) if k in by_address and x in change else done[x]
+            for k, x in enumerate(node.inputs)
+        )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
 
@@ -258,18 +267,24 @@ class Lowering:
             if home_of(node, place) is None:
                 self.destinations.setdefault(node, []).insert(0, self.temporary(node))
                 place.roots = [node, *(r for r in roots if r is not node)]
-        kernel = Kernel(name, BUILDERS[group.kind](group, place), lines_of(group))
+        if group.kind == "update":
+            for suffix, body in build_update(group, place):
+                self.add_kernel(Kernel(f"{name}_{suffix}", body, lines_of(group)))
+        else:
+            self.add_kernel(Kernel(name, BUILDERS[group.kind](group, place), lines_of(group)))
+        for r in place.roots:
+            self.stored[r] = self.destinations[r][0]
+
+    def add_kernel(self, kernel: Kernel) -> None:
         if config.verify:
             verify(kernel)
         self.kernels.append(kernel)
-        for r in place.roots:
-            self.stored[r] = self.destinations[r][0]
 
     def evaluator(self, probe: bool) -> Evaluator:
         return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
 
-    def new_check(self, node: Node, what: str, bound: Dim) -> int:
-        site = CheckSite(node.op.name, what, bound, LINES.get(node))
+    def new_check(self, node: Node, what: str, bound: Dim, low: Dim) -> int:
+        site = CheckSite(node.op.name, what, bound, LINES.get(node), low)
         if site not in self.checks:
             self.checks.append(site)
         return self.checks.index(site)
@@ -296,7 +311,7 @@ class Lowering:
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
-def _no_check(node: Node, what: str, bound: Dim) -> int:
+def _no_check(node: Node, what: str, bound: Dim, low: Dim) -> int:
     return 0
 
 
@@ -314,8 +329,10 @@ def _crossing(order: list[Group], group_of: dict[Node, Group]) -> set[Node]:
 def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
     """Whether a map group reads an input only at the element that it overwrites."""
     for node in group.nodes:
-        for p, index, at in producers(node):
+        for k, (p, index, at) in enumerate(producers(node)):
             if p is target:
+                if k in in_memory_operands(node):
+                    return False
                 here = tuple(i for i, n in zip(index, p.shape, strict=True) if n != 1)
                 if here != at or p.shape != written.shape:
                     return False

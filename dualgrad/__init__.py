@@ -34,6 +34,7 @@ from dualgrad.compiler.ops.arithmetic import (
 )
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
@@ -108,9 +109,11 @@ __all__ = [
     "full",
     "function",
     "functional",
+    "gather",
     "ge",
     "get_num_threads",
     "gt",
+    "index_select",
     "initial_seed",
     "int8",
     "int16",
@@ -152,6 +155,8 @@ __all__ = [
     "squeeze",
     "sub",
     "sum",
+    "take",
+    "take_along_axis",
     "tanh",
     "tensor",
     "transpose",

@@ -155,12 +155,12 @@ class Bound:
         code, value = decode_error(error)
         if code < len(program.checks):
             site = program.checks[code]
-            bound = evaluate(site.bound, self.values)
+            low, bound = (evaluate(d, self.values) for d in (site.low, site.bound))
             raise IndexOutOfBounds(
                 f"{site.what} out of range",
                 op=site.op,
-                expect=f"0 <= {site.what} < {bound}",
-                actual=str(value),
+                expect=f"{low} <= {site.what} < {bound}",
+                actual=str(value + low),
                 location=Location(*site.line, "") if site.line and self.executable.lines else None,
             )
         buffer = self.executable.accesses[code - len(program.checks)]

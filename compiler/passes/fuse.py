@@ -19,13 +19,13 @@ from weakref import WeakKeyDictionary
 from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
 from dualgrad.compiler.ops.contract import Contraction
-from dualgrad.compiler.ops.create import Size
+from dualgrad.compiler.ops.create import Iota, Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
-from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column"]
+Kind = Literal["map", "contract", "row", "column", "update"]
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 
 
@@ -43,7 +43,10 @@ class Group:
     @property
     def has_checks(self) -> bool:
         """Whether a node may stop the program; column and contract kernels cannot."""
-        return any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+        return any(
+            (isinstance(n.op, Index) and n.op.checked) or isinstance(n.op, Update)
+            for n in self.nodes
+        )
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -97,7 +100,7 @@ def is_free(node: Node, free: set[Node]) -> bool:
     """Whether a node costs nothing to compute anew wherever it is needed."""
     if isinstance(node.op, Leaf):
         return node.op.kind != "input"
-    if isinstance(node.op, Size):
+    if isinstance(node.op, Size | Iota):
         return True
     if isinstance(node.op, Copy):
         return False
@@ -144,6 +147,7 @@ class Fusion:
             group.run = run_in_domain(node)
         else:
             kind: Kind = "contract" if isinstance(op, Contraction) else "map"
+            kind = "update" if isinstance(op, Update) else kind
             group = Group(len(self.groups), kind, squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
@@ -172,7 +176,7 @@ class Fusion:
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
         op = node.op
-        if isinstance(op, Contraction):
+        if isinstance(op, Contraction) or group.kind == "update":
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
