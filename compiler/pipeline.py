@@ -24,15 +24,18 @@ from dualgrad.compiler.kernel.contract import build_contract, home_of
 from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
+from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
+from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
-from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.index import Index, Update
+from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import View, flatten_index
-from dualgrad.compiler.passes.fuse import Group, fuse, producers, squeezed, through_views
+from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import int64
@@ -218,7 +221,7 @@ class Lowering:
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            direct = late and group.kind in ("map", "contract") and base.shape == value.shape
+            direct = late and base.shape == value.shape
             if direct and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(target)
                 continue
@@ -267,18 +270,19 @@ class Lowering:
             if home_of(node, place) is None:
                 self.destinations.setdefault(node, []).insert(0, self.temporary(node))
                 place.roots = [node, *(r for r in roots if r is not node)]
-        if group.kind == "update":
-            for suffix, body in build_update(group, place):
-                self.add_kernel(Kernel(f"{name}_{suffix}", body, lines_of(group)))
+        if group.kind == "region":
+            bodies = build_region(group.nodes[0], place)
+        elif group.kind == "update":
+            bodies = build_update(group.nodes[0], place)
         else:
-            self.add_kernel(Kernel(name, BUILDERS[group.kind](group, place), lines_of(group)))
+            bodies = [BUILDERS[group.kind](group, place)]
+        for k, body in enumerate(bodies):
+            kernel = Kernel(f"{name}_{k}" if k else name, body, lines_of(group))
+            if config.verify:
+                verify(kernel)
+            self.kernels.append(kernel)
         for r in place.roots:
             self.stored[r] = self.destinations[r][0]
-
-    def add_kernel(self, kernel: Kernel) -> None:
-        if config.verify:
-            verify(kernel)
-        self.kernels.append(kernel)
 
     def evaluator(self, probe: bool) -> Evaluator:
         return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
@@ -304,10 +308,12 @@ class Lowering:
         )
 
     def symbols(self) -> tuple[Atom, ...]:
-        """The symbols in any shape or layout of the graph; results may have more than inputs."""
-        shapes = [n.shape for n in topological((*self.graph.inputs, *self.graph.roots))]
+        """The symbols in any shape, layout or op of the graph."""
+        nodes = topological((*self.graph.inputs, *self.graph.roots))
+        shapes = [n.shape for n in nodes]
         layouts = [strides or () for strides in self.layouts]
-        found = {a for dims in (*shapes, *layouts) for d in dims for a in symbols(d)}
+        fields = [n.op.dims for n in nodes if isinstance(n.op, Op)]
+        found = {a for dims in (*shapes, *layouts, *fields) for d in dims for a in symbols(d)}
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
@@ -327,7 +333,14 @@ def _crossing(order: list[Group], group_of: dict[Node, Group]) -> set[Node]:
 
 
 def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
-    """Whether a map group reads an input only at the element that it overwrites."""
+    """Whether a group reads an input only at the element that it overwrites."""
+    if group.kind in SOLO:  # part by part: only the base may be the memory itself
+        base, *others = written.inputs
+        behind = {through_views(x, (0,) * x.ndim)[0] for x in others}
+        if base is not target or target in behind or not isinstance(written.op, Overwrite | Update):
+            return False
+    elif group.kind not in ("map", "contract"):
+        return False
     for node in group.nodes:
         for k, (p, index, at) in enumerate(producers(node)):
             if p is target:

@@ -32,16 +32,46 @@ from dualgrad.compiler.ops.arithmetic import (
     sub,
     tanh,
 )
+from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
+from dualgrad.compiler.ops.axes import (
+    broadcast_tensors,
+    diag,
+    diag_embed,
+    matrix_transpose,
+    movedim,
+    ravel,
+    rot90,
+    unflatten,
+)
+from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
+from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.joining import (
+    cat,
+    chunk,
+    hstack,
+    repeat_interleave,
+    roll,
+    split,
+    stack,
+    tensor_split,
+    tile,
+    unbind,
+    vstack,
+)
+from dualgrad.compiler.ops.joining import cat as concat
+from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
+from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import argmax, argmin, mean
 from dualgrad.compiler.ops.reduce import reduce_max as max
 from dualgrad.compiler.ops.reduce import reduce_min as min
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -51,6 +81,10 @@ from dualgrad.compiler.ops.view import (
     transpose,
     unsqueeze,
 )
+from dualgrad.compiler.ops.view import expand as broadcast_to
+from dualgrad.compiler.ops.view import permute as permute_dims
+from dualgrad.compiler.ops.view import transpose as swapaxes
+from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
     arange,
     empty,
@@ -93,16 +127,28 @@ __all__ = [
     "argmax",
     "argmin",
     "bool_",
+    "broadcast_arrays",
+    "broadcast_shapes",
+    "broadcast_tensors",
+    "broadcast_to",
+    "cat",
+    "chunk",
     "composite",
+    "concat",
     "config",
     "data",
+    "diag",
+    "diag_embed",
+    "diagonal",
     "div",
     "empty",
     "enable_grad",
     "eq",
     "exp",
     "expand",
+    "expand_dims",
     "flatten",
+    "flip",
     "float32",
     "float64",
     "from_numpy",
@@ -113,6 +159,7 @@ __all__ = [
     "ge",
     "get_num_threads",
     "gt",
+    "hstack",
     "index_select",
     "initial_seed",
     "int8",
@@ -125,12 +172,16 @@ __all__ = [
     "log_softmax",
     "lt",
     "matmul",
+    "matrix_transpose",
     "max",
     "maximum",
     "mean",
     "min",
     "minimum",
+    "moveaxis",
+    "movedim",
     "mul",
+    "narrow",
     "ne",
     "neg",
     "nn",
@@ -140,32 +191,49 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "pad",
     "permute",
+    "permute_dims",
     "rand",
     "randn",
     "random",
+    "ravel",
     "relu",
+    "repeat_interleave",
     "reshape",
+    "roll",
+    "rot90",
     "seed",
+    "select",
     "set_num_threads",
     "sigmoid",
     "softmax",
+    "split",
     "sqrt",
     "square",
     "squeeze",
+    "stack",
     "sub",
     "sum",
+    "swapaxes",
     "take",
     "take_along_axis",
     "tanh",
     "tensor",
+    "tensor_split",
+    "tile",
     "transpose",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unbind",
+    "unflatten",
+    "unfold",
     "uniform",
     "unsqueeze",
+    "unstack",
+    "vstack",
     "where",
     "zeros",
     "zeros_like",

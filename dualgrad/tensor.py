@@ -543,6 +543,6 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
 
 
 def strided_view(array: Array, a: Alias) -> Array:
-    size = array.itemsize
-    start = array if not a.offset else array.reshape(-1)[a.offset :]
-    return np.lib.stride_tricks.as_strided(start, a.shape, tuple(s * size for s in a.strides or ()))
+    size, view = array.itemsize, np.lib.stride_tricks.as_strided
+    start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
+    return view(start, a.shape, tuple(s * size for s in a.strides or ()))

@@ -86,31 +86,30 @@ def nest(loops: list[Var], body: tuple[Stmt, ...], parallel: bool = True) -> tup
 
 
 def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
-    def stores(evaluator: Evaluator, at: At) -> list[Store]:
+    def stores(at: At, evaluator: Evaluator) -> list[Store]:
         return [x for r in place.roots for x in stores_of(r, at, place, evaluator)]
 
-    return element_loops(group.domain, place, stores)
+    return map_loops(group.domain, stores, place)
 
 
-def element_loops(
-    domain: tuple[Dim, ...], place: Place, make: Callable[[Evaluator, At], list[Store]]
+def map_loops(
+    domain: tuple[Dim, ...], stores: Callable[[At, Evaluator], list[Store]], place: Place
 ) -> tuple[Stmt, ...]:
-    """Loops over a domain around the stores that `make` gives for one element of it, and around
-    the checks that it meets."""
+    """Loops over a domain in which every element is stored on its own."""
     probe = place.evaluator(True)
     each = variables("i", domain)
-    indices = indices_in(make(probe, at_of(each)), probe)
+    indices = indices_in(stores(at_of(each), probe), probe)
     runs = collapsible(each, indices)
 
     def body(positions: At) -> tuple[list[Check], list[Store]]:
         final = place.evaluator(False)
         final.change = renamed(runs, positions)
-        stores = make(final, at_of(each))
-        return final.checks, stores
+        values = stores(at_of(each), final)
+        return final.checks, values
 
     if not runs:
-        checks, stores = body(())
-        return (*checks, *stores)
+        checks, values = body(())
+        return (*checks, *values)
     loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
     if len(loops) == 1:
         return chunked(loops[0][1], CHUNK, lambda t, v: vector_loop(v, *body((t,))))

@@ -13,25 +13,23 @@ from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Dim, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel import scalar as s
-from dualgrad.compiler.kernel.build import Place, build_map, chunked, element_loops, nest
+from dualgrad.compiler.kernel.build import Place, chunked, map_loops, nest
 from dualgrad.compiler.kernel.collapse import Var
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Loop, Stmt, Store
-from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.kernel.region import is_there
 from dualgrad.compiler.ops.index import Update, within
-from dualgrad.compiler.passes.fuse import Group, index_in, squeezed
+from dualgrad.compiler.passes.fuse import index_in, squeezed
 
 COLUMNS = 256  # elements behind the axis that one task takes
 
 
-def build_update(group: Group, place: Place) -> list[tuple[str, tuple[Stmt, ...]]]:
-    """The bodies of the kernels of an update, in order, each with a name."""
-    (node,) = group.nodes
-    return [
-        ("check", check_places(node, place)),
-        ("copy", copy_base(node, place)),
-        ("update", apply_updates(node, place)),
-    ]
+def build_update(node: Node, place: Place) -> list[tuple[Stmt, ...]]:
+    """The bodies of the kernels of an update, in order."""
+    bodies = [check_places(node, place)]
+    if not is_there(node, place):
+        bodies.append(copy_base(node, place))
+    return [*bodies, apply_updates(node, place)]
 
 
 def check_places(node: Node, place: Place) -> tuple[Stmt, ...]:
@@ -39,20 +37,21 @@ def check_places(node: Node, place: Place) -> tuple[Stmt, ...]:
     op, where = node.op, node.inputs[1]
     assert isinstance(op, Update)
 
-    def check(evaluator: Evaluator, at: At) -> list[Store]:
+    def check(at: At, evaluator: Evaluator) -> list[Store]:
         op.position(Math(), evaluator.loads(node), index_in(where.shape, at))
         return []
 
-    return element_loops(squeezed(where.shape), place, check)
+    return map_loops(squeezed(where.shape), check, place)
 
 
 def copy_base(node: Node, place: Place) -> tuple[Stmt, ...]:
-    copy = Copy.of().on(node.inputs[0])
-    group = Group(-1, "map", squeezed(node.shape), [copy])
-    destinations = {copy: place.destinations[node]}
-    return build_map(
-        group, Place([copy], destinations, place.evaluator, place.fresh, place.workspace)
-    )
+    def stores(at: At, evaluator: Evaluator) -> list[Store]:
+        full = index_in(node.shape, at)
+        value = evaluator.value(node.inputs[0], full)
+        destinations = place.destinations[node]
+        return [Store(a.buffer, evaluator.place(a.index(full)), value) for a in destinations]
+
+    return map_loops(squeezed(node.shape), stores, place)
 
 
 def apply_updates(node: Node, place: Place) -> tuple[Stmt, ...]:

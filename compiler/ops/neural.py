@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.sample import Sample, samples_of, unary
 from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
@@ -27,6 +28,11 @@ def _relu(x: Any) -> Any:
 def relu(x: Any) -> Any:
     """Return x where x > 0, else 0; NaN stays.  The gradient at 0 is 0."""
     return _relu(x)
+
+
+@samples_of(relu)
+def _relu_samples() -> list[Sample]:
+    return unary(relu, lambda np, x: np.maximum(x, 0), low=0.5)
 
 
 @composite

@@ -316,6 +316,7 @@ class BlockSpread(View):
     stop: int
     block: int
     shape: tuple[Dim, ...]
+    exact = True
 
     def infer(self, *types: TensorType) -> TensorType:
         return types[0].with_shape(self.shape)

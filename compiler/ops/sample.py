@@ -40,6 +40,20 @@ class Sample:
     gradient: bool = True  # the sample is smooth near its inputs
 
 
+Maker = Callable[[], list[Sample]]
+FUNCTIONS: dict[str, Maker] = {}  # of op functions that are composites or made of several ops
+
+
+def samples_of(function: Callable[..., Any]) -> Callable[[Maker], Maker]:
+    """Register what makes the samples of a public op function that has no op class of its own."""
+
+    def register(make: Maker) -> Maker:
+        FUNCTIONS[function.__name__] = make
+        return make
+
+    return register
+
+
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (3, 4), (2, 0, 3), (64,), (5, 67))
 SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40, -1e-40, 3e38)
 

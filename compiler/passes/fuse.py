@@ -23,9 +23,11 @@ from dualgrad.compiler.ops.create import Iota, Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
+from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column", "update"]
+Kind = Literal["map", "contract", "row", "column", "region", "update"]
+SOLO = {"region", "update"}  # kinds of one node: nothing else is computed in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 
 
@@ -146,9 +148,7 @@ class Fusion:
             group = Group(len(self.groups), reduction_kind(node), squeezed(shape))
             group.run = run_in_domain(node)
         else:
-            kind: Kind = "contract" if isinstance(op, Contraction) else "map"
-            kind = "update" if isinstance(op, Update) else kind
-            group = Group(len(self.groups), kind, squeezed(node.shape))
+            group = Group(len(self.groups), kind_of(node), squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
         return group
@@ -176,7 +176,7 @@ class Fusion:
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
         op = node.op
-        if isinstance(op, Contraction) or group.kind == "update":
+        if isinstance(op, Contraction) or group.kind in SOLO:
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
@@ -231,7 +231,13 @@ class Fusion:
         """Whether two groups of one domain that do not need each other can be one."""
         apart = not (self.needs[a.number] >> b.number & 1 or self.needs[b.number] >> a.number & 1)
         kinds = {a.kind, b.kind}
-        if a.domain != b.domain or not apart or kinds == {"contract"} or len(kinds) > 2:
+        if (
+            a.domain != b.domain
+            or not apart
+            or kinds & SOLO
+            or kinds == {"contract"}
+            or len(kinds) > 2
+        ):
             return False
         if kinds & {"contract", "column"} and (a.has_checks or b.has_checks):
             return False
@@ -271,6 +277,15 @@ class Fusion:
                     out.append(g)
                     done.add(g.number)
         return out
+
+
+def kind_of(node: Node) -> Kind:
+    """The kind of group that a node other than a reduction opens."""
+    if isinstance(node.op, Contraction):
+        return "contract"
+    if isinstance(node.op, Update):
+        return "update"
+    return "region" if isinstance(node.op, Region) else "map"
 
 
 def reduction_kind(node: Node) -> Kind:
