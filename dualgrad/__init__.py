@@ -69,7 +69,7 @@ from dualgrad.compiler.ops.scan import (
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.compiler.ops.special import erf
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -146,9 +146,12 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
     "empty",
     "enable_grad",
     "erf",
+    "erfc",
+    "erfinv",
     "expand",
     "expand_dims",
     "flatten",
@@ -169,6 +172,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "lgamma",
     "linalg",
     "linear_recurrence",
     "log_softmax",
@@ -193,6 +197,7 @@ __all__ = [
     "pad",
     "permute",
     "permute_dims",
+    "polygamma",
     "rand",
     "randn",
     "random",
