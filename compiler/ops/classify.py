@@ -21,6 +21,7 @@ from dualgrad.compiler.ops.elementwise import (
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_of, unary
 from dualgrad.runtime.dtype import DType, bool_, float64, int8, int16, int32, int64
+from dualgrad.runtime.errors import DTypeError
 
 INTEGERS = {t.bits: t for t in (int8, int16, int32, int64)}
 FRACTION_BITS = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
@@ -203,6 +204,30 @@ def nextafter(x: Operand, y: Operand) -> Any:
     """Return the float next to x in the direction of y, y itself where they are equal; NaN where
     either is NaN.  The gradient is 0."""
     return apply(_NEXTAFTER, x, y)[0]
+
+
+def _no_complex(name: str) -> Any:
+    raise DTypeError(
+        "there are no complex numbers",
+        op=name,
+        expect="a complex dtype, which dualgrad does not have",
+        actual="real numbers",
+    )
+
+
+def real(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("real")
+
+
+def imag(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("imag")
+
+
+def conj(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("conj")
 
 
 def limit(dtype: DType) -> float:
