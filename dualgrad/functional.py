@@ -27,6 +27,16 @@ from dualgrad.compiler.ops.classification import (
     multilabel_soft_margin_loss,
     nll_loss,
 )
+from dualgrad.compiler.ops.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    fold,
+    unfold,
+)
 from dualgrad.compiler.ops.distance import (
     cdist,
     cosine_embedding_loss,
@@ -70,10 +80,17 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cdist",
     "celu",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
     "elu",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "group_norm",
@@ -120,4 +137,5 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "unfold",
 ]
