@@ -73,6 +73,7 @@ from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.product import prod
 from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
@@ -84,6 +85,21 @@ from dualgrad.compiler.ops.scan import (
     logcumsumexp,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.statistics import (
+    average,
+    count_nonzero,
+    logsumexp,
+    nanmean,
+    nanstd,
+    nansum,
+    nanvar,
+    std,
+    std_mean,
+    var,
+    var_mean,
+    vector_norm,
+)
+from dualgrad.compiler.ops.statistics import vector_norm as norm
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -142,6 +158,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "average",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -152,6 +169,7 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "count_nonzero",
     "cummax",
     "cummin",
     "cumprod",
@@ -190,6 +208,7 @@ __all__ = [
     "log",
     "log_softmax",
     "logcumsumexp",
+    "logsumexp",
     "lt",
     "matmul",
     "matrix_transpose",
@@ -202,12 +221,17 @@ __all__ = [
     "movedim",
     "mul",
     "nanmax",
+    "nanmean",
     "nanmin",
+    "nanstd",
+    "nansum",
+    "nanvar",
     "narrow",
     "ne",
     "neg",
     "nn",
     "no_grad",
+    "norm",
     "normal",
     "one_hot",
     "ones",
@@ -216,6 +240,7 @@ __all__ = [
     "pad",
     "permute",
     "permute_dims",
+    "prod",
     "rand",
     "randn",
     "random",
@@ -235,6 +260,8 @@ __all__ = [
     "square",
     "squeeze",
     "stack",
+    "std",
+    "std_mean",
     "sub",
     "sum",
     "swapaxes",
@@ -253,6 +280,9 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "var",
+    "var_mean",
+    "vector_norm",
     "vstack",
     "where",
     "zeros",
