@@ -15,23 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
-)
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -70,7 +54,6 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.product import prod
@@ -100,6 +83,8 @@ from dualgrad.compiler.ops.statistics import (
     vector_norm,
 )
 from dualgrad.compiler.ops.statistics import vector_norm as norm
+from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -124,6 +109,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -150,7 +136,6 @@ __all__ = [
     "Generator",
     "Tensor",
     "abs",
-    "add",
     "all",
     "amax",
     "amin",
@@ -159,6 +144,7 @@ __all__ = [
     "argmax",
     "argmin",
     "average",
+    "argsort",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -178,11 +164,9 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
-    "eq",
-    "exp",
+    "erf",
     "expand",
     "expand_dims",
     "flatten",
@@ -193,9 +177,7 @@ __all__ = [
     "full",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
     "hstack",
     "initial_seed",
     "int8",
@@ -203,9 +185,8 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
+    "linalg",
     "linear_recurrence",
-    "log",
     "log_softmax",
     "logcumsumexp",
     "logsumexp",
@@ -213,13 +194,10 @@ __all__ = [
     "matmul",
     "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "moveaxis",
     "movedim",
-    "mul",
     "nanmax",
     "nanmean",
     "nanmin",
@@ -227,8 +205,6 @@ __all__ = [
     "nansum",
     "nanvar",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "norm",
@@ -253,11 +229,8 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
     "split",
-    "sqrt",
-    "square",
     "squeeze",
     "stack",
     "std",
@@ -265,7 +238,6 @@ __all__ = [
     "sub",
     "sum",
     "swapaxes",
-    "tanh",
     "tensor",
     "tensor_split",
     "tile",
@@ -284,8 +256,8 @@ __all__ = [
     "var_mean",
     "vector_norm",
     "vstack",
-    "where",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"

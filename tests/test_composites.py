@@ -49,8 +49,8 @@ def test_known_numbers(dtype: Any, tolerance: float) -> None:
     close(dg.softmax(x), SOFTMAX)
     close(x.transpose(0, 1).softmax(0).transpose(0, 1), SOFTMAX)
     close(dg.log_softmax(x), np.log(SOFTMAX))
-    close(F.cross_entropy(x, y, "none"), LOSSES)
-    close(F.cross_entropy(x, y, "sum"), sum(LOSSES))
+    close(F.cross_entropy(x, y, reduction="none"), LOSSES)
+    close(F.cross_entropy(x, y, reduction="sum"), sum(LOSSES))
     close(F.cross_entropy(x, y), sum(LOSSES) / 3)
     close(F.mse_loss(x, x * 0.5), (LOGITS**2).mean() / 4)
     close(F.linear(x, x, dg.tensor([1.0, 0.0, -1.0], dtype=dtype)), LOGITS @ LOGITS.T + [1, 0, -1])
@@ -59,7 +59,7 @@ def test_known_numbers(dtype: Any, tolerance: float) -> None:
 def test_large_and_infinite_logits() -> None:
     x = dg.tensor([[1e4, 0.0], [-1e4, -1e4], [3e38, -3e38]])
     same_bits(dg.softmax(x), np.array([[1, 0], [0.5, 0.5], [1, 0]], np.float32))
-    losses = F.cross_entropy(x, dg.tensor([0, 1, 0]), "none")
+    losses = F.cross_entropy(x, dg.tensor([0, 1, 0]), reduction="none")
     np.testing.assert_array_equal(as_array(losses), np.array([0, np.log(2), 0], np.float32))
     masked = dg.tensor([[float("-inf"), 0.0, 0.0]])
     same_bits(dg.softmax(masked), np.array([[0, 0.5, 0.5]], np.float32))
@@ -139,7 +139,7 @@ PAIRS = (
     Pair("mse, sum", lambda x, y: F.mse_loss(x, y, "sum"),
          lambda t, x, y: t.nn.functional.mse_loss(x, y, reduction="sum"), ((70,), (70,))),
     Pair("cross entropy", F.cross_entropy, lambda t, *a: t.nn.functional.cross_entropy(*a), ((32, 10),), 10),
-    Pair("cross entropy, sum", lambda x, y: F.cross_entropy(x, y, "sum"),
+    Pair("cross entropy, sum", lambda x, y: F.cross_entropy(x, y, reduction="sum"),
          lambda t, x, y: t.nn.functional.cross_entropy(x, y, reduction="sum"), ((5, 3),), 3),
     Pair("cross entropy of each", lambda x, y: F.cross_entropy(x, y, reduction="none"),
          lambda t, x, y: t.nn.functional.cross_entropy(x, y, reduction="none"), ((70, 129),), 129),
@@ -221,7 +221,7 @@ def test_against_torch(pair: Pair, dtype: str, tolerance: float) -> None:
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.ones(3)), DTypeError, "targets are class numbers"),
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.zeros(4, dtype=int)), ShapeError, "do not fit"),
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 4])), IndexError, "0 <= class < 4"),
-        (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 2]), "max"), ArgumentError, "'mean' or"),
+        (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 2]), reduction="max"), ArgumentError, "'mean' or"),
         (lambda: F.mse_loss(dg.ones(3), dg.ones(3, 1)), ShapeError, "different shapes"),
         (lambda: F.linear(dg.ones(3), dg.ones(2, 4)), ShapeError, "input and weight do not fit"),
         (lambda: F.linear(dg.ones(4), dg.ones(2, 4), dg.ones(3)), ShapeError, "bias and weight"),

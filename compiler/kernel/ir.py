@@ -1,12 +1,13 @@
 """The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
 
     Kernel   ::= name  buffers  body
-    Stmt     ::= Loop | Reduce | Store | Check | Contract
+    Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
     Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
     Store    ::= buffer[index] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
     Contract ::= c[i, j] = sum over k of a[i, k] * b[k, j], then Store* per element
+    Call     ::= output = routine(input*), by a function of the host
 
 Consecutive stores are one parallel assignment: all their values are taken before the first is
 written.  So are the stores of a `Reduce` or an epilogue, for each element.  Those of a `chain`
@@ -39,6 +40,7 @@ from typing import Literal
 from dualgrad.compiler.ir.dims import Dim, Expr
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.program import HostCall, Param
 
 K_BLOCK = 512
 
@@ -141,7 +143,39 @@ class Contract:
     epilogue: tuple[Store, ...]
 
 
-Stmt = Loop | Reduce | Store | Check | Contract
+@dataclass(frozen=True)
+class Block:
+    """A whole tensor in memory: row-major, from element `base` of a buffer on."""
+
+    buffer: Buffer
+    base: Dim
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of the host fills `output` from `inputs`; it is all there is in its kernel.
+
+    `sizes` are numbers that it is given when it runs, `params` (numbers, strings, tuples of them)
+    are part of the program.  Error number `code` if the function raises an exception.
+    """
+
+    routine: str
+    params: tuple[Param, ...]
+    sizes: tuple[Dim, ...]
+    inputs: tuple[Block, ...]
+    output: Block
+    code: int
+
+    @property
+    def host(self) -> HostCall:
+        """What the device must provide."""
+        arrays = (*self.inputs, self.output)
+        types = tuple((x.buffer.dtype.name, len(x.shape)) for x in arrays)
+        return HostCall(self.routine, self.params, types, len(self.sizes))
+
+
+Stmt = Loop | Reduce | Store | Check | Contract | Call
 
 
 @dataclass(frozen=True)
@@ -154,8 +188,11 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """What the kernel is, for reports: map, row, column, scan or contract."""
-        if any(isinstance(s, Contract) for s in walk(self.body)):
+        """What the kernel is, for reports: map, row, column, scan, contract or call."""
+        kinds = {type(s) for s in walk(self.body)}
+        if Call in kinds:
+            return "call"
+        if Contract in kinds:
             return "contract"
         reductions = [s for s in walk(self.body) if isinstance(s, Reduce)]
         if any(r.order == "lanes" for r in reductions):
@@ -195,6 +232,9 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
         elif isinstance(stmt, Contract):
             for b in (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer, stmt.workspace):
                 out.setdefault(b.name, b)
+        elif isinstance(stmt, Call):
+            for x in (*stmt.inputs, stmt.output):
+                out.setdefault(x.buffer.name, x.buffer)
         for e in children_first(scalars_of(stmt)):
             if e.op == "load":
                 out.setdefault(e.memory[0].name, e.memory[0])

@@ -11,6 +11,7 @@
                 combining uses left, right and constants only, and may be left out in a chain;
                 stores of lanes see no carries
     contracts   one dtype; unit column stride of c; variables in the epilogue only
+    calls       alone in their kernel; all arrays inside of their buffers
 
 What depends on values (bounds at run time, independent iterations) is checked by the
 interpreter, `lower/reference.py`.
@@ -22,10 +23,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, symbols, terms_of
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, product, symbols, terms_of
 from dualgrad.compiler.kernel.ir import (
     Accumulator,
+    Block,
     Buffer,
+    Call,
     Check,
     Contract,
     Kernel,
@@ -105,6 +108,8 @@ class _Verifier:
             self.check(stmt)
         elif isinstance(stmt, Contract):
             self.contract(stmt)
+        elif isinstance(stmt, Call):
+            self.call(stmt)
         else:
             self.refuse(f"{type(stmt).__name__} is no statement of the loop IR")
 
@@ -155,8 +160,11 @@ class _Verifier:
         self.dim(stmt.bound, "bound")
         if stmt.value.dtype is not int64:
             self.refuse(f"a check of a {stmt.value.dtype.name}", "int64")
-        if not 0 <= stmt.code <= LARGEST_CODE:
-            self.refuse(f"error code {stmt.code}", f"0 to {LARGEST_CODE}")
+        self.code(stmt.code)
+
+    def code(self, code: int) -> None:
+        if not 0 <= code <= LARGEST_CODE:
+            self.refuse(f"error code {code}", f"0 to {LARGEST_CODE}")
 
     # -- reductions --------------------------------------------------------------------------
 
@@ -249,6 +257,25 @@ class _Verifier:
         with self.variables(*ranges), self.registers((stmt.result,)):
             self.body(stmt.epilogue, "epilogue")
         self.stmt = stmt
+
+    def call(self, stmt: Call) -> None:
+        if self.kernel.body != (stmt,):
+            self.refuse("a call stands beside other statements", "a kernel of its own")
+        for x in (*stmt.inputs, stmt.output):
+            self.block(x)
+        if any(x.buffer.name == stmt.output.buffer.name for x in stmt.inputs):
+            self.refuse("a call overwrites what it reads")
+        for size in stmt.sizes:
+            self.dim(size, "size")
+        self.code(stmt.code)
+
+    def block(self, x: Block) -> None:
+        self.buffer(x.buffer)
+        for d in (x.base, *x.shape):
+            self.dim(d, f"array {x.buffer.name}")
+        end = x.base + product(x.shape)
+        if isinstance(end, int) and isinstance(x.buffer.size, int) and end > x.buffer.size:
+            self.refuse(f"an array ends at {end} of {x.buffer.name}", f"{x.buffer.size} at most")
 
     # -- expressions -------------------------------------------------------------------------
 

@@ -21,16 +21,16 @@ from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
 from dualgrad.compiler.kernel.scalar import children_first, reg
 from dualgrad.compiler.ops.contract import Contraction
-from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column", "scan", "region"]
-SOLO = {"region"}  # kinds of one node: nothing else is computed in their kernels
+Kind = Literal["map", "contract", "row", "column", "scan", "region", "call"]
+SOLO = {"region", "call"}  # kinds of one node: nothing else is computed in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 EXPENSIVE = 8  # primitives from which a value is worth computing only once, and in lanes
 
@@ -48,8 +48,10 @@ class Group:
 
     @property
     def has_checks(self) -> bool:
-        """Whether a node may stop the program; column, scan and contract kernels cannot."""
-        return any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+        """Whether it may stop the program; column, scan and contract kernels cannot."""
+        return self.kind == "call" or any(
+            isinstance(n.op, Index) and n.op.checked for n in self.nodes
+        )
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -103,7 +105,7 @@ def is_free(node: Node, free: set[Node]) -> bool:
     """Whether a node costs nothing to compute anew wherever it is needed."""
     if isinstance(node.op, Leaf):
         return node.op.kind != "input"
-    if isinstance(node.op, Size):
+    if isinstance(node.op, Index) and not node.inputs:
         return True
     if isinstance(node.op, Copy):
         return False
@@ -322,6 +324,8 @@ def kind_of(node: Node) -> Kind:
     """The kind of group that a node other than a reduction opens."""
     if isinstance(node.op, Contraction):
         return "contract"
+    if isinstance(node.op, Library):
+        return "call"
     return "region" if isinstance(node.op, Region) else "map"
 
 
