@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -31,13 +31,6 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
-from dualgrad.compiler.ops.extremum import reduce_all as all
-from dualgrad.compiler.ops.extremum import reduce_any as any
-from dualgrad.compiler.ops.extremum import reduce_max as amax
-from dualgrad.compiler.ops.extremum import reduce_max as max
-from dualgrad.compiler.ops.extremum import reduce_min as amin
-from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -56,33 +49,7 @@ from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.product import prod
-from dualgrad.compiler.ops.reduce import mean
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
-from dualgrad.compiler.ops.scan import (
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    linear_recurrence,
-    logcumsumexp,
-)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.statistics import (
-    average,
-    count_nonzero,
-    logsumexp,
-    nanmean,
-    nanstd,
-    nansum,
-    nanvar,
-    std,
-    std_mean,
-    var,
-    var_mean,
-    vector_norm,
-)
-from dualgrad.compiler.ops.statistics import vector_norm as norm
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
@@ -112,6 +79,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -135,15 +103,7 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "all",
-    "amax",
-    "amin",
-    "any",
     "arange",
-    "argmax",
-    "argmin",
-    "average",
     "argsort",
     "bool_",
     "broadcast_arrays",
@@ -155,11 +115,6 @@ __all__ = [
     "composite",
     "concat",
     "config",
-    "count_nonzero",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
     "data",
     "diag",
     "diag_embed",
@@ -186,28 +141,14 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "linalg",
-    "linear_recurrence",
     "log_softmax",
-    "logcumsumexp",
-    "logsumexp",
-    "lt",
     "matmul",
     "matrix_transpose",
-    "max",
-    "mean",
-    "min",
     "moveaxis",
     "movedim",
-    "nanmax",
-    "nanmean",
-    "nanmin",
-    "nanstd",
-    "nansum",
-    "nanvar",
     "narrow",
     "nn",
     "no_grad",
-    "norm",
     "normal",
     "one_hot",
     "ones",
@@ -216,7 +157,6 @@ __all__ = [
     "pad",
     "permute",
     "permute_dims",
-    "prod",
     "rand",
     "randn",
     "random",
@@ -233,10 +173,6 @@ __all__ = [
     "split",
     "squeeze",
     "stack",
-    "std",
-    "std_mean",
-    "sub",
-    "sum",
     "swapaxes",
     "tensor",
     "tensor_split",
@@ -252,12 +188,10 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
-    "var",
-    "var_mean",
-    "vector_norm",
     "vstack",
     "zeros",
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
