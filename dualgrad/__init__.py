@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -57,16 +57,6 @@ from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.reduce import mean
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
-from dualgrad.compiler.ops.scan import (
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    linear_recurrence,
-    logcumsumexp,
-)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
@@ -97,6 +87,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -125,8 +116,6 @@ __all__ = [
     "amin",
     "any",
     "arange",
-    "argmax",
-    "argmin",
     "argsort",
     "bool_",
     "broadcast_arrays",
@@ -138,10 +127,6 @@ __all__ = [
     "composite",
     "concat",
     "config",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
     "data",
     "diag",
     "diag_embed",
@@ -174,18 +159,11 @@ __all__ = [
     "is_grad_enabled",
     "lgamma",
     "linalg",
-    "linear_recurrence",
     "log_softmax",
-    "logcumsumexp",
     "matmul",
     "matrix_transpose",
-    "max",
-    "mean",
-    "min",
     "moveaxis",
     "movedim",
-    "nanmax",
-    "nanmin",
     "narrow",
     "nn",
     "no_grad",
@@ -214,7 +192,6 @@ __all__ = [
     "split",
     "squeeze",
     "stack",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
@@ -237,4 +214,5 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
