@@ -31,6 +31,7 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
 from dualgrad.compiler.ops.extremum import reduce_all as all
 from dualgrad.compiler.ops.extremum import reduce_any as any
@@ -54,8 +55,28 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
 from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
@@ -121,6 +142,10 @@ __all__ = [
     "Tensor",
     "abs",
     "add",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
     "all",
     "amax",
     "amin",
@@ -129,6 +154,8 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "baddbmm",
+    "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -139,6 +166,7 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cross",
     "cummax",
     "cummin",
     "cumprod",
@@ -147,6 +175,8 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "dot",
+    "einsum",
     "empty",
     "enable_grad",
     "erf",
@@ -163,11 +193,13 @@ __all__ = [
     "get_num_threads",
     "hstack",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "kron",
     "linalg",
     "linear_recurrence",
     "log_softmax",
@@ -177,19 +209,23 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "mm",
     "moveaxis",
     "movedim",
     "mul",
+    "mv",
     "nanmax",
     "nanmin",
     "narrow",
     "nn",
     "no_grad",
+    "norm",
     "normal",
     "one_hot",
     "ones",
     "ones_like",
     "optim",
+    "outer",
     "pad",
     "permute",
     "permute_dims",
@@ -213,7 +249,9 @@ __all__ = [
     "swapaxes",
     "tensor",
     "tensor_split",
+    "tensordot",
     "tile",
+    "trace",
     "transpose",
     "uint8",
     "uint16",
@@ -225,6 +263,8 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "vdot",
+    "vecdot",
     "vstack",
     "zeros",
     "zeros_like",
