@@ -39,6 +39,7 @@ from dualgrad.compiler.ops.extremum import reduce_max as amax
 from dualgrad.compiler.ops.extremum import reduce_max as max
 from dualgrad.compiler.ops.extremum import reduce_min as amin
 from dualgrad.compiler.ops.extremum import reduce_min as min
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -190,8 +191,10 @@ __all__ = [
     "full",
     "function",
     "functional",
+    "gather",
     "get_num_threads",
     "hstack",
+    "index_select",
     "initial_seed",
     "inner",
     "int8",
@@ -247,6 +250,8 @@ __all__ = [
     "stack",
     "sum",
     "swapaxes",
+    "take",
+    "take_along_axis",
     "tensor",
     "tensor_split",
     "tensordot",
