@@ -211,7 +211,7 @@ class _Reader:
         basic = tuple(self.basic)
         if not self.advanced:
             return Subscript(view, basic)
-        adjacent = self.spots[-1] - self.spots[0] + 1 == len(self.spots)
+        adjacent = self.spots[-1] - self.spots[0] + 1 == len(set(self.spots))
         axes, indices, names = (list(x) for x in zip(*self.advanced, strict=True))
         return Subscript(view, basic, indices, axes, names, self.before[0] if adjacent else 0)
 

@@ -75,7 +75,7 @@ class Entry(KernelCode):
     ) -> None:
         self.program, self.externs = program, externs
         super().__init__(
-            "internal void @run(ptr %frame, ptr %context)", frame, names, target, checked
+            "internal void @body.run(ptr %frame, ptr %context)", frame, names, target, checked
         )
 
     def text(self) -> str:
@@ -152,7 +152,7 @@ class Entry(KernelCode):
         for k in range(len(program.symbols) + len(program.scalars)):
             value = f.load("i64", f.at("%params", following + k, "i64"))
             put(frame.symbol_slot(k), "i64", value)
-        f.call("@run", ("ptr", slots), ("ptr", "%context"))
+        f.call("@body.run", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
 
