@@ -89,9 +89,14 @@ def _conv(
     rank = len(kernel)
     x = padded(x, before, after)
     columns, counts = _columns(x, groups, tuple(kernel), stride, dilation)
-    rows = weight.permute((0, *range(2, 2 + rank), 1))
-    rows = copy(rows).reshape((groups, outputs // groups, product(kernel) * depth))
-    out = matmul(rows, columns).reshape((x.shape[0], outputs, *counts))
+    rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
+    rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
+    if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices
+        terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
+        out = terms.sum(3)
+    else:
+        out = matmul(rows, columns)
+    out = out.reshape((x.shape[0], outputs, *counts))
     return out + bias[0].reshape((1, outputs, *(1,) * rank)) if bias else out
 
 
