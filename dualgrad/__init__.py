@@ -38,6 +38,7 @@ from dualgrad.compiler.ops.extremum import reduce_max as amax
 from dualgrad.compiler.ops.extremum import reduce_max as max
 from dualgrad.compiler.ops.extremum import reduce_min as amin
 from dualgrad.compiler.ops.extremum import reduce_min as min
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -119,8 +120,6 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "all",
     "amax",
     "amin",
@@ -160,8 +159,10 @@ __all__ = [
     "full",
     "function",
     "functional",
+    "gather",
     "get_num_threads",
     "hstack",
+    "index_select",
     "initial_seed",
     "int8",
     "int16",
@@ -179,7 +180,6 @@ __all__ = [
     "min",
     "moveaxis",
     "movedim",
-    "mul",
     "nanmax",
     "nanmin",
     "narrow",
@@ -211,6 +211,8 @@ __all__ = [
     "stack",
     "sum",
     "swapaxes",
+    "take",
+    "take_along_axis",
     "tensor",
     "tensor_split",
     "tile",

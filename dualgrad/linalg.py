@@ -4,7 +4,11 @@ The numbers come from NumPy's LAPACK; what it cannot do is a LinAlgError, which 
 numpy.linalg.LinAlgError.
 """
 
+from dualgrad.compiler.ops.axes import matrix_transpose
+from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.linalg_factor import cholesky, qr
+from dualgrad.compiler.ops.linalg_more import cross, lstsq, multi_dot, tensorinv, tensorsolve
+from dualgrad.compiler.ops.linalg_norms import cond, matrix_norm, matrix_rank, norm, vector_norm
 from dualgrad.compiler.ops.linalg_solve import (
     det,
     inv,
@@ -19,11 +23,20 @@ from dualgrad.runtime.library import LinAlgError
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cond",
+    "cross",
     "det",
     "eigh",
     "eigvalsh",
     "inv",
+    "lstsq",
+    "matmul",
+    "matrix_norm",
     "matrix_power",
+    "matrix_rank",
+    "matrix_transpose",
+    "multi_dot",
+    "norm",
     "pinv",
     "qr",
     "slogdet",
@@ -31,4 +44,7 @@ __all__ = [
     "solve_triangular",
     "svd",
     "svdvals",
+    "tensorinv",
+    "tensorsolve",
+    "vector_norm",
 ]

@@ -1,4 +1,4 @@
-"""The error function as a formula; see `mathlib` for what holds of all formulas.
+"""The error function, its complement and its inverse as formulas; see `mathlib`.
 
 The polynomials and their errors come from tests/references/fit_special.py.
 """

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from dualgrad.compiler.build import trigonometry
 from dualgrad.compiler.build.error_functions import ErrorFunctions
+from dualgrad.compiler.build.gamma import GammaFunctions
 from dualgrad.compiler.build.inverse import InverseTrigonometry
 from dualgrad.compiler.build.power import Power
 from dualgrad.compiler.kernel.scalar import Scalar
 
 
-class Math(Power, InverseTrigonometry, ErrorFunctions):
+class Math(Power, InverseTrigonometry, ErrorFunctions, GammaFunctions):
     """The builder with elementary functions."""
 
     def sin(self, x: Scalar) -> Scalar:

@@ -1,4 +1,4 @@
-"""The polynomials of compiler/build/error_functions.py: see fit_mathlib.py.
+"""The polynomials of error_functions.py and gamma.py in compiler/build: see fit_mathlib.py.
 
 Run: python fit_special.py
 """
@@ -76,7 +76,44 @@ def inverses() -> None:
             fit(f"ERFINV_{name}{suffix}", f, low, high, degree, dtype, weight)
 
 
+def gamma_fraction(u: mpf) -> mpf:
+    """log(gamma(1 + f)) / (f (f - 1)) where f = 1/2 + u."""
+    f = mpf("0.5") + u
+    return mp.loggamma(1 + f) / (f * (f - 1))
+
+
+def stirling(z: mpf) -> mpf:
+    """The series of Stirling's formula for log(gamma(x)), times x, where z = 1 / x**2."""
+    x = 1 / mp.sqrt(z)
+    half = mpf("0.5")
+    return (mp.loggamma(x) - (x - half) * mp.log(x) + x - mp.log(2 * mp.pi) * half) * x
+
+
+def digamma_offset(u: mpf) -> mpf:
+    """(e**digamma(x) - (x - 1/2)) (x + 1/2), where 1 / (x + 1/2) = 1/4 + u."""
+    v = mpf("0.25") + u
+    x = 1 / v - mpf("0.5")
+    return (mp.exp(mp.digamma(x)) - x + mpf("0.5")) / v
+
+
+def gammas() -> None:
+    """All in float64; for results in float32 fewer terms will do."""
+    tiny = mpf(10) ** -8
+    for suffix, degrees in (("32", (11, 2, 17)), ("64", (20, 5, 21))):
+        names = ("LGAMMA", "STIRLING", "DIGAMMA")
+        lgamma, series, digamma = zip(names, degrees, strict=True)
+        half = mpf("0.5")
+        for (name, degree), f, low, high in (
+            (lgamma, gamma_fraction, tiny - half, half - tiny),
+            (series, stirling, tiny, mpf(1) / 64),
+            (digamma, digamma_offset, tiny - half / 2, mpf(2) / 3 - half / 2),
+        ):
+            weight = lambda u, f=f: 1 / f(u)  # noqa: E731
+            fit(name + suffix, f, low, high, degree, np.float64, weight)
+
+
 if __name__ == "__main__":
+    gammas()
     error_function()
     complement()
     inverses()

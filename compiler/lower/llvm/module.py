@@ -182,6 +182,8 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
             total = total + stmt.extent * each + 16 * stmt.lanes
         elif isinstance(stmt, Store):
             total = total + _cost_of(stmt.value) + _COST_MEMORY
+            if stmt.position is not None:
+                total = total + _cost_of(stmt.position) + _COST_MEMORY
         elif isinstance(stmt, Check):
             total = total + _COST_MEMORY
     return total
@@ -192,6 +194,8 @@ def _cost_of(value: Scalar) -> int:
     for e in children_first((value,)):
         if e.op == "load":
             cost += _COST_MEMORY
+        elif e.op == "gather":
+            cost += 2 * _COST_MEMORY
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
         elif e.op not in ("const", "reg", "param", "index"):
