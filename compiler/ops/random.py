@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from dualgrad.compiler.build import trigonometry
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.build.philox import philox4x32
-from dualgrad.compiler.ir.dims import Dim, product
+from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.kernel.scalar import Scalar, bitcast, cast, const, index
@@ -238,9 +239,7 @@ class RandomInteger(Random):
 
 def wide_product(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
     """High and low 64 bits of x * y for uint64."""
-    (x_low, x_high), (y_low, y_high) = (
-        (v & 0xFFFFFFFF, v >> 32) for v in (x, y)
-    )
+    (x_low, x_high), (y_low, y_high) = ((v & 0xFFFFFFFF, v >> 32) for v in (x, y))
     cross = x_low * y_high + ((x_low * y_low) >> 32)
     middle = x_high * y_low + (cross & 0xFFFFFFFF)
     return x_high * y_high + (cross >> 32) + (middle >> 32), x * y
@@ -262,9 +261,12 @@ def _sample(unit: Random, reference: Any, more: tuple[Arg, ...] = (), **options:
     )
 
 
-# -- distributions: formulas of these -------------------------------------------------------------
-#
-# `dtype` is float32 or float64.  Numbers for a tensor's own shape come from `x`.
+# -- distributions --------------------------------------------------------------------------------
+
+
+def working(dtype: DType) -> DType:
+    """The dtype in which numbers of a float dtype are made."""
+    return float64 if dtype is float64 else float32
 
 
 @composite
@@ -272,8 +274,8 @@ def uniform(
     seed: Any, position: Any, low: Any, high: Any, *, shape: tuple[Dim, ...], dtype: DType
 ) -> Any:
     """Floats [shape] in [low, high); numbers that rounding makes `high` become `low`."""
-    x = low + RandomUniform.of(shape, dtype).on(seed, position) * (high - low)
-    return where(x < high, x, low)
+    x = low + RandomUniform.of(shape, working(dtype)).on(seed, position) * (high - low)
+    return cast_node(where(x < high, x, low), dtype)
 
 
 @composite
@@ -281,7 +283,8 @@ def normal(
     seed: Any, position: Any, mean: Any, std: Any, *, shape: tuple[Dim, ...], dtype: DType
 ) -> Any:
     """Floats [shape] of the normal distribution."""
-    return mean + RandomNormal.of(shape, dtype).on(seed, position) * std
+    x = mean + RandomNormal.of(shape, working(dtype)).on(seed, position) * std
+    return cast_node(x, dtype)
 
 
 @composite
@@ -289,31 +292,38 @@ def exponential(
     seed: Any, position: Any, rate: Any, *, shape: tuple[Dim, ...], dtype: DType
 ) -> Any:
     """Floats [shape] of the exponential distribution."""
-    return RandomExponential.of(shape, dtype).on(seed, position) / rate
+    x = RandomExponential.of(shape, working(dtype)).on(seed, position) / rate
+    return cast_node(x, dtype)
 
 
 @composite
 def integers(
     seed: Any, position: Any, low: Any, last: Any, *, shape: tuple[Dim, ...], dtype: DType
 ) -> Any:
-    """Integers [shape] from low to last."""
+    """Numbers [shape] from low to last."""
     ends = (cast_node(v, int64) for v in (low, last))
     return cast_node(RandomInteger.of(shape, int64).on(seed, position, *ends), dtype)
 
 
 @composite
-def bernoulli(
-    seed: Any, position: Any, p: Any, *, shape: tuple[Dim, ...], dtype: DType
-) -> Any:
+def bernoulli(seed: Any, position: Any, p: Any, *, shape: tuple[Dim, ...], dtype: DType) -> Any:
     """1 with probability p, else 0, as `dtype` [shape]."""
-    bits = RandomBits.of(shape, uint32).on(seed, position)
-    return cast_node(cast_node(bits, float64) * 2.0**-32 < cast_node(p, float64), dtype)
+    part = cast_node(RandomBits.of(shape, uint32).on(seed, position), float64) * 2.0**-32
+    return cast_node(part < cast_node(p, float64), dtype)
 
 
 @composite
 def bits(seed: Any, position: Any, *, shape: tuple[Dim, ...], dtype: DType) -> Any:
     """uint32 or uint64 [shape]."""
     return RandomBits.of(shape, dtype).on(seed, position)
+
+
+@composite
+def fill(
+    x: Any, seed: Any, position: Any, *parameters: Any, distribution: Callable[..., Any]
+) -> Any:
+    """What x becomes when numbers of a distribution overwrite it."""
+    return distribution(seed, position, *parameters, shape=x.shape, dtype=x.dtype)
 
 
 @composite
@@ -327,23 +337,22 @@ def dropout(x: Any, seed: Any, position: Any, p: Any) -> Any:
 def choices(weights: Any, seed: Any, position: Any, *, count: Dim) -> Any:
     """Indices [..., count] of weights [..., n], each drawn in proportion to its weight.
 
-    The inverse of the cumulative sums, which are in float64: how many of them are not above a
-    uniform part of the total.
+    By the cumulative sums, in float64: how many of them are not above a random part of the total.
     """
     sums = cast_node(weights, float64).cumsum(-1)
-    shape = (*weights.shape[:-1], count)
     total = sums.max(-1, keepdims=True)
+    shape = (*weights.shape[:-1], count)
     part = RandomUniform.of(shape, float64).on(seed, position) * total
     part = where(part < total, part, 0.0)
     return cast_node(sums.unsqueeze(-2) <= part.unsqueeze(-1), int64).sum(-1)
 
 
 @composite
-def order_keys(weights: Any, seed: Any, position: Any) -> Any:
-    """Keys whose ascending order is a random order without replacement.
+def order(weights: Any, seed: Any, position: Any) -> Any:
+    """Keys [..., n] whose ascending order draws from weights [..., n] without replacement.
 
-    Source: P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006:
-    exponential numbers over weights.
+    Exponential numbers over weights: P. Efraimidis and P. Spirakis, "Weighted random sampling
+    with a reservoir", Information Processing Letters 97, 2006.
     """
     times = RandomExponential.of(weights.shape, float64).on(seed, position)
     return times / cast_node(weights, float64)
