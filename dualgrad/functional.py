@@ -71,6 +71,7 @@ from dualgrad.compiler.ops.neural import (
     softmin,
 )
 from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
+from dualgrad.random import dropout
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "elu",
     "fold",
     "gaussian_nll_loss",
