@@ -16,7 +16,7 @@ from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.creation import as_shape, full
-from dualgrad.runtime.dtype import DType, as_dtype, bool_, float32, float64, int64, uint64
+from dualgrad.runtime.dtype import DType, as_dtype, bool_, float32, int64, uint64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 from dualgrad.tensor import Tensor
 
@@ -381,11 +381,11 @@ def random_(
 def _beyond(dtype: DType) -> int:
     """One more than the largest number that `random_` draws by default."""
     if dtype.is_float:
-        return int(2 ** _DIGITS[dtype] + 1)
+        return int(2 ** _DIGITS[dtype.name] + 1)
     return 2 if dtype is bool_ else int(2 ** (dtype.bits - dtype.is_signed))
 
 
-_DIGITS = {float32: 24, float64: 53}
+_DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 for _method in (uniform_, normal_, exponential_, bernoulli_, random_):
     setattr(Tensor, _method.__name__, _method)
@@ -404,7 +404,5 @@ def dropout(
     p = _probability("dropout", p)
     if not training or p == 0:
         return x
-    if p == 1:
-        return x * 0.0
-    out: Tensor = ops.dropout(x, *_words(generator, 1, x.shape), p)
+    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape), p)
     return out

@@ -176,6 +176,23 @@ def test_shapes_share_prefixes() -> None:
     same_bits(dg.rand(2, 3, generator=dg.Generator(4)).reshape(6), a)
 
 
+def test_state_inside_of_a_function() -> None:
+    def again(state: dg.Tensor, g: dg.Generator) -> Any:
+        first = g.get_state()
+        g.set_state(state)
+        return first, dg.rand(3, generator=g), g.get_state()
+
+    compiled = dg.function(again, strict=True)
+    state = dg.tensor([5, 7], dtype=dg.uint64)
+    generators = [dg.Generator(1), dg.Generator(1)]
+    for _ in range(2):
+        eager, static = (f(state, g) for f, g in zip((again, compiled), generators, strict=True))
+        for one, two in zip(tensors_in(eager), tensors_in(static), strict=True):
+            same_bits(two, one)
+    assert as_array(static[2]).tolist() == [5, 8]
+    assert compiled.n_traces == 1
+
+
 # -- distributions --------------------------------------------------------------------------------
 
 
