@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
-from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.view import expand_to
 
@@ -90,6 +90,9 @@ class Vjp:
     @property
     def exact(self) -> bool:
         return self.unit.exact
+
+    def generalized(self, rename: Rename) -> Vjp:
+        return Vjp.of(self.unit.generalized(rename), self.given, self.wanted)
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         n_given, n_inputs = sum(self.given), len(self.wanted)

@@ -15,32 +15,82 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
+from dualgrad.compiler.ops.axes import (
+    broadcast_tensors,
+    diag,
+    diag_embed,
+    matrix_transpose,
+    movedim,
+    ravel,
+    rot90,
+    unflatten,
 )
+from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
+from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.einsum import einsum
+from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
+from dualgrad.compiler.ops.extremum import reduce_all as all
+from dualgrad.compiler.ops.extremum import reduce_any as any
+from dualgrad.compiler.ops.extremum import reduce_max as amax
+from dualgrad.compiler.ops.extremum import reduce_max as max
+from dualgrad.compiler.ops.extremum import reduce_min as amin
+from dualgrad.compiler.ops.extremum import reduce_min as min
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
+from dualgrad.compiler.ops.joining import (
+    cat,
+    chunk,
+    hstack,
+    repeat_interleave,
+    roll,
+    split,
+    stack,
+    tensor_split,
+    tile,
+    unbind,
+    vstack,
+)
+from dualgrad.compiler.ops.joining import cat as concat
+from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
-from dualgrad.compiler.ops.reduce import argmax, argmin, mean
-from dualgrad.compiler.ops.reduce import reduce_max as max
-from dualgrad.compiler.ops.reduce import reduce_min as min
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
+from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
+from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -50,6 +100,10 @@ from dualgrad.compiler.ops.view import (
     transpose,
     unsqueeze,
 )
+from dualgrad.compiler.ops.view import expand as broadcast_to
+from dualgrad.compiler.ops.view import permute as permute_dims
+from dualgrad.compiler.ops.view import transpose as swapaxes
+from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
     arange,
     empty,
@@ -61,8 +115,10 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -88,81 +144,139 @@ __all__ = [
     "Tensor",
     "abs",
     "add",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
+    "all",
+    "amax",
+    "amin",
+    "any",
     "arange",
-    "argmax",
-    "argmin",
+    "argsort",
+    "baddbmm",
+    "bmm",
     "bool_",
+    "broadcast_arrays",
+    "broadcast_shapes",
+    "broadcast_tensors",
+    "broadcast_to",
+    "cat",
+    "chunk",
     "composite",
+    "concat",
     "config",
+    "cross",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
-    "div",
+    "diag",
+    "diag_embed",
+    "diagonal",
+    "digamma",
+    "dot",
+    "einsum",
     "empty",
     "enable_grad",
-    "eq",
-    "exp",
+    "erf",
+    "erfc",
+    "erfinv",
     "expand",
+    "expand_dims",
     "flatten",
+    "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
     "function",
     "functional",
-    "ge",
+    "gather",
     "get_num_threads",
-    "gt",
+    "hstack",
+    "index_select",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
-    "log",
+    "lgamma",
+    "kron",
+    "linalg",
     "log_softmax",
-    "lt",
     "matmul",
+    "matrix_transpose",
+    "moveaxis",
+    "movedim",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
+    "mm",
+    "moveaxis",
+    "movedim",
     "mul",
-    "ne",
-    "neg",
+    "mv",
+    "nanmax",
+    "nanmin",
+    "narrow",
     "nn",
     "no_grad",
+    "norm",
     "normal",
     "one_hot",
     "ones",
     "ones_like",
     "optim",
+    "outer",
+    "pad",
     "permute",
+    "permute_dims",
+    "polygamma",
     "rand",
     "randn",
     "random",
+    "ravel",
     "relu",
+    "repeat_interleave",
     "reshape",
+    "roll",
+    "rot90",
     "seed",
+    "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
-    "sqrt",
-    "square",
+    "split",
     "squeeze",
-    "sub",
-    "sum",
-    "tanh",
+    "stack",
+    "swapaxes",
+    "take",
+    "take_along_axis",
     "tensor",
+    "tensor_split",
+    "tensordot",
+    "tile",
+    "trace",
     "transpose",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unbind",
+    "unflatten",
+    "unfold",
     "uniform",
     "unsqueeze",
-    "where",
+    "unstack",
+    "vdot",
+    "vecdot",
+    "vstack",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"

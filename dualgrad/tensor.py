@@ -14,8 +14,9 @@ from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit, Value
-from dualgrad.compiler.ops.arithmetic import Add, Div, Mul, Sub
+from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.division import Div
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import expand_to
@@ -543,6 +544,6 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
 
 
 def strided_view(array: Array, a: Alias) -> Array:
-    size = array.itemsize
-    start = array if not a.offset else array.reshape(-1)[a.offset :]
-    return np.lib.stride_tricks.as_strided(start, a.shape, tuple(s * size for s in a.strides or ()))
+    size, view = array.itemsize, np.lib.stride_tricks.as_strided
+    start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
+    return view(start, a.shape, tuple(s * size for s in a.strides or ()))

@@ -20,6 +20,25 @@ class Exponential(DoubleWord):
         _, count, r, _ = self._reduce_exp(x, f)
         return self._scale(self.poly(r, *f.exp, 1.0, 1.0), count, f)
 
+    def exp_to_normal(self, x: Scalar) -> Scalar:
+        """e**x where that is a normal number; else anything.  Error: at most 1 ulp."""
+        f = FORMATS[x.dtype]
+        _, count, r, _ = self._reduce_exp(x, f)
+        one = f.bias << f.fraction_bits
+        power = self.bitcast((count << f.fraction_bits) + one, x.dtype)
+        return self.poly(r, *f.exp, 1.0, 1.0) * power
+
+    def exp_times(self, x: Scalar, x_low: Scalar, factor: Scalar) -> Scalar:
+        """factor * e**(x + x_low), where x is between `underflow` and `overflow` if not NaN.
+
+        For a factor near 1; the result is rounded only once where it is below the normal range.
+        """
+        f = FORMATS[x.dtype]
+        _, count, r, r_low = self._reduce_exp(x, f)
+        r = r + (r_low + x_low)
+        power = self.poly(r, *f.exp, 1.0)
+        return self._scale(self.fma(power * r, factor, factor), count, f)
+
     def exp2(self, x: Scalar) -> Scalar:
         """2**x.  Error: at most 1 ulp.
 

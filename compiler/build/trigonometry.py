@@ -130,6 +130,22 @@ def tan(b: DoubleWord, x: Scalar) -> Scalar:
     return b.select(size < _tiny(x), x, result * b.copysign(b.const(1.0, x.dtype), x))
 
 
+def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(sine, cosine, odd) of pi r where x = q / 2 + r, q an integer, |r| <= 1/4; whether q is odd.
+
+    The tangent of pi x is sine / cosine, or -cosine / sine if q is odd; the sine of pi x has the
+    size of sine, or of cosine if q is odd.
+    """
+    count = b.rint(x + x)
+    r = b.fma(count, -0.5, x)
+    high, low = (2.0 * v for v in _HALF_PI)
+    angle = r * high
+    reduced = _Reduced(count, angle, b.fma(r, low, b.fma(r, high, -angle)))
+    half = count * 0.5
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low, b.ne(half, b.floor(half))
+
+
 def _tiny(x: Scalar) -> float:
     """Below this, sine and tangent are their argument."""
     return 2.0**-13 if x.dtype is float32 else 2.0**-27

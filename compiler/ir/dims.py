@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Dim = Union[int, "Expr"]
+Offset = Dim  # a position inside of a dimension, not a size
 Monomial = tuple["Atom", ...]
 
 

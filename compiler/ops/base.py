@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ir.value import Rename, dim_text
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
 from dualgrad.runtime.errors import DTypeError, ShapeError
@@ -36,6 +36,7 @@ class Op:
 
     required: ClassVar[tuple[str, ...]] = ("infer", "vjp", "samples")
     abstract: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
     _instances: ClassVar[dict[tuple[object, ...], Any]] = {}
@@ -65,9 +66,24 @@ class Op:
         text = type(self).__name__
         return "".join("_" + c.lower() if c.isupper() else c for c in text).lstrip("_")
 
+    def generalized(self: Self, rename: Rename) -> Self:
+        """The op with its sizes and offsets renamed: fields annotated with Dim and Offset."""
+        values = [
+            renamed(getattr(self, f.name), str(f.type), rename) for f in dataclasses.fields(self)
+        ]
+        return self.of(*values)
+
     @property
-    def exact(self) -> bool:
-        return any(f.name == "shape" for f in dataclasses.fields(self))
+    def dims(self) -> list[Dim]:
+        """All sizes and offsets among the fields."""
+        found: list[Dim] = []
+
+        def note(n: Dim, offset: bool = False) -> Dim:
+            found.append(n)
+            return n
+
+        self.generalized(note)
+        return found
 
     def infer(self, *types: TensorType) -> TensorType:
         raise NotImplementedError
@@ -88,6 +104,18 @@ class Op:
         fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
+
+
+def renamed(value: Any, annotation: str, rename: Rename) -> Any:
+    """A static parameter with its sizes and offsets renamed, as its annotation says."""
+    if isinstance(value, Op):
+        return value.generalized(rename)
+    offset = "Offset" in annotation
+    if value is None or not (offset or "Dim" in annotation):
+        return value
+    if isinstance(value, tuple):
+        return tuple(rename(n, offset) for n in value)
+    return rename(value, offset)
 
 
 def result_dtype(op: str, types: Iterable[TensorType]) -> DType:
@@ -157,8 +185,10 @@ def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
 
 
 def axes_of(op: str, axis: int | tuple[int, ...] | list[int], ndim: int) -> tuple[int, ...]:
-    """The named axes in ascending order, each once."""
+    """The named axes in ascending order, each once.  A number has an axis 0, to say so."""
     named = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if ndim == 0 and all(a in (0, -1) for a in named):
+        return ()
     axes = [normalize_axis(op, a, ndim) for a in named]
     if len(set(axes)) != len(axes):
         raise ShapeError(

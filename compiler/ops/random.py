@@ -145,12 +145,12 @@ def halves(x: Scalar) -> tuple[Scalar, Scalar]:
 
 
 @composite
-def uniform(seed: Any, position: Any, low: Any, high: Any, *, shape: tuple[int, ...]) -> Any:
+def uniform(seed: Any, position: Any, low: Any, high: Any, *, shape: tuple[Dim, ...]) -> Any:
     """float32 numbers [shape] in [low, high)."""
     return low + RandomUniform.of(shape).on(seed, position) * (high - low)
 
 
 @composite
-def normal(seed: Any, position: Any, mean: Any, std: Any, *, shape: tuple[int, ...]) -> Any:
+def normal(seed: Any, position: Any, mean: Any, std: Any, *, shape: tuple[Dim, ...]) -> Any:
     """float32 numbers [shape] of the normal distribution."""
     return mean + RandomNormal.of(shape).on(seed, position) * std
