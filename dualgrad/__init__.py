@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -31,6 +31,7 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
 from dualgrad.compiler.ops.extremum import reduce_all as all
 from dualgrad.compiler.ops.extremum import reduce_any as any
@@ -55,8 +56,28 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
 from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
@@ -69,7 +90,7 @@ from dualgrad.compiler.ops.scan import (
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.compiler.ops.special import erf
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -97,6 +118,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -120,14 +142,20 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
+    "abs",
+    "add",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
     "all",
     "amax",
     "amin",
     "any",
     "arange",
-    "argmax",
-    "argmin",
     "argsort",
+    "baddbmm",
+    "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -138,6 +166,7 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cross",
     "cummax",
     "cummin",
     "cumprod",
@@ -146,9 +175,14 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
+    "dot",
+    "einsum",
     "empty",
     "enable_grad",
     "erf",
+    "erfc",
+    "erfinv",
     "expand",
     "expand_dims",
     "flatten",
@@ -164,35 +198,44 @@ __all__ = [
     "hstack",
     "index_select",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "lgamma",
+    "kron",
     "linalg",
-    "linear_recurrence",
     "log_softmax",
-    "logcumsumexp",
     "matmul",
     "matrix_transpose",
+    "moveaxis",
+    "movedim",
     "max",
     "mean",
     "min",
+    "mm",
     "moveaxis",
     "movedim",
+    "mul",
+    "mv",
     "nanmax",
     "nanmin",
     "narrow",
     "nn",
     "no_grad",
+    "norm",
     "normal",
     "one_hot",
     "ones",
     "ones_like",
     "optim",
+    "outer",
     "pad",
     "permute",
     "permute_dims",
+    "polygamma",
     "rand",
     "randn",
     "random",
@@ -209,13 +252,14 @@ __all__ = [
     "split",
     "squeeze",
     "stack",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
     "tensor",
     "tensor_split",
+    "tensordot",
     "tile",
+    "trace",
     "transpose",
     "uint8",
     "uint16",
@@ -227,9 +271,12 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "vdot",
+    "vecdot",
     "vstack",
     "zeros",
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
