@@ -33,6 +33,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -87,10 +88,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -100,6 +103,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -130,6 +134,7 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "asarray",
     "baddbmm",
     "bmm",
     "bool_",
@@ -151,18 +156,21 @@ __all__ = [
     "dot",
     "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
     "erfc",
     "erfinv",
     "expand",
     "expand_dims",
+    "eye",
     "flatten",
     "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "gather",
@@ -179,9 +187,12 @@ __all__ = [
     "kron",
     "lgamma",
     "linalg",
+    "linspace",
     "log_softmax",
+    "logspace",
     "matmul",
     "matrix_transpose",
+    "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
@@ -224,6 +235,9 @@ __all__ = [
     "tile",
     "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
