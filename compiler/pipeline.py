@@ -1,8 +1,8 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
 1. `simplify`: rewrite rules that keep the bits.
-2. `own_memory`: outputs, writes and operands of contractions and of functions of the host
-   become nodes that have memory.
+2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
+   is gathered from become nodes that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
@@ -28,15 +28,17 @@ from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
+from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import View, flatten_index
-from dualgrad.compiler.passes.fuse import Group, fuse, producers, squeezed, through_views
+from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import int64
@@ -77,15 +79,17 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
     An output or a written value must be computed by a node (a view of one in row-major order
-    will do); an operand of a contraction must lie in memory with one stride per dimension, one
-    of a library op in row-major order.
+    will do); an operand of a contraction, or one that is read at computed places, must lie in
+    memory with one stride per dimension, one of a library op in row-major order.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
-        for kind, lies in ((Contraction, _is_strided), (Library, _is_whole)):
-            if isinstance(node.op, kind):
-                change.update((node, x) for x in node.inputs if not lies(x, accesses))
+        for k in in_memory_operands(node):
+            x = node.inputs[k]
+            lies = _is_whole if isinstance(node.op, Library) else _is_strided
+            if not lies(x, accesses):
+                change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
         graph = _with_roots(graph, roots)
@@ -104,6 +108,13 @@ def _computed_roots(roots: tuple[Node, ...]) -> tuple[Node, ...]:
     return tuple(out)
 
 
+def in_memory_operands(node: Node) -> tuple[int, ...]:
+    """Numbers of the operands whose elements a kernel reads by address."""
+    if isinstance(node.op, Contraction | Library):
+        return tuple(range(len(node.inputs)))
+    return node.op.gathers if isinstance(node.op, Index) else ()
+
+
 def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
     n = len(graph.outputs)
     writes = tuple((r, k) for r, (_, k) in zip(roots[n:], graph.writes, strict=True))
@@ -114,8 +125,11 @@ def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -
     """The graph with some (user, operand) edges led through copies, other uses left alone."""
     done: dict[Node, Node] = {}
     for node in topological(roots):
-        copies = (Copy.of().on(done[x]) if (node, x) in change else done[x] for x in node.inputs)
-        inputs = tuple(copies)
+        by_address = in_memory_operands(node)
+        inputs = tuple(
+            Copy.of().on(done[x]) if k in by_address and (node, x) in change else done[x]
+            for k, x in enumerate(node.inputs)
+        )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
 
@@ -295,6 +309,8 @@ class Lowering:
                 place.roots = [node, *(r for r in roots if r is not node)]
         if group.kind == "region":
             bodies = build_region(group.nodes[0], place)
+        elif group.kind == "update":
+            bodies = build_update(group.nodes[0], place)
         else:
             bodies = [BUILDERS[group.kind](group, place)]
         for k, body in enumerate(bodies):
@@ -308,8 +324,8 @@ class Lowering:
     def evaluator(self, probe: bool) -> Evaluator:
         return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
 
-    def new_check(self, node: Node, what: str, bound: Dim) -> int:
-        site = CheckSite(node.op.name, what, bound, LINES.get(node))
+    def new_check(self, node: Node, what: str, bound: Dim, low: Dim) -> int:
+        site = CheckSite(node.op.name, what, bound, LINES.get(node), low)
         if site not in self.checks:
             self.checks.append(site)
         return self.checks.index(site)
@@ -338,7 +354,7 @@ class Lowering:
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
-def _no_check(node: Node, what: str, bound: Dim) -> int:
+def _no_check(node: Node, what: str, bound: Dim, low: Dim) -> int:
     return 0
 
 
@@ -355,16 +371,18 @@ def _crossing(order: list[Group], group_of: dict[Node, Group]) -> set[Node]:
 
 def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
     """Whether a group reads an input only at the element that it overwrites."""
-    if group.kind == "region":  # part by part: only the base may be the memory itself
+    if group.kind in SOLO:  # part by part: only the base may be the memory itself
         base, *others = written.inputs
         behind = {through_views(x, (0,) * x.ndim)[0] for x in others}
-        if base is not target or target in behind or not isinstance(written.op, Overwrite):
+        if base is not target or target in behind or not isinstance(written.op, Overwrite | Update):
             return False
     elif group.kind not in ("map", "contract"):
         return False
     for node in group.nodes:
-        for p, index, at in producers(node):
+        for k, (p, index, at) in enumerate(producers(node)):
             if p is target:
+                if k in in_memory_operands(node):
+                    return False
                 here = tuple(i for i, n in zip(index, p.shape, strict=True) if n != 1)
                 if here != at or p.shape != written.shape:
                     return False

@@ -31,6 +31,15 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.einsum import einsum
+from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
+from dualgrad.compiler.ops.extremum import reduce_all as all
+from dualgrad.compiler.ops.extremum import reduce_any as any
+from dualgrad.compiler.ops.extremum import reduce_max as amax
+from dualgrad.compiler.ops.extremum import reduce_max as max
+from dualgrad.compiler.ops.extremum import reduce_min as amin
+from dualgrad.compiler.ops.extremum import reduce_min as min
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -47,11 +56,41 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
+from dualgrad.compiler.ops.reduce import mean
+from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.compiler.ops.special import erf
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -103,8 +142,20 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
+    "abs",
+    "add",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
+    "all",
+    "amax",
+    "amin",
+    "any",
     "arange",
     "argsort",
+    "baddbmm",
+    "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -115,13 +166,23 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cross",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
+    "dot",
+    "einsum",
     "empty",
     "enable_grad",
     "erf",
+    "erfc",
+    "erfinv",
     "expand",
     "expand_dims",
     "flatten",
@@ -132,31 +193,49 @@ __all__ = [
     "full",
     "function",
     "functional",
+    "gather",
     "get_num_threads",
     "hstack",
+    "index_select",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "lgamma",
+    "kron",
     "linalg",
     "log_softmax",
     "matmul",
     "matrix_transpose",
     "moveaxis",
     "movedim",
+    "max",
+    "mean",
+    "min",
+    "mm",
+    "moveaxis",
+    "movedim",
+    "mul",
+    "mv",
+    "nanmax",
+    "nanmin",
     "narrow",
     "nn",
     "no_grad",
+    "norm",
     "normal",
     "one_hot",
     "ones",
     "ones_like",
     "optim",
+    "outer",
     "pad",
     "permute",
     "permute_dims",
+    "polygamma",
     "rand",
     "randn",
     "random",
@@ -174,9 +253,13 @@ __all__ = [
     "squeeze",
     "stack",
     "swapaxes",
+    "take",
+    "take_along_axis",
     "tensor",
     "tensor_split",
+    "tensordot",
     "tile",
+    "trace",
     "transpose",
     "uint8",
     "uint16",
@@ -188,6 +271,8 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "vdot",
+    "vecdot",
     "vstack",
     "zeros",
     "zeros_like",

@@ -158,12 +158,12 @@ class Bound:
             line = site.line if self.executable.lines else None
             location = Location(*line, "") if line else None
             library.raise_failure(site.op, location)
-            bound = evaluate(site.bound, self.values)
+            low, bound = (evaluate(d, self.values) for d in (site.low, site.bound))
             raise IndexOutOfBounds(
                 f"{site.what} out of range",
                 op=site.op,
-                expect=f"0 <= {site.what} < {bound}",
-                actual=str(value),
+                expect=f"{low} <= {site.what} < {bound}",
+                actual=str(value + low),
                 location=location,
             )
         buffer = self.executable.accesses[code - len(program.checks)]

@@ -4,10 +4,13 @@
     Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
     Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
-    Store    ::= buffer[index] = Scalar
+    Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
     Contract ::= c[i, j] = sum over k of a[i, k] * b[k, j], then Store* per element
     Call     ::= output = routine(input*), by a function of the host
+
+A store whose place is computed may hit one element in several iterations of a `serial` loop, in
+their order; iterations of other loops must not.
 
 Consecutive stores are one parallel assignment: all their values are taken before the first is
 written.  So are the stores of a `Reduce` or an epilogue, for each element.  Those of a `chain`
@@ -59,6 +62,7 @@ class Store:
     buffer: Buffer
     index: Dim
     value: Scalar
+    position: Scalar | None = None  # an int64 that is added to the index
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,11 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
 
 def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     """The scalar expressions that a statement itself evaluates (not its nested statements)."""
-    if isinstance(stmt, (Store, Check)):
+    if isinstance(stmt, Check) or (isinstance(stmt, Store) and stmt.position is None):
         return (stmt.value,)
+    if isinstance(stmt, Store):
+        assert stmt.position is not None
+        return (stmt.value, stmt.position)
     if isinstance(stmt, Reduce):
         return tuple(x for a in stmt.accumulators for x in (*a.init, *a.step))
     return ()
@@ -236,6 +243,6 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
             for x in (*stmt.inputs, stmt.output):
                 out.setdefault(x.buffer.name, x.buffer)
         for e in children_first(scalars_of(stmt)):
-            if e.op == "load":
+            if e.op in ("load", "gather"):
                 out.setdefault(e.memory[0].name, e.memory[0])
     return list(out.values())

@@ -19,14 +19,14 @@ def build_region(node: Node, place: Place) -> list[tuple[Stmt, ...]]:
     assert isinstance(op, Region)
     bodies = []
     for part in op.parts(*(x.shape for x in node.inputs)):
-        if part.operand == 0 and _is_there(node, place):
+        if part.operand == 0 and is_there(node, place):
             continue  # the base is overwritten where it lies
         build = _adding if part.adds else _storing
         bodies.append(build(node, part, place))
     return bodies
 
 
-def _is_there(node: Node, place: Place) -> bool:
+def is_there(node: Node, place: Place) -> bool:
     """Whether the only destination is the memory of the first operand."""
     base = place.evaluator(True).access_of(node.inputs[0])
     return place.destinations[node] == [base]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym, symbol_of, symbols
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
     Place,
@@ -18,6 +18,7 @@ from dualgrad.compiler.kernel.build import (
     at_of,
     indices_in,
     nest,
+    split_checks,
     split_run,
     stores_of,
     variables,
@@ -25,7 +26,7 @@ from dualgrad.compiler.kernel.build import (
 from dualgrad.compiler.kernel.collapse import Run, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.contract import is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
@@ -192,12 +193,7 @@ class Row:
 
     def checks(self) -> tuple[Stmt, ...]:
         """Run-time checks: those of the row itself, then those of its elements."""
-        element = symbol_of(self.element)
-        inner: list[Check] = []
-        outer: list[Check] = []
-        for check in self.evaluator.checks:
-            varies = any(element in symbols(i) for i in indices_of([check.value]))
-            (inner if varies else outer).append(check)
+        outer, inner = split_checks(self.evaluator.checks, self.element)
         if not inner:
             return tuple(outer)
         return (*outer, Loop("vector", self.element, self.length, tuple(inner)))

@@ -125,7 +125,7 @@ def _in_lanes(rows: list[Var], columns: list[Var], body: Callable[..., Stmts]) -
     var, extent = columns[-1]
     around = rows + columns[:-1]
     if not around:
-        return chunked(extent, COLUMNS, lambda last: body((), last))
+        return chunked(extent, COLUMNS, lambda at, v: (Loop("vector", *v, body((), at)),))
     return nest(around, (Loop("vector", var, extent, body(at_of(rows), var)),))
 
 

@@ -5,7 +5,8 @@
     names       loop variables and registers are used inside their scope and defined once in it;
                 one definition per buffer and per parameter
     scalars     primitives with the operands that they take; no cast or bitcast to bool
-    memory      a store has the dtype of its buffer; an index that provably leaves it is refused
+    memory      a store has the dtype of its buffer; an index that provably leaves it is refused;
+                computed positions are int64
     checks      int64 values, codes that fit an error word
     reductions  order and lanes agree; carries, initial values, steps and combining formulas fit;
                 combining uses left, right and constants only, and may be left out in a chain;
@@ -148,7 +149,11 @@ class _Verifier:
     def store(self, stmt: Store) -> None:
         self.stmt = stmt
         self.scalar(stmt.value)
-        self.access(stmt.buffer, stmt.index)
+        if stmt.position is None:
+            self.access(stmt.buffer, stmt.index)
+        else:
+            self.scalar(stmt.position)
+            self.computed_access(stmt.buffer, stmt.index, stmt.position)
         if stmt.value.dtype is not stmt.buffer.dtype:
             self.refuse(
                 f"a {stmt.value.dtype.name} is stored to {stmt.buffer.name}",
@@ -302,9 +307,15 @@ class _Verifier:
         if runs and top is not None and isinstance(buffer.size, int) and top >= buffer.size:
             self.refuse(f"index {index} of {buffer.name} reaches {top}", f"below {buffer.size}")
 
+    def computed_access(self, buffer: Buffer, index: Dim, position: Scalar) -> None:
+        self.buffer(buffer)
+        self.dim(index, "index")
+        if position.dtype is not int64:
+            self.refuse(f"a place in {buffer.name} is a {position.dtype.name}", "int64")
+
     def scalar(self, root: Scalar) -> None:
         for e in children_first((root,)):
-            if e.op == "load":
+            if e.op in ("load", "gather"):
                 self.load(e)
             elif e.op == "reg":
                 self.register(e)
@@ -319,7 +330,10 @@ class _Verifier:
     def load(self, e: Scalar) -> None:
         assert isinstance(e.attr, tuple)
         buffer, index = e.attr
-        self.access(buffer, index)
+        if e.op == "load":
+            self.access(buffer, index)
+        else:
+            self.computed_access(buffer, index, e.args[0])
         if e.dtype is not buffer.dtype:
             self.refuse(f"{e!r} is read as {e.dtype.name}", buffer.dtype.name)
 

@@ -237,10 +237,12 @@ class _Interpreter:
             )
         return found
 
-    def place(self, buffer: Buffer, index: Dim) -> tuple[Array, Array]:
-        """The memory of a buffer and the checked positions that `index` takes."""
+    def place(self, buffer: Buffer, index: Dim, shift: Array | None = None) -> tuple[Array, Array]:
+        """The memory of a buffer and the checked positions that `index` (plus shift) takes."""
         memory = self.memory(buffer)
         at = np.asarray(dim_value(index, self.vars))
+        if shift is not None:
+            at = np.asarray(at + shift)
         wrong = (at < 0) | (at >= memory.size)
         if wrong.any():
             raise self.error(
@@ -248,13 +250,13 @@ class _Interpreter:
             )
         return memory, at
 
-    def leaf(self, e: Scalar) -> Array:
-        if e.op == "load":
-            assert isinstance(e.attr, tuple)
-            memory, at = self.place(*e.attr)
-            if e.attr[0].name in self.stored:
+    def leaf(self, e: Scalar, shift: Array | None = None) -> Array:
+        if e.op in ("load", "gather"):
+            buffer, index = e.memory
+            memory, at = self.place(buffer, index, shift)
+            if buffer.name in self.stored:
                 for accesses in self.accesses:
-                    accesses.note(accesses.loads, e.attr[0].name, at)
+                    accesses.note(accesses.loads, buffer.name, at)
             return np.asarray(memory[at])
         if e.op == "param":
             return constant(self.params[str(e.attr)], e.dtype)
@@ -270,9 +272,12 @@ class _Interpreter:
 
     def assign(self, stores: tuple[Store, ...]) -> None:
         """Stores as one parallel assignment: all values are taken before the first is written."""
-        values = evaluate(tuple(s.value for s in stores), self.leaf, {})
+        known: dict[Scalar, Array] = {}
+        values = evaluate(tuple(s.value for s in stores), self.leaf, known)
+        evaluate(tuple(s.position for s in stores if s.position is not None), self.leaf, known)
         for stmt, value in zip(stores, values, strict=True):
-            memory, at = self.place(stmt.buffer, stmt.index)
+            shift = None if stmt.position is None else known[stmt.position]
+            memory, at = self.place(stmt.buffer, stmt.index, shift)
             at, value = np.broadcast_arrays(at, value)
             for accesses in self.accesses:
                 accesses.note(accesses.stores, stmt.buffer.name, at)
@@ -406,7 +411,7 @@ def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:
     return carry
 
 
-def _no_leaf(e: Scalar) -> Array:
+def _no_leaf(e: Scalar, *operands: Array) -> Array:
     raise CompileError(f"a combining formula uses {e!r}", op="reference")
 
 

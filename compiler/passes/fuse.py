@@ -22,15 +22,15 @@ from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
 from dualgrad.compiler.kernel.scalar import children_first, reg
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
-from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column", "scan", "region", "call"]
-SOLO = {"region", "call"}  # kinds of one node: nothing else is computed in their kernels
+Kind = Literal["map", "contract", "row", "column", "scan", "region", "update", "call"]
+SOLO = {"region", "update", "call"}  # kinds of one node: nothing else is in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 EXPENSIVE = 8  # primitives from which a value is worth computing only once, and in lanes
 
@@ -49,7 +49,7 @@ class Group:
     @property
     def has_checks(self) -> bool:
         """Whether it may stop the program; column, scan and contract kernels cannot."""
-        return self.kind == "call" or any(
+        return self.kind in ("call", "update") or any(
             isinstance(n.op, Index) and n.op.checked for n in self.nodes
         )
 
@@ -326,6 +326,8 @@ def kind_of(node: Node) -> Kind:
         return "contract"
     if isinstance(node.op, Library):
         return "call"
+    if isinstance(node.op, Update):
+        return "update"
     return "region" if isinstance(node.op, Region) else "map"
 
 

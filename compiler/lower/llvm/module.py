@@ -78,7 +78,7 @@ class Entry(KernelCode):
     ) -> None:
         self.program, self.externs = program, externs
         super().__init__(
-            "internal void @run(ptr %frame, ptr %context)", frame, names, target, checked
+            "internal void @run.frame(ptr %frame, ptr %context)", frame, names, target, checked
         )
 
     def text(self) -> str:
@@ -139,7 +139,7 @@ class Entry(KernelCode):
         f.start(on)
 
     def _outer(self) -> str:
-        """The function with the launch ABI: it fills the frame and calls `run`."""
+        """The function with the launch ABI: it fills the frame and calls `run.frame`."""
         program, frame = self.program, self.frame
         f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
         slots = f.value(f"alloca [{frame.size} x i64], align 64")
@@ -160,7 +160,7 @@ class Entry(KernelCode):
         for k in range(len(program.symbols) + len(program.scalars)):
             value = f.load("i64", f.at("%params", following + k, "i64"))
             put(frame.symbol_slot(k), "i64", value)
-        f.call("@run", ("ptr", slots), ("ptr", "%context"))
+        f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
 
@@ -182,6 +182,8 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
             total = total + stmt.extent * each + 16 * stmt.lanes
         elif isinstance(stmt, Store):
             total = total + _cost_of(stmt.value) + _COST_MEMORY
+            if stmt.position is not None:
+                total = total + _cost_of(stmt.position) + _COST_MEMORY
         elif isinstance(stmt, Check):
             total = total + _COST_MEMORY
     return total
@@ -192,6 +194,8 @@ def _cost_of(value: Scalar) -> int:
     for e in children_first((value,)):
         if e.op == "load":
             cost += _COST_MEMORY
+        elif e.op == "gather":
+            cost += 2 * _COST_MEMORY
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
         elif e.op not in ("const", "reg", "param", "index"):

@@ -1,0 +1,136 @@
+"""Reading at computed positions: take, gather and their kin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.dims import product, same
+from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.take_put import Take
+from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.errors import DTypeError, ShapeError
+
+
+def check_index(op: str, idx: Any) -> None:
+    """Refuse an index that holds no integers (a Python int is one)."""
+    if isinstance(idx, int) and not isinstance(idx, bool):
+        return
+    dtype = getattr(idx, "dtype", None)
+    if dtype is None or not dtype.is_int:
+        raise DTypeError(
+            "positions are integers",
+            op=op,
+            expect="a tensor of an integer dtype",
+            actual=type(idx).__name__ if dtype is None else dtype.name,
+            hint="a bool mask goes into x[mask] or masked_select",
+        )
+
+
+def split_at(x: Any, axis: int) -> Any:
+    """x as [outer, n, inner] around an axis."""
+    shape = x.shape
+    return x.reshape((product(shape[:axis]), shape[axis], product(shape[axis + 1 :])))
+
+
+def along(idx: Any, axis: int, shape: tuple[Any, ...]) -> Any:
+    """An index broadcast to `shape` beside its axis, as [outer or 1, k, inner or 1]."""
+    own = idx.shape
+    before = (1,) * axis if all(n == 1 for n in own[:axis]) else shape[:axis]
+    after = own[axis + 1 :]
+    after = (1,) * len(after) if all(n == 1 for n in after) else shape[axis + 1 :]
+    return split_at(expand_to(idx, (*before, own[axis], *after)), axis)
+
+
+@composite
+def _take(x: Node, idx: Node, *, axis: int) -> Any:
+    positions = idx.reshape((1, idx.size, 1))
+    out = Take.of(axis).on(split_at(x, axis), positions)
+    return out.reshape((*x.shape[:axis], *idx.shape, *x.shape[axis + 1 :]))
+
+
+@public("take")
+def take(x: Any, indices: Any, axis: Any = None, **dim: Any) -> Any:
+    """Return the elements of x at positions `indices` (integers of any shape) along `axis`.
+
+    x [..., n, ...] and indices [...] give x's shape with `axis` replaced by the shape of
+    `indices`; without an axis x is taken flat.  Negative positions count from the end.  Raises
+    DTypeError for other than integers, IndexOutOfBounds for positions outside of [-n, n).  The
+    gradient of an element is the sum over the places it went to, in their order.
+    """
+    chosen = axis_argument("take", axis, dim)
+    check_index("take", indices)
+    if chosen is None:
+        x, chosen = x.reshape((x.size,)), 0
+    return _take(x, indices, axis=normalize_axis("take", chosen, x.ndim))
+
+
+@public("index_select")
+def index_select(x: Any, dim: int, index: Any) -> Any:
+    """Return the slices of x at positions `index` [k] along `dim`; see `take`."""
+    check_index("index_select", index)
+    if getattr(index, "ndim", 0) != 1:
+        raise ShapeError(
+            "positions stand in one dimension",
+            op="index_select",
+            expect="an index of shape (k,)",
+            actual=dim_text(getattr(index, "shape", ())),
+        )
+    return _take(x, index, axis=normalize_axis("index_select", dim, x.ndim))
+
+
+@composite
+def _take_along_axis(x: Node, idx: Node, *, axis: int) -> Any:
+    shapes = [(*s[:axis], 1, *s[axis + 1 :]) for s in (x.shape, idx.shape)]
+    full = broadcast_shapes("take_along_axis", shapes)
+    out = (*full[:axis], idx.shape[axis], *full[axis + 1 :])
+    x = expand_to(x, (*full[:axis], x.shape[axis], *full[axis + 1 :]))
+    return Take.of(axis).on(split_at(x, axis), along(idx, axis, full)).reshape(out)
+
+
+@public("take_along_axis")
+def take_along_axis(x: Any, indices: Any, axis: Any = -1, **dim: Any) -> Any:
+    """Return out[..., k, ...] = x[..., indices[..., k, ...], ...] along `axis`.
+
+    Both have the same number of dimensions and broadcast against each other in all others; with
+    axis=None both are taken flat.  Errors and gradient as in `take`.
+    """
+    chosen = axis_argument("take_along_axis", axis, dim)
+    check_index("take_along_axis", indices)
+    if chosen is None:
+        x, indices, chosen = x.reshape((x.size,)), indices.reshape((indices.size,)), 0
+    check_rank("take_along_axis", x, indices)
+    return _take_along_axis(x, indices, axis=normalize_axis("take_along_axis", chosen, x.ndim))
+
+
+def check_rank(op: str, x: Any, idx: Any) -> None:
+    if getattr(idx, "ndim", 0) != x.ndim:
+        raise ShapeError(
+            "tensor and index have different numbers of dimensions",
+            op=op,
+            expect=f"an index of {x.ndim} dimensions",
+            actual=dim_text(getattr(idx, "shape", ())),
+        )
+
+
+@public("gather")
+def gather(x: Any, dim: int, index: Any) -> Any:
+    """Return out[i, j, ...] = x[index[i, j, ...], j, ...] for dim=0, and so on (PyTorch's
+    `gather`): the shape is that of `index`, which has x's sizes except along `dim`.
+
+    Errors and gradient as in `take`.
+    """
+    check_index("gather", index)
+    check_rank("gather", x, index)
+    axis = normalize_axis("gather", dim, x.ndim)
+    sizes = enumerate(zip(x.shape, index.shape, strict=True))
+    if not all(k == axis or same(n, m) for k, (n, m) in sizes):
+        raise ShapeError(
+            "the index does not fit",
+            op="gather",
+            expect=f"the sizes {dim_text(x.shape)}, except along dim={axis}",
+            actual=dim_text(index.shape),
+        )
+    return _take_along_axis(x, index, axis=axis)
