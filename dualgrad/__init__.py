@@ -32,13 +32,6 @@ from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
-from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
-from dualgrad.compiler.ops.extremum import reduce_all as all
-from dualgrad.compiler.ops.extremum import reduce_any as any
-from dualgrad.compiler.ops.extremum import reduce_max as amax
-from dualgrad.compiler.ops.extremum import reduce_max as max
-from dualgrad.compiler.ops.extremum import reduce_min as amin
-from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
@@ -57,7 +50,6 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
-from dualgrad.compiler.ops.linalg_norms import norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -77,16 +69,6 @@ from dualgrad.compiler.ops.products import (
     trace,
     vdot,
     vecdot,
-)
-from dualgrad.compiler.ops.reduce import mean
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
-from dualgrad.compiler.ops.scan import (
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    linear_recurrence,
-    logcumsumexp,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
@@ -142,16 +124,10 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "addbmm",
     "addmm",
     "addmv",
     "addr",
-    "all",
-    "amax",
-    "amin",
-    "any",
     "arange",
     "argsort",
     "baddbmm",
@@ -167,10 +143,6 @@ __all__ = [
     "concat",
     "config",
     "cross",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
     "data",
     "diag",
     "diag_embed",
@@ -204,28 +176,19 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "lgamma",
     "kron",
+    "lgamma",
     "linalg",
     "log_softmax",
     "matmul",
     "matrix_transpose",
-    "moveaxis",
-    "movedim",
-    "max",
-    "mean",
-    "min",
     "mm",
     "moveaxis",
     "movedim",
-    "mul",
     "mv",
-    "nanmax",
-    "nanmin",
     "narrow",
     "nn",
     "no_grad",
-    "norm",
     "normal",
     "one_hot",
     "ones",
