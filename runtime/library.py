@@ -209,15 +209,17 @@ def svdvals(out: Array, a: Array) -> None:
 
 
 @routine
-def pinv(out: Array, a: Array, rcond: float, hermitian: int) -> None:
-    """Moore-Penrose inverses; rcond < 0 stands for NumPy's default."""
-    limit = {} if rcond < 0 else {"rcond": rcond}
-    out[...] = np.linalg.pinv(a, hermitian=bool(hermitian), **limit)
+def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None:
+    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False, hermitian=bool(hermitian))
+    limit = np.maximum(rtol * s.max(-1, keepdims=True, initial=0), atol)
+    inverse = np.divide(1, s, where=s > limit, out=np.zeros_like(s))
+    np.matmul(np.swapaxes(vt, -1, -2), inverse[..., None] * np.swapaxes(u, -1, -2), out=out)
 
 
 @routine
 def lstsq(out: Array, a: Array, b: Array, rcond: float) -> None:
     """For each matrix: solution, rank, singular values, in one row."""
     for at in np.ndindex(out.shape[:-1]):
-        x, _, rank, s = np.linalg.lstsq(a[at], b[at], None if rcond < 0 else rcond)
+        x, _, rank, s = np.linalg.lstsq(a[at], b[at], rcond)
         _pack(out[at], x, np.asarray([rank], out.dtype), s)
