@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -183,6 +183,7 @@ __all__ = [
     "erf",
     "expand",
     "expand_dims",
+    "fft",
     "flatten",
     "flip",
     "float32",
@@ -276,3 +277,12 @@ __all__ = [
 ]
 __all__ += elementwise.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
