@@ -16,6 +16,7 @@ if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
 from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -32,13 +33,6 @@ from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
-from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
-from dualgrad.compiler.ops.extremum import reduce_all as all
-from dualgrad.compiler.ops.extremum import reduce_any as any
-from dualgrad.compiler.ops.extremum import reduce_max as amax
-from dualgrad.compiler.ops.extremum import reduce_max as max
-from dualgrad.compiler.ops.extremum import reduce_min as amin
-from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
@@ -78,19 +72,9 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
-from dualgrad.compiler.ops.reduce import mean
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
-from dualgrad.compiler.ops.scan import (
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    linear_recurrence,
-    logcumsumexp,
-)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.compiler.ops.special import erf
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -118,6 +102,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -141,19 +126,11 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
     "addbmm",
     "addmm",
     "addmv",
     "addr",
-    "all",
-    "amax",
-    "amin",
-    "any",
     "arange",
-    "argmax",
-    "argmin",
     "argsort",
     "baddbmm",
     "bmm",
@@ -168,19 +145,18 @@ __all__ = [
     "concat",
     "config",
     "cross",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
     "data",
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
     "dot",
     "einsum",
     "empty",
     "enable_grad",
     "erf",
+    "erfc",
+    "erfinv",
     "expand",
     "expand_dims",
     "fft",
@@ -204,26 +180,18 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "kron",
+    "lgamma",
     "linalg",
-    "linear_recurrence",
     "log_softmax",
-    "logcumsumexp",
     "matmul",
     "matrix_transpose",
-    "max",
-    "mean",
-    "min",
     "mm",
     "moveaxis",
     "movedim",
-    "mul",
     "mv",
-    "nanmax",
-    "nanmin",
     "narrow",
     "nn",
     "no_grad",
-    "norm",
     "normal",
     "one_hot",
     "ones",
@@ -233,6 +201,7 @@ __all__ = [
     "pad",
     "permute",
     "permute_dims",
+    "polygamma",
     "rand",
     "randn",
     "random",
@@ -249,7 +218,6 @@ __all__ = [
     "split",
     "squeeze",
     "stack",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
@@ -276,6 +244,7 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
 
 
