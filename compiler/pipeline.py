@@ -1,8 +1,8 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
 1. `simplify`: rewrite rules that keep the bits.
-2. `own_memory`: outputs, writes, operands of contractions and what is gathered from become nodes
-   that have memory.
+2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
+   is gathered from become nodes that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
@@ -20,12 +20,14 @@ from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topolog
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.verify import verify_graph
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
-from dualgrad.compiler.kernel.contract import build_contract, home_of
+from dualgrad.compiler.kernel.call import build_call, whole_of
+from dualgrad.compiler.kernel.contract import build_contract, home_of, is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.scan import build_scan
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
@@ -33,6 +35,7 @@ from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
@@ -45,7 +48,9 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,
     "column": build_column,
+    "scan": build_scan,
     "contract": build_contract,
+    "call": build_call,
 }
 
 
@@ -75,25 +80,38 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
 
     An output or a written value must be computed by a node (a view of one in row-major order
     will do); an operand of a contraction, or one that is read at computed places, must lie in
-    memory with one stride per dimension.
+    memory with one stride per dimension, one of a library op in row-major order.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
-    change: dict[Node, Node] = {}
+    change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            if not _is_strided(x, accesses, axes):
-                change[x] = Copy.of().on(x)
+            whole = isinstance(node.op, Library)
+            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
+                change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
         graph = _with_roots(graph, roots)
-    return _with_roots(graph, tuple(_computed(r) for r in graph.roots))
+    return _with_roots(graph, _computed_roots(graph.roots))
+
+
+def _computed_roots(roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The roots as computed values; a function of the host fills one output only."""
+    out: list[Node] = []
+    filled: set[Node] = set()
+    for root in map(_computed, roots):
+        base = _row_major_base(root)
+        out.append(Copy.of().on(root) if base in filled else root)
+        if base is not None and isinstance(base.op, Library):
+            filled.add(base)
+    return tuple(out)
 
 
 def in_memory_operands(node: Node) -> dict[int, tuple[int, ...]]:
     """The operands whose elements a kernel reads by address, and the axes along which the
     address must be linear."""
-    if isinstance(node.op, Contraction):
+    if isinstance(node.op, Contraction | Library):
         return {k: tuple(range(x.ndim)) for k, x in enumerate(node.inputs)}
     return node.op.gathers if isinstance(node.op, Index) else {}
 
@@ -104,13 +122,13 @@ def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
     return Graph(graph.inputs, graph.scalars, roots[:n], writes)
 
 
-def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tuple[Node, ...]:
-    """The graph with operands that need memory replaced by copies, other uses left alone."""
+def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -> tuple[Node, ...]:
+    """The graph with some (user, operand) edges led through copies, other uses left alone."""
     done: dict[Node, Node] = {}
     for node in topological(roots):
         by_address = in_memory_operands(node)
         inputs = tuple(
-            Copy.of().on(done[x]) if k in by_address and x in change else done[x]
+            Copy.of().on(done[x]) if k in by_address and (node, x) in change else done[x]
             for k, x in enumerate(node.inputs)
         )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
@@ -146,20 +164,32 @@ def _row_major_base(node: Node) -> Node | None:
 
 def _is_strided(x: Node, accesses: dict[Node, Access], axes: tuple[int, ...]) -> bool:
     """Whether an operand lies in some memory, with one stride along each of these axes."""
-    at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
-    base = through_views(x, at)[0]
-    stored = dict(accesses)
-    if base not in stored and _is_computed(base):
-        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
-    if base not in stored:
+    evaluator = _in_memory(x, accesses)
+    if evaluator is None:
         return False
-    position = Evaluator(stored).value(x, at).memory[1]
+    at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
+    position = evaluator.value(x, at).memory[1]
     for v in (at[k] for k in axes):
         split = coefficient(position, v)
         if split is None or symbols(split[0]) & {a for w in at for a in symbols(w)}:
             return False
         position = split[1]
     return True
+
+
+def _is_whole(x: Node, accesses: dict[Node, Access]) -> bool:
+    """Whether an operand lies in some memory in row-major order, without gaps."""
+    evaluator = _in_memory(x, accesses)
+    return evaluator is not None and whole_of(x, evaluator) is not None
+
+
+def _in_memory(x: Node, accesses: dict[Node, Access]) -> Evaluator | None:
+    """An evaluator that reads x from memory; None if x is nowhere in memory."""
+    base = through_views(x, (0,) * x.ndim)[0]
+    stored = dict(accesses)
+    if base not in stored and _is_computed(base):
+        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
+    return Evaluator(stored) if base in stored else None
 
 
 @dataclass
@@ -174,6 +204,7 @@ class Lowering:
     destinations: dict[Node, list[Access]] = field(default_factory=dict)
     temporaries: list[Buffer] = field(default_factory=list)
     checks: list[CheckSite] = field(default_factory=list)
+    whole: set[Node] = field(default_factory=set)  # that functions of the host read
     kernels: list[Kernel] = field(default_factory=list)
 
     def run(self) -> LoopProgram:
@@ -187,6 +218,8 @@ class Lowering:
         group_of = {n: g for g in order for n in g.nodes}
         crossing = _crossing(order, group_of)
         order += self.place_writes(order, group_of)
+        called = [n for n in group_of if isinstance(n.op, Library)]
+        self.whole = {p for n in called for p, _, _ in producers(n)}
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
             self.build(group, roots, f"{self.name}_{position}")
@@ -211,19 +244,23 @@ class Lowering:
         self.destinations.setdefault(base, []).append(access)
 
     def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
-        """Destinations of written values: the input itself where nobody reads it later, else a
-        copy at the very end.  Returns the groups of those copies."""
+        """Destinations of written values: the input itself where nobody reads it later and
+        nothing may stop the program any more, else a copy at the very end.  Returns the groups of
+        those copies."""
         copies: list[Group] = []
         position = {id(g): k for k, g in enumerate(order)}
         readers = self._readers(order)
+        last_check = max((k for k, g in enumerate(order) if g.has_checks), default=-1)
         for value, k in self.graph.writes:
             target = self.stored[self.graph.inputs[k]]
             base = _row_major_base(value)
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            home = seen_as(target, value.shape, base.shape)
-            if late and home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
+            # an update checks all of its places before it stores anything
+            safe = position[id(group)] + (group.kind == "update") > last_check
+            home = seen_as(target, value.shape, base.shape) if late and safe else None
+            if home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)
@@ -263,8 +300,9 @@ class Lowering:
 
     def build(self, group: Group, roots: list[Node], name: str) -> None:
         for r in roots:
-            if r not in self.destinations:
-                self.destinations[r] = [self.temporary(r)]
+            homes = self.destinations.setdefault(r, [])
+            if not homes or (r in self.whole and not is_row_major(homes[0], r.shape)):
+                homes.insert(0, self.temporary(r))
         place = Place(roots, self.destinations, self.evaluator, self.is_fresh, self.workspace)
         if group.kind == "contract":
             node = next(n for n in group.nodes if isinstance(n.op, Contraction))

@@ -15,23 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
-)
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -47,6 +31,13 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
+from dualgrad.compiler.ops.extremum import reduce_all as all
+from dualgrad.compiler.ops.extremum import reduce_any as any
+from dualgrad.compiler.ops.extremum import reduce_max as amax
+from dualgrad.compiler.ops.extremum import reduce_max as max
+from dualgrad.compiler.ops.extremum import reduce_min as amin
+from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
@@ -64,14 +55,21 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.reduce import argmax, argmin, mean
-from dualgrad.compiler.ops.reduce import reduce_max as max
-from dualgrad.compiler.ops.reduce import reduce_min as min
+from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    linear_recurrence,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.special import erf
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -96,6 +94,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
@@ -121,11 +120,14 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
+    "all",
+    "amax",
+    "amin",
+    "any",
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -136,15 +138,17 @@ __all__ = [
     "composite",
     "concat",
     "config",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "data",
     "diag",
     "diag_embed",
     "diagonal",
-    "div",
     "empty",
     "enable_grad",
-    "eq",
-    "exp",
+    "erf",
     "expand",
     "expand_dims",
     "flatten",
@@ -156,9 +160,7 @@ __all__ = [
     "function",
     "functional",
     "gather",
-    "ge",
     "get_num_threads",
-    "gt",
     "hstack",
     "index_select",
     "initial_seed",
@@ -167,23 +169,20 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
-    "le",
-    "log",
+    "linalg",
+    "linear_recurrence",
     "log_softmax",
-    "lt",
+    "logcumsumexp",
     "matmul",
     "matrix_transpose",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "moveaxis",
     "movedim",
-    "mul",
+    "nanmax",
+    "nanmin",
     "narrow",
-    "ne",
-    "neg",
     "nn",
     "no_grad",
     "normal",
@@ -206,19 +205,14 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
-    "sigmoid",
     "softmax",
     "split",
-    "sqrt",
-    "square",
     "squeeze",
     "stack",
-    "sub",
     "sum",
     "swapaxes",
     "take",
     "take_along_axis",
-    "tanh",
     "tensor",
     "tensor_split",
     "tile",
@@ -234,8 +228,8 @@ __all__ = [
     "unsqueeze",
     "unstack",
     "vstack",
-    "where",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
 __version__ = "0.1.0"

@@ -15,8 +15,9 @@ from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.arithmetic import Add, Div, Mul, Sub
+from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.division import Div
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import expand_to

@@ -63,6 +63,14 @@ def transposed_copy() -> Any:
     return lambda x: x.transpose(0, 1).clone(), (dg.ones(50, 70),)
 
 
+def row_scan() -> Any:
+    return lambda x: (x * 2.0).cumsum(1, reverse=True), (dg.ones(60, 40),)
+
+
+def column_scans() -> Any:
+    return lambda x: x.cummax(0), (dg.ones(60, 40),)
+
+
 SETUPS: tuple[Setup, ...] = (
     map_chain,
     softmax_rows,
@@ -72,6 +80,8 @@ SETUPS: tuple[Setup, ...] = (
     cross_entropy_with_gradient,
     sgd_step,
     transposed_copy,
+    row_scan,
+    column_scans,
 )
 
 

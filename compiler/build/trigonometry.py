@@ -1,4 +1,4 @@
-"""Sine and cosine for arguments of any size.
+"""Sine, cosine and tangent for arguments of any size.
 
 x * 2/pi is computed modulo 4 in fixed point (M. Payne and R. Hanek, "Radian reduction for
 trigonometric functions", ACM SIGNUM Newsletter 18, 1983): only the bits of 2/pi count that meet
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dualgrad.compiler.build.builder import Builder
+from dualgrad.compiler.build.doubleword import DoubleWord
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64, int64, uint32, uint64
 
@@ -81,11 +82,10 @@ class _Reduced:
 
 def sin(b: Builder, x: Scalar) -> Scalar:
     """Sine of a float32 or float64."""
-    tiny = 2.0**-13 if x.dtype is float32 else 2.0**-27
     size = b.abs(x)
     reduced = _reduce(b, size)
     result = _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant)
-    result = b.select(size < tiny, size, result)
+    result = b.select(size < _tiny(x), size, result)
     return _finish(b, x, result * b.copysign(b.const(1.0, x.dtype), x))
 
 
@@ -94,6 +94,46 @@ def cos(b: Builder, x: Scalar) -> Scalar:
     reduced = _reduce(b, b.abs(x))
     quadrant = reduced.quadrant + 1
     return _finish(b, x, _signed(b, _wave(b, reduced, quadrant), quadrant))
+
+
+def tan(b: DoubleWord, x: Scalar) -> Scalar:
+    """Tangent of a float32 or float64: sin(r) / cos(r), or -cos(r) / sin(r) in odd quadrants.
+
+    Both in two words; one Newton step corrects the quotient.
+    """
+    size = b.abs(x)
+    reduced = _reduce(b, size)
+    sine = b.fast_two_sum(*_sine(b, reduced))
+    cosine = b.fast_two_sum(*_cosine(b, reduced))
+    odd = b.ne(reduced.quadrant & 1, 0)
+    top, top_low = (b.select(odd, -c, s) for s, c in zip(sine, cosine, strict=True))
+    bottom, bottom_low = (b.select(odd, s, c) for s, c in zip(sine, cosine, strict=True))
+    inverse = 1.0 / bottom
+    q = top * inverse
+    rest = b.fma(-q, bottom, top) + b.fma(-q, bottom_low, top_low)
+    result = b.select(size < _tiny(x), size, b.fma(rest, inverse, q))
+    return _finish(b, x, result * b.copysign(b.const(1.0, x.dtype), x))
+
+
+def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(sine, cosine, odd) of pi r where x = q / 2 + r, q an integer, |r| <= 1/4; whether q is odd.
+
+    The tangent of pi x is sine / cosine, or -cosine / sine if q is odd; the sine of pi x has the
+    size of sine, or of cosine if q is odd.
+    """
+    count = b.rint(x + x)
+    r = b.fma(count, -0.5, x)
+    high, low = (2.0 * v for v in _HALF_PI)
+    angle = r * high
+    reduced = _Reduced(count, angle, b.fma(r, low, b.fma(r, high, -angle)))
+    half = count * 0.5
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low, b.ne(half, b.floor(half))
+
+
+def _tiny(x: Scalar) -> float:
+    """Below this, sine and tangent are their argument."""
+    return 2.0**-13 if x.dtype is float32 else 2.0**-27
 
 
 def _finish(b: Builder, x: Scalar, result: Scalar) -> Scalar:
@@ -107,15 +147,23 @@ def _signed(b: Builder, y: Scalar, quadrant: Scalar) -> Scalar:
 
 def _wave(b: Builder, reduced: _Reduced, quadrant: Scalar) -> Scalar:
     """sin(r) in even quadrants, cos(r) in odd ones."""
-    r, r_low = reduced.r, reduced.r_low
-    sine_tail, cosine_tail = _POLYNOMIALS[r.dtype]
-    z = r * r
-    sine = r + b.fma(r * z, b.poly(z, *sine_tail), r_low)
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return b.select(b.eq(quadrant & 1, 0), sine + sine_low, cosine + cosine_low)
+
+
+def _sine(b: Builder, reduced: _Reduced) -> tuple[Scalar, Scalar]:
+    """sin(r) as a sum, the larger part first."""
+    r, z = reduced.r, reduced.r * reduced.r
+    return r, b.fma(r * z, b.poly(z, *_POLYNOMIALS[r.dtype][0]), reduced.r_low)
+
+
+def _cosine(b: Builder, reduced: _Reduced) -> tuple[Scalar, Scalar]:
+    """cos(r) as a sum, the larger part first."""
+    r, z = reduced.r, reduced.r * reduced.r
     half = z * 0.5
     most = 1.0 - half
-    rest = b.fma(z * z, b.poly(z, *cosine_tail), -(r * r_low))
-    cosine = most + (((1.0 - most) - half) + rest)
-    return b.select(b.eq(quadrant & 1, 0), sine, cosine)
+    rest = b.fma(z * z, b.poly(z, *_POLYNOMIALS[r.dtype][1]), -(r * reduced.r_low))
+    return most, ((1.0 - most) - half) + rest
 
 
 def _reduce(b: Builder, size: Scalar) -> _Reduced:

@@ -14,7 +14,7 @@
 A subexpression with several uses, or a long one, is printed once as `%n = ...`; it holds for the
 checks and stores that follow, up to the end of one parallel assignment.  A constant carries its
 dtype (`1.0:f32`) where nothing beside it tells.  An operand of `contract` reads
-`buffer[base; batch, row, column]`, strides in elements.
+`buffer[base; batch, row, column]`, strides in elements; one of `call` reads `buffer[shape]`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import numpy as np
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel.ir import (
     Accumulator,
+    Block,
     Buffer,
+    Call,
     Check,
     Contract,
     Kernel,
@@ -187,6 +189,8 @@ class _Printer:
             self.value(stmt, depth, block, stmt.value, "check 0 <= ", end)
         elif isinstance(stmt, Contract):
             self.contract(stmt, depth)
+        elif isinstance(stmt, Call):
+            self.add(stmt, depth, _call_text(stmt))
         else:
             self.add(stmt, depth, repr(stmt))
 
@@ -244,6 +248,16 @@ class _Printer:
 
 def _operand_text(x: Operand) -> str:
     return f"{x.buffer.name}[{x.base}; {x.batch}, {x.row}, {x.col}]"
+
+
+def _call_text(x: Call) -> str:
+    params = ", ".join([*map(_block_text, x.inputs), *map(str, x.sizes), *map(repr, x.params)])
+    return f"{_block_text(x.output)} = call {x.routine}({params}), else error {x.code}"
+
+
+def _block_text(x: Block) -> str:
+    start = "" if x.base == 0 else f" from {x.base}"
+    return f"{x.buffer.name}[{', '.join(map(str, x.shape))}]{start}"
 
 
 def _groups(statements: Sequence[Stmt]) -> list[list[Stmt]]:

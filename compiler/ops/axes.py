@@ -7,7 +7,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.base import broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.region import Overwrite
@@ -122,9 +122,11 @@ def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
 
 
 @public("diag_embed")
-def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Any:
+def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
     """Return zeros with the last axis of x on the diagonal of two new axes."""
-    first, second = _axes("diag_embed", (axis1, axis2), x.ndim + 1)
+    axes = dims.pop("dim1", axis1), dims.pop("dim2", axis2)
+    axis_argument("diag_embed", None, dims)
+    first, second = _axes("diag_embed", axes, x.ndim + 1)
     return _diag_embed(x, offset=offset, first=first, second=second)
 
 

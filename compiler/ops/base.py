@@ -185,8 +185,10 @@ def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
 
 
 def axes_of(op: str, axis: int | tuple[int, ...] | list[int], ndim: int) -> tuple[int, ...]:
-    """The named axes in ascending order, each once."""
+    """The named axes in ascending order, each once.  A number has an axis 0, to say so."""
     named = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if ndim == 0 and all(a in (0, -1) for a in named):
+        return ()
     axes = [normalize_axis(op, a, ndim) for a in named]
     if len(set(axes)) != len(axes):
         raise ShapeError(

@@ -1,13 +1,12 @@
 """Elementwise ops: one formula per element; operands promote and broadcast.
 
-Each class states `scalar(b, *xs)` on operands of one dtype.  `accepts` lists the kinds of dtype
-it takes, `floats` turns integers into the default float first, `result` names the dtype of
-the result where it is not that of the operands.
+Each class states `scalar(b, *xs)`, a formula on operands of one dtype.  `accepts` lists the
+kinds of dtype it takes, `floats` turns integers into the default float first, `result` names the
+dtype of the result where it is not that of the operands.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,13 +40,10 @@ class Elementwise(Op, abstract=True):
     """out[i] = scalar(x[i], y[i], ...)."""
 
     required = (*Op.required, "scalar")
+    scalar: ClassVar[Callable[..., Scalar]]
     accepts: ClassVar[str] = "iuf"
     floats: ClassVar[bool] = False
     result: ClassVar[DType | None] = None
-
-    @abstractmethod
-    def scalar(self, b: Math, *xs: Scalar) -> Scalar:
-        """The formula on operands of one dtype."""
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
         dtype = result_dtype(self.name, types)
@@ -76,6 +72,14 @@ class Elementwise(Op, abstract=True):
         return TensorType(types[-1].shape, dtype, weak and self.result is None, types[-1].device)
 
 
+@dataclass(frozen=True, eq=False)
+class FloatFunction(Elementwise, abstract=True):
+    """A function of floats; integers and bools become the default float first."""
+
+    accepts = "f"
+    floats = True
+
+
 def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
     """x as a tensor of this dtype; it stays a weak number only if `weak`."""
     if x.dtype is dtype and x.type.weak == weak:
@@ -92,7 +96,7 @@ class Cast(Elementwise):
     weak: bool = False
     accepts = "biuf"
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.cast(x, self.dtype)
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
@@ -146,7 +150,7 @@ class Copy(Elementwise):
 
     accepts = "biuf"
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return x
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
@@ -170,7 +174,7 @@ class Stop(Elementwise):
     accepts = "biuf"
     vjp = None
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return x
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim, Offset, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import apply, dim_text, public
+from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis, result_dtype
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, copy
@@ -180,6 +180,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
     positions in `parts`, as NumPy's array_split."""
     axis = normalize_axis("tensor_split", axis_argument("tensor_split", axis, dim), x.ndim)
     n = x.shape[axis]
+    parts = parts.tolist() if isinstance(parts, Value) else parts
     if isinstance(parts, int):
         if parts < 1:
             raise ArgumentError(

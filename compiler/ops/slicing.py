@@ -10,7 +10,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, minimum, same
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import apply, public
+from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -118,10 +118,13 @@ def strided(x: Any, starts: tuple[Dim, ...], steps: tuple[int, ...], sizes: tupl
 def narrow(x: Any, axis: int, start: Any, length: Any) -> Any:
     """Return elements start..start+length-1 of x along `axis`, sharing memory.
 
-    Raises IndexOutOfBounds unless 0 <= start <= start + length <= size.
+    A negative start counts from the end.  Raises IndexOutOfBounds unless
+    0 <= start <= start + length <= size.
     """
     axis = normalize_axis("narrow", axis, x.ndim)
     n = x.shape[axis]
+    start = start.item() if isinstance(start, Value) else start
+    start = start + n if isinstance(start, int) and start < 0 else start
     if all(isinstance(v, int) for v in (start, length, n)) and not (
         0 <= start <= start + length <= n
     ):

@@ -155,7 +155,7 @@ class Put(Update):
     def _vjp_set(self, g: Any, out: Any, base: Any, idx: Any, updates: Any) -> tuple[Any, Any]:
         to_base = self._put("set", g, idx, constant_like(updates, 0))
         count = updates.shape[1]
-        number = expand_to(Iota.of(count).on().reshape((1, count, 1)), updates.shape)
+        number = expand_to(Iota.of((count,), 0).on().reshape((1, count, 1)), updates.shape)
         last = self._put("set", constant_like(base, 0, int64), idx, number)
         return to_base, where(self._take(last, idx).eq(number), self._take(g, idx), 0.0)
 

@@ -224,6 +224,10 @@ class Generator:
         accumulators = [
             self.accumulator(scope, inside, order) for _ in range(self.rng.choice([1, 1, 2, 3]))
         ]
+        if order == "chain":  # its stores may use what it carries, and the new values
+            carries = [c for a in accumulators for c in a.carry]
+            steps = [x for a in accumulators for x in a.step]
+            inside = Scope(inside.vars, [*inside.regs, *carries], [*inside.pool, *carries, *steps])
         stores = [self.store(inside) for _ in range(self.rng.choice([0, 0, 1, 2]))]
         scope.regs += [c for a in accumulators for c in a.carry]
         lanes = self.rng.choice([2, 4, 8, 16, 32, 64]) if order == "lanes" else 1

@@ -78,6 +78,16 @@ def test_good_kernels_pass() -> None:
     verify(rows(REDUCE, WRITE))
     verify(rows(replace(REDUCE, stores=(Store(Y, AT, s.load(X, AT)),)), WRITE))
     verify(Kernel("m", (MATMUL,)))
+
+
+def test_a_chain_may_store_what_it_carries() -> None:
+    plain = replace(BEST, left=(), right=(), combine=())
+    scan = Reduce(COL, 10, "chain", 1, (plain,), (Store(Y, AT, MAX), Store(X, AT, BEST.step[0])))
+    verify(rows(scan))
+    assert rows(scan).kind == "scan"
+    assert rows(replace(scan, stores=(Store(Y, AT, ONE),))).kind == "column"
+    with pytest.raises(CompileError, match=r"left is \(\)"):
+        verify(rows(replace(scan, order="lanes", lanes=8)))
     chain = replace(REDUCE, order="chain", lanes=1, var=sym("k", 10), accumulators=(BEST,))
     verify(rows(vector(chain, store(MAX))))
     verify(Kernel("empty", ()))

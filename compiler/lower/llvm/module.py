@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Check, Contract, Kernel, Loop, Reduce, Store
+from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Reduce, Store
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
@@ -46,14 +47,16 @@ class Module:
 def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
     """The module of a program; `checked` adds a bounds check to every load and store."""
     frame, names = Frame(program), Declarations()
-    contracts = [s for k in program.kernels for s in ir.walk(k.body) if isinstance(s, Contract)]
-    externs = tuple(dict.fromkeys(routine_name(c.result.dtype) for c in contracts))
+    stmts = [s for k in program.kernels for s in ir.walk(k.body)]
+    routines = [routine_name(s.result.dtype) for s in stmts if isinstance(s, Contract)]
+    routines += [s.host.name for s in stmts if isinstance(s, Call)]
+    externs = tuple(dict.fromkeys(routines))
     functions = []
     for kernel in program.kernels:
         if kernel.kind == "contract":
             if any(c.epilogue for c in ir.walk(kernel.body) if isinstance(c, Contract)):
                 functions.append(epilogue_function(kernel, frame, names, target, checked))
-        else:
+        elif kernel.kind != "call":
             functions.append(kernel_function(kernel, frame, names, target, checked))
     entry = Entry(program, frame, names, target, externs, checked).text()
     head = f'target triple = "{target.triple}"\n'
@@ -84,6 +87,11 @@ class Entry(KernelCode):
         return self.finish() + self._outer()
 
     def launch(self, kernel: Kernel) -> None:
+        if kernel.kind == "call":
+            (call,) = kernel.body
+            assert isinstance(call, Call)
+            host_call(self, call)
+            return
         if kernel.kind == "contract":
             (stmt,) = kernel.body
             assert isinstance(stmt, Contract)

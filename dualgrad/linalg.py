@@ -1,0 +1,50 @@
+"""Linear algebra of matrices [..., M, N], batched over leading dimensions, under NumPy's names.
+
+The numbers come from NumPy's LAPACK; what it cannot do is a LinAlgError, which is also a
+numpy.linalg.LinAlgError.
+"""
+
+from dualgrad.compiler.ops.axes import matrix_transpose
+from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.linalg_factor import cholesky, qr
+from dualgrad.compiler.ops.linalg_more import cross, lstsq, multi_dot, tensorinv, tensorsolve
+from dualgrad.compiler.ops.linalg_norms import cond, matrix_norm, matrix_rank, norm, vector_norm
+from dualgrad.compiler.ops.linalg_solve import (
+    det,
+    inv,
+    matrix_power,
+    slogdet,
+    solve,
+    solve_triangular,
+)
+from dualgrad.compiler.ops.linalg_spectral import eigh, eigvalsh, pinv, svd, svdvals
+from dualgrad.runtime.library import LinAlgError
+
+__all__ = [
+    "LinAlgError",
+    "cholesky",
+    "cond",
+    "cross",
+    "det",
+    "eigh",
+    "eigvalsh",
+    "inv",
+    "lstsq",
+    "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
+    "matrix_transpose",
+    "multi_dot",
+    "norm",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "solve_triangular",
+    "svd",
+    "svdvals",
+    "tensorinv",
+    "tensorsolve",
+    "vector_norm",
+]
