@@ -67,6 +67,17 @@ from dualgrad.compiler.ops.scan import (
     linear_recurrence,
     logcumsumexp,
 )
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.special import erf
@@ -162,6 +173,9 @@ __all__ = [
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "int8",
@@ -173,6 +187,8 @@ __all__ = [
     "linear_recurrence",
     "log_softmax",
     "logcumsumexp",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
     "max",
@@ -193,6 +209,7 @@ __all__ = [
     "pad",
     "permute",
     "permute_dims",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -202,6 +219,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
