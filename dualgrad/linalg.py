@@ -18,6 +18,8 @@ from dualgrad.compiler.ops.linalg_solve import (
     solve_triangular,
 )
 from dualgrad.compiler.ops.linalg_spectral import eigh, eigvalsh, pinv, svd, svdvals
+from dualgrad.compiler.ops.products import matrix_trace as trace
+from dualgrad.compiler.ops.products import outer, tensordot, vecdot
 from dualgrad.runtime.library import LinAlgError
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "matrix_transpose",
     "multi_dot",
     "norm",
+    "outer",
     "pinv",
     "qr",
     "slogdet",
@@ -44,7 +47,10 @@ __all__ = [
     "solve_triangular",
     "svd",
     "svdvals",
+    "tensordot",
     "tensorinv",
     "tensorsolve",
+    "trace",
+    "vecdot",
     "vector_norm",
 ]

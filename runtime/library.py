@@ -16,7 +16,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.linalg import LinAlgError as NumpyLinAlgError
@@ -181,19 +181,19 @@ def cholesky(out: Array, a: Array, upper: int) -> None:
 
 
 @routine
-def qr(out: Array, a: Array, mode: str) -> None:
+def qr(out: Array, a: Array, mode: Literal["reduced", "complete"]) -> None:
     """q, r in one row."""
     _pack(out, *np.linalg.qr(a, mode))
 
 
 @routine
-def eigh(out: Array, a: Array, triangle: str) -> None:
+def eigh(out: Array, a: Array, triangle: Literal["L", "U"]) -> None:
     """Eigenvalues in ascending order, then eigenvectors as columns, in one row."""
     _pack(out, *np.linalg.eigh(a, triangle))
 
 
 @routine
-def eigvalsh(out: Array, a: Array, triangle: str) -> None:
+def eigvalsh(out: Array, a: Array, triangle: Literal["L", "U"]) -> None:
     out[...] = np.linalg.eigvalsh(a, triangle)
 
 

@@ -14,6 +14,7 @@ from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import check_shape, given
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.slicing import Windows, strided, windows
@@ -69,7 +70,7 @@ def _columns(x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints) -
     w = windows(x.reshape((n, groups, c // groups, *space)), axes, kernel, stride, dilation)
     counts = w.shape[3 : 3 + rank]
     places = tuple(range(3 + rank, 3 + 2 * rank))
-    columns = w.permute((0, 1, *places, 2, *axes))
+    columns = copy(w.permute((0, 1, *places, 2, *axes)))
     return columns.reshape((n, groups, product(kernel) * (c // groups), product(counts))), counts
 
 
@@ -88,9 +89,14 @@ def _conv(
     rank = len(kernel)
     x = padded(x, before, after)
     columns, counts = _columns(x, groups, tuple(kernel), stride, dilation)
-    rows = weight.permute((0, *range(2, 2 + rank), 1))
+    rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
     rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
-    out = matmul(rows, columns).reshape((x.shape[0], outputs, *counts))
+    if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices
+        terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
+        out = terms.sum(3)
+    else:
+        out = matmul(rows, columns)
+    out = out.reshape((x.shape[0], outputs, *counts))
     return out + bias[0].reshape((1, outputs, *(1,) * rank)) if bias else out
 
 
@@ -233,7 +239,7 @@ def _conv_transpose(
     n, inputs, *space = x.shape
     _, depth, *kernel = weight.shape
     rank, places = len(space), product(kernel)
-    rows = weight.reshape((groups, inputs // groups, depth * places)).transpose(1, 2)
+    rows = copy(weight.reshape((groups, inputs // groups, depth * places)).transpose(1, 2))
     columns = matmul(rows, x.reshape((n, groups, inputs // groups, product(space))))
     columns = columns.reshape((n, groups * depth, *kernel, *space))
     columns = columns.permute((0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank)))

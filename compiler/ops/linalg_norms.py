@@ -60,9 +60,7 @@ def _axes(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[int, ...]:
     return tuple(range(x.ndim)) if axis is None else axes_of(op, axis, x.ndim)
 
 
-def vector_norm(
-    x: Any, ord: float = 2, axis: Any = None, keepdims: bool = False, **dim: Any
-) -> Any:
+def vector_norm(x: Any, ord: Any = 2, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
     """Return the norm of x over `axis` (None: all elements): sum(|x|**ord)**(1/ord).
 
     ord inf or -inf is the largest or smallest magnitude, 0 the number of non-zero elements.
