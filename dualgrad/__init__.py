@@ -73,6 +73,17 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
@@ -179,6 +190,9 @@ __all__ = [
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "inner",
@@ -193,6 +207,9 @@ __all__ = [
     "linspace",
     "log_softmax",
     "logspace",
+    "logcumsumexp",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
     "meshgrid",
@@ -213,6 +230,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -222,6 +240,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
