@@ -15,8 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -52,7 +51,6 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
-from dualgrad.compiler.ops.linalg_norms import tensor_norm as norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -207,7 +205,6 @@ __all__ = [
     "linspace",
     "log_softmax",
     "logspace",
-    "logcumsumexp",
     "masked_fill",
     "masked_scatter",
     "matmul",
