@@ -15,6 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
 from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
@@ -33,6 +34,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -50,6 +52,7 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import tensor_norm as norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -70,6 +73,17 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
@@ -87,10 +101,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -100,6 +116,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -130,6 +147,7 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "asarray",
     "baddbmm",
     "bmm",
     "bool_",
@@ -151,23 +169,30 @@ __all__ = [
     "dot",
     "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
     "erfc",
     "erfinv",
     "expand",
     "expand_dims",
+    "eye",
+    "fft",
     "flatten",
     "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "inner",
@@ -179,9 +204,15 @@ __all__ = [
     "kron",
     "lgamma",
     "linalg",
+    "linspace",
     "log_softmax",
+    "logspace",
+    "logcumsumexp",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
+    "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
@@ -199,6 +230,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -208,6 +240,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
@@ -224,6 +259,9 @@ __all__ = [
     "tile",
     "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
@@ -243,3 +281,12 @@ __all__ = [
 __all__ += elementwise.__all__
 __all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

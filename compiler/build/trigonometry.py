@@ -130,6 +130,13 @@ def tan(b: DoubleWord, x: Scalar) -> Scalar:
     return b.select(size < _tiny(x), x, result * b.copysign(b.const(1.0, x.dtype), x))
 
 
+def eighth(b: Builder, r: Scalar) -> tuple[Scalar, Scalar]:
+    """(sin(r), cos(r)) for |r| <= pi/4.  Error: at most 1 ulp."""
+    reduced = _Reduced(r, r, b.const(0.0, r.dtype))
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low
+
+
 def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """(sine, cosine, odd) of pi r where x = q / 2 + r, q an integer, |r| <= 1/4; whether q is odd.
 
