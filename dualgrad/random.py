@@ -289,8 +289,7 @@ def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
 def randperm(n: int, dtype: Any = int64, generator: Generator | None = None) -> Tensor:
     """The integers from 0 to n - 1 in a random order: the order of n random 64-bit numbers."""
     (size,) = as_shape("randperm", (n,))
-    keys = ops.bits(*_words(generator, 2, (size,)), shape=(size,), dtype=uint64)
-    out: Tensor = argsort(keys).to(dtype)
+    out: Tensor = ops.permutation(*_words(generator, 2, (size,)), count=size).to(dtype)
     return out
 
 

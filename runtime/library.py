@@ -142,6 +142,28 @@ def _nan_last(order: Array, x: Array, axis: int) -> None:
         order[...] = np.take_along_axis(order, np.argsort(ranks, axis=axis, kind="stable"), axis)
 
 
+@routine
+def order_of_keys(out: Array, keys: Array) -> None:
+    """The stable order of keys [n], uint64, fast if they are random.
+
+    They are sorted with their positions in place of their low bits; where the high bits of two
+    neighbours are equal, whole keys decide.
+    """
+    low = np.uint64(max(len(keys) - 1, 0).bit_length())
+    mask = (np.uint64(1) << low) - np.uint64(1)
+    packed = (keys & ~mask) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    high = packed >> low
+    (ties,) = np.nonzero(high[1:] == high[:-1])
+    if (np.diff(ties) == 1).any():  # more than two keys
+        out[...] = np.argsort(keys, kind="stable")
+        return
+    out[...] = packed & mask
+    first, second = out[ties], out[ties + 1]
+    swap = keys[first] > keys[second]
+    out[ties], out[ties + 1] = np.where(swap, second, first), np.where(swap, first, second)
+
+
 # -- linear algebra -------------------------------------------------------------------------------
 
 
