@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -70,6 +70,17 @@ from dualgrad.compiler.ops.products import (
     trace,
     vdot,
     vecdot,
+)
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
@@ -164,6 +175,7 @@ __all__ = [
     "expand",
     "expand_dims",
     "eye",
+    "fft",
     "flatten",
     "flip",
     "float32",
@@ -176,6 +188,9 @@ __all__ = [
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "inner",
@@ -190,6 +205,8 @@ __all__ = [
     "linspace",
     "log_softmax",
     "logspace",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
     "meshgrid",
@@ -210,6 +227,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -219,6 +237,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
@@ -257,3 +278,12 @@ __all__ = [
 __all__ += elementwise.__all__
 __all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

@@ -28,6 +28,7 @@ PLACES = ("device", "layout", "memory_format", "pin_memory")
 # ops whose samples pass their arguments in another order than the function takes them
 ORDER: dict[str, Callable[..., Any]] = {
     "where": lambda x, condition, y: dg.where(condition, x, y),
+    "einsum": lambda tensors, equation: dg.einsum(equation, *tensors),
 }
 
 
