@@ -15,8 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -51,7 +50,6 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
-from dualgrad.compiler.ops.linalg_norms import tensor_norm as norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -73,7 +71,7 @@ from dualgrad.compiler.ops.products import (
     vecdot,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -188,6 +186,7 @@ __all__ = [
     "mm",
     "moveaxis",
     "movedim",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -215,6 +214,7 @@ __all__ = [
     "select",
     "set_num_threads",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -225,6 +225,7 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
     "uint8",

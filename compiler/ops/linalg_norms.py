@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.base import axes_of, axis_argument
@@ -24,8 +24,9 @@ from dualgrad.compiler.ops.linalg_base import (
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.powers import pow_, sqrt
+from dualgrad.compiler.ops.powers import sqrt
 from dualgrad.compiler.ops.sample import Sample, samples_of
+from dualgrad.compiler.ops.statistics import vector_norm
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -36,41 +37,6 @@ def _root(squares: Any) -> Any:
     """The square root, with gradient 0 at 0."""
     none = squares.eq(0.0)
     return where(none, squares, sqrt(where(none, 1.0, squares)))
-
-
-@composite
-def _vector_norm(x: Any, *, ord: float, axes: tuple[int, ...], keepdims: bool) -> Any:
-    (x,) = as_floats("vector_norm", x)
-    if ord == 2:
-        return _root((x * x).sum(axes, keepdims))
-    size = absolute(x)
-    if math.isinf(ord):
-        return size.max(axes, keepdims) if ord > 0 else size.min(axes, keepdims)
-    if ord == 0:
-        return cast_node(size.ne(0.0), x.dtype).sum(axes, keepdims)
-    if ord == 1:
-        return size.sum(axes, keepdims)
-    return pow_(pow_(size, ord).sum(axes, keepdims), 1.0 / ord)
-
-
-def _axes(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[int, ...]:
-    axis = axis_argument(op, axis, dim)
-    return tuple(range(x.ndim)) if axis is None else axes_of(op, axis, x.ndim)
-
-
-def vector_norm(x: Any, ord: Any = 2, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the norm of x over `axis` (None: all elements): sum(|x|**ord)**(1/ord).
-
-    ord inf or -inf is the largest or smallest magnitude, 0 the number of non-zero elements.
-    Integers become the default float.  The gradient at zero is zero for ord 2.
-    """
-    keep = bool(dim.pop("keepdim", keepdims))
-    if isinstance(ord, bool) or not isinstance(ord, int | float):
-        raise ArgumentError("no such norm", op="vector_norm", expect="a number", actual=repr(ord))
-    axes = _axes("vector_norm", x, axis, dim)
-    if ord < 0 or math.isinf(ord):
-        _need_elements("vector_norm", x, axes)
-    return _vector_norm(x, ord=float(ord), axes=axes, keepdims=keep)
 
 
 def _need_elements(op: str, x: Any, axes: tuple[int, ...]) -> None:
@@ -139,16 +105,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
     two = isinstance(axis, tuple | list) and len(axis) == 2
     if two and ord is not None:
         return matrix_norm(x, ord, axis, keep)
-    return vector_norm(x, 2 if ord is None else ord, axis, keep)
-
-
-@public("norm")
-def tensor_norm(x: Any, p: Any = 2, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return (the sum of |x|**p)**(1/p) over `axis` (None: all elements), whatever their number;
-    "fro" is 2, and "nuc" the sum of singular values of matrices."""
-    if p == "nuc":
-        return matrix_norm(x, p, (-2, -1) if axis is None else axis, keepdims, **dim)
-    return vector_norm(x, 2 if p in ("fro", None) else p, axis, keepdims, **dim)
+    return vector_norm(x, ord, axis, keep)
 
 
 @composite
@@ -218,26 +175,6 @@ def _no_rank(x: Any) -> Any:
 
 
 # -- samples --------------------------------------------------------------------------------------
-
-
-@samples_of(vector_norm)
-def _vector_norm_samples() -> list[Sample]:
-    def good(ord: float, shape: tuple[int, ...], axis: Any = None, keep: bool = False) -> Sample:
-        return case(
-            lambda x: vector_norm(x, ord, axis, keep),
-            lambda np, x: np.linalg.vector_norm(x, axis=axis, keepdims=keep, ord=ord),
-            shape,
-            gradient=ord != 0,
-        )
-
-    return [
-        *(good(p, (3, 4), 1) for p in (2, 1, 3, 0.5, math.inf, -math.inf, 0, -1)),
-        good(2, (3, 4)),
-        good(2, (2, 3, 4), (0, 2), True),
-        good(2, (0,)),
-        refused(lambda x: vector_norm(x, "fro"), "no such norm", (3,)),
-        refused(lambda x: vector_norm(x, math.inf), "needs elements", (0,)),
-    ]
 
 
 @samples_of(matrix_norm)
