@@ -87,12 +87,8 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            lies = (
-                _is_whole(x, accesses)
-                if isinstance(node.op, Library)
-                else (_is_strided(x, accesses, axes))
-            )
-            if not lies:
+            whole = isinstance(node.op, Library)
+            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
                 change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
@@ -261,10 +257,10 @@ class Lowering:
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            safe = position[id(group)] > last_check
-            home = seen_as(target, value.shape, base.shape)
-            reads = _reads_in_place(group, base, self.graph.inputs[k])
-            if late and safe and home is not None and reads:
+            # an update checks all of its places before it stores anything
+            safe = position[id(group)] + (group.kind == "update") > last_check
+            home = seen_as(target, value.shape, base.shape) if late and safe else None
+            if home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)

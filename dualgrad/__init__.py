@@ -33,6 +33,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -70,6 +71,17 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
@@ -87,10 +99,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -100,6 +114,7 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -130,6 +145,7 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "asarray",
     "baddbmm",
     "bmm",
     "bool_",
@@ -151,12 +167,14 @@ __all__ = [
     "dot",
     "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
     "erfc",
     "erfinv",
     "expand",
     "expand_dims",
+    "eye",
     "fft",
     "flatten",
     "flip",
@@ -164,11 +182,15 @@ __all__ = [
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "inner",
@@ -180,9 +202,15 @@ __all__ = [
     "kron",
     "lgamma",
     "linalg",
+    "linspace",
     "log_softmax",
+    "logspace",
+    "logcumsumexp",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
+    "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
@@ -201,6 +229,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -210,6 +239,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
@@ -228,6 +260,9 @@ __all__ = [
     "topk",
     "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",

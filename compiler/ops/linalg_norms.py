@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.base import axes_of, axis_argument
@@ -24,19 +24,12 @@ from dualgrad.compiler.ops.linalg_base import (
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.powers import sqrt
 from dualgrad.compiler.ops.sample import Sample, samples_of
-from dualgrad.compiler.ops.statistics import vector_norm
+from dualgrad.compiler.ops.statistics import root, vector_norm
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
-
-
-def _root(squares: Any) -> Any:
-    """The square root, with gradient 0 at 0."""
-    none = squares.eq(0.0)
-    return where(none, squares, sqrt(where(none, 1.0, squares)))
 
 
 def _need_elements(op: str, x: Any, axes: tuple[int, ...]) -> None:
@@ -50,7 +43,7 @@ def _need_elements(op: str, x: Any, axes: tuple[int, ...]) -> None:
 def _matrix_norm(x: Any, *, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     (x,) = as_floats("matrix_norm", x)
     if ord == "fro":
-        return _root((x * x).sum(axes, keepdims))
+        return root((x * x).sum(axes, keepdims))
     moved = movedim(x, axes, (-2, -1))
     if ord in ("nuc", 2, -2):
         s = Svdvals.of().on(moved)
@@ -105,7 +98,16 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
     two = isinstance(axis, tuple | list) and len(axis) == 2
     if two and ord is not None:
         return matrix_norm(x, ord, axis, keep)
-    return vector_norm(x, ord, axis, keep)
+    return vector_norm(x, 2 if ord is None else ord, axis, keep)
+
+
+@public("norm")
+def tensor_norm(x: Any, p: Any = 2, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
+    """Return (the sum of |x|**p)**(1/p) over `axis` (None: all elements), whatever their number;
+    "fro" is 2, and "nuc" the sum of singular values of matrices."""
+    if p == "nuc":
+        return matrix_norm(x, p, (-2, -1) if axis is None else axis, keepdims, **dim)
+    return vector_norm(x, 2 if p in ("fro", None) else p, axis, keepdims, **dim)
 
 
 @composite
