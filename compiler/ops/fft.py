@@ -209,6 +209,7 @@ def _plan(
     op: str, shape: tuple[Dim, ...], s: Any, axes: Any, half: bool = False
 ) -> tuple[tuple[int, ...], tuple[Dim, ...]]:
     """Axes and lengths of the transforms; `half`: the last of `shape` is of a half spectrum."""
+    s, axes = ((v,) if isinstance(v, int) else v for v in (s, axes))
     if axes is None:
         count = len(shape) if s is None else len(s)
         axes = range(len(shape) - count, len(shape))

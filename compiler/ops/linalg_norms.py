@@ -23,7 +23,6 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
-from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.statistics import root, vector_norm
 from dualgrad.runtime.dtype import int64
