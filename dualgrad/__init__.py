@@ -205,7 +205,6 @@ __all__ = [
     "linspace",
     "log_softmax",
     "logspace",
-    "logcumsumexp",
     "masked_fill",
     "masked_scatter",
     "matmul",

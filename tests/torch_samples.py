@@ -36,7 +36,7 @@ def _of_pairs(function: Callable[..., Any]) -> Callable[..., Any]:
 # ops whose samples pass their arguments in another order than the function takes them
 ORDER: dict[str, Callable[..., Any]] = {
     "where": lambda x, condition, y: dg.where(condition, x, y),
-    "einsum": lambda operands, equation: dg.einsum(equation, *operands),
+    "einsum": lambda tensors, equation: dg.einsum(equation, *tensors),
     # complex tensors are pairs here
     **{f"fft.{name}": _of_pairs(getattr(dg.fft, name)) for name in COMPLEX},
 }
