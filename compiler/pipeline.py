@@ -85,10 +85,10 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
-        for k in in_memory_operands(node):
+        for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            lies = _is_whole if isinstance(node.op, Library) else _is_strided
-            if not lies(x, accesses):
+            whole = isinstance(node.op, Library)
+            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
                 change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
@@ -108,11 +108,12 @@ def _computed_roots(roots: tuple[Node, ...]) -> tuple[Node, ...]:
     return tuple(out)
 
 
-def in_memory_operands(node: Node) -> tuple[int, ...]:
-    """Numbers of the operands whose elements a kernel reads by address."""
+def in_memory_operands(node: Node) -> dict[int, tuple[int, ...]]:
+    """The operands whose elements a kernel reads by address, and the axes along which the
+    address must be linear."""
     if isinstance(node.op, Contraction | Library):
-        return tuple(range(len(node.inputs)))
-    return node.op.gathers if isinstance(node.op, Index) else ()
+        return {k: tuple(range(x.ndim)) for k, x in enumerate(node.inputs)}
+    return node.op.gathers if isinstance(node.op, Index) else {}
 
 
 def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
@@ -161,14 +162,14 @@ def _row_major_base(node: Node) -> Node | None:
     return base if same else None
 
 
-def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
-    """Whether an operand's element is at base + sum of stride * index in some memory."""
+def _is_strided(x: Node, accesses: dict[Node, Access], axes: tuple[int, ...]) -> bool:
+    """Whether an operand lies in some memory, with one stride along each of these axes."""
     evaluator = _in_memory(x, accesses)
     if evaluator is None:
         return False
     at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
     position = evaluator.value(x, at).memory[1]
-    for v in at:
+    for v in (at[k] for k in axes):
         split = coefficient(position, v)
         if split is None or symbols(split[0]) & {a for w in at for a in symbols(w)}:
             return False
@@ -256,10 +257,11 @@ class Lowering:
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            safe = position[id(group)] > last_check
-            direct = late and safe and base.shape == value.shape
-            if direct and _reads_in_place(group, base, self.graph.inputs[k]):
-                self.destinations.setdefault(base, []).append(target)
+            # an update checks all of its places before it stores anything
+            safe = position[id(group)] + (group.kind == "update") > last_check
+            home = seen_as(target, value.shape, base.shape) if late and safe else None
+            if home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
+                self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)
             if any(node in g.nodes for g in copies):
@@ -354,6 +356,14 @@ class Lowering:
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
+def seen_as(access: Access, shape: tuple[Dim, ...], other: tuple[Dim, ...]) -> Access | None:
+    """Memory of one shape as that of another shape of the same size, in row-major order."""
+    if shape == other:
+        return access
+    row_major = access.strides == contiguous_strides(shape)
+    return Access(access.buffer, contiguous_strides(other)) if row_major else None
+
+
 def _no_check(node: Node, what: str, bound: Dim, low: Dim) -> int:
     return 0
 
@@ -374,7 +384,10 @@ def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
     if group.kind in SOLO:  # part by part: only the base may be the memory itself
         base, *others = written.inputs
         behind = {through_views(x, (0,) * x.ndim)[0] for x in others}
-        if base is not target or target in behind or not isinstance(written.op, Overwrite | Update):
+        if isinstance(written.op, Update):
+            base = _row_major_base(base) or base
+            return base is target and target not in behind
+        if base is not target or target in behind or not isinstance(written.op, Overwrite):
             return False
     elif group.kind not in ("map", "contract"):
         return False

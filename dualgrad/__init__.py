@@ -15,7 +15,8 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
+from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -31,14 +32,9 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
-from dualgrad.compiler.ops.extremum import reduce_all as all
-from dualgrad.compiler.ops.extremum import reduce_any as any
-from dualgrad.compiler.ops.extremum import reduce_max as amax
-from dualgrad.compiler.ops.extremum import reduce_max as max
-from dualgrad.compiler.ops.extremum import reduce_min as amin
-from dualgrad.compiler.ops.extremum import reduce_min as min
+from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -55,21 +51,42 @@ from dualgrad.compiler.ops.joining import (
 )
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_norms import tensor_norm as norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
-from dualgrad.compiler.ops.reduce import mean
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
-from dualgrad.compiler.ops.scan import (
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    linear_recurrence,
-    logcumsumexp,
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.compiler.ops.special import erf
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -84,10 +101,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -97,6 +116,8 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bool_,
@@ -120,14 +141,15 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "all",
-    "amax",
-    "amin",
-    "any",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
     "arange",
-    "argmax",
-    "argmin",
     "argsort",
+    "asarray",
+    "baddbmm",
+    "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
@@ -138,50 +160,63 @@ __all__ = [
     "composite",
     "concat",
     "config",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
+    "cross",
     "data",
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
+    "dot",
+    "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
+    "erfc",
+    "erfinv",
     "expand",
     "expand_dims",
+    "eye",
+    "fft",
     "flatten",
     "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "gather",
     "get_num_threads",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "kron",
+    "lgamma",
     "linalg",
-    "linear_recurrence",
+    "linspace",
     "log_softmax",
+    "logspace",
     "logcumsumexp",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
-    "max",
-    "mean",
-    "min",
+    "meshgrid",
+    "mm",
     "moveaxis",
     "movedim",
-    "nanmax",
-    "nanmin",
+    "mv",
     "narrow",
     "nn",
     "no_grad",
@@ -190,9 +225,12 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "outer",
     "pad",
     "permute",
     "permute_dims",
+    "polygamma",
+    "put_along_axis",
     "rand",
     "randn",
     "random",
@@ -202,6 +240,9 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
@@ -209,14 +250,18 @@ __all__ = [
     "split",
     "squeeze",
     "stack",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
     "tensor",
     "tensor_split",
+    "tensordot",
     "tile",
+    "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
@@ -227,9 +272,21 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "vdot",
+    "vecdot",
     "vstack",
     "zeros",
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

@@ -38,13 +38,16 @@ from dualgrad.compiler.ops.bitwise import (
 )
 from dualgrad.compiler.ops.classify import (
     allclose,
+    conj,
     copysign,
+    imag,
     isclose,
     isfinite,
     isinf,
     isnan,
     nan_to_num,
     nextafter,
+    real,
     signbit,
 )
 from dualgrad.compiler.ops.division import (
@@ -170,6 +173,7 @@ __all__ = [
     "ceil",
     "clamp",
     "clip",
+    "conj",
     "copysign",
     "cos",
     "cosh",
@@ -196,6 +200,7 @@ __all__ = [
     "gt",
     "heaviside",
     "hypot",
+    "imag",
     "invert",
     "isclose",
     "isfinite",
@@ -233,6 +238,7 @@ __all__ = [
     "power",
     "rad2deg",
     "radians",
+    "real",
     "reciprocal",
     "remainder",
     "right_shift",

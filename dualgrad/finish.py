@@ -223,8 +223,8 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    for t in trace.tensors:
-        if t.requires_grad and t.grad_fn is not None:
+    for t, source in zip(trace.tensors, trace.sources, strict=True):
+        if source.kind != "constant" and t.requires_grad and t.grad_fn is not None:
             raise Unsupported(
                 "a tensor with a graph of its own comes from outside of the function",
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",

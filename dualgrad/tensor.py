@@ -7,20 +7,33 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
-from dualgrad.compiler.ir.value import Unit, Value
+from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.division import Div
-from dualgrad.compiler.ops.elementwise import cast_node, copy
+from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
+from dualgrad.indexing import Indexable
+from dualgrad.inplace import in_place
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import as_dtype
 from dualgrad.runtime.errors import (
@@ -35,7 +48,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Value):
+class Tensor(Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -69,7 +82,7 @@ class Tensor(Value):
     requires_grad: bool
     sig: Any
     _grad: Tensor | None
-    _version: list[Any]  # changes in place so far; whether there have been views
+    _version: list[Any]  # changes in place so far; views that share the memory, or None
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
@@ -101,7 +114,7 @@ class Tensor(Value):
         self.sig = type if layout is None else (type, layout)
         self.node = self.owner = self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, False]
+        self._version = [0, None]
         return self
 
     @classmethod
@@ -128,7 +141,7 @@ class Tensor(Value):
         self.sig = ("traced", type)
         self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, False]
+        self._version = [0, None]
         return self
 
     def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
@@ -200,12 +213,32 @@ class Tensor(Value):
     def is_writeable(self) -> bool:
         """Whether the memory may be changed: not read-only, no element shown twice."""
         assert self.array is not None
-        return self.array.flags.writeable and not (self.layout and 0 in self.layout)
+        steps = zip(self.layout or (), self.array.shape, strict=False)
+        return self.array.flags.writeable and not any(s == 0 and n > 1 for s, n in steps)
 
     @property
     def version(self) -> int:
         """How often the memory has been changed in place; shared with all that shares it."""
         return int(self._version[0])
+
+    @property
+    def has_views(self) -> bool:
+        """Whether any view that shares the memory is still alive."""
+        return bool(self._version[1])
+
+    def shares(self, view: Tensor) -> None:
+        """Let `view` be a view of the memory."""
+        view.base = self if self.base is None else self.base
+        version = view._version = self._version
+        if version[1] is None:
+            version[1] = WeakSet()
+        version[1].add(view)
+
+    def view_over(self, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+        """A tensor over a part of the memory."""
+        out = Tensor.of_array(array, type, layout)
+        self.shares(out)
+        return out
 
     def changed(self, times: int = 1) -> None:
         """Note a change in place."""
@@ -229,6 +262,8 @@ class Tensor(Value):
                 actual=f"{self.type!r}",
             )
         return self.array
+
+    values = _concrete
 
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
@@ -427,7 +462,7 @@ class Tensor(Value):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="with dg.no_grad(): ...",
             )
-        if recorded and (self.base is not None or self._version[1]):
+        if recorded and (self.base is not None or self.has_views):
             own = f"{self.type!r}, of which there are views"
             raise GradientError(
                 "views and their bases cannot be changed in place while gradients are recorded",
@@ -459,12 +494,13 @@ class Tensor(Value):
                 actual="a read-only array or an expanded view",
                 hint="clone() it first",
             )
+        elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
             *(
                 x.clone()
                 if isinstance(x, Tensor)
-                and x.array is not self.array
+                and not (elementwise and x.array is self.array)
                 and np.may_share_memory(x.array, self.array)
                 else x
                 for x in operands[1:]
@@ -504,6 +540,15 @@ class Tensor(Value):
         """Overwrite all values with 0."""
         return self._write(ASSIGN, 0)
 
+    index_add_ = in_place(index_add)
+    index_copy_ = in_place(index_copy)
+    index_fill_ = in_place(index_fill)
+    masked_fill_ = in_place(masked_fill)
+    masked_scatter_ = in_place(masked_scatter)
+    scatter_ = in_place(scatter)
+    scatter_add_ = in_place(scatter_add)
+    scatter_reduce_ = in_place(scatter_reduce)
+
     __iadd__ = add_
     __isub__ = sub_
     __imul__ = mul_
@@ -536,11 +581,7 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
         return x
     array = strided_view(x.array, a)
     layout = None if a.strides == contiguous_strides(a.shape) else a.strides
-    out = Tensor.of_array(array, x.type.with_shape(a.shape), layout)
-    out.base = x if x.base is None else x.base
-    out._version = x._version
-    x._version[1] = True
-    return out
+    return x.view_over(array, x.type.with_shape(a.shape), layout)
 
 
 def strided_view(array: Array, a: Alias) -> Array:

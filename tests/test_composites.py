@@ -83,19 +83,6 @@ def test_ties_share_the_gradient() -> None:
     np.testing.assert_allclose(as_array(x.grad), [[0, 1, 1], [0.5] * 3])
 
 
-def test_cumulative_gradients_at_zeros_and_ties() -> None:
-    numbers = [2.0, 0.0, 3.0, 0.0, 5.0]
-    x = dg.tensor(numbers, dtype=dg.float64, requires_grad=True)
-    dg.cumprod(x).sum().backward()
-    # products without one factor: d(x0 x1)/dx1 = 2, d(x0 x1 x2)/dx1 = 6, later ones are 0
-    np.testing.assert_array_equal(as_array(x.grad), [1, 2 + 6, 0, 0, 0])
-    y = dg.tensor([1.0, 3.0, 3.0, 2.0, 4.0], requires_grad=True)
-    values, places = dg.cummax(y)
-    values.sum().backward()
-    assert places.tolist() == [0, 1, 2, 2, 4]
-    assert as_array(y.grad).tolist() == [1, 1, 2, 0, 1]
-
-
 def test_logcumsumexp_of_infinities() -> None:
     inf = float("inf")
     x = dg.tensor([-inf, -inf, 1000.0, -1000.0, 1000.0], requires_grad=True)

@@ -93,7 +93,11 @@ class Exponential(DoubleWord):
         f = FORMATS[x.dtype]
         size, z = self.abs(x), x * x
         near = self.fma(self.poly(z, *f.tanh) * z, x, x)
-        far = 1.0 - 2.0 / (self.exp(size + size) + 1.0)
+        bounded = self.select(size > -f.minus_one, -f.minus_one, size)
+        _, count, r, _ = self._reduce_exp(bounded + bounded, f)
+        exponent = (count << f.fraction_bits) + (f.bias << f.fraction_bits)
+        square = self.poly(r, *f.exp, 1.0, 1.0) * self.bitcast(exponent, x.dtype)
+        far = 1.0 - 2.0 / (square + 1.0)
         return self.copysign(self.select(size < 0.6, near, far), x)
 
     def sinh(self, x: Scalar) -> Scalar:
@@ -102,21 +106,22 @@ class Exponential(DoubleWord):
         With |x| = n ln(2) + r, a = 2**n / 2 and b = 2**-n / 2:
         (a - b) cosh(r) + (a + b) sinh(r).
         """
-        n, less, more, r, sine, cosine = self._hyperbolic(x)
-        far = self._joined(less, more, r, cosine, sine)
-        near = r + sine
-        return self.copysign(self.select(self.eq(n, 0.0), near, far), x)
+        n, grows, falls, r, sine, cosine = self._hyperbolic(x)
+        less, more = grows - falls, grows + falls
+        far = self._joined(less, more, r, self.fma(less, cosine, more * sine))
+        return self.copysign(self.select(self.eq(n, 0.0), r + sine, far), x)
 
     def cosh(self, x: Scalar) -> Scalar:
         """Hyperbolic cosine.  Error: at most 1.5 ulp.
 
         (a + b) cosh(r) + (a - b) sinh(r), see `sinh`.
         """
-        _, less, more, r, sine, cosine = self._hyperbolic(x)
-        return self._joined(more, less, r, cosine, sine)
+        _, grows, falls, r, sine, cosine = self._hyperbolic(x)
+        less, (more, more_low) = grows - falls, self.fast_two_sum(grows, falls)
+        return self._joined(more, less, r, self.fma(more, cosine, self.fma(less, sine, more_low)))
 
     def _hyperbolic(self, x: Scalar) -> tuple[Scalar, ...]:
-        """(n, (a - b) / 2, (a + b) / 2, r, sinh(r) - r, cosh(r) - 1) of |x|, see `sinh`."""
+        """(n, a / 2, b / 2, r, sinh(r) - r, cosh(r) - 1) of |x|, see `sinh`."""
         f = FORMATS[x.dtype]
         size = self.abs(x)
         size = self.select(size > f.hyperbolic_overflow, f.hyperbolic_overflow, size)
@@ -128,13 +133,13 @@ class Exponential(DoubleWord):
         falls = self.select(n > 64.0, 0.0, falls)
         z = r * r
         sine = self.fma(r * z, self.poly(z, *f.sinh), r_low)
-        return n, grows - falls, grows + falls, r, sine, z * self.poly(z, *f.cosh)
+        return n, grows, falls, r, sine, z * self.poly(z, *f.cosh)
 
-    def _joined(self, u: Scalar, v: Scalar, r: Scalar, cosine: Scalar, sine: Scalar) -> Scalar:
-        """2 * (u * (1 + cosine) + v * (r + sine)), from large to small."""
+    def _joined(self, u: Scalar, v: Scalar, r: Scalar, tail: Scalar) -> Scalar:
+        """2 * (u + v * r + tail), summed from large to small."""
         high = self.fma(v, r, u)
         low = self.fma(v, r, u - high)
-        return 2.0 * (high + (low + self.fma(u, cosine, v * sine)))
+        return 2.0 * (high + (low + tail))
 
     def _clamp(self, x: Scalar, low: float, high: float) -> Scalar:
         """x between low and high; NaN stays."""

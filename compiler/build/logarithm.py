@@ -21,11 +21,11 @@ class Logarithm(DoubleWord):
         return self._log_domain(x, self._log1p(n, m, None, f))
 
     def log2(self, x: Scalar) -> Scalar:
-        """Logarithm to base 2, exact for powers of 2.  Error: at most 1 ulp."""
+        """Logarithm to base 2, exact for powers of 2.  Error: at most 1.5 ulp."""
         return self._log_to_base(x, FORMATS[x.dtype].log2_e, (1.0, 0.0))
 
     def log10(self, x: Scalar) -> Scalar:
-        """Logarithm to base 10, exact for powers of 10.  Error: at most 1 ulp."""
+        """Logarithm to base 10, exact for powers of 10.  Error: at most 1.5 ulp."""
         f = FORMATS[x.dtype]
         return self._log_to_base(x, f.log10_e, f.log10_2)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text
-from dualgrad.compiler.ops.arithmetic import absolute
+from dualgrad.compiler.ops.arithmetic import absolute, clip
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.exponential import expm1, log_sigmoid, sigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
@@ -56,8 +56,10 @@ def _gelu(x: Any) -> Any:
 
 @composite
 def _gelu_tanh(x: Any) -> Any:
-    # (1 + tanh(z)) / 2 is sigmoid(2 z), which does not cancel
-    return x * sigmoid((x + 0.044715 * (x * x * x)) * math.sqrt(8 / math.pi))
+    # (1 + tanh(z)) / 2 is sigmoid(2 z), which does not cancel; beyond 100 it is 0 or 1
+    inside = clip(x, -100, 100)
+    cube = inside * inside * inside
+    return x * sigmoid((inside + 0.044715 * cube) * math.sqrt(8 / math.pi))
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:
@@ -187,7 +189,8 @@ def hardsigmoid(x: Any) -> Any:
 
 @composite
 def _hardswish(x: Any) -> Any:
-    return where(x <= -3, 0, where(x >= 3, x, x * (x + 3) / 6))
+    inside = where((x <= -3) | (x >= 3), 0, x)
+    return where(x <= -3, 0, where(x >= 3, x, inside * (inside + 3) / 6))
 
 
 def hardswish(x: Any) -> Any:
@@ -246,10 +249,11 @@ def _expm1_below(alpha: float) -> Any:
 @samples_of(gelu)
 def _gelu_samples() -> list[Sample]:
     def exact(np: Any, x: Any) -> Any:
-        return x * np.vectorize(lambda v: math.erfc(-v / math.sqrt(2)) / 2, otypes="d")(x)
+        below = np.vectorize(lambda v: math.erfc(-v / math.sqrt(2)) / 2, otypes="d")
+        return x * below(x).astype(x.dtype)
 
     def close(np: Any, x: Any) -> Any:
-        return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+        return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
     bad = Sample(lambda x: gelu(x, "erf"), (Arg((2,)),), error=ValueError, match="'none' or 'tanh'")
     return [
@@ -305,14 +309,19 @@ unary_samples_of(
 )
 unary_samples_of(celu, _expm1_below(1.0), ulps=1.5)
 unary_samples_of(tanhshrink, lambda np, x: x - np.tanh(x), relative=3e-7, special=False)
-unary_samples_of(relu6, lambda np, x: np.clip(x, 0, 6), low=-3, high=9)
+unary_samples_of(relu6, lambda np, x: np.where(x <= 0, 0, np.minimum(x, 6)), low=-3, high=9)
 unary_samples_of(leaky_relu, lambda np, x: np.where(x > 0, x, 0.01 * x), ulps=1)
-unary_samples_of(hardsigmoid, lambda np, x: np.clip(x / 6 + 0.5, 0, 1), low=-5, high=5, ulps=2)
+unary_samples_of(
+    hardsigmoid, lambda np, x: np.clip(x / 6 + 0.5, 0, 1), relative=3e-7, special=False
+)
 unary_samples_of(
     hardswish, lambda np, x: x * np.clip(x + 3, 0, 6) / 6, low=-5, high=5, ulps=3, special=False
 )
 unary_samples_of(hardshrink, lambda np, x: np.where(np.abs(x) <= 0.5, 0, x))
-unary_samples_of(softshrink, lambda np, x: np.sign(x) * np.fmax(np.abs(x) - 0.5, 0.0 * x))
+unary_samples_of(
+    softshrink,
+    lambda np, x: np.where(x > 0.5, x - 0.5, np.where(x < -0.5, x + 0.5, np.where(x == x, 0, x))),
+)
 unary_samples_of(softsign, lambda np, x: x / (1 + np.abs(x)), ulps=1, special=False)
 
 

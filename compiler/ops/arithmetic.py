@@ -11,7 +11,14 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise, copy, operator_reference
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Arg, Sample, binary, unary
+from dualgrad.compiler.ops.sample import (
+    Arg,
+    Sample,
+    binary,
+    binary_samples_of,
+    samples_of,
+    unary,
+)
 from dualgrad.runtime.dtype import (
     int64,
 )
@@ -351,3 +358,69 @@ subtract = sub
 multiply = mul
 negative = neg
 clamp = clip
+
+binary_samples_of(fmax, lambda np, x, y: np.where((x >= y) | np.isnan(y), x, y))
+binary_samples_of(fmin, lambda np, x, y: np.where((x <= y) | np.isnan(y), x, y))
+binary_samples_of(heaviside, operator_reference("heaviside"))
+
+
+@samples_of(clip)
+def _clip_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, low: Any, high: Any) -> Any:
+        return np.clip(x, low, high)
+
+    x, low = Arg((4, 6), low=-3, high=3), Arg((6,), low=-1, high=0)
+    whole = Arg((9,), int64, -9, 9)
+    nan = Arg((3,), values=(0.0, float("nan"), 9.0))
+    return [
+        Sample(clip, (x, -0.5, 1.5), reference),
+        Sample(clip, (x, low, Arg((4, 1), low=0.5, high=1)), reference),
+        Sample(clip, (x, Arg((6,)), Arg((6,))), reference),
+        Sample(clip, (x, low, 0.5), reference),
+        Sample(clip, (x, 0.5), lambda np, x, low: np.maximum(x, low)),
+        Sample(clip, (x, None, 0.5), lambda np, x, low, high: np.minimum(x, high)),
+        Sample(clip, (x,), lambda np, x: x),
+        Sample(clip, (whole, -3, 4), reference),
+        Sample(clip, (nan, -1.0, 1.0), reference, gradient=False),
+        Sample(clip, (Arg((3,)), nan, 1.0), reference, gradient=False),
+    ]
+
+
+@samples_of(lerp)
+def _lerp_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, end: Any, weight: Any) -> Any:
+        return x + weight * (end - x)
+
+    ends = (Arg((3, 4), low=1, high=2), Arg((4,), low=3, high=4))
+    return [
+        Sample(lerp, (*ends, weight), reference, relative=3e-7)
+        for weight in (0.25, 0.75, Arg((3, 1), low=0, high=1))
+    ]
+
+
+@samples_of(addcmul)
+def _addcmul_samples() -> list[Sample]:
+    x = Arg((3, 4), low=1, high=2)
+    return [
+        Sample(addcmul, (x, x, Arg((4,), low=1)), lambda np, x, a, b: x + a * b, relative=3e-7),
+        Sample(
+            lambda x, a: addcmul(x, a, a, value=0.5),
+            (x, x),
+            lambda np, x, a: x + 0.5 * a * a,
+            relative=3e-7,
+        ),
+    ]
+
+
+@samples_of(addcdiv)
+def _addcdiv_samples() -> list[Sample]:
+    x = Arg((3, 4), low=1, high=2)
+    return [
+        Sample(addcdiv, (x, x, Arg((4,), low=1)), lambda np, x, a, b: x + a / b, relative=3e-7),
+        Sample(
+            lambda x, a: addcdiv(x, x, a, value=-2),
+            (x, x),
+            lambda np, x, a: x - 2 * (x / a),
+            relative=3e-7,
+        ),
+    ]

@@ -19,8 +19,9 @@ from dualgrad.compiler.ops.elementwise import (
     operator_reference,
 )
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Arg, Sample, binary, unary
+from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_of, unary
 from dualgrad.runtime.dtype import DType, bool_, float64, int8, int16, int32, int64
+from dualgrad.runtime.errors import DTypeError
 
 INTEGERS = {t.bits: t for t in (int8, int16, int32, int64)}
 FRACTION_BITS = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
@@ -205,6 +206,30 @@ def nextafter(x: Operand, y: Operand) -> Any:
     return apply(_NEXTAFTER, x, y)[0]
 
 
+def _no_complex(name: str) -> Any:
+    raise DTypeError(
+        "there are no complex numbers",
+        op=name,
+        expect="a complex dtype, which dualgrad does not have",
+        actual="real numbers",
+    )
+
+
+def real(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("real")
+
+
+def imag(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("imag")
+
+
+def conj(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
+    return _no_complex("conj")
+
+
 def limit(dtype: DType) -> float:
     """The largest finite number of a float dtype."""
     fraction = FRACTION_BITS[dtype.name]
@@ -265,3 +290,56 @@ def allclose(
 ) -> Any:
     """Return whether all elements are close, as a bool tensor without dimensions; see `isclose`."""
     return _allclose(x, y, rtol, atol, equal_nan=equal_nan)
+
+
+@samples_of(nan_to_num)
+def _nan_to_num_samples() -> list[Sample]:
+    def reference(np: Any, x: Any) -> Any:  # x may come widened
+        return np.nan_to_num(x.astype(np.float32))
+
+    special = Arg((10,), values=SPECIAL)
+    return [
+        Sample(nan_to_num, (Arg((5,), float64),), lambda np, x: x),
+        Sample(nan_to_num, (special,), reference, gradient=False),
+        Sample(
+            lambda x: nan_to_num(x, 1.5, 2.5, -3.5),
+            (special,),
+            lambda np, x: np.nan_to_num(x, nan=1.5, posinf=2.5, neginf=-3.5),
+            gradient=False,
+        ),
+        Sample(nan_to_num, (Arg((3,), int64),), lambda np, x: x),
+    ]
+
+
+@samples_of(isclose)
+def _isclose_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any) -> Any:
+        return np.isclose(x, y)
+
+    near = Arg((4,), values=(1.0, 1.0001, 0.0, -2.0))
+    beside = Arg((4,), values=(1.000001, 1.0, 1e-9, 2.0))
+    x, y = Arg((10, 1), values=SPECIAL), Arg((10,), values=SPECIAL)
+    whole = (Arg((3,), int64, values=(100001, 5, 0)), Arg((3,), int64, values=(100000, 6, 0)))
+    return [
+        Sample(isclose, (near, beside), reference, gradient=False),
+        Sample(isclose, (x, y), reference, gradient=False),
+        Sample(isclose, whole, reference),
+        Sample(
+            lambda x, y: isclose(x, y, 0.5, 0.25, equal_nan=True),
+            (x, y),
+            lambda np, x, y: np.isclose(x, y, 0.5, 0.25, equal_nan=True),
+            gradient=False,
+        ),
+    ]
+
+
+@samples_of(allclose)
+def _allclose_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any) -> Any:
+        return np.asarray(np.allclose(x, y))
+
+    near = Arg((2,), values=(1.0, 2.0))
+    return [
+        Sample(allclose, (near, Arg((2,), values=values)), reference, gradient=False)
+        for values in ((1.000001, 2.0), (1.0, 2.1))
+    ]

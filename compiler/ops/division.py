@@ -12,7 +12,7 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise, FloatFunction, operator_reference
 from dualgrad.compiler.ops.rounding import trunc
-from dualgrad.compiler.ops.sample import Sample, binary
+from dualgrad.compiler.ops.sample import Arg, Sample, binary, samples_of, unary_samples_of
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError
 
@@ -212,3 +212,24 @@ def reciprocal(x: Any) -> Any:
 
 divide = true_divide = div
 mod = remainder
+
+unary_samples_of(reciprocal, lambda np, x: 1 / x, low=0.5)
+
+
+@samples_of(div)
+def _rounding_mode_samples() -> list[Sample]:
+    def sample(mode: str, whole: bool, name: str) -> Sample:
+        args = (Arg((9, 1), low=-9, high=9), Arg((5,), values=(-3.0, -1.5, 0.7, 2.0, 5.0)))
+        if whole:
+            args = (Arg((9, 1), int64, -9, 9), Arg((5,), int64, values=(-3, -1, 1, 2, 5)))
+
+        def reference(np: Any, x: Any, y: Any) -> Any:
+            return getattr(np, name)(x / y).astype(x.dtype)
+
+        return Sample(lambda x, y: div(x, y, rounding_mode=mode), args, reference)
+
+    bad = Sample(
+        lambda x: div(x, 2, rounding_mode="up"), (Arg((2,)),), error=ValueError, match="no such"
+    )
+    modes = (("floor", "floor"), ("trunc", "trunc"))
+    return [*(sample(m, whole, name) for m, name in modes for whole in (True, False)), bad]

@@ -68,8 +68,7 @@ class Elementwise(Op, abstract=True):
 
     def infer(self, *types: TensorType) -> TensorType:
         weak = all(t.weak for t in types)
-        dtype = self.result or types[-1].dtype
-        return TensorType(types[-1].shape, dtype, weak and self.result is None, types[-1].device)
+        return TensorType(types[-1].shape, self.result or types[-1].dtype, weak, types[-1].device)
 
 
 @dataclass(frozen=True, eq=False)

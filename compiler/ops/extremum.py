@@ -226,7 +226,7 @@ def _extremum(x: Node, *, op: type[Extremum], axes: tuple[int, ...], keepdims: b
     return cast_node(reduce_axes(op, cast_node(x, uint8), axes, keepdims), bool_)
 
 
-def _nonempty(name: str, x: Any, axes: tuple[int, ...]) -> None:
+def check_nonempty(name: str, x: Any, axes: tuple[int, ...]) -> None:
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(
             f"an empty run has no {name}",
@@ -243,7 +243,7 @@ def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> 
     Raises ShapeError for an empty run.  Ties share the gradient evenly.
     """
     axes, keep = reduced("max", x, axis, keepdims, dim)
-    _nonempty("max", x, axes)
+    check_nonempty("max", x, axes)
     return _extremum(x, op=Max, axes=axes, keepdims=keep)
 
 
@@ -251,7 +251,7 @@ def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> 
 def reduce_min(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
     """Return the smallest element over `axis`; see `max`."""
     axes, keep = reduced("min", x, axis, keepdims, dim)
-    _nonempty("min", x, axes)
+    check_nonempty("min", x, axes)
     return _extremum(x, op=Min, axes=axes, keepdims=keep)
 
 
@@ -266,7 +266,7 @@ def _without_nan(x: Node, *, op: type[Extremum], axes: tuple[int, ...], keepdims
 
 
 def _nan_extremum(name: str, op: type[Extremum], x: Any, axes: tuple[int, ...], keep: bool) -> Any:
-    _nonempty(name, x, axes)
+    check_nonempty(name, x, axes)
     body = _without_nan if x.dtype.is_float else _extremum
     return body(x, op=op, axes=axes, keepdims=keep)
 
@@ -319,7 +319,7 @@ def _arg(
     axes, keep = reduced(name, x, axis, keep, {})
     if axis is not None and len(axes) != 1:
         raise ShapeError("takes one axis", op=name, expect="an int or None", actual=repr(axis))
-    _nonempty(name, x, axes)
+    check_nonempty(name, x, axes)
     return _place(x, op=op, best=best, axes=axes, keepdims=keep)
 
 

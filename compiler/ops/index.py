@@ -44,7 +44,7 @@ class Index(Op, abstract=True):
 
     required = (*Op.required, "value")
     checked: ClassVar[bool] = False  # whether `value` may call `loads.check`
-    gathers: ClassVar[tuple[int, ...]] = ()  # operands that are read at computed places
+    gathers: ClassVar[dict[int, tuple[int, ...]]] = {}  # axes of operands with computed places
 
     @abstractmethod
     def value(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:

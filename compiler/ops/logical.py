@@ -13,8 +13,8 @@ from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise
-from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary
-from dualgrad.runtime.dtype import DType, bool_, int64
+from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_of
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, bool_, int64
 from dualgrad.runtime.errors import DTypeError
 
 
@@ -36,7 +36,10 @@ class Where(Elementwise):
                 actual=types[0].dtype.name,
                 hint="compare first, for example where(x > 0, x, y)",
             )
-        return [bool_, *super().operand_dtypes(types[1:])]
+        dtypes = super().operand_dtypes(types[1:])
+        if dtypes[0].is_float and all(t.weak for t in types[1:]) and not types[0].weak:
+            dtypes = [DEFAULT_FLOAT] * 2  # two Python numbers under a tensor make a tensor
+        return [bool_, *dtypes]
 
     def vjp(self, g: Any, out: Any, c: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (None, where(c, g, 0.0), where(c, 0.0, g))
@@ -54,6 +57,7 @@ class Where(Elementwise):
         return [
             Sample(where, (condition, Arg((3, 4)), Arg((4,))), reference),
             Sample(where, (condition, Arg((3, 4)), 0.0), reference),
+            Sample(where, (condition, 1.5, 0.0), lambda np, c, x, y: np.where(c, x, y).astype("f")),
             Sample(
                 where,
                 (Arg((10,), bool_, values=(0, 1)), special, Arg((1,))),
@@ -78,9 +82,6 @@ class Compare(Elementwise, abstract=True):
             # A Python number may lie outside of a narrow dtype: compare what it is, not what fits.
             return [int64] * len(types)
         return dtypes
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return TensorType(types[-1].shape, bool_, False, types[-1].device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,3 +241,22 @@ less = lt
 less_equal = le
 greater = gt
 greater_equal = ge
+
+
+def _of_truth(function: Callable[..., Any]) -> Callable[[], list[Sample]]:
+    name = function.__name__
+
+    def reference(np: Any, *xs: Any) -> Any:
+        return getattr(np, name)(*xs)
+
+    def make() -> list[Sample]:
+        flags = (Arg((4,), bool_, values=(0, 0, 1, 1)), Arg((4,), bool_, values=(0, 1)))
+        mixed = (Arg((5,), int64, -1, 2), Arg((5,), values=(0.0, -0.0, 2.0, float("nan"), 0.5)))
+        count = 1 if name == "logical_not" else 2
+        return [Sample(function, a[:count], reference, gradient=False) for a in (flags, mixed)]
+
+    return samples_of(function)(make)
+
+
+for _function in (logical_and, logical_or, logical_xor, logical_not):
+    _of_truth(_function)

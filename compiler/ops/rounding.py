@@ -10,7 +10,7 @@ from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise, operator_reference
-from dualgrad.compiler.ops.sample import Arg, Sample, unary
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of, unary
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError
 
@@ -157,3 +157,21 @@ def frac(x: Any) -> Any:
 
 rint = round_
 fix = trunc
+
+
+@samples_of(rounded)
+def _round_samples() -> list[Sample]:
+    def to(n: int) -> Sample:
+        return Sample(lambda x: round(x, n), (Arg((9,), low=-99, high=99),), _to(n), ulps=1)
+
+    def _to(n: int) -> Any:
+        return lambda np, x: np.round(x, n)
+
+    whole = Arg((7,), int64, -9, 9)
+    bad = Sample(lambda x: round(x, -1), (whole,), error=TypeError, match="integers are not")
+    return [*map(to, (0, 1, -1)), Sample(lambda x: round(x, 2), (whole,), lambda np, x: x), bad]
+
+
+@samples_of(frac)
+def _frac_samples() -> list[Sample]:
+    return unary(frac, lambda np, x: np.fmod(x, 1), low=-9, high=9, special=False, few=True)

@@ -7,7 +7,7 @@ Both work along the middle axis of a tensor [outer, n, inner]; the functions of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
@@ -28,15 +28,15 @@ HOW = ("set", "add", "mul", "max", "min")
 
 
 def position_of(
-    b: Builder, loads: Loads, at: tuple[Dim, ...], axis: int, size: Dim, wraps: bool = True
+    b: Builder, loads: Loads, at: tuple[Dim, ...], axis: int, size: Dim, operand: int = 1
 ) -> Scalar:
-    """The checked position that operand 1 holds at `at`; negative ones count from the end."""
-    raw = loads(1, at)
+    """The checked position that an operand holds at `at`; negative ones count from the end."""
+    raw = loads(operand, at)
     if raw.dtype is uint64:  # what int64 cannot hold is out of bounds, and must not wrap
         raw = b.select(raw > LARGEST, LARGEST, raw)
     position = b.cast(raw, int64)
-    loads.check(position, size, f"index along axis {axis}", -1 * size if wraps else 0)
-    if not wraps or not raw.dtype.is_signed:
+    loads.check(position, size, f"index along axis {axis}", -1 * size)
+    if not raw.dtype.is_signed:
         return position
     return b.select(position < 0, position + index(size), position)
 
@@ -49,7 +49,7 @@ class Take(Index):
 
     axis: int
     checked = True
-    gathers = (0,)
+    gathers: ClassVar[dict[int, tuple[int, ...]]] = {0: (1,)}
 
     def infer(self, *types: TensorType) -> TensorType:
         x, idx = types

@@ -78,7 +78,7 @@ class Entry(KernelCode):
     ) -> None:
         self.program, self.externs = program, externs
         super().__init__(
-            "internal void @run(ptr %frame, ptr %context)", frame, names, target, checked
+            "internal void @run.frame(ptr %frame, ptr %context)", frame, names, target, checked
         )
 
     def text(self) -> str:
@@ -139,7 +139,7 @@ class Entry(KernelCode):
         f.start(on)
 
     def _outer(self) -> str:
-        """The function with the launch ABI: it fills the frame and calls `run`."""
+        """The function with the launch ABI: it fills the frame and calls `run.frame`."""
         program, frame = self.program, self.frame
         f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
         slots = f.value(f"alloca [{frame.size} x i64], align 64")
@@ -160,7 +160,7 @@ class Entry(KernelCode):
         for k in range(len(program.symbols) + len(program.scalars)):
             value = f.load("i64", f.at("%params", following + k, "i64"))
             put(frame.symbol_slot(k), "i64", value)
-        f.call("@run", ("ptr", slots), ("ptr", "%context"))
+        f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
 
