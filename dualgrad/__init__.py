@@ -83,7 +83,7 @@ from dualgrad.compiler.ops.scatter import (
     scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -236,6 +236,7 @@ __all__ = [
     "moveaxis",
     "movedim",
     "multinomial",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -272,6 +273,7 @@ __all__ = [
     "set_num_threads",
     "set_rng_state",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -282,6 +284,7 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
     "tri",
