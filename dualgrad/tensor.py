@@ -13,28 +13,16 @@ from weakref import WeakSet
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.division import Div
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
-from dualgrad.compiler.ops.scatter import (
-    index_add,
-    index_copy,
-    index_fill,
-    masked_fill,
-    masked_scatter,
-    scatter,
-    scatter_add,
-    scatter_reduce,
-)
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
-from dualgrad.inplace import in_place
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import as_dtype
 from dualgrad.runtime.errors import (
@@ -49,7 +37,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Indexable):
+class Tensor(Changes, Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -513,22 +501,6 @@ class Tensor(Indexable):
         plan.run(operands)
         self.changed()
 
-    def add_(self, other: Any) -> Tensor:
-        """self += other in place."""
-        return self._write(Add.of(), other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """self -= other in place."""
-        return self._write(Sub.of(), other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """self *= other in place."""
-        return self._write(Mul.of(), other)
-
-    def div_(self, other: Any) -> Tensor:
-        """self /= other in place."""
-        return self._write(Div.of(), other)
-
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted and broadcast."""
         return self._write(ASSIGN, other)
@@ -547,20 +519,6 @@ class Tensor(Indexable):
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
-
-    index_add_ = in_place(index_add)
-    index_copy_ = in_place(index_copy)
-    index_fill_ = in_place(index_fill)
-    masked_fill_ = in_place(masked_fill)
-    masked_scatter_ = in_place(masked_scatter)
-    scatter_ = in_place(scatter)
-    scatter_add_ = in_place(scatter_add)
-    scatter_reduce_ = in_place(scatter_reduce)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
 
 
 @composite
