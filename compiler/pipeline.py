@@ -37,7 +37,7 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import View, flatten_index
+from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
@@ -87,12 +87,8 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            lies = (
-                _is_whole(x, accesses)
-                if isinstance(node.op, Library)
-                else (_is_strided(x, accesses, axes))
-            )
-            if not lies:
+            whole = isinstance(node.op, Library)
+            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
                 change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
@@ -132,11 +128,23 @@ def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -
     for node in topological(roots):
         by_address = in_memory_operands(node)
         inputs = tuple(
-            Copy.of().on(done[x]) if k in by_address and (node, x) in change else done[x]
+            _copied(done[x], isinstance(node.op, Library))
+            if k in by_address and (node, x) in change
+            else done[x]
             for k, x in enumerate(node.inputs)
         )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
+
+
+def _copied(x: Node, whole: bool) -> Node:
+    """A copy of x, made in the shape that a reshape of it has come from: indices into that shape
+    need no division.  Unless it must be whole, a permutation of the copy will do."""
+    if isinstance(x.op, Reshape):
+        return x.op.on(Copy.of().on(x.inputs[0]))
+    if isinstance(x.op, Permute) and not whole:
+        return x.op.on(_copied(x.inputs[0], False))
+    return Copy.of().on(x)
 
 
 def _computed(root: Node) -> Node:
@@ -261,10 +269,10 @@ class Lowering:
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            safe = position[id(group)] > last_check
-            home = seen_as(target, value.shape, base.shape)
-            reads = _reads_in_place(group, base, self.graph.inputs[k])
-            if late and safe and home is not None and reads:
+            # an update checks all of its places before it stores anything
+            safe = position[id(group)] + (group.kind == "update") > last_check
+            home = seen_as(target, value.shape, base.shape) if late and safe else None
+            if home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
                 self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)

@@ -33,7 +33,7 @@ SPACES: tuple[tuple[str, ModuleType], ...] = (
     ("dg", dg),
     ("dg.functional", dg.functional),
     ("dg.linalg", dg.linalg),
-    *([("dg.fft", dg.fft)] if hasattr(dg,"fft") else []),
+    *([("dg.fft", dg.fft)] if hasattr(dg, "fft") else []),
 )
 # names that are no functions of tensors
 OTHER = {"function", "composite", "seed", "initial_seed", "default_generator"}

@@ -15,7 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -33,6 +33,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
@@ -70,8 +71,19 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    put_along_axis,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -87,10 +99,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -99,7 +113,27 @@ from dualgrad.creation import (
 )
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
+from dualgrad.random import (
+    Generator,
+    bernoulli,
+    exponential,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+    uniform,
+)
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -130,7 +164,9 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "asarray",
     "baddbmm",
+    "bernoulli",
     "bmm",
     "bool_",
     "broadcast_arrays",
@@ -151,23 +187,32 @@ __all__ = [
     "dot",
     "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
     "erfc",
     "erfinv",
     "expand",
     "expand_dims",
+    "exponential",
+    "eye",
+    "fft",
     "flatten",
     "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "gather",
     "get_num_threads",
+    "get_rng_state",
     "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
     "index_select",
     "initial_seed",
     "inner",
@@ -179,12 +224,20 @@ __all__ = [
     "kron",
     "lgamma",
     "linalg",
+    "linspace",
     "log_softmax",
+    "manual_seed",
+    "logspace",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
+    "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
+    "multinomial",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -199,19 +252,29 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "put_along_axis",
     "rand",
+    "rand_like",
+    "randint",
     "randn",
+    "randn_like",
     "random",
+    "randperm",
     "ravel",
     "relu",
     "repeat_interleave",
     "reshape",
     "roll",
     "rot90",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
+    "set_rng_state",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -222,8 +285,12 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
@@ -243,3 +310,12 @@ __all__ = [
 __all__ += elementwise.__all__
 __all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

@@ -6,6 +6,7 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -20,9 +21,20 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.division import Div
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
+from dualgrad.compiler.ops.scatter import (
+    index_add,
+    index_copy,
+    index_fill,
+    masked_fill,
+    masked_scatter,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+)
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
+from dualgrad.inplace import in_place
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import as_dtype
 from dualgrad.runtime.errors import (
@@ -528,6 +540,22 @@ class Tensor(Indexable):
     def zero_(self) -> Tensor:
         """Overwrite all values with 0."""
         return self._write(ASSIGN, 0)
+
+    # attached by `dualgrad.random`
+    uniform_: Callable[..., Tensor]
+    normal_: Callable[..., Tensor]
+    exponential_: Callable[..., Tensor]
+    bernoulli_: Callable[..., Tensor]
+    random_: Callable[..., Tensor]
+
+    index_add_ = in_place(index_add)
+    index_copy_ = in_place(index_copy)
+    index_fill_ = in_place(index_fill)
+    masked_fill_ = in_place(masked_fill)
+    masked_scatter_ = in_place(masked_scatter)
+    scatter_ = in_place(scatter)
+    scatter_add_ = in_place(scatter_add)
+    scatter_reduce_ = in_place(scatter_reduce)
 
     __iadd__ = add_
     __isub__ = sub_

@@ -6,31 +6,28 @@ import math
 from typing import Any
 
 from dualgrad.compiler.ir.value import dim_text
-from dualgrad.compiler.ops.arithmetic import absolute
+from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.base import axes_of, axis_argument
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import (
     as_floats,
     case,
+    epsilon,
     need_matrix,
     need_square,
     np_shifted,
     refused,
     shifted,
-    shorter,
 )
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
-from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.statistics import root, vector_norm
-from dualgrad.runtime.dtype import float32, float64, int64
+from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
-EPSILON = {float32: 2.0**-23, float64: 2.0**-52}
 MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
 
 
@@ -81,8 +78,8 @@ def matrix_norm(
     axes_of("matrix_norm", axis, x.ndim)  # refuses axes that are no axes
     axes = tuple(a % x.ndim for a in axis)
     kind = ord if isinstance(ord, str) else float(ord)
-    if kind not in ("fro", "nuc"):
-        _need_elements("matrix_norm", x, axes)
+    reduced = {1.0: axes[1:], math.inf: axes[:1], 2.0: axes}
+    _need_elements("matrix_norm", x, () if isinstance(kind, str) else reduced[abs(kind)])
     return _matrix_norm(x, ord=kind, axes=axes, keepdims=keep)
 
 
@@ -125,42 +122,36 @@ def cond(x: Any, p: Any = None) -> Any:
 
 
 @composite
-def _matrix_rank(x: Any, *, atol: float, rtol: float, hermitian: bool) -> Any:
+def _matrix_rank(x: Any, atol: Any, rtol: Any, *, hermitian: bool) -> Any:
     (x,) = as_floats("matrix_rank", x)
     s = absolute(Eigvalsh.of("L").on(x)) if hermitian else Svdvals.of().on(x)
-    m, n = x.shape[-2:]
-    relative: Any = rtol
-    if rtol < 0:  # the default
-        longer = m + n - shorter(m, n)
-        relative = count(longer, x.dtype) * EPSILON[x.dtype]
-    limit = s.max(-1, keepdims=True) * relative
-    limit = where(limit > atol, limit, atol)
-    return cast_node(s > limit, int64).sum(-1)
+    limit = maximum(s.max(-1) * rtol, atol)
+    return cast_node(s > limit.unsqueeze(-1), int64).sum(-1)
 
 
 def matrix_rank(
     x: Any,
-    tol: float | None = None,
+    tol: Any = None,
     hermitian: bool = False,
     *,
-    atol: float | None = None,
-    rtol: float | None = None,
+    atol: Any = None,
+    rtol: Any = None,
 ) -> Any:
     """Return the int64 numbers of singular values above max(atol, rtol * the largest).
 
-    Unless one of them is given, rtol is max(M, N) * epsilon of the dtype.  `tol` is another name
-    of `atol`.  A vector has rank 1 unless it is zero.
+    Unless one of them is given, rtol is max(M, N) * epsilon of the dtype; they are numbers or
+    tensors [...].  `tol` is another name of `atol`.  A vector has rank 1 unless it is zero.
     """
     if x.ndim < 2:
         return _vector_rank(x)
     absolute_limit = tol if atol is None else atol
     if x.shape[-1] == 0 or x.shape[-2] == 0:
         return _no_rank(x)
-    default = -1.0 if absolute_limit is None else 0.0
+    default = max(x.shape[-2:]) * epsilon(x.dtype) if absolute_limit is None else 0.0
     return _matrix_rank(
         x,
-        atol=0.0 if absolute_limit is None else float(absolute_limit),
-        rtol=default if rtol is None else float(rtol),
+        0.0 if absolute_limit is None else absolute_limit,
+        default if rtol is None else rtol,
         hermitian=bool(hermitian),
     )
 
