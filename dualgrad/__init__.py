@@ -132,7 +132,6 @@ from dualgrad.random import (
     set_rng_state,
     uniform,
 )
-from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
@@ -226,8 +225,8 @@ __all__ = [
     "linalg",
     "linspace",
     "log_softmax",
-    "manual_seed",
     "logspace",
+    "manual_seed",
     "masked_fill",
     "masked_scatter",
     "matmul",
@@ -236,8 +235,8 @@ __all__ = [
     "mm",
     "moveaxis",
     "movedim",
-    "multinomial",
     "msort",
+    "multinomial",
     "mv",
     "narrow",
     "nn",
