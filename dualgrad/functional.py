@@ -45,6 +45,7 @@ from dualgrad.compiler.ops.distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
+from dualgrad.compiler.ops.embedding import embedding, one_hot
 from dualgrad.compiler.ops.exponential import log_sigmoid, sigmoid
 from dualgrad.compiler.ops.exponential import log_sigmoid as logsigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
@@ -90,6 +91,7 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "elu",
+    "embedding",
     "fold",
     "gaussian_nll_loss",
     "gelu",
@@ -116,6 +118,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
+    "one_hot",
     "pairwise_distance",
     "poisson_nll_loss",
     "prelu",
