@@ -16,6 +16,7 @@ if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
 from dualgrad import data, elementwise, functional, linalg, nn, optim, positions, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -32,6 +33,9 @@ from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
+from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
+from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
     chunk,
@@ -69,7 +73,7 @@ from dualgrad.compiler.ops.products import (
     vecdot,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -85,10 +89,12 @@ from dualgrad.compiler.ops.view import permute as permute_dims
 from dualgrad.compiler.ops.view import transpose as swapaxes
 from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -98,7 +104,27 @@ from dualgrad.creation import (
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
+from dualgrad.random import (
+    Generator,
+    bernoulli,
+    exponential,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+    uniform,
+)
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -129,7 +155,9 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "asarray",
     "baddbmm",
+    "bernoulli",
     "bmm",
     "bool_",
     "broadcast_arrays",
@@ -150,21 +178,27 @@ __all__ = [
     "dot",
     "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
     "erf",
     "erfc",
     "erfinv",
     "expand",
     "expand_dims",
+    "exponential",
+    "eye",
+    "fft",
     "flatten",
     "flip",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
     "get_num_threads",
+    "get_rng_state",
     "hstack",
     "initial_seed",
     "inner",
@@ -176,12 +210,20 @@ __all__ = [
     "kron",
     "lgamma",
     "linalg",
+    "linspace",
     "log_softmax",
+    "manual_seed",
+    "logspace",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_transpose",
+    "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
+    "multinomial",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -196,8 +238,12 @@ __all__ = [
     "permute_dims",
     "polygamma",
     "rand",
+    "rand_like",
+    "randint",
     "randn",
+    "randn_like",
     "random",
+    "randperm",
     "ravel",
     "relu",
     "repeat_interleave",
@@ -207,7 +253,9 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
+    "set_rng_state",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -216,8 +264,12 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
@@ -238,3 +290,12 @@ __all__ += elementwise.__all__
 __all__ += positions.__all__
 __all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

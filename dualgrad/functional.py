@@ -20,6 +20,14 @@ from dualgrad.compiler.ops.activation import (
     tanhshrink,
     threshold,
 )
+from dualgrad.compiler.ops.adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+)
 from dualgrad.compiler.ops.attention import scaled_dot_product_attention
 from dualgrad.compiler.ops.classification import (
     cross_entropy,
@@ -49,6 +57,12 @@ from dualgrad.compiler.ops.embedding import embedding, one_hot
 from dualgrad.compiler.ops.exponential import log_sigmoid, sigmoid
 from dualgrad.compiler.ops.exponential import log_sigmoid as logsigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
+from dualgrad.compiler.ops.interpolation import (
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from dualgrad.compiler.ops.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -72,15 +86,39 @@ from dualgrad.compiler.ops.neural import (
     softmin,
 )
 from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
+from dualgrad.random import dropout
+from dualgrad.compiler.ops.padding import (
+    pad,
+)
+from dualgrad.compiler.ops.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cdist",
     "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -90,6 +128,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "elu",
     "embedding",
     "fold",
@@ -103,6 +142,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -111,7 +151,12 @@ __all__ = [
     "log_sigmoid",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
     "margin_ranking_loss",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "mish",
     "mse_loss",
     "multi_margin_loss",
@@ -119,7 +164,10 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",

@@ -8,7 +8,7 @@ from dualgrad.compiler.ops.axes import matrix_transpose
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.linalg_factor import cholesky, qr
 from dualgrad.compiler.ops.linalg_more import cross, lstsq, multi_dot, tensorinv, tensorsolve
-from dualgrad.compiler.ops.linalg_norms import cond, matrix_norm, matrix_rank, norm, vector_norm
+from dualgrad.compiler.ops.linalg_norms import cond, matrix_norm, matrix_rank, norm
 from dualgrad.compiler.ops.linalg_solve import (
     det,
     inv,
@@ -20,6 +20,7 @@ from dualgrad.compiler.ops.linalg_solve import (
 from dualgrad.compiler.ops.linalg_spectral import eigh, eigvalsh, pinv, svd, svdvals
 from dualgrad.compiler.ops.products import matrix_trace as trace
 from dualgrad.compiler.ops.products import outer, tensordot, vecdot
+from dualgrad.compiler.ops.statistics import vector_norm
 from dualgrad.runtime.library import LinAlgError
 
 __all__ = [

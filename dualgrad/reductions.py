@@ -1,5 +1,6 @@
 """The reductions and scans of `dualgrad`, under NumPy's and PyTorch's names."""
 
+from dualgrad.compiler.ops.cumulative import diff, logcumsumexp
 from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
 from dualgrad.compiler.ops.extremum import reduce_all as all
 from dualgrad.compiler.ops.extremum import reduce_any as any
@@ -16,7 +17,6 @@ from dualgrad.compiler.ops.scan import (
     cumprod,
     cumsum,
     linear_recurrence,
-    logcumsumexp,
 )
 from dualgrad.compiler.ops.statistics import (
     average,
@@ -47,6 +47,7 @@ __all__ = [
     "cummin",
     "cumprod",
     "cumsum",
+    "diff",
     "linear_recurrence",
     "logcumsumexp",
     "logsumexp",

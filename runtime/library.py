@@ -29,6 +29,7 @@ __all__ = ["FUNCTIONS", "LinAlgError", "callback", "raise_failure"]
 
 Array = np.ndarray[Any, Any]
 Function = Callable[..., None]
+Norm = Literal["backward", "forward", "ortho"]
 FUNCTIONS: dict[str, Function] = {}
 
 
@@ -209,15 +210,62 @@ def svdvals(out: Array, a: Array) -> None:
 
 
 @routine
-def pinv(out: Array, a: Array, rcond: float, hermitian: int) -> None:
-    """Moore-Penrose inverses; rcond < 0 stands for NumPy's default."""
-    limit = {} if rcond < 0 else {"rcond": rcond}
-    out[...] = np.linalg.pinv(a, hermitian=bool(hermitian), **limit)
+def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None:
+    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False, hermitian=bool(hermitian))
+    limit = np.maximum(rtol * s.max(-1, keepdims=True, initial=0), atol)
+    inverse = np.divide(1, s, where=s > limit, out=np.zeros_like(s))
+    np.matmul(np.swapaxes(vt, -1, -2), inverse[..., None] * np.swapaxes(u, -1, -2), out=out)
 
 
 @routine
 def lstsq(out: Array, a: Array, b: Array, rcond: float) -> None:
     """For each matrix: solution, rank, singular values, in one row."""
     for at in np.ndindex(out.shape[:-1]):
-        x, _, rank, s = np.linalg.lstsq(a[at], b[at], None if rcond < 0 else rcond)
+        x, _, rank, s = np.linalg.lstsq(a[at], b[at], rcond)
         _pack(out[at], x, np.asarray([rank], out.dtype), s)
+
+
+# -- Fourier transforms ---------------------------------------------------------------------------
+
+
+def _as_complex(x: Array) -> Array:
+    """Pairs [..., 2] as complex numbers [...], sharing memory."""
+    return x.view(np.result_type(x.dtype, np.complex64))[..., 0]
+
+
+def _resized(x: Array, size: int, axis: int) -> Array:
+    """x cut or padded with zeros to `size` along an axis."""
+    n = x.shape[axis]
+    if size <= n:
+        return x[(slice(None),) * axis + (slice(size),)]
+    return np.pad(x, [(0, size - n if k == axis else 0) for k in range(x.ndim)])
+
+
+def _inner_scaled(x: Array, factor: float, n: int, axis: int) -> Array:
+    """A half spectrum of n values with the elements scaled that stand for two."""
+    x = x.copy()
+    x[(slice(None),) * axis + (slice(1, (n + 1) // 2),)] *= factor
+    return x
+
+
+@routine
+def fft(out: Array, x: Array, size: int, axis: int, inverse: int, norm: Norm, after: int) -> None:
+    """Of pairs, cut or padded to `size` before or after; see `compiler.ops.fft.Fft`."""
+    transform = np.fft.ifft if inverse else np.fft.fft
+    y = transform(_as_complex(x), None if after else size, axis, norm)
+    _as_complex(out)[...] = _resized(y, size, axis)
+
+
+@routine
+def rfft(out: Array, x: Array, n: int, size: int, axis: int, norm: Norm, doubled: int) -> None:
+    y = np.fft.rfft(x, n, axis, norm)
+    y = _inner_scaled(y, 2, n, axis) if doubled else y
+    _as_complex(out)[...] = _resized(y, size, axis)
+
+
+@routine
+def irfft(out: Array, x: Array, n: int, size: int, axis: int, norm: Norm, halved: int) -> None:
+    y = _resized(_as_complex(x), n // 2 + 1, axis)
+    y = _inner_scaled(y, 0.5, n, axis) if halved else y
+    out[...] = _resized(np.fft.irfft(y, n, axis, norm), size, axis)

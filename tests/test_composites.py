@@ -83,19 +83,6 @@ def test_ties_share_the_gradient() -> None:
     np.testing.assert_allclose(as_array(x.grad), [[0, 1, 1], [0.5] * 3])
 
 
-def test_cumulative_gradients_at_zeros_and_ties() -> None:
-    numbers = [2.0, 0.0, 3.0, 0.0, 5.0]
-    x = dg.tensor(numbers, dtype=dg.float64, requires_grad=True)
-    dg.cumprod(x).sum().backward()
-    # products without one factor: d(x0 x1)/dx1 = 2, d(x0 x1 x2)/dx1 = 6, later ones are 0
-    np.testing.assert_array_equal(as_array(x.grad), [1, 2 + 6, 0, 0, 0])
-    y = dg.tensor([1.0, 3.0, 3.0, 2.0, 4.0], requires_grad=True)
-    values, places = dg.cummax(y)
-    values.sum().backward()
-    assert places.tolist() == [0, 1, 2, 2, 4]
-    assert as_array(y.grad).tolist() == [1, 1, 2, 0, 1]
-
-
 def test_logcumsumexp_of_infinities() -> None:
     inf = float("inf")
     x = dg.tensor([-inf, -inf, 1000.0, -1000.0, 1000.0], requires_grad=True)
@@ -234,3 +221,23 @@ def test_refused(call: Callable[[], Any], error: type[Exception], text: str) -> 
     with pytest.raises(error, match=text) as caught:
         call()
     assert "test_composites.py" in str(caught.value)
+
+
+# -- sizes computed inside of a composite ---------------------------------------------------------
+
+
+@dg.composite
+def _short(a: Any, b: Any, *, cut: int) -> Any:
+    part = a.narrow(1, 0, a.shape[1] - cut)
+    return dg.matmul(part.transpose(0, 1), b), part.sum(0)
+
+
+@pytest.mark.parametrize("cut", [4, 3, 5])
+def test_sizes_that_turn_out_to_be_one(cut: int) -> None:
+    """0 and 1 are exact sizes in both modes, also where they are computed from others."""
+    rng = np.random.default_rng(0)
+    a, b = (dg.from_numpy(rng.normal(size=(700, n)).astype(np.float32)) for n in (5, 9))
+    eager = _short(a, b, cut=cut)
+    static = dg.function(lambda x, y: _short(x, y, cut=cut), strict=True)(a, b)
+    for one, two in zip(eager, static, strict=True):
+        same_bits(as_array(one), as_array(two))

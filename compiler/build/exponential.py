@@ -93,7 +93,11 @@ class Exponential(DoubleWord):
         f = FORMATS[x.dtype]
         size, z = self.abs(x), x * x
         near = self.fma(self.poly(z, *f.tanh) * z, x, x)
-        far = 1.0 - 2.0 / (self.exp(size + size) + 1.0)
+        bounded = self.select(size > -f.minus_one, -f.minus_one, size)
+        _, count, r, _ = self._reduce_exp(bounded + bounded, f)
+        exponent = (count << f.fraction_bits) + (f.bias << f.fraction_bits)
+        square = self.poly(r, *f.exp, 1.0, 1.0) * self.bitcast(exponent, x.dtype)
+        far = 1.0 - 2.0 / (square + 1.0)
         return self.copysign(self.select(size < 0.6, near, far), x)
 
     def sinh(self, x: Scalar) -> Scalar:

@@ -88,9 +88,11 @@ class InverseTrigonometry(DoubleWord):
         return self.copysign(angle, y)
 
     def _arc_tangent_tail(self, q: Scalar, q_low: Scalar) -> Scalar:
-        """atan(q + q_low) - q for 0 <= q <= 1; q_low is small."""
+        """atan(q + q_low) - q for 0 <= q <= 1; q_low, less than an ulp, is not worth a division
+        by 1 + q**2."""
         z = q * q
-        return self.fma(q * z, self.poly(z, *FORMATS[q.dtype].atan), q_low / (1.0 + z))
+        low = self.fma(z * -0.5, q_low, q_low)
+        return self.fma(q * z, self.poly(z, *FORMATS[q.dtype].atan), low)
 
     def _from_angle(self, dtype: DType, turns: Scalar | float, high: Scalar, low: Scalar) -> Scalar:
         """turns * pi/2 + high + low; |high| is at most the angle, or turns = 0."""

@@ -19,8 +19,8 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64, int32, int64, uint64
 
 _LOW = 0xFFFFFFFF
-# (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4, from
-# tests/references/fit_mathlib.py
+# (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4 (float64) and
+# 1.25 pi/4 (float32), from tests/references/fit_mathlib.py
 _POLYNOMIALS = {
     float32: (
         (2.7247715e-06, -0.00019842022, 0.008333352, -0.16666667),
@@ -130,6 +130,13 @@ def tan(b: DoubleWord, x: Scalar) -> Scalar:
     return b.select(size < _tiny(x), x, result * b.copysign(b.const(1.0, x.dtype), x))
 
 
+def eighth(b: Builder, r: Scalar) -> tuple[Scalar, Scalar]:
+    """(sin(r), cos(r)) for |r| <= pi/4.  Error: at most 1 ulp."""
+    reduced = _Reduced(r, r, b.const(0.0, r.dtype))
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low
+
+
 def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """(sine, cosine, odd) of pi r where x = q / 2 + r, q an integer, |r| <= 1/4; whether q is odd.
 
@@ -195,7 +202,8 @@ def _reduce(b: Builder, size: Scalar) -> _Reduced:
 def _reduce32(b: Builder, size: Scalar) -> _Reduced:
     """size * 2/pi modulo 4 in float64; what of 2/pi makes a multiple of 4 is left out.
 
-    Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits.
+    Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits.  The product with the
+    second part, up to 1/8, is not rounded with it, so |r| may exceed pi/4.
     """
     x = b.cast(size, float64)
     first, second = (b.const(part, float64) for part in _parts(0))

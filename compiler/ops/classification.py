@@ -27,9 +27,9 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.distance import at_least
 from dualgrad.compiler.ops.elementwise import stop_gradient, to
+from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.losses import log_sigmoid
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 IGNORED = -100  # PyTorch's class number of elements that do not count

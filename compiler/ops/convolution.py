@@ -61,7 +61,9 @@ def batched(op: str, x: Any, rank: int) -> tuple[Any, bool]:
 # -- convolution ----------------------------------------------------------------------------------
 
 
-def _columns(x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints) -> tuple[Any, Shape]:
+def columns_of(
+    x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints
+) -> tuple[Any, Shape]:
     """Windows of x [N, C, ...] as [N, groups, kernel places * C / groups, windows], and how many
     windows there are along each axis."""
     n, c, *space = x.shape
@@ -88,7 +90,7 @@ def _conv(
     outputs, depth, *kernel = weight.shape
     rank = len(kernel)
     x = padded(x, before, after)
-    columns, counts = _columns(x, groups, tuple(kernel), stride, dilation)
+    columns, counts = columns_of(x, groups, tuple(kernel), stride, dilation)
     rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
     rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
     if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices

@@ -17,7 +17,7 @@ from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.view import expand_to
-from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, float64
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -57,6 +57,11 @@ def common_batch(op: str, *xs: Node) -> tuple[Node, ...]:
 def shorter(m: Dim, n: Dim) -> Dim:
     """The smaller of two sizes."""
     return m if at_most(m - n, 0) else n
+
+
+def epsilon(dtype: DType) -> float:
+    """The distance from 1 to the next number of a float dtype (the default one for integers)."""
+    return 2.0**-52 if dtype is float64 else 2.0**-23
 
 
 def turned(x: Any) -> Any:

@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.linalg_base import (
     as_floats,
     case,
     common_batch,
+    epsilon,
     need_matrix,
     np_shifted,
     part,
@@ -64,7 +65,7 @@ class Lstsq(Library):
         """Through x = pinv(a) b (Golub and Pereyra, 1973); a must keep its rank.  The singular
         values have no gradient here: `svdvals` has it."""
         x, gx = self.parts(out, a, b)[0], self.parts(g, a, b)[0]
-        p = Pinv.of(self.rcond, 0).on(a)
+        p = Pinv.of(0.0, self.rcond, 0).on(a)
         gb = matmul(turned(p), gx)
         rest = matmul(b - matmul(a, x), turned(matmul(p, gb)))
         across = gx - product_of(p, a, gx)
@@ -125,7 +126,8 @@ def lstsq(
             expect=f"[..., {a.shape[-2]}, K] or [{a.shape[-2]}]",
             actual=dim_text(b.shape),
         )
-    limit = -1.0 if rcond is None else float(rcond)
+    default = max(a.shape[-2:]) * epsilon(a.dtype)
+    limit = float(default if rcond is None else rcond)
     packed = _lstsq(a, column, rcond=limit)
     x, rank, s = Lstsq.of(limit).parts(packed, a, column)
     miss = matmul(a, x) - column

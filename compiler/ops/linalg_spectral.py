@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dualgrad.compiler.ir.dims import Dim, at_most, same
+from dualgrad.compiler.ir.dims import Dim, at_most
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
@@ -14,6 +14,7 @@ from dualgrad.compiler.ops.linalg_base import (
     as_floats,
     case,
     diagonal_matrix,
+    epsilon,
     need_matrix,
     need_square,
     part,
@@ -25,7 +26,8 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample
-from dualgrad.runtime.errors import ArgumentError, GradientError
+from dualgrad.compiler.ops.slicing import narrow
+from dualgrad.runtime.errors import ArgumentError
 
 
 def reciprocal_or_zero(x: Any) -> Any:
@@ -185,14 +187,11 @@ class Svd(Library):
         """Townsend, "Differentiating the singular value decomposition" (2016).  What mixes
         singular vectors of one singular value is left out."""
         m, n = a.shape[-2:]
-        if self.full and not same(m, n):
-            raise GradientError(
-                "the singular vectors beyond the shorter side have no gradient",
-                op="svd",
-                expect="full_matrices=False",
-                actual=f"full_matrices=True of a matrix {m} x {n}",
-            )
         (u, s, vt), (gu, gs, gvt) = self.parts(out, a), self.parts(g, a)
+        if self.full:
+            k = s.shape[-1]
+            u, gu = narrow(u, -1, 0, k), narrow(gu, -1, 0, k)
+            vt, gvt = narrow(vt, -2, 0, k), narrow(gvt, -2, 0, k)
         v, gv, f = turned(vt), turned(gvt), gaps(s * s)
         left, right = f * matmul(turned(u), gu), f * matmul(vt, gv)
         rows = s.reshape((*s.shape, 1))
@@ -255,8 +254,8 @@ def svd(x: Any, full_matrices: bool = True) -> tuple[Any, Any, Any]:
 
     u [..., M, M] and vh [..., N, N], or [..., M, K] and [..., K, N] without `full_matrices`.
     The sign of each pair of vectors is LAPACK's choice; gradients through vectors of one singular
-    value exist only in combinations that do not depend on the choice, and of `full_matrices` only
-    for square x (else GradientError).
+    value exist only in combinations that do not depend on the choice.  The vectors that
+    `full_matrices` adds count as constants.
     """
     need_matrix("svd", x)
     full = bool(full_matrices)
@@ -300,7 +299,8 @@ def svdvals(x: Any) -> Any:
 class Pinv(Library):
     """The Moore-Penrose inverse of each matrix [..., m, n]."""
 
-    rcond: float
+    atol: float
+    rtol: float
     hermitian: int
     routine = "pinv"
 
@@ -322,7 +322,7 @@ class Pinv(Library):
             return case(pinv, lambda np, x: np.linalg.pinv(x), shape, relative=1e-5, **more)
 
         low_rank = case(
-            lambda x: pinv(matmul(x, turned(x)), rcond=1e-4),
+            lambda x: pinv(matmul(x, turned(x)), 1e-4),
             lambda np, x: np.linalg.pinv(x @ np.swapaxes(x, -1, -2), rcond=1e-4),
             (3, 2),
             relative=1e-4,
@@ -333,20 +333,38 @@ class Pinv(Library):
             (3, 3),
             relative=1e-5,
         )
-        return [good((3, 3)), good((2, 4, 2)), good((2, 3)), low_rank, hermitian, good((0, 2))]
+        absolute = case(
+            lambda x: pinv(x, atol=1.0),
+            lambda np, x: np.diag([0.5, 0]),
+            (2, 2),
+            gradient=False,
+            values=(2, 0, 0, 0.9),
+        )
+        full = [good((3, 3)), good((2, 4, 2)), good((2, 3)), good((0, 2))]
+        return [*full, low_rank, hermitian, absolute]
 
 
 @composite
-def _pinv(x: Any, *, rcond: float, hermitian: bool) -> Any:
-    return Pinv.of(rcond, int(hermitian)).on(*as_floats("pinv", x))
+def _pinv(x: Any, *, atol: float, rtol: float, hermitian: bool) -> Any:
+    return Pinv.of(atol, rtol, int(hermitian)).on(*as_floats("pinv", x))
 
 
-def pinv(x: Any, rcond: float | None = None, hermitian: bool = False) -> Any:
+def pinv(
+    x: Any,
+    rcond: float | None = None,
+    hermitian: bool = False,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> Any:
     """Return the Moore-Penrose inverses [..., N, M] of x [..., M, N].
 
-    Singular values up to `rcond` times the largest count as zero (None: 1e-15, as NumPy).  The
+    Singular values up to max(atol, rtol * the largest) count as zero; unless one of them is
+    given, rtol is max(M, N) * epsilon of the dtype.  `rcond` is another name of `rtol`.  The
     gradient holds where the rank is constant.
     """
     need_matrix("pinv", x)
-    limit = -1.0 if rcond is None else float(rcond)
-    return _pinv(x, rcond=limit, hermitian=bool(hermitian))
+    relative = rcond if rtol is None else rtol
+    if relative is None:
+        relative = 0.0 if atol else max(x.shape[-2:]) * epsilon(x.dtype)
+    return _pinv(x, atol=float(atol or 0.0), rtol=float(relative), hermitian=bool(hermitian))

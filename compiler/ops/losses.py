@@ -30,8 +30,9 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.distance import at_least
 from dualgrad.compiler.ops.elementwise import Elementwise, stop_gradient
+from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Arg, Sample, unary
+from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 LEAST_LOG = -100.0  # what binary_cross_entropy takes for the logarithm of 0, as PyTorch does
@@ -103,32 +104,6 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
 
 
 # -- probabilities of two classes -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class LogSigmoid(Elementwise):
-    """log(1 / (1 + exp(-x))) = min(x, 0) - log1p(exp(-|x|))."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:
-        return b.minimum(x, b.const(0.0, x.dtype)) - b.log1p(b.exp(-b.abs(x)))
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g * (-x).sigmoid(),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        def reference(np: Any, x: Any) -> Any:
-            return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
-
-        return unary(log_sigmoid, reference, low=-6, high=6, ulps=2)
-
-
-def log_sigmoid(x: Any) -> Any:
-    """Return log(sigmoid(x)) without overflow or cancellation."""
-    return apply(LogSigmoid.of(), x)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Number, Scalar, cast
-from dualgrad.compiler.ops.arithmetic import absolute
 from dualgrad.compiler.ops.base import (
     Op,
     axis_argument,
@@ -28,7 +27,7 @@ from dualgrad.compiler.ops.base import (
     result_dtype,
 )
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient, to
+from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.reduce import State, limits, wide
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
@@ -363,7 +362,7 @@ def _extremum_samples(function: Any, name: str) -> list[Sample]:
     return [sample for c in cases for sample in case(*c)]
 
 
-def _along(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, int]:
+def row_and_axis(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, int]:
     """x and the axis to scan; without an axis all elements in one row."""
     axis = axis_argument(op, axis, dim)
     if axis is None:
@@ -395,7 +394,7 @@ def cumsum(
     `dtype` first, if given; else integers and bools are summed in 64 bits.  Float sums are carried
     in float64.  Raises ShapeError for an axis that x does not have.
     """
-    x, axis = _along("cumsum", x, axis, dim)
+    x, axis = row_and_axis("cumsum", x, axis, dim)
     target = None if dtype is None else as_dtype(dtype)
     return _accumulated(x, op=CumSum, axis=axis, reverse=reverse, exclusive=exclusive, dtype=target)
 
@@ -414,7 +413,7 @@ def cumprod(
 
     Gradients are right at zeros as well.
     """
-    x, axis = _along("cumprod", x, axis, dim)
+    x, axis = row_and_axis("cumprod", x, axis, dim)
     target = None if dtype is None else as_dtype(dtype)
     return _accumulated(
         x, op=CumProd, axis=axis, reverse=reverse, exclusive=exclusive, dtype=target
@@ -456,7 +455,7 @@ def cummax(x: Any, axis: Any = None, **dim: Any) -> tuple[Any, Any]:
 
     The gradient of a value goes to the element with that index.
     """
-    x, axis = _along("cummax", x, axis, dim)
+    x, axis = row_and_axis("cummax", x, axis, dim)
     values, places = _cumulative_extremum(x, op=CumMax, axis=axis)
     return values, places
 
@@ -464,30 +463,6 @@ def cummax(x: Any, axis: Any = None, **dim: Any) -> tuple[Any, Any]:
 @public("cummin")
 def cummin(x: Any, axis: Any = None, **dim: Any) -> tuple[Any, Any]:
     """Return the smallest elements up to each one along `axis`, and their indices; see `cummax`."""
-    x, axis = _along("cummin", x, axis, dim)
+    x, axis = row_and_axis("cummin", x, axis, dim)
     values, places = _cumulative_extremum(x, op=CumMin, axis=axis)
     return values, places
-
-
-@composite
-def _logcumsumexp(x: Any, *, axis: int) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
-    fixed = stop_gradient(x)
-    largest, before = (CumMax.of(axis, False, exclusive).on(fixed) for exclusive in (False, True))
-    # Where everything so far is -inf (or something is inf) the shift is 0, so nothing is NaN.
-    shift, old = (where(absolute(m).eq(INF), 0.0, m) for m in (largest, before))
-    decay = where(before.eq(-INF), 0.0, (old - shift).exp())
-    total = LinearRecurrence.of(axis).on(decay, (x - shift).exp())
-    nothing = total.eq(0.0)
-    return where(nothing, -INF, shift + where(nothing, 1.0, total).log())
-
-
-@public("logcumsumexp")
-def logcumsumexp(x: Any, axis: Any = None, **dim: Any) -> Any:
-    """Return log(sum of exp(x)) up to each element along `axis` (None: flattened).
-
-    Sums are relative to the largest element so far, so they neither overflow nor vanish; a run of
-    -inf gives -inf, with gradient 0.
-    """
-    x, axis = _along("logcumsumexp", x, axis, dim)
-    return _logcumsumexp(x, axis=axis)

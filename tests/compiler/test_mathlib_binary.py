@@ -134,7 +134,9 @@ def test_special_values_are_those_of_c(name: str, dtype: DType) -> None:
         want = NUMPY[name](x.astype(np.float64), y.astype(np.float64)).astype(dtype.numpy)
     got = compute(name, x, y, dtype)
     np.testing.assert_array_max_ulp(got[np.isfinite(want)], want[np.isfinite(want)], 1)
-    special = ~np.isfinite(want) | (want == 0) | (np.abs(want) == 1)
+    special = ~np.isfinite(want) | (want == 0)
+    if name == "pow":
+        special |= (np.abs(x) == 1) | (y == 0)
     np.testing.assert_array_equal(got[special], want[special])
     numbers = ~np.isnan(want)
     np.testing.assert_array_equal(np.signbit(got[numbers]), np.signbit(want[numbers]))
