@@ -53,6 +53,7 @@ from dualgrad.compiler.ops.distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
+from dualgrad.compiler.ops.embedding import embedding, one_hot
 from dualgrad.compiler.ops.exponential import log_sigmoid, sigmoid
 from dualgrad.compiler.ops.exponential import log_sigmoid as logsigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
@@ -129,6 +130,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "fold",
     "gaussian_nll_loss",
     "gelu",
@@ -161,6 +163,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
+    "one_hot",
     "pad",
     "pairwise_distance",
     "pixel_shuffle",

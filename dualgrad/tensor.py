@@ -240,7 +240,7 @@ class Tensor(Changes, Indexable):
 
     # -- values -------------------------------------------------------------------------------
 
-    def _concrete(self, what: str) -> Array:
+    def concrete(self, what: str) -> Array:
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, what)
@@ -251,8 +251,6 @@ class Tensor(Changes, Indexable):
                 actual=f"{self.type!r}",
             )
         return self.array
-
-    values = _concrete
 
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
@@ -267,14 +265,14 @@ class Tensor(Changes, Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return self._concrete("numpy()")
+        return self.concrete("numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
-        array = self._concrete("item()")
+        array = self.concrete("item()")
         if array.size != 1:
             raise ShapeError(
                 "only one element can become a Python number",
@@ -286,7 +284,7 @@ class Tensor(Changes, Indexable):
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self._concrete("tolist()").tolist()
+        return self.concrete("tolist()").tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -295,7 +293,7 @@ class Tensor(Changes, Indexable):
         return int(self.item())
 
     def __bool__(self) -> bool:
-        if self._concrete("bool()").size != 1:
+        if self.concrete("bool()").size != 1:
             raise ArgumentError(
                 "the truth value of several elements is ambiguous",
                 op="bool",
