@@ -44,13 +44,13 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 @composite
 def _layer_norm(x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given) -> Any:
     centered, _, variance = _centered(as_float(x), axes)
-    return _affine(centered * (1.0 / (variance + eps).sqrt()), *restored(affine, which))
+    return _affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
 
 
 @composite
 def _rms_norm(x: Any, eps: Any, *weight: Any, axes: tuple[int, ...], which: Given) -> Any:
     x = as_float(x)
-    scale = 1.0 / ((x * x).mean(axes, keepdims=True) + eps).sqrt()
+    scale = ((x * x).mean(axes, keepdims=True) + eps).rsqrt()
     (w,) = restored(weight, which)
     return _affine(x * scale, w, None)
 
@@ -131,7 +131,7 @@ def _group_norm(x: Any, eps: Any, *affine: Any, groups: int, which: Given) -> An
     shape = x.shape
     grouped = x.reshape((shape[0], groups, shape[1] // groups, *shape[2:]))
     centered, _, variance = _centered(grouped, tuple(range(2, grouped.ndim)))
-    y = (centered * (1.0 / (variance + eps).sqrt())).reshape(shape)
+    y = (centered * (variance + eps).rsqrt()).reshape(shape)
     return _channel_affine(y, *restored(affine, which))
 
 
@@ -166,7 +166,7 @@ def _channel_norm(
     """x normalised over axes; mean and unbiased variance without these axes."""
     x = as_float(x)
     centered, mean, variance = _centered(x, axes)
-    y = _channel_affine(centered * (1.0 / (variance + eps).sqrt()), *restored(affine, which))
+    y = _channel_affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
     n = product(x.shape[a] for a in axes)
     unbiased = variance * (count(n, x.dtype) / count(n - 1, x.dtype))
     return y, mean.squeeze(axes), unbiased.squeeze(axes)
@@ -194,7 +194,7 @@ def channel_norm(
 @composite
 def _fixed_norm(x: Any, mean: Any, variance: Any, eps: Any, *affine: Any, which: Given) -> Any:
     x = as_float(x)
-    scale = 1.0 / (variance + eps).sqrt()
+    scale = (variance + eps).rsqrt()
     y = (x - _per_channel(mean, x.ndim)) * _per_channel(scale, x.ndim)
     return _channel_affine(y, *restored(affine, which))
 
