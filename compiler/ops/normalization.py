@@ -21,6 +21,8 @@ from dualgrad.compiler.ops.arguments import (
 )
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -203,3 +205,27 @@ def fixed_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps
     """x [N, C, ...] normalised with given statistics [C]."""
     affine, which = given(weight, bias)
     return _fixed_norm(input, mean, variance, eps, *affine, which=which)
+
+
+@composite
+def _local_response_norm(x: Any, alpha: Any, beta: Any, k: Any, *, size: int) -> Any:
+    x = as_float(x)
+    n, c, *space = x.shape
+    squares = (x * x).reshape((n, c, product(space)))
+    near = windows(pad(squares, (0, 0, size // 2, (size - 1) // 2)), (1,), (size,), (1,), (1,))
+    mean = near.sum(-1) / float(size)
+    return x * ((mean * alpha + k) ** -beta).reshape(x.shape)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Return x / (k + alpha * mean of x**2 over `size` neighbouring channels)**beta.
+
+    input [N, C, L, ...]; channels outside count as 0.
+    """
+    op = "local_response_norm"
+    check_channels(op, input, 3)
+    if size < 1:
+        raise ArgumentError("no channels", op=op, expect="size >= 1", actual=str(size))
+    return _local_response_norm(input, alpha, beta, k, size=int(size))
