@@ -15,8 +15,7 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random
-from dualgrad import data, elementwise, functional, linalg, nn, optim, random, reductions
+from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -52,7 +51,6 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
-from dualgrad.compiler.ops.linalg_norms import tensor_norm as norm
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -85,7 +83,7 @@ from dualgrad.compiler.ops.scatter import (
     scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -115,6 +113,25 @@ from dualgrad.creation import (
 )
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
+from dualgrad.random import (
+    Generator,
+    bernoulli,
+    exponential,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+    uniform,
+)
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
@@ -149,6 +166,7 @@ __all__ = [
     "argsort",
     "asarray",
     "baddbmm",
+    "bernoulli",
     "bmm",
     "bool_",
     "broadcast_arrays",
@@ -176,6 +194,7 @@ __all__ = [
     "erfinv",
     "expand",
     "expand_dims",
+    "exponential",
     "eye",
     "fft",
     "flatten",
@@ -189,6 +208,7 @@ __all__ = [
     "functional",
     "gather",
     "get_num_threads",
+    "get_rng_state",
     "hstack",
     "index_add",
     "index_copy",
@@ -206,8 +226,8 @@ __all__ = [
     "linalg",
     "linspace",
     "log_softmax",
+    "manual_seed",
     "logspace",
-    "logcumsumexp",
     "masked_fill",
     "masked_scatter",
     "matmul",
@@ -216,6 +236,8 @@ __all__ = [
     "mm",
     "moveaxis",
     "movedim",
+    "multinomial",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -232,8 +254,12 @@ __all__ = [
     "polygamma",
     "put_along_axis",
     "rand",
+    "rand_like",
+    "randint",
     "randn",
+    "randn_like",
     "random",
+    "randperm",
     "ravel",
     "relu",
     "repeat_interleave",
@@ -246,7 +272,9 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
+    "set_rng_state",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -257,6 +285,7 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
     "tri",

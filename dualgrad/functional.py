@@ -90,6 +90,8 @@ from dualgrad.compiler.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
+from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
+from dualgrad.random import dropout
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -131,6 +133,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "elu",
     "fold",
     "gaussian_nll_loss",

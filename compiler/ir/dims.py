@@ -158,6 +158,12 @@ def sym(name: str, extent: Dim | None = None) -> Expr:
     return out
 
 
+def is_symbol(e: Expr) -> bool:
+    """Whether an expression is a symbol and nothing else."""
+    (monomial, c), *more = e.terms
+    return not more and c == 1 and len(monomial) == 1 and monomial[0].kind == "sym"
+
+
 def symbol_of(e: Expr) -> Atom:
     """The one atom that a symbol expression consists of."""
     ((monomial, _),) = e.terms
@@ -401,6 +407,17 @@ def at_most(d: Dim, limit: int) -> bool:
     if env is None:
         raise LookupError(f"the size {d} is symbolic and no trace is under way to decide it")
     return env.at_most(d, limit)
+
+
+def settled(d: Dim) -> Dim:
+    """d, or 0 or 1 if that is what a size computed from others is.
+
+    Sizes of 0 and 1 are always known (dimensions of one element broadcast, and orders of
+    summation look at them), so whether a computed one is so becomes a guard.
+    """
+    if isinstance(d, int) or is_symbol(d) or _env.get() is None or not at_most(d, 1):
+        return d
+    return 0 if at_most(d, 0) else 1
 
 
 def same(a: Dim, b: Dim) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.base import axes_of, axis_argument
@@ -23,7 +23,6 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
-from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.statistics import root, vector_norm
 from dualgrad.runtime.dtype import int64
@@ -99,15 +98,6 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
     if two and ord is not None:
         return matrix_norm(x, ord, axis, keep)
     return vector_norm(x, 2 if ord is None else ord, axis, keep)
-
-
-@public("norm")
-def tensor_norm(x: Any, p: Any = 2, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return (the sum of |x|**p)**(1/p) over `axis` (None: all elements), whatever their number;
-    "fro" is 2, and "nuc" the sum of singular values of matrices."""
-    if p == "nuc":
-        return matrix_norm(x, p, (-2, -1) if axis is None else axis, keepdims, **dim)
-    return vector_norm(x, 2 if p in ("fro", None) else p, axis, keepdims, **dim)
 
 
 @composite

@@ -339,6 +339,8 @@ def unfold(x: Any, axis: int, size: int, step: int = 1) -> Any:
     [..., n, ...] -> [..., (n - size) // step + 1, ..., size], sharing memory.  Raises ShapeError
     where no window fits.
     """
+    if x.ndim == 0:  # a number has one axis of one element
+        return unfold(x.reshape((1,)), axis, size, step).reshape((size,))
     if size < 1 or step < 1:
         raise ArgumentError(
             "windows have elements and move on",

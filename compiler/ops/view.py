@@ -269,6 +269,8 @@ def permute(x: Any, *axes: Any) -> Any:
 @public("transpose", "swapaxes")
 def transpose(x: Any, a: int, b: int) -> Any:
     """Return x with dimensions a and b swapped, sharing memory."""
+    if x.ndim == 0 and {a, b} <= {0, -1}:
+        return x
     axes = list(range(x.ndim))
     i, j = (normalize_axis("transpose", k, x.ndim) for k in (a, b))
     axes[i], axes[j] = axes[j], axes[i]
