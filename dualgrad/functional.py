@@ -85,6 +85,12 @@ from dualgrad.compiler.ops.neural import (
     softmax,
     softmin,
 )
+from dualgrad.compiler.ops.normalization import (
+    group_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
 from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
 from dualgrad.compiler.ops.padding import (
     pad,
@@ -148,6 +154,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_sigmoid",
     "log_softmax",
     "logsigmoid",
