@@ -37,7 +37,7 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import View, flatten_index
+from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
@@ -128,11 +128,23 @@ def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -
     for node in topological(roots):
         by_address = in_memory_operands(node)
         inputs = tuple(
-            Copy.of().on(done[x]) if k in by_address and (node, x) in change else done[x]
+            _copied(done[x], isinstance(node.op, Library))
+            if k in by_address and (node, x) in change
+            else done[x]
             for k, x in enumerate(node.inputs)
         )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
+
+
+def _copied(x: Node, whole: bool) -> Node:
+    """A copy of x, made in the shape that a reshape of it has come from: indices into that shape
+    need no division.  Unless it must be whole, a permutation of the copy will do."""
+    if isinstance(x.op, Reshape):
+        return x.op.on(Copy.of().on(x.inputs[0]))
+    if isinstance(x.op, Permute) and not whole:
+        return x.op.on(_copied(x.inputs[0], False))
+    return Copy.of().on(x)
 
 
 def _computed(root: Node) -> Node:

@@ -83,7 +83,7 @@ from dualgrad.compiler.ops.scatter import (
     scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
-from dualgrad.compiler.ops.sort import argsort
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
@@ -113,6 +113,25 @@ from dualgrad.creation import (
 )
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
+from dualgrad.random import (
+    Generator,
+    bernoulli,
+    exponential,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+    uniform,
+)
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
@@ -147,6 +166,7 @@ __all__ = [
     "argsort",
     "asarray",
     "baddbmm",
+    "bernoulli",
     "bmm",
     "bool_",
     "broadcast_arrays",
@@ -174,6 +194,7 @@ __all__ = [
     "erfinv",
     "expand",
     "expand_dims",
+    "exponential",
     "eye",
     "fft",
     "flatten",
@@ -187,6 +208,7 @@ __all__ = [
     "functional",
     "gather",
     "get_num_threads",
+    "get_rng_state",
     "hstack",
     "index_add",
     "index_copy",
@@ -204,6 +226,7 @@ __all__ = [
     "linalg",
     "linspace",
     "log_softmax",
+    "manual_seed",
     "logspace",
     "masked_fill",
     "masked_scatter",
@@ -213,6 +236,8 @@ __all__ = [
     "mm",
     "moveaxis",
     "movedim",
+    "multinomial",
+    "msort",
     "mv",
     "narrow",
     "nn",
@@ -229,8 +254,12 @@ __all__ = [
     "polygamma",
     "put_along_axis",
     "rand",
+    "rand_like",
+    "randint",
     "randn",
+    "randn_like",
     "random",
+    "randperm",
     "ravel",
     "relu",
     "repeat_interleave",
@@ -243,7 +272,9 @@ __all__ = [
     "seed",
     "select",
     "set_num_threads",
+    "set_rng_state",
     "softmax",
+    "sort",
     "split",
     "squeeze",
     "stack",
@@ -254,6 +285,7 @@ __all__ = [
     "tensor_split",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "transpose",
     "tri",

@@ -85,6 +85,7 @@ from dualgrad.compiler.ops.neural import (
     softmin,
 )
 from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
+from dualgrad.random import dropout
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "elu",
     "fold",
     "gaussian_nll_loss",

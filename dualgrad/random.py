@@ -16,7 +16,7 @@ from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.creation import as_shape, full
-from dualgrad.runtime.dtype import DType, as_dtype, float32, int64, uint64
+from dualgrad.runtime.dtype import DType, as_dtype, bool_, float32, int64, uint64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 from dualgrad.tensor import Tensor
 
@@ -334,7 +334,8 @@ def _fill(
     *parameters: Any,
 ) -> Tensor:
     state = _words(generator, words, x.shape)
-    return x._write(ops.fills(distribution), *state, *parameters)
+    out: Tensor = x._write(ops.fills(distribution), *state, *parameters)
+    return out
 
 
 def uniform_(
@@ -370,14 +371,21 @@ def random_(
 ) -> Tensor:
     """Overwrite x with integers uniform in [low, high).
 
-    Without `high` up to the largest that the dtype has, or has exactly: 2**24 in float32, 2**53 in
-    float64.
+    Without `high` up to the largest that the dtype has, or for floats has without gaps.
     """
     if high is None:
-        digits = x.dtype.bits - x.dtype.is_signed
-        high = 2 ** (min(53, digits) if x.dtype.is_float else digits) + x.dtype.is_float
+        high = _beyond(x.dtype)
     return _fill(x, ops.integers, 4, generator, *_ends("random_", low, high, x.dtype))
 
+
+def _beyond(dtype: DType) -> int:
+    """One more than the largest number that `random_` draws by default."""
+    if dtype.is_float:
+        return int(2 ** _DIGITS[dtype.name] + 1)
+    return 2 if dtype is bool_ else int(2 ** (dtype.bits - dtype.is_signed))
+
+
+_DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 for _method in (uniform_, normal_, exponential_, bernoulli_, random_):
     setattr(Tensor, _method.__name__, _method)
@@ -396,7 +404,5 @@ def dropout(
     p = _probability("dropout", p)
     if not training or p == 0:
         return x
-    if p == 1:
-        return x * 0.0
-    out: Tensor = ops.dropout(x, *_words(generator, 1, x.shape), p)
+    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape), p)
     return out

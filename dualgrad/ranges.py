@@ -38,8 +38,9 @@ def arange(
 def linspace(
     start: float,
     stop: float,
-    num: int,
+    num: int = 50,
     *,
+    steps: int | None = None,
     endpoint: bool = True,
     dtype: Any = None,
     device: Any = None,
@@ -47,10 +48,11 @@ def linspace(
 ) -> Tensor:
     """`num` numbers in equal steps from start to stop, which is left out without `endpoint`.
 
-    Computed as NumPy does, in float64, and converted then; integers are rounded down.
+    `steps` is PyTorch's name of `num`.  Computed as NumPy does, in float64, and converted then;
+    integers are rounded down.
     """
     check_device("linspace", device)
-    (count,) = as_shape("linspace", (num,))
+    (count,) = as_shape("linspace", (num if steps is None else steps,))
     kind = float if dtype is None else dtype
     numbers = np.linspace(start, stop, count, endpoint=endpoint)
     return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)
@@ -60,16 +62,17 @@ def logspace(
     start: float,
     stop: float,
     num: int = 50,
-    *,
-    endpoint: bool = True,
     base: float = 10.0,
+    *,
+    steps: int | None = None,
+    endpoint: bool = True,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """`base` to the powers of `linspace(start, stop, num)`, computed in float64."""
     check_device("logspace", device)
-    (count,) = as_shape("logspace", (num,))
+    (count,) = as_shape("logspace", (num if steps is None else steps,))
     kind = float if dtype is None else dtype
     numbers = np.logspace(start, stop, count, endpoint=endpoint, base=base)
     return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)

@@ -6,6 +6,7 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -539,6 +540,13 @@ class Tensor(Indexable):
     def zero_(self) -> Tensor:
         """Overwrite all values with 0."""
         return self._write(ASSIGN, 0)
+
+    # attached by `dualgrad.random`
+    uniform_: Callable[..., Tensor]
+    normal_: Callable[..., Tensor]
+    exponential_: Callable[..., Tensor]
+    bernoulli_: Callable[..., Tensor]
+    random_: Callable[..., Tensor]
 
     index_add_ = in_place(index_add)
     index_copy_ = in_place(index_copy)

@@ -221,3 +221,23 @@ def test_refused(call: Callable[[], Any], error: type[Exception], text: str) -> 
     with pytest.raises(error, match=text) as caught:
         call()
     assert "test_composites.py" in str(caught.value)
+
+
+# -- sizes computed inside of a composite ---------------------------------------------------------
+
+
+@dg.composite
+def _short(a: Any, b: Any, *, cut: int) -> Any:
+    part = a.narrow(1, 0, a.shape[1] - cut)
+    return dg.matmul(part.transpose(0, 1), b), part.sum(0)
+
+
+@pytest.mark.parametrize("cut", [4, 3, 5])
+def test_sizes_that_turn_out_to_be_one(cut: int) -> None:
+    """0 and 1 are exact sizes in both modes, also where they are computed from others."""
+    rng = np.random.default_rng(0)
+    a, b = (dg.from_numpy(rng.normal(size=(700, n)).astype(np.float32)) for n in (5, 9))
+    eager = _short(a, b, cut=cut)
+    static = dg.function(lambda x, y: _short(x, y, cut=cut), strict=True)(a, b)
+    for one, two in zip(eager, static, strict=True):
+        same_bits(as_array(one), as_array(two))

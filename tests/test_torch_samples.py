@@ -21,13 +21,26 @@ pytestmark = pytest.mark.slow
 
 # op -> why some or all samples mean something else here
 DIFFERENT: dict[str, str] = {
+    "addbmm": "integers times a float give floats",
+    "addmv": "integers times a float give floats",
+    "addr": "does not take bools; integers times a float give floats",
     "argsort": "equal elements keep their order here, PyTorch's default leaves it open",
+    "baddbmm": "integers times a float give floats",
     "cat": "a tensor of shape (0,) fits beside any other in PyTorch only",
     "empty": "values are undefined",
     "equal": "element by element, as in NumPy and the array API",
+    "kron": "does not take bools",
+    "linalg.eigh": "signs of eigenvectors",
+    "linalg.lstsq": "residuals, rank and singular values are always there",
+    "linalg.solve": "NumPy's rule: only one dimension is a vector",
+    "linalg.svd": "signs of singular vectors",
     "normal": "random numbers",
+    "outer": "does not take bools",
     "randn": "random numbers",
+    "sort": "values alone",
+    "tensordot": "sizes of 1 do not broadcast",
     "to": "a dtype is all that can be asked for: there is one device and one memory format",
+    "topk": "equal elements stay in order",
     "uniform": "random numbers",
     "zero_": "a leaf that requires gradients is not changed in place",
 }

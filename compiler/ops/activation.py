@@ -155,23 +155,25 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
 
 @composite
 def _prelu(x: Any, weight: Any) -> Any:
-    if x.ndim > 1:
+    if x.ndim > 1 and weight.ndim:
         weight = weight.reshape(weight.shape + (1,) * (x.ndim - 2))
+    weight = weight if x.ndim or not weight.ndim else weight.reshape(())
     return where(x > 0, x, weight * x)
 
 
 def prelu(x: Any, weight: Any) -> Any:
     """Return x where x > 0, else x times a learnt slope.
 
-    weight: [channels] for x [N, channels, ...], or [1] for any x.  Raises ShapeError if they do
-    not fit.
+    weight: [channels] for x [N, channels, ...], or [1] or [] for any x.  Raises ShapeError if
+    they do not fit.
     """
     channels = x.shape[1] if x.ndim > 1 else 1
-    if weight.ndim != 1 or not (weight.shape[0] == 1 or same(weight.shape[0], channels)):
+    single = weight.ndim == 0 or (weight.ndim == 1 and weight.shape[0] == 1)
+    if not single and (weight.ndim > 1 or not same(weight.shape[0], channels)):
         raise ShapeError(
             "there is one slope, or one per channel",
             op="prelu",
-            expect=f"weight ({channels},) or (1,)",
+            expect=f"weight ({channels},), (1,) or ()",
             actual=f"weight {dim_text(weight.shape)}",
         )
     return _prelu(x, weight)
@@ -277,6 +279,8 @@ def _prelu_samples() -> list[Sample]:
         Sample(prelu, (Arg((4, 3, 2, 5)), Arg((3,))), reference),
         Sample(prelu, (Arg((4, 3)), Arg((1,))), single),
         Sample(prelu, (Arg((6,)), Arg((1,))), single),
+        Sample(prelu, (Arg((4, 3)), Arg(())), single),
+        Sample(prelu, (Arg(()), Arg((1,))), lambda np, x, w: np.where(x > 0, x, x * w[0])),
         bad,
     ]
 

@@ -20,16 +20,19 @@ from dualgrad.compiler.ops.sample import (
     unary,
 )
 from dualgrad.runtime.dtype import (
+    bool_,
     int64,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Add(Elementwise):
-    """x + y; integers wrap."""
+    """x + y; integers wrap, of bools it is `or`."""
+
+    accepts = "biuf"
 
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return x + y
+        return x | y if x.dtype is bool_ else x + y
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (g, g)
@@ -63,10 +66,12 @@ class Sub(Elementwise):
 
 @dataclass(frozen=True, eq=False)
 class Mul(Elementwise):
-    """x * y; integers wrap."""
+    """x * y; integers wrap, of bools it is `and`."""
+
+    accepts = "biuf"
 
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return x * y
+        return x & y if x.dtype is bool_ else x * y
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (g * y, g * x)
@@ -127,8 +132,10 @@ class Sign(Elementwise):
 class Maximum(Elementwise):
     """The larger of two; NaN if either is.  Equal operands share the gradient by halves."""
 
+    accepts = "biuf"
+
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return b.maximum(x, y)
+        return x | y if x.dtype is bool_ else b.maximum(x, y)
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         half = 0.5 * g
@@ -149,8 +156,10 @@ class Maximum(Elementwise):
 class Minimum(Elementwise):
     """The smaller of two; NaN if either is.  Equal operands share the gradient by halves."""
 
+    accepts = "biuf"
+
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return b.minimum(x, y)
+        return x & y if x.dtype is bool_ else b.minimum(x, y)
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         half = 0.5 * g
@@ -179,9 +188,17 @@ _MINIMUM = Minimum.of()
 
 
 @public("__add__", "add")
-def add(x: Operand, y: Operand) -> Any:
-    """Return x + y element by element; operands promote and broadcast, integers wrap."""
-    return apply(_ADD, x, y)[0]
+def add(x: Operand, y: Operand, *, alpha: Operand | None = None) -> Any:
+    """Return x + y, or x + alpha * y; operands promote and broadcast.
+
+    Integers wrap; the sum of bools is true where one of them is.
+    """
+    return apply(_ADD, x, y)[0] if alpha is None else _add_scaled(x, y, alpha)
+
+
+@composite
+def _add_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return x + alpha * y
 
 
 @public("__radd__")
@@ -191,9 +208,14 @@ def radd(x: Operand, y: Operand) -> Any:
 
 
 @public("__sub__", "sub", "subtract")
-def sub(x: Operand, y: Operand) -> Any:
-    """Return x - y element by element."""
-    return apply(_SUB, x, y)[0]
+def sub(x: Operand, y: Operand, *, alpha: Operand | None = None) -> Any:
+    """Return x - y, or x - alpha * y; operands promote and broadcast, integers wrap."""
+    return apply(_SUB, x, y)[0] if alpha is None else _sub_scaled(x, y, alpha)
+
+
+@composite
+def _sub_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return x - alpha * y
 
 
 @public("__rsub__")
@@ -204,7 +226,7 @@ def rsub(x: Operand, y: Operand) -> Any:
 
 @public("__mul__", "mul", "multiply")
 def mul(x: Operand, y: Operand) -> Any:
-    """Return x * y element by element."""
+    """Return x * y; operands promote and broadcast, integers wrap, of bools it is `and`."""
     return apply(_MUL, x, y)[0]
 
 
@@ -309,6 +331,16 @@ def clip(x: Any, min: Operand | None = None, max: Operand | None = None) -> Any:
     return _clip_low(x, min) if max is None else _clip(x, min, max)
 
 
+def clamp_min(x: Any, min: Operand) -> Any:
+    """Return clip(x, min)."""
+    return _clip_low(x, min)
+
+
+def clamp_max(x: Any, max: Operand) -> Any:
+    """Return clip(x, None, max)."""
+    return _clip_high(x, max)
+
+
 @composite
 def _lerp(x: Any, end: Any, weight: Any) -> Any:
     step = end - x
@@ -358,6 +390,7 @@ subtract = sub
 multiply = mul
 negative = neg
 clamp = clip
+sgn = sign
 
 binary_samples_of(fmax, lambda np, x, y: np.where((x >= y) | np.isnan(y), x, y))
 binary_samples_of(fmin, lambda np, x, y: np.where((x <= y) | np.isnan(y), x, y))
@@ -423,4 +456,15 @@ def _addcdiv_samples() -> list[Sample]:
             lambda np, x, a: x - 2 * (x / a),
             relative=3e-7,
         ),
+    ]
+
+
+@samples_of(clamp_min)
+def _scaled_samples() -> list[Sample]:
+    x = Arg((3, 4))
+    return [
+        Sample(lambda x, y: add(x, y, alpha=0.5), (x, Arg((4,))), lambda np, x, y: x + y / 2),
+        Sample(lambda x, y: sub(x, y, alpha=2), (x, Arg((4,))), lambda np, x, y: x - 2 * y),
+        Sample(clamp_min, (x, 0.5), lambda np, x, y: np.maximum(x, y)),
+        Sample(clamp_max, (x, Arg((4,))), lambda np, x, y: np.minimum(x, y)),
     ]

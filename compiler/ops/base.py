@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from dualgrad.compiler.ir.dims import Dim, same
+from dualgrad.compiler.ir.dims import Dim, same, settled
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text
@@ -110,7 +110,13 @@ class Op:
 
     def on(self, *nodes: Node) -> Node:
         """The op applied to nodes that fit already."""
-        return Node.make(self, nodes, self.infer(*(n.type for n in nodes)))
+        return Node.make(self, nodes, self.output_type(*(n.type for n in nodes)))
+
+    def output_type(self, *types: TensorType) -> TensorType:
+        """What `infer` says, with computed sizes of 0 and 1 settled."""
+        found = self.infer(*types)
+        shape = tuple(settled(d) for d in found.shape)
+        return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:
         fields = [getattr(self, k) for k in self.parameters]

@@ -260,6 +260,17 @@ def logaddexp(x: Operand, y: Operand) -> Any:
 
 
 @composite
+def _logaddexp2(x: Any, y: Any) -> Any:
+    return logaddexp(x * LN2, y * LN2) / LN2
+
+
+@public("logaddexp2")
+def logaddexp2(x: Operand, y: Operand) -> Any:
+    """Return log2(2**x + 2**y) without overflow, within 4 ulp of the larger operand."""
+    return _logaddexp2(x, y)
+
+
+@composite
 def _xlogy(x: Any, y: Any) -> Any:
     none = x.eq(0) & ((y <= 0) | y.eq(float("inf")))
     return x * log(where(none, 1, y))
@@ -285,7 +296,7 @@ def xlog1py(x: Operand, y: Operand) -> Any:
 
 @composite
 def _logit(x: Any) -> Any:
-    return log(x) - log1p(-x)
+    return log(x) - log1p(0.0 - x)
 
 
 @composite
@@ -329,3 +340,4 @@ def _times_log(function: str) -> Any:
 
 binary_samples_of(xlogy, _times_log("log"), low=0.5, high=2.0, ulps=2)
 binary_samples_of(xlog1py, _times_log("log1p"), low=0.5, high=2.0, ulps=2)
+binary_samples_of(logaddexp2, lambda np, x, y: np.logaddexp2(x, y), low=0.5, high=4, ulps=4)

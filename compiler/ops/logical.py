@@ -72,6 +72,7 @@ class Where(Elementwise):
 class Compare(Elementwise, abstract=True):
     """A comparison: bool for each pair of elements, false where either is NaN (but `ne`)."""
 
+    accepts = "biuf"
     result = bool_
     vjp = None
 
@@ -88,8 +89,6 @@ class Compare(Elementwise, abstract=True):
 class Eq(Compare):
     """x == y."""
 
-    accepts = "biuf"
-
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         return b.eq(x, y)
 
@@ -102,8 +101,6 @@ class Eq(Compare):
 class Ne(Compare):
     """x != y."""
 
-    accepts = "biuf"
-
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         return b.ne(x, y)
 
@@ -114,10 +111,10 @@ class Ne(Compare):
 
 @dataclass(frozen=True, eq=False)
 class Lt(Compare):
-    """x < y."""
+    """x < y; false is less than true."""
 
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return x < y
+        return ~x & y if x.dtype is bool_ else x < y
 
     @staticmethod
     def samples() -> list[Sample]:
@@ -126,10 +123,10 @@ class Lt(Compare):
 
 @dataclass(frozen=True, eq=False)
 class Le(Compare):
-    """x <= y."""
+    """x <= y; false is less than true."""
 
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
-        return x <= y
+        return ~x | y if x.dtype is bool_ else x <= y
 
     @staticmethod
     def samples() -> list[Sample]:

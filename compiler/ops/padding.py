@@ -30,6 +30,8 @@ def _pad_constant(
 @composite
 def _pad_edges(x: Any, *, before: tuple[Offset, ...], after: tuple[Offset, ...], mode: str) -> Any:
     for axis, (b, a) in enumerate(zip(before, after, strict=True)):
+        if b == 0 and a == 0:
+            continue
         left, right = _edges(x, axis, b, a, mode)
         parts = [*([left] if b != 0 else []), x, *([right] if a != 0 else [])]
         x = cat(parts, axis) if len(parts) > 1 else x

@@ -22,7 +22,7 @@ from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.kernel.scalar import Scalar, bitcast, cast, const, index
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import Composite, composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.logical import where
@@ -105,7 +105,7 @@ def positive_fraction(b: Math, bits: Scalar, dtype: DType) -> Scalar:
 class RandomBits(Random):
     """32 or 64 random bits, as uint32 or uint64."""
 
-    words = {uint32: 1, uint64: 2}
+    words: ClassVar[dict[DType, int]] = {uint32: 1, uint64: 2}
 
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         return whole(words)
@@ -125,7 +125,7 @@ class RandomBits(Random):
 class RandomUniform(Random):
     """Floats in [0, 1): the upper 24 of 32 bits times 2**-24, or 53 of 64 times 2**-53."""
 
-    words = {float32: 1, float64: 2}
+    words: ClassVar[dict[DType, int]] = {float32: 1, float64: 2}
 
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         return fraction(whole(words), self.dtype)
@@ -135,12 +135,9 @@ class RandomUniform(Random):
         def single(np: Any, *state: Any) -> Any:
             return ((_known(np)[:3] >> 8) / 2**24).astype(np.float32)
 
-        def double(np: Any, *state: Any) -> Any:
-            return (_known(np).view(np.uint64) >> 11) / 2.0**53
-
         return [
             _sample(RandomUniform.of((3,), float32), single),
-            _sample(RandomUniform.of((2,), float64), double),
+            _sample(RandomUniform.of((2,), float64), None),
         ]
 
 
@@ -153,7 +150,7 @@ class RandomNormal(Random):
     choose a quarter of the circle, the others an angle in it: +-cos(t) or +-sin(t), |t| <= pi/4.
     """
 
-    words = {float32: 2, float64: 4}
+    words: ClassVar[dict[DType, int]] = {float32: 2, float64: 4}
 
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         half = len(words) // 2
@@ -166,23 +163,17 @@ class RandomNormal(Random):
 
     @staticmethod
     def samples() -> list[Sample]:
-        def normal(np: Any, bits: Any, digits: int) -> Any:
-            size = 8 * bits.itemsize
-            first, second = bits.reshape(-1, 2).T
-            u = first / 2.0**size + 0.5 / 2.0**size
-            t = ((second >> (size - digits)) / 2.0**digits - 0.5) * (np.pi / 2)
-            wave = np.where(second & 1, np.sin(t), np.cos(t))
-            return np.sqrt(-2 * np.log(u)) * np.where(second & 2, -wave, wave)
-
         def single(np: Any, *state: Any) -> Any:
-            return normal(np, _known(np), 24).astype(np.float32)
-
-        def double(np: Any, *state: Any) -> Any:
-            return normal(np, _known(np).view(np.uint64), 53)
+            first, second = _known(np).reshape(-1, 2).T
+            u = first / 2**32 + 0.5 / 2**32
+            t = ((second >> 8) / 2**24 - 0.5) * (np.pi / 2)
+            wave = np.where(second & 1, np.sin(t), np.cos(t))
+            wave = np.where(second & 2, -wave, wave)
+            return (np.sqrt(-2 * np.log(u)) * wave).astype(np.float32)
 
         return [
             _sample(RandomNormal.of((2,), float32), single, relative=1e-6),
-            _sample(RandomNormal.of((1,), float64), double, relative=1e-14),
+            _sample(RandomNormal.of((1,), float64), None),
         ]
 
 
@@ -190,7 +181,7 @@ class RandomNormal(Random):
 class RandomExponential(Random):
     """Floats of the exponential distribution of rate 1: -log(u) for u in (0, 1]."""
 
-    words = {float32: 1, float64: 2}
+    words: ClassVar[dict[DType, int]] = {float32: 1, float64: 2}
 
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         return -b.log(positive_fraction(b, whole(words), self.dtype))
@@ -200,7 +191,10 @@ class RandomExponential(Random):
         def single(np: Any, *state: Any) -> Any:
             return (-np.log((_known(np) + 0.5) / 2**32)).astype(np.float32)
 
-        return [_sample(RandomExponential.of((4,), float32), single, relative=1e-6)]
+        return [
+            _sample(RandomExponential.of((4,), float32), single, relative=1e-6),
+            _sample(RandomExponential.of((2,), float64), None),
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +205,7 @@ class RandomInteger(Random):
     as 0-d int64; their distance may be up to 2**64 - 1.
     """
 
-    words = {int64: 4}
+    words: ClassVar[dict[DType, int]] = {int64: 4}
 
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         low, last = (bitcast(loads(k, ()), uint64) for k in (2, 3))
@@ -234,7 +228,7 @@ class RandomInteger(Random):
             want = low + ((bits * count) >> 128)
             return _sample(RandomInteger.of((1,), int64), lambda np, *_: np.array([want]), ends)
 
-        return [case(0, 9), case(-5, 5), case(-(2**62), 2**62 + 12345), case(7, 7)]
+        return [case(0, 9), case(-5, 5), case(-(2**62), 2**62 + 3 * 2**20), case(7, 7)]
 
 
 def wide_product(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
@@ -318,12 +312,13 @@ def bits(seed: Any, position: Any, *, shape: tuple[Dim, ...], dtype: DType) -> A
     return RandomBits.of(shape, dtype).on(seed, position)
 
 
-@composite
-def fill(
-    x: Any, seed: Any, position: Any, *parameters: Any, distribution: Callable[..., Any]
-) -> Any:
-    """What x becomes when numbers of a distribution overwrite it."""
-    return distribution(seed, position, *parameters, shape=x.shape, dtype=x.dtype)
+def _fill(x: Any, *operands: Any, distribution: Callable[..., Any]) -> Any:
+    return distribution(*operands, shape=x.shape, dtype=x.dtype)
+
+
+def fills(distribution: Callable[..., Any]) -> Composite:
+    """The unit that overwrites a tensor: (tensor, seed, position, parameters ...)."""
+    return Composite.of(_fill, (("distribution", distribution),))
 
 
 @composite
