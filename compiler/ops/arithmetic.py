@@ -331,11 +331,13 @@ def clip(x: Any, min: Operand | None = None, max: Operand | None = None) -> Any:
     return _clip_low(x, min) if max is None else _clip(x, min, max)
 
 
+@public("clamp_min")
 def clamp_min(x: Any, min: Operand) -> Any:
     """Return clip(x, min)."""
     return _clip_low(x, min)
 
 
+@public("clamp_max")
 def clamp_max(x: Any, max: Operand) -> Any:
     """Return clip(x, None, max)."""
     return _clip_high(x, max)

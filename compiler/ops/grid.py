@@ -67,13 +67,15 @@ def _check_matrix(op: str, x: Any, k: int) -> None:
 def meshgrid(*tensors: Any, indexing: str = "xy") -> tuple[Any, ...]:
     """Return the coordinates of a grid from those of its axes, as views of one shape.
 
-    tensors: one dimension each (or none).  With `indexing` "ij" tensor k runs along dimension k;
-    with "xy" the first two dimensions are exchanged.
+    tensors: one dimension each (or none), also as one list.  With `indexing` "ij" tensor k runs
+    along dimension k; with "xy" the first two dimensions are exchanged.
     """
     if indexing not in ("xy", "ij"):
         raise ArgumentError(
             "no such order", op="meshgrid", expect="'xy' or 'ij'", actual=repr(indexing)
         )
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
     if any(x.ndim > 1 for x in tensors):
         raise ShapeError(
             "coordinates of an axis have one dimension",
