@@ -105,7 +105,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from dualgrad.random import dropout
+from dualgrad.random import dropout, rrelu
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
@@ -135,6 +135,7 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "rrelu",
     "elu",
     "embedding",
     "fold",
