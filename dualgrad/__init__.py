@@ -15,8 +15,18 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, functional, linalg, nn, optim, positions, random, reductions
-from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
+from dualgrad import (
+    data,
+    elementwise,
+    fft,
+    functional,
+    linalg,
+    nn,
+    optim,
+    positions,
+    random,
+    reductions,
+)
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -33,9 +43,7 @@ from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
-from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
-from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
     chunk,
@@ -213,8 +221,6 @@ __all__ = [
     "log_softmax",
     "logspace",
     "manual_seed",
-    "masked_fill",
-    "masked_scatter",
     "matmul",
     "matrix_transpose",
     "meshgrid",

@@ -91,7 +91,6 @@ from dualgrad.compiler.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
-from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
 from dualgrad.compiler.ops.padding import (
     pad,
 )
