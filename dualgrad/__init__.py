@@ -34,6 +34,7 @@ from dualgrad.compiler.ops.arithmetic import (
 )
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.convert import astype
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
@@ -61,11 +62,14 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
+    bfloat16,
     bool_,
+    float16,
     float32,
     float64,
     int8,
@@ -91,7 +95,10 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "astype",
+    "bfloat16",
     "bool_",
+    "can_cast",
     "composite",
     "config",
     "data",
@@ -101,7 +108,9 @@ __all__ = [
     "eq",
     "exp",
     "expand",
+    "finfo",
     "flatten",
+    "float16",
     "float32",
     "float64",
     "from_numpy",
@@ -111,12 +120,14 @@ __all__ = [
     "ge",
     "get_num_threads",
     "gt",
+    "iinfo",
     "initial_seed",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "isdtype",
     "le",
     "log",
     "log_softmax",
@@ -138,11 +149,13 @@ __all__ = [
     "ones_like",
     "optim",
     "permute",
+    "promote_types",
     "rand",
     "randn",
     "random",
     "relu",
     "reshape",
+    "result_type",
     "seed",
     "set_num_threads",
     "sigmoid",

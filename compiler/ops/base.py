@@ -36,6 +36,7 @@ class Op:
 
     required: ClassVar[tuple[str, ...]] = ("infer", "vjp", "samples")
     abstract: ClassVar[bool] = True
+    raw: ClassVar[bool] = False  # whether it, and its gradient, only move 16-bit floats
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
     _instances: ClassVar[dict[tuple[object, ...], Any]] = {}

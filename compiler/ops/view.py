@@ -24,6 +24,7 @@ class View(Op, abstract=True):
     """out[i] = x[source(i)]."""
 
     required = (*Op.required, "source")
+    raw = True
 
     def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
         """The index into an operand of `shape` that element `index` of the result shows."""
