@@ -76,7 +76,8 @@ def _verdict(arm: ArmResult, reference: ArmResult) -> str:
     return f"{arm.difference:.1e}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with columns of one width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:
@@ -99,7 +100,7 @@ def header_text(run: Run) -> str:
 def workload_text(result: WorkloadResult) -> str:
     """The table of one workload."""
     lines = [f"{result.name}: {result.title}"]
-    lines += [f"  {line}" for line in _aligned([_COLUMNS, *_rows(result)])]
+    lines += [f"  {line}" for line in aligned([_COLUMNS, *_rows(result)])]
     lines += [f"  left out: {reason}" for reason in result.left_out]
     return "\n".join(lines)
 
@@ -113,18 +114,20 @@ def summary_text(run: Run) -> str:
         rows.append(
             (r.name, time_text(eager), time_text(static), f"{_three(r.speedup)} x as fast", bits)
         )
-    notes = (*LEGEND, ("others", _others_text(run.others_share)))
-    return "\n".join([*_aligned(rows), "", *(f"{label:<12}{text}" for label, text in notes)])
+    notes = (*LEGEND, ("others", others_text(run.others_share)))
+    return "\n".join([*aligned(rows), "", *(f"{label:<12}{text}" for label, text in notes)])
 
 
-def _others_text(share: float | None) -> str:
+def others_text(share: float | None) -> str:
+    """How busy other processes were."""
     if share is None:
         return "what other processes did during the run is unknown"
     text = f"other processes used {100 * share:.0f} % of all processor time during the run"
     return text if share <= _QUIET else f"{text}: too much"
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as the lines of a table, the first as its head."""
     head, *body = rows
     marks = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(row)} |" for row in (head, marks, *body)]
@@ -135,21 +138,21 @@ def markdown(run: Run) -> str:
     lines = [BEGIN, ""]
     lines += [f"- {label}: {text}" for label, text in run.machine.lines()]
     lines += [f"- without: {reason}" for reason in run.left_out]
-    lines += [f"- {_others_text(run.others_share)}", f"- command: `{run.command}`"]
+    lines += [f"- {others_text(run.others_share)}", f"- command: `{run.command}`"]
     for result in run.results:
         lines += ["", f"## {result.name}", "", result.title, ""]
-        lines += _markdown_table([_COLUMNS, *_rows(result)])
+        lines += markdown_table([_COLUMNS, *_rows(result)])
         lines += [""] * bool(result.left_out) + [f"- left out: {r}" for r in result.left_out]
     lines += ["", "## The columns", ""]
     lines += [f"- **{label}**: {text}" for label, text in LEGEND]
     return "\n".join([*lines, "", END])
 
 
-def write_markdown(path: Path, tables: str) -> None:
+def write_markdown(path: Path, tables: str, first: str = BEGIN, last: str = END) -> None:
     """Put the tables into a file; what stands there outside of the marks stays."""
-    text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{first}\n{last}\n"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{path} exists and does not have the lines\n{BEGIN}\n{END}")
+        raise SystemExit(f"{path} exists and does not have the lines\n{first}\n{last}")
     path.write_text(f"{before}{tables}{after}", encoding="utf-8")

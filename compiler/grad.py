@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
-from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.elementwise import cast_node, narrowed, widened
+from dualgrad.compiler.ir.value import Rename, Unit
+from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
 from dualgrad.compiler.ops.view import expand_to
 
 
@@ -92,11 +92,15 @@ class Vjp:
     def exact(self) -> bool:
         return self.unit.exact
 
+    def generalized(self, rename: Rename) -> Vjp:
+        return Vjp.of(self.unit.generalized(rename), self.given, self.wanted)
+
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         n_given, n_inputs = sum(self.given), len(self.wanted)
         # Leaves in place of the operands: what lies behind them is not to be looked at.
         leaves = _distinct(nodes)
-        operands = leaves if getattr(self.unit, "raw", False) else tuple(map(widened, leaves))
+        raw = isinstance(self.unit, Elementwise) and self.unit.raw
+        operands = leaves if raw else tuple(map(widened, leaves))
         cotangents = iter(operands[:n_given])
         inputs, known = operands[n_given : n_given + n_inputs], operands[n_given + n_inputs :]
         outputs = self.unit.trace(*inputs)

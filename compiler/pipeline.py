@@ -1,7 +1,8 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
 1. `simplify`: rewrite rules that keep the bits.
-2. `own_memory`: outputs, writes and operands of contractions become nodes that have memory.
+2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
+   is gathered from become nodes that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
@@ -19,17 +20,25 @@ from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topolog
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.verify import verify_graph
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
-from dualgrad.compiler.kernel.contract import build_contract, home_of
+from dualgrad.compiler.kernel.call import build_call, whole_of
+from dualgrad.compiler.kernel.contract import build_contract, home_of, is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
+from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
+from dualgrad.compiler.kernel.scan import build_scan
+from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
+from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
-from dualgrad.compiler.ops.view import View, flatten_index
-from dualgrad.compiler.passes.fuse import Group, fuse, producers, squeezed, through_views
+from dualgrad.compiler.ops.index import Index, Update
+from dualgrad.compiler.ops.library import Library
+from dualgrad.compiler.ops.region import Overwrite
+from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index
+from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import int64
@@ -39,7 +48,9 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,
     "column": build_column,
+    "scan": build_scan,
     "contract": build_contract,
+    "call": build_call,
 }
 
 
@@ -68,19 +79,41 @@ def own_memory(graph: Graph, layouts: Layouts) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
     An output or a written value must be computed by a node (a view of one in row-major order
-    will do); an operand of a contraction must lie in memory with one stride per dimension.
+    will do); an operand of a contraction, or one that is read at computed places, must lie in
+    memory with one stride per dimension, one of a library op in row-major order.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
-    change: dict[Node, Node] = {}
+    change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
-        if isinstance(node.op, Contraction):
-            for x in node.inputs:
-                if not _is_strided(x, accesses):
-                    change[x] = Copy.of().on(x)
+        for k, axes in in_memory_operands(node).items():
+            x = node.inputs[k]
+            whole = isinstance(node.op, Library)
+            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
+                change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
         graph = _with_roots(graph, roots)
-    return _with_roots(graph, tuple(_computed(r) for r in graph.roots))
+    return _with_roots(graph, _computed_roots(graph.roots))
+
+
+def _computed_roots(roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The roots as computed values; a function of the host fills one output only."""
+    out: list[Node] = []
+    filled: set[Node] = set()
+    for root in map(_computed, roots):
+        base = _row_major_base(root)
+        out.append(Copy.of().on(root) if base in filled else root)
+        if base is not None and isinstance(base.op, Library):
+            filled.add(base)
+    return tuple(out)
+
+
+def in_memory_operands(node: Node) -> dict[int, tuple[int, ...]]:
+    """The operands whose elements a kernel reads by address, and the axes along which the
+    address must be linear."""
+    if isinstance(node.op, Contraction | Library):
+        return {k: tuple(range(x.ndim)) for k, x in enumerate(node.inputs)}
+    return node.op.gathers if isinstance(node.op, Index) else {}
 
 
 def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
@@ -89,19 +122,29 @@ def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
     return Graph(graph.inputs, graph.scalars, roots[:n], writes)
 
 
-def _replace_operands(roots: tuple[Node, ...], change: dict[Node, Node]) -> tuple[Node, ...]:
-    """The graph with operands of contractions replaced by copies, other uses left alone."""
+def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -> tuple[Node, ...]:
+    """The graph with some (user, operand) edges led through copies, other uses left alone."""
     done: dict[Node, Node] = {}
     for node in topological(roots):
-        inputs = tuple(done[x] for x in node.inputs)
-        if isinstance(node.op, Contraction):
-            copies = (
-                Copy.of().on(d) if x in change else d
-                for x, d in zip(node.inputs, inputs, strict=True)
-            )
-            inputs = tuple(copies)
+        by_address = in_memory_operands(node)
+        inputs = tuple(
+            _copied(done[x], isinstance(node.op, Library))
+            if k in by_address and (node, x) in change
+            else done[x]
+            for k, x in enumerate(node.inputs)
+        )
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
     return tuple(done[r] for r in roots)
+
+
+def _copied(x: Node, whole: bool) -> Node:
+    """A copy of x, made in the shape that a reshape of it has come from: indices into that shape
+    need no division.  Unless it must be whole, a permutation of the copy will do."""
+    if isinstance(x.op, Reshape):
+        return x.op.on(Copy.of().on(x.inputs[0]))
+    if isinstance(x.op, Permute) and not whole:
+        return x.op.on(_copied(x.inputs[0], False))
+    return Copy.of().on(x)
 
 
 def _computed(root: Node) -> Node:
@@ -131,22 +174,34 @@ def _row_major_base(node: Node) -> Node | None:
     return base if same else None
 
 
-def _is_strided(x: Node, accesses: dict[Node, Access]) -> bool:
-    """Whether an operand's element is at base + sum of stride * index in some memory."""
-    at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
-    base = through_views(x, at)[0]
-    stored = dict(accesses)
-    if base not in stored and _is_computed(base):
-        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
-    if base not in stored:
+def _is_strided(x: Node, accesses: dict[Node, Access], axes: tuple[int, ...]) -> bool:
+    """Whether an operand lies in some memory, with one stride along each of these axes."""
+    evaluator = _in_memory(x, accesses)
+    if evaluator is None:
         return False
-    position = Evaluator(stored).value(x, at).memory[1]
-    for v in at:
+    at = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
+    position = evaluator.value(x, at).memory[1]
+    for v in (at[k] for k in axes):
         split = coefficient(position, v)
         if split is None or symbols(split[0]) & {a for w in at for a in symbols(w)}:
             return False
         position = split[1]
     return True
+
+
+def _is_whole(x: Node, accesses: dict[Node, Access]) -> bool:
+    """Whether an operand lies in some memory in row-major order, without gaps."""
+    evaluator = _in_memory(x, accesses)
+    return evaluator is not None and whole_of(x, evaluator) is not None
+
+
+def _in_memory(x: Node, accesses: dict[Node, Access]) -> Evaluator | None:
+    """An evaluator that reads x from memory; None if x is nowhere in memory."""
+    base = through_views(x, (0,) * x.ndim)[0]
+    stored = dict(accesses)
+    if base not in stored and _is_computed(base):
+        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
+    return Evaluator(stored) if base in stored else None
 
 
 @dataclass
@@ -161,6 +216,7 @@ class Lowering:
     destinations: dict[Node, list[Access]] = field(default_factory=dict)
     temporaries: list[Buffer] = field(default_factory=list)
     checks: list[CheckSite] = field(default_factory=list)
+    whole: set[Node] = field(default_factory=set)  # that functions of the host read
     kernels: list[Kernel] = field(default_factory=list)
 
     def run(self) -> LoopProgram:
@@ -174,6 +230,8 @@ class Lowering:
         group_of = {n: g for g in order for n in g.nodes}
         crossing = _crossing(order, group_of)
         order += self.place_writes(order, group_of)
+        called = [n for n in group_of if isinstance(n.op, Library)]
+        self.whole = {p for n in called for p, _, _ in producers(n)}
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
             self.build(group, roots, f"{self.name}_{position}")
@@ -198,20 +256,24 @@ class Lowering:
         self.destinations.setdefault(base, []).append(access)
 
     def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
-        """Destinations of written values: the input itself where nobody reads it later, else a
-        copy at the very end.  Returns the groups of those copies."""
+        """Destinations of written values: the input itself where nobody reads it later and
+        nothing may stop the program any more, else a copy at the very end.  Returns the groups of
+        those copies."""
         copies: list[Group] = []
         position = {id(g): k for k, g in enumerate(order)}
         readers = self._readers(order)
+        last_check = max((k for k, g in enumerate(order) if g.has_checks), default=-1)
         for value, k in self.graph.writes:
             target = self.stored[self.graph.inputs[k]]
             base = _row_major_base(value)
             assert base is not None
             group = group_of[base]
             late = readers.get(target.buffer.name, -1) <= position[id(group)]
-            direct = late and group.kind in ("map", "contract") and base.shape == value.shape
-            if direct and _reads_in_place(group, base, self.graph.inputs[k]):
-                self.destinations.setdefault(base, []).append(target)
+            # an update checks all of its places before it stores anything
+            safe = position[id(group)] + (group.kind == "update") > last_check
+            home = seen_as(target, value.shape, base.shape) if late and safe else None
+            if home is not None and _reads_in_place(group, base, self.graph.inputs[k]):
+                self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)
             if any(node in g.nodes for g in copies):
@@ -250,26 +312,34 @@ class Lowering:
 
     def build(self, group: Group, roots: list[Node], name: str) -> None:
         for r in roots:
-            if r not in self.destinations:
-                self.destinations[r] = [self.temporary(r)]
+            homes = self.destinations.setdefault(r, [])
+            if not homes or (r in self.whole and not is_row_major(homes[0], r.shape)):
+                homes.insert(0, self.temporary(r))
         place = Place(roots, self.destinations, self.evaluator, self.is_fresh, self.workspace)
         if group.kind == "contract":
             node = next(n for n in group.nodes if isinstance(n.op, Contraction))
             if home_of(node, place) is None:
                 self.destinations.setdefault(node, []).insert(0, self.temporary(node))
                 place.roots = [node, *(r for r in roots if r is not node)]
-        kernel = Kernel(name, BUILDERS[group.kind](group, place), lines_of(group))
-        if config.verify:
-            verify(kernel)
-        self.kernels.append(kernel)
+        if group.kind == "region":
+            bodies = build_region(group.nodes[0], place)
+        elif group.kind == "update":
+            bodies = build_update(group.nodes[0], place)
+        else:
+            bodies = [BUILDERS[group.kind](group, place)]
+        for k, body in enumerate(bodies):
+            kernel = Kernel(f"{name}_{k}" if k else name, body, lines_of(group))
+            if config.verify:
+                verify(kernel)
+            self.kernels.append(kernel)
         for r in place.roots:
             self.stored[r] = self.destinations[r][0]
 
     def evaluator(self, probe: bool) -> Evaluator:
         return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
 
-    def new_check(self, node: Node, what: str, bound: Dim) -> int:
-        site = CheckSite(node.op.name, what, bound, LINES.get(node))
+    def new_check(self, node: Node, what: str, bound: Dim, low: Dim) -> int:
+        site = CheckSite(node.op.name, what, bound, LINES.get(node), low)
         if site not in self.checks:
             self.checks.append(site)
         return self.checks.index(site)
@@ -289,14 +359,24 @@ class Lowering:
         )
 
     def symbols(self) -> tuple[Atom, ...]:
-        """The symbols in any shape or layout of the graph; results may have more than inputs."""
-        shapes = [n.shape for n in topological((*self.graph.inputs, *self.graph.roots))]
+        """The symbols in any shape, layout or op of the graph."""
+        nodes = topological((*self.graph.inputs, *self.graph.roots))
+        shapes = [n.shape for n in nodes]
         layouts = [strides or () for strides in self.layouts]
-        found = {a for dims in (*shapes, *layouts) for d in dims for a in symbols(d)}
+        fields = [n.op.dims for n in nodes if isinstance(n.op, Op)]
+        found = {a for dims in (*shapes, *layouts, *fields) for d in dims for a in symbols(d)}
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
 
-def _no_check(node: Node, what: str, bound: Dim) -> int:
+def seen_as(access: Access, shape: tuple[Dim, ...], other: tuple[Dim, ...]) -> Access | None:
+    """Memory of one shape as that of another shape of the same size, in row-major order."""
+    if shape == other:
+        return access
+    row_major = access.strides == contiguous_strides(shape)
+    return Access(access.buffer, contiguous_strides(other)) if row_major else None
+
+
+def _no_check(node: Node, what: str, bound: Dim, low: Dim) -> int:
     return 0
 
 
@@ -312,10 +392,22 @@ def _crossing(order: list[Group], group_of: dict[Node, Group]) -> set[Node]:
 
 
 def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
-    """Whether a map group reads an input only at the element that it overwrites."""
+    """Whether a group reads an input only at the element that it overwrites."""
+    if group.kind in SOLO:  # part by part: only the base may be the memory itself
+        base, *others = written.inputs
+        behind = {through_views(x, (0,) * x.ndim)[0] for x in others}
+        if isinstance(written.op, Update):
+            base = _row_major_base(base) or base
+            return base is target and target not in behind
+        if base is not target or target in behind or not isinstance(written.op, Overwrite):
+            return False
+    elif group.kind not in ("map", "contract"):
+        return False
     for node in group.nodes:
-        for p, index, at in producers(node):
+        for k, (p, index, at) in enumerate(producers(node)):
             if p is target:
+                if k in in_memory_operands(node):
+                    return False
                 here = tuple(i for i, n in zip(index, p.shape, strict=True) if n != 1)
                 if here != at or p.shape != written.shape:
                     return False

@@ -15,33 +15,75 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, functional, nn, optim, random
-from dualgrad.compiler.ops.arithmetic import absolute as abs
-from dualgrad.compiler.ops.arithmetic import (
-    add,
-    div,
-    exp,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    sigmoid,
-    sqrt,
-    square,
-    sub,
-    tanh,
+from dualgrad import (
+    data,
+    elementwise,
+    fft,
+    functional,
+    linalg,
+    nn,
+    optim,
+    positions,
+    random,
+    reductions,
 )
+from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
+from dualgrad.compiler.ops.axes import (
+    broadcast_tensors,
+    diag,
+    diag_embed,
+    matrix_transpose,
+    movedim,
+    ravel,
+    rot90,
+    unflatten,
+)
+from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
+from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.convert import astype
-from dualgrad.compiler.ops.index import one_hot
-from dualgrad.compiler.ops.logical import eq, ge, gt, le, lt, ne, where
+from dualgrad.compiler.ops.einsum import einsum
+from dualgrad.compiler.ops.grid import meshgrid, tril, triu
+from dualgrad.compiler.ops.joining import (
+    cat,
+    chunk,
+    hstack,
+    repeat_interleave,
+    roll,
+    split,
+    stack,
+    tensor_split,
+    tile,
+    unbind,
+    vstack,
+)
+from dualgrad.compiler.ops.joining import cat as concat
+from dualgrad.compiler.ops.joining import unbind as unstack
+from dualgrad.compiler.ops.linalg_more import cross
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
-from dualgrad.compiler.ops.reduce import argmax, argmin, mean
-from dualgrad.compiler.ops.reduce import reduce_max as max
-from dualgrad.compiler.ops.reduce import reduce_min as min
-from dualgrad.compiler.ops.reduce import reduce_sum as sum
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.products import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    dot,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    trace,
+    vdot,
+    vecdot,
+)
+from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
+from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
+from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
 from dualgrad.compiler.ops.view import (
     expand,
     flatten,
@@ -51,11 +93,17 @@ from dualgrad.compiler.ops.view import (
     transpose,
     unsqueeze,
 )
+from dualgrad.compiler.ops.view import expand as broadcast_to
+from dualgrad.compiler.ops.view import permute as permute_dims
+from dualgrad.compiler.ops.view import transpose as swapaxes
+from dualgrad.compiler.ops.view import unsqueeze as expand_dims
 from dualgrad.creation import (
-    arange,
+    asarray,
     empty,
+    empty_like,
     from_numpy,
     full,
+    full_like,
     ones,
     ones_like,
     tensor,
@@ -63,8 +111,30 @@ from dualgrad.creation import (
     zeros_like,
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
+from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
-from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
+from dualgrad.positions import *  # noqa: F403
+from dualgrad.random import (
+    Generator,
+    bernoulli,
+    exponential,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+    uniform,
+)
+from dualgrad.ranges import arange, eye, linspace, logspace, tri
+from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bfloat16,
@@ -90,92 +160,160 @@ __all__ = [
     "Function",
     "Generator",
     "Tensor",
-    "abs",
-    "add",
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
     "arange",
-    "argmax",
-    "argmin",
+    "argsort",
+    "asarray",
     "astype",
+    "baddbmm",
+    "bernoulli",
     "bfloat16",
+    "bmm",
     "bool_",
+    "broadcast_arrays",
+    "broadcast_shapes",
+    "broadcast_tensors",
+    "broadcast_to",
     "can_cast",
+    "cat",
+    "chunk",
     "composite",
+    "concat",
     "config",
+    "cross",
     "data",
-    "div",
+    "diag",
+    "diag_embed",
+    "diagonal",
+    "digamma",
+    "dot",
+    "einsum",
     "empty",
+    "empty_like",
     "enable_grad",
-    "eq",
-    "exp",
+    "erf",
+    "erfc",
+    "erfinv",
     "expand",
+    "expand_dims",
+    "exponential",
+    "eye",
+    "fft",
     "finfo",
     "flatten",
+    "flip",
     "float16",
     "float32",
     "float64",
     "from_numpy",
     "full",
+    "full_like",
     "function",
     "functional",
-    "ge",
     "get_num_threads",
-    "gt",
+    "get_rng_state",
+    "hstack",
     "iinfo",
     "initial_seed",
+    "inner",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
     "isdtype",
-    "le",
-    "log",
+    "kron",
+    "lgamma",
+    "linalg",
+    "linspace",
     "log_softmax",
-    "lt",
+    "logspace",
+    "manual_seed",
     "matmul",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "mul",
-    "ne",
-    "neg",
+    "matrix_transpose",
+    "meshgrid",
+    "mm",
+    "moveaxis",
+    "movedim",
+    "msort",
+    "multinomial",
+    "mv",
+    "narrow",
     "nn",
     "no_grad",
     "normal",
-    "one_hot",
     "ones",
     "ones_like",
     "optim",
+    "outer",
+    "pad",
     "permute",
+    "permute_dims",
+    "polygamma",
     "promote_types",
     "rand",
+    "rand_like",
+    "randint",
     "randn",
+    "randn_like",
     "random",
+    "randperm",
+    "ravel",
     "relu",
+    "repeat_interleave",
     "reshape",
     "result_type",
+    "roll",
+    "rot90",
     "seed",
+    "select",
     "set_num_threads",
-    "sigmoid",
+    "set_rng_state",
     "softmax",
-    "sqrt",
-    "square",
+    "sort",
+    "split",
     "squeeze",
-    "sub",
-    "sum",
-    "tanh",
+    "stack",
+    "swapaxes",
     "tensor",
+    "tensor_split",
+    "tensordot",
+    "tile",
+    "topk",
+    "trace",
     "transpose",
+    "tri",
+    "tril",
+    "triu",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unbind",
+    "unflatten",
+    "unfold",
     "uniform",
     "unsqueeze",
-    "where",
+    "unstack",
+    "vdot",
+    "vecdot",
+    "vstack",
     "zeros",
     "zeros_like",
 ]
+__all__ += elementwise.__all__
+__all__ += positions.__all__
+__all__ += reductions.__all__
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in ("complex64", "complex128", "cfloat", "cdouble"):
+        raise AttributeError(
+            f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
+            "dg.fft keeps (real, imaginary) in a last dimension of size 2"
+        )
+    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.compiler.ops.view import expand, reshape
 from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import DType, as_dtype
+from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.floats import encode
 from dualgrad.state import state
@@ -96,64 +99,163 @@ def check_range(op: str, array: Array, dtype: DType) -> None:
         )
 
 
-def empty(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of a shape (ints or one tuple) with values left undefined."""
+def empty(
+    *shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor of a shape (ints or one tuple) with values left undefined.
+
+    dtype: None means the default float.  device: None or "cpu".
+    """
     sizes = as_shape("empty", shape)
-    kind = as_dtype(dtype)
+    kind = as_dtype(float if dtype is None else dtype)
+    check_device("empty", device)
     out = Tensor.of_array(memory.empty(sizes, kind), TensorType(sizes, kind), None)
     if state.trace is not None:
         state.trace.note_created(out, "")
     return out.requires_grad_(requires_grad)
 
 
-def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor of a shape with one value; its dtype follows the value unless given."""
-    out = empty(shape, dtype=type(value) if dtype is None else dtype)
+def full(
+    shape: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A new tensor of a shape with one value, a number or a tensor of one element.
+
+    The dtype follows the value unless given.  Raises ArgumentError for an integer that the dtype
+    does not have, ShapeError for a tensor of more elements.
+    """
+    if isinstance(fill_value, Tensor):
+        filled = _full_of_tensor(shape, fill_value, dtype)
+        return filled.requires_grad_() if requires_grad else filled
+    out = empty(shape, dtype=type(fill_value) if dtype is None else dtype, device=device)
     assert out.array is not None
-    if isinstance(value, int):
-        check_range("full", np.array(value), out.type.dtype)
-    out.array.fill(encode(value, out.type.dtype) if out.type.dtype.is_low else value)
+    low = out.type.dtype.is_low
+    if isinstance(fill_value, int):
+        check_range("full", np.array(fill_value), out.type.dtype)
+    out.array.fill(encode(fill_value, out.type.dtype) if low else fill_value)
     return out.requires_grad_(requires_grad)
 
 
-def zeros(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of zeros."""
-    return full(as_shape("zeros", shape), 0, dtype, requires_grad)
+def _full_of_tensor(shape: Any, value: Tensor, dtype: Any) -> Tensor:
+    if value.size != 1:
+        raise ShapeError(
+            "one value fills a tensor",
+            op="full",
+            expect="a number or a tensor of one element",
+            actual=f"shape {value.shape}",
+        )
+    out = copy(expand(reshape(value, ()), as_shape("full", (shape,))))
+    return out if dtype is None else out.to(dtype)  # type: ignore[no-any-return]
 
 
-def ones(*shape: Any, dtype: Any = float, requires_grad: bool = False) -> Tensor:
-    """A new tensor of ones."""
-    return full(as_shape("ones", shape), 1, dtype, requires_grad)
+def zeros(
+    *shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor of zeros; arguments as those of `empty`."""
+    kind = float if dtype is None else dtype
+    return full(as_shape("zeros", shape), 0, dtype=kind, device=device, requires_grad=requires_grad)
 
 
-def zeros_like(x: Tensor, dtype: Any = None) -> Tensor:
-    """Zeros of the shape and dtype of x."""
-    return full(x.shape, 0, x.dtype if dtype is None else dtype)
+def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor of ones; arguments as those of `empty`."""
+    kind = float if dtype is None else dtype
+    return full(as_shape("ones", shape), 1, dtype=kind, device=device, requires_grad=requires_grad)
 
 
-def ones_like(x: Tensor, dtype: Any = None) -> Tensor:
-    """Ones of the shape and dtype of x."""
-    return full(x.shape, 1, x.dtype if dtype is None else dtype)
+def empty_like(
+    x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of the shape of x and, unless given, its dtype, with values left undefined."""
+    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
-def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
-    """Numbers from start (0 if only one argument is given) to below stop, in steps."""
-    first, last = (0, start) if stop is None else (start, stop)
-    if step == 0:
-        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
-    return tensor(
-        np.arange(first, last, step).tolist() or np.zeros(0),
-        dtype=dtype or (int if all(isinstance(v, int) for v in (first, last, step)) else float),
-    )
+def full_like(
+    x: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of the shape of x and, unless given, its dtype, with one value."""
+    kind = dtype or x.dtype
+    return full(x.shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+
+
+def zeros_like(
+    x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros of the shape of x and, unless given, its dtype."""
+    return full_like(x, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def ones_like(
+    x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones of the shape of x and, unless given, its dtype."""
+    return full_like(x, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def constant(array: Array, dtype: Any = None) -> Tensor:
+    """A tensor of numbers that follow from Python numbers alone: in a trace it is a constant."""
+    kind = as_dtype(array.dtype if dtype is None else dtype)
+    stored = float64 if kind.is_float and kind.bits < 32 else kind
+    check_range("constant", array, stored)
+    out = empty(array.shape, dtype=stored)
+    assert out.array is not None
+    out.array[...] = array
+    return out.to(kind)  # type: ignore[no-any-return]
+
+
+def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """obj as a tensor: tensors and NumPy arrays share memory if they have the dtype already.
+
+    copy: True for new memory in any case, False to raise ArgumentError where a copy is needed.
+    Everything else becomes a new tensor as by `tensor`.
+    """
+    check_device("asarray", device)
+    found = obj if isinstance(obj, Tensor) else None
+    if isinstance(obj, np.ndarray):
+        found = from_numpy(obj)
+    fits = found is not None and (dtype is None or found.dtype is as_dtype(dtype))
+    if copy is False and not fits:
+        raise ArgumentError(
+            "a copy is needed",
+            op="asarray",
+            expect="a tensor or array of the dtype, or copy=None",
+            actual=type(obj).__name__ if found is None else found.dtype.name,
+        )
+    if found is None:
+        return tensor(obj, dtype)
+    out = found.clone() if fits and copy else found
+    return out if fits else out.to(dtype)
+
+
+def check_device(op: str, device: Any) -> None:
+    """Refuse places that there are no tensors in."""
+    if device not in (None, "cpu"):
+        raise ArgumentError("no such device", op=op, expect="None or 'cpu'", actual=repr(device))
 
 
 def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes given as ints or as one sequence."""
+    """Sizes given as integers or as one sequence."""
     if len(shape) == 1 and isinstance(shape[0], tuple | list):
         shape = tuple(shape[0])
-    for n in shape:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ArgumentError(
-                "a size is no natural number", op=op, expect="ints >= 0", actual=repr(shape)
-            )
-    return shape
+    sizes = [_size(n) for n in shape]
+    if None in sizes:
+        raise ArgumentError(
+            "a size is no natural number", op=op, expect="ints >= 0", actual=repr(shape)
+        )
+    return tuple(n for n in sizes if n is not None)
+
+
+def _size(n: Any) -> int | None:
+    try:
+        size = operator.index(n)
+    except TypeError:
+        return None
+    return None if size < 0 or isinstance(n, bool) else size

@@ -30,7 +30,9 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer
-from dualgrad.compiler.ops.view import View
+from dualgrad.compiler.kernel.program import size_of
+from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.view import Reshape, View
 from dualgrad.compiler.passes.fuse import through_views
 from dualgrad.engine import Bound, Executable, compile_graph
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
@@ -109,6 +111,7 @@ class Planner:
 
     def __init__(self, unit: Unit, operands: tuple[Any, ...], write: bool) -> None:
         self.unit, self.operands, self.write = unit, operands, write
+        self.general = unit
         self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
         for x in operands:
             if not hasattr(x, "sig") and not isinstance(x, bool | int | float):
@@ -131,11 +134,26 @@ class Planner:
         results = tuple(t if a is None else a for a, t in zip(aliases, types, strict=True))
         if not computed:
             return Plan((), (), None, results, types, None)
+        if len(outputs) == 1 and isinstance(outputs[0].op, Reshape) and not self.write:
+            copied = self.copy_of(outputs[0].inputs[0], nodes, types[0])
+            if copied is not None:
+                return copied
         values, sym_types, strides = self.symbolic()
         variant = self.variant(computed, values, sym_types, strides)
         bound = variant.executable.bind(values)
         single = types[0] if len(types) == 1 else None
         return Plan(variant.tensors, variant.numbers, bound, results, types, single)
+
+    def copy_of(self, source: Node, nodes: tuple[Node, ...], type: TensorType) -> Plan | None:
+        """A reshape of an operand that needs a copy: a copy in the operand's own shape, whose
+        memory is then seen in the new one.  One program serves all shapes."""
+        if source not in nodes:
+            return None
+        k = nodes.index(source)
+        plan = Planner(Copy.of(), (self.operands[k],), False).plan()
+        assert plan.bound is not None
+        plan.bound.outputs = [(size_of(type.shape, {}), type.dtype)]
+        return Plan((k,), (), plan.bound, (type,), (type,), type)
 
     def exact_nodes(self) -> tuple[Node, ...]:
         return tuple(
@@ -153,7 +171,7 @@ class Planner:
             if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
                 continue
             found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
-            if found is not None:
+            if found is not None and min(found[1], default=0) >= 0:
                 return Alias(k, output.shape, found[1], found[0])
         return None
 
@@ -162,14 +180,15 @@ class Planner:
         values: dict[Atom, int] = {}
         known: dict[int, Dim] = {}
 
-        def size(n: int) -> Dim:
-            if n < 2 or self.unit.exact:
+        def size(n: Dim, offset: bool = False) -> Dim:
+            if not isinstance(n, int) or n < 2 or self.unit.exact:
                 return n
-            if n not in known:
+            key = -n if offset else n  # an offset that equals a size is a coincidence
+            if key not in known:
                 symbol = sym(f"n{len(known)}")
-                known[n] = symbol
+                known[key] = symbol
                 values[symbol_of(symbol)] = n
-            return known[n]
+            return known[key]
 
         def stride(n: int) -> Dim:
             if n < 2:
@@ -184,6 +203,7 @@ class Planner:
             types.append(x.type.with_shape(tuple(size(n) for n in x.type.shape)))
             steps = x.layout
             strides.append(None if steps is None else tuple(stride(n) for n in steps))
+        self.general = self.unit.generalized(size)
         return values, types, strides
 
     def variant(
@@ -197,7 +217,7 @@ class Planner:
         numbers = tuple(_kind(x) for x in self.operands if not hasattr(x, "sig"))
         places = tuple(self.tensors)  # 2 - x and x - 2 are different programs
         key = (
-            self.unit,
+            self.general,
             self.write,
             places,
             tuple(types),
@@ -225,7 +245,7 @@ class Planner:
             input_node(k, by_number[k][0]) if k in by_number else scalar_node(k, _kind(x))
             for k, x in enumerate(self.operands)
         )
-        traced = self.unit.trace(*nodes)
+        traced = self.general.trace(*nodes)
         outputs = tuple(traced[k] for k in computed)
         used = set(topological(outputs)) | ({nodes[0]} if self.write else set())
         tensors = tuple(k for k, n in enumerate(nodes) if k in by_number and n in used)

@@ -24,14 +24,14 @@ from dualgrad.compiler.lower.llvm.gemm import gemm_module, routine_name
 from dualgrad.compiler.lower.llvm.module import module_of
 from dualgrad.compiler.lower.llvm.target import assembly, object_code
 from dualgrad.compiler.pipeline import Layouts, lower
-from dualgrad.runtime import cpu, memory
+from dualgrad.runtime import cpu, library, memory
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import ALL
 from dualgrad.runtime.errors import ArgumentError, CompileError, IndexOutOfBounds
 from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.profile import counters
-from dualgrad.runtime.program import KernelInfo, Program, decode_error
+from dualgrad.runtime.program import HostCall, KernelInfo, Program, decode_error
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.runtime.threads import get_num_threads
 
@@ -155,13 +155,17 @@ class Bound:
         code, value = decode_error(error)
         if code < len(program.checks):
             site = program.checks[code]
-            bound = evaluate(site.bound, self.values)
+            line = site.line if self.executable.lines else None
+            location = Location(*line, "") if line else None
+            if not site.what:
+                library.raise_failure(site.op, location)
+            low, bound = (evaluate(d, self.values) for d in (site.low, site.bound))
             raise IndexOutOfBounds(
                 f"{site.what} out of range",
                 op=site.op,
-                expect=f"0 <= {site.what} < {bound}",
-                actual=str(value),
-                location=Location(*site.line, "") if site.line and self.executable.lines else None,
+                expect=f"{low} <= {site.what} < {bound}",
+                actual=str(value + low),
+                location=location,
             )
         buffer = self.executable.accesses[code - len(program.checks)]
         raise CompileError(
@@ -225,7 +229,10 @@ def _load(program: LoopProgram, times: Times) -> Code:
 
 @cache
 def _routines(name: str) -> int:
-    """The address of a library routine, compiled once per machine."""
+    """The address of a function of the host, or of a routine that is compiled once per machine."""
+    call = HostCall.parse(name)
+    if call is not None:
+        return library.callback(call)
     dtype = next(d for d in ALL if d.kind != "b" and routine_name(d) == name)
     target = cpu.host_target()
     text = gemm_module(dtype, target)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.kernel.ir import Check, Store, walk
+from dualgrad.compiler.kernel.ir import Call, Check, Store, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.engine import compile_graph
 from dualgrad.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
@@ -223,8 +223,8 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    for t in trace.tensors:
-        if t.requires_grad and t.grad_fn is not None:
+    for t, source in zip(trace.tensors, trace.sources, strict=True):
+        if source.kind != "constant" and t.requires_grad and t.grad_fn is not None:
             raise Unsupported(
                 "a tensor with a graph of its own comes from outside of the function",
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
@@ -302,7 +302,7 @@ def checks_late(program: LoopProgram) -> bool:
     overwritten = False
     for kernel in program.kernels:
         stmts = list(walk(kernel.body))
-        if overwritten and any(isinstance(s, Check) for s in stmts):
+        if overwritten and any(isinstance(s, Check | Call) for s in stmts):
             return True
         overwritten |= any(isinstance(s, Store) and s.buffer.name[0] == "i" for s in stmts)
     return False

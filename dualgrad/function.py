@@ -24,7 +24,7 @@ from dualgrad.finish import finish_trace
 from dualgrad.guards import Standing, impurity
 from dualgrad.path import Path
 from dualgrad.runtime.config import config
-from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, TraceError
+from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
 from dualgrad.survey import Survey, survey
@@ -68,7 +68,10 @@ class Function(Generic[P, R]):
             path = None if quick is None else standing.paths.get(quick)
             if path is not None:
                 if path.single is not None:
-                    return path.run_quick(args)  # type: ignore[no-any-return]
+                    try:
+                        return path.run_quick(args)  # type: ignore[no-any-return]
+                    except (IndexOutOfBounds, LibraryError):
+                        return fn(*args, **kwargs)
                 same = standing.found(args, kwargs)
                 if path.holds(same):
                     return self._run(path, same, args, kwargs)  # type: ignore[no-any-return]
@@ -101,7 +104,7 @@ class Function(Generic[P, R]):
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return path.run(found)
-        except IndexOutOfBounds:
+        except (IndexOutOfBounds, LibraryError):
             # Nothing has been changed; the user's code raises, or handles, the same error.
             fn: Callable[..., Any] = self.__wrapped_function__
             return fn(*args, **kwargs)
@@ -148,7 +151,7 @@ class Function(Generic[P, R]):
         try:
             after = survey((args, kwargs, fn, random.default_generator))
             outcome = finish_trace(trace, found, after, before, result, self.name)
-        except (Unsupported, IndexOutOfBounds) as error:
+        except (Unsupported, IndexOutOfBounds, LibraryError) as error:
             del result
             _roll_back(trace, found, before)
             if isinstance(error, Unsupported):

@@ -108,7 +108,7 @@ class Path:
     def run(self, found: Survey) -> Any:
         """Run the program, make its effects, return what the function returns.
 
-        An IndexOutOfBounds of the program leaves everything as it was.
+        An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
         inputs = self.inputs(found)
         self.runs += 1

@@ -1,17 +1,23 @@
 """Random numbers: streams of Philox4x32-10, the same in both modes, for any number of threads.
 
 A number is a function of (seed, position in the stream, element).  A `Generator` holds seed and
-position as tensors, so compiled functions read and advance them like any other state.
+position as tensors, so compiled functions read and advance them like any other state.  All
+functions use the default stream unless given a generator.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops import random as ops
+from dualgrad.compiler.ops.base import broadcast_shapes
+from dualgrad.compiler.ops.joining import split, stack
+from dualgrad.compiler.ops.sort import argsort
 from dualgrad.creation import as_shape, full
-from dualgrad.runtime.dtype import float32, uint64
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.dtype import DType, as_dtype, bool_, float32, int64, uint64
+from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 from dualgrad.tensor import Tensor
 
 
@@ -24,9 +30,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of this seed (0 <= seed < 2**64) from its beginning."""
-        _checked(seed)
-        signed = seed - 2**64 if seed >= 2**63 else seed
-        self.seed_tensor.fill_(signed)
+        self.seed_tensor.fill_(_wrapped(_checked(seed)))
         self.position.zero_()
         return self
 
@@ -34,10 +38,29 @@ class Generator:
         """The seed that was set last."""
         return int(self.seed_tensor.item())
 
-    def advance(self, count: int) -> tuple[Tensor, Tensor]:
-        """Seed and position for `count` numbers; moves the stream past them."""
+    def get_state(self) -> Tensor:
+        """Seed and position, uint64 [2]."""
+        out: Tensor = stack([self.seed_tensor, self.position])
+        return out
+
+    def set_state(self, state: Tensor) -> Generator:
+        """Go on where the stream was when `get_state` gave this state."""
+        if not isinstance(state, Tensor) or state.dtype is not uint64 or state.shape != (2,):
+            raise ArgumentError(
+                "no state of a generator",
+                op="set_state",
+                expect="a tensor uint64 (2,) from get_state()",
+                actual=repr(getattr(state, "type", state)),
+            )
+        seed, position = split(state, 1)
+        self.seed_tensor.copy_(seed.reshape(()))
+        self.position.copy_(position.reshape(()))
+        return self
+
+    def advance(self, words: int) -> tuple[Tensor, Tensor]:
+        """Seed and position for so many words of 32 bits; moves the stream past them."""
         position = self.position.clone()
-        self.position.add_(-(-count // ops.WORDS))
+        self.position.add_(-(-words // ops.BLOCK))
         return self.seed_tensor, position
 
 
@@ -47,12 +70,20 @@ def _checked(seed: int) -> int:
     return seed
 
 
+def _wrapped(number: int) -> int:
+    """The int64 with the bits of a uint64."""
+    return number - 2**64 if number >= 2**63 else number
+
+
 default_generator = Generator()
 
 
 def seed(value: int) -> None:
-    """Seed the default stream, which all functions use unless given a generator."""
+    """Seed the default stream."""
     default_generator.manual_seed(value)
+
+
+manual_seed = seed
 
 
 def initial_seed() -> int:
@@ -60,18 +91,75 @@ def initial_seed() -> int:
     return default_generator.initial_seed()
 
 
+def get_rng_state() -> Tensor:
+    """The state of the default stream, uint64 [2]."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: Tensor) -> None:
+    """Put the default stream back to a state."""
+    default_generator.set_state(state)
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def _words(generator: Generator | None, each: int, shape: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """Seed and position for `each` words per element."""
+    count = each
+    for n in shape:
+        count *= n
+    return (generator or default_generator).advance(count)
+
+
+def _sizes(op: str, shape: Any) -> tuple[int, ...]:
+    return as_shape(op, (shape,) if isinstance(shape, int) else tuple(shape))
+
+
+def _float(op: str, dtype: Any) -> DType:
+    found = as_dtype(dtype)
+    if not found.is_float:
+        raise DTypeError("random floats", op=op, expect="a float dtype", actual=found.name)
+    return found
+
+
+def _draw(
+    op: Callable[..., Any],
+    kind: type[ops.Random],
+    shape: tuple[int, ...],
+    dtype: DType,
+    generator: Generator | None,
+    *parameters: Any,
+) -> Tensor:
+    """Numbers of a distribution; parameters are numbers or tensors that broadcast to the shape."""
+    name = op.__name__
+    shapes = [p.shape for p in parameters if isinstance(p, Tensor)]
+    if shapes and broadcast_shapes(name, [shape, *shapes]) != shape:
+        raise ShapeError(
+            "parameters have more elements than the result",
+            op=name,
+            expect=f"shapes that broadcast to {dim_text(shape)}",
+            actual=", ".join(map(dim_text, shapes)),
+        )
+    each = kind.words[ops.working(dtype) if dtype.is_float else dtype]
+    numbers = [p if isinstance(p, Tensor) else float(p) for p in parameters]
+    out: Tensor = op(*_words(generator, each, shape), *numbers, shape=shape, dtype=dtype)
+    return out
+
+
 def uniform(
     shape: Any,
-    low: float = 0.0,
-    high: float = 1.0,
+    low: Any = 0.0,
+    high: Any = 1.0,
     dtype: Any = float32,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Numbers of a shape, uniform in [low, high); 24 random bits each."""
-    sizes = as_shape("uniform", (shape,) if isinstance(shape, int) else tuple(shape))
-    state = (generator or default_generator).advance(_count(sizes))
-    out: Tensor = ops.uniform(*state, float(low), float(high), shape=sizes)
-    return out.to(dtype)  # type: ignore[no-any-return]
+    """Numbers of a shape, uniform in [low, high); 24 random bits each, 53 for float64.
+
+    low and high are numbers or tensors that broadcast to the shape.
+    """
+    sizes, kind = _sizes("uniform", shape), _float("uniform", dtype)
+    return _draw(ops.uniform, ops.RandomUniform, sizes, kind, generator, low, high)
 
 
 def rand(
@@ -85,21 +173,25 @@ def rand(
     return out.requires_grad_(requires_grad)
 
 
+def rand_like(x: Tensor, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+    """Numbers of the shape and dtype of x, uniform in [0, 1)."""
+    return uniform(x.shape, dtype=dtype or x.dtype, generator=generator)
+
+
 def normal(
     shape: Any,
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: Any = 0.0,
+    std: Any = 1.0,
     dtype: Any = float32,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Numbers of a shape from the normal distribution, in float32 accuracy.
+    """Numbers of a shape from the normal distribution, by Box and Muller's method.
 
-    Box and Muller's method: sqrt(-2 log(1 - u)) cos(2 pi v) of two uniform numbers u, v.
+    mean and std are numbers or tensors that broadcast to the shape and have gradients: the result
+    is mean + std * z with z from the standard normal distribution.
     """
-    sizes = as_shape("normal", (shape,) if isinstance(shape, int) else tuple(shape))
-    state = (generator or default_generator).advance(2 * _count(sizes))
-    out: Tensor = ops.normal(*state, float(mean), float(std), shape=sizes)
-    return out.to(dtype)  # type: ignore[no-any-return]
+    sizes, kind = _sizes("normal", shape), _float("normal", dtype)
+    return _draw(ops.normal, ops.RandomNormal, sizes, kind, generator, mean, std)
 
 
 def randn(
@@ -113,8 +205,203 @@ def randn(
     return out.requires_grad_(requires_grad)
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
+def randn_like(x: Tensor, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+    """Numbers of the shape and dtype of x from the standard normal distribution."""
+    return normal(x.shape, dtype=dtype or x.dtype, generator=generator)
+
+
+def exponential(
+    shape: Any, rate: Any = 1.0, dtype: Any = float32, generator: Generator | None = None
+) -> Tensor:
+    """Numbers of a shape from the exponential distribution, of mean 1 / rate.
+
+    rate is a number or a tensor that broadcasts to the shape.
+    """
+    sizes, kind = _sizes("exponential", shape), _float("exponential", dtype)
+    return _draw(ops.exponential, ops.RandomExponential, sizes, kind, generator, rate)
+
+
+def bernoulli(
+    p: Any, shape: Any = None, dtype: Any = None, generator: Generator | None = None
+) -> Tensor:
+    """1 with probability p, else 0; p is rounded up to a multiple of 2**-32.
+
+    p: a tensor, whose shape and dtype the result has by default, or a number, with a shape.
+    """
+    if shape is None and not isinstance(p, Tensor):
+        raise ArgumentError(
+            "a number has no shape", op="bernoulli", expect="a tensor, or shape=", actual=repr(p)
+        )
+    sizes = p.shape if shape is None else _sizes("bernoulli", shape)
+    default = p.dtype if isinstance(p, Tensor) else float32
+    kind = default if dtype is None else as_dtype(dtype)
+    state = _words(generator, 1, sizes)
+    p = p if isinstance(p, Tensor) else _probability("bernoulli", p)
+    out: Tensor = ops.bernoulli(*state, p, shape=sizes, dtype=kind)
+    return out
+
+
+def _probability(op: str, p: Any) -> float:
+    if not 0 <= p <= 1:
+        raise ArgumentError("no probability", op=op, expect="0 <= p <= 1", actual=repr(p))
+    return float(p)
+
+
+# -- integers -------------------------------------------------------------------------------------
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    shape: Any = None,
+    dtype: Any = int64,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Integers of a shape, uniform in [low, high); `randint(high, shape)` begins with 0.
+
+    No number is more frequent than another by more than 2**-64 of it.
+    """
+    if shape is None:
+        low, high, shape = 0, low, high
+    sizes, kind = _sizes("randint", shape), as_dtype(dtype)
+    ends = _ends("randint", low, high, kind)
+    out: Tensor = ops.integers(*_words(generator, 4, sizes), *ends, shape=sizes, dtype=kind)
+    return out
+
+
+def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
+    """The first and the last number of [low, high), with the bits of int64."""
+    least, limit = 0, 2**dtype.bits
+    if dtype.is_float:
+        least, limit = -(2**63), 2**63
+    elif dtype.is_signed:
+        least, limit = -(limit // 2), limit // 2
+    if not least <= low < high <= limit:
+        raise ArgumentError(
+            "no interval of integers",
+            op=op,
+            expect=f"{least} <= low < high <= {limit} for {dtype.name}",
+            actual=f"low={low}, high={high}",
+        )
+    return _wrapped(low), _wrapped(high - 1)
+
+
+def randperm(n: int, dtype: Any = int64, generator: Generator | None = None) -> Tensor:
+    """The integers from 0 to n - 1 in a random order: the order of n random 64-bit numbers."""
+    (size,) = as_shape("randperm", (n,))
+    out: Tensor = ops.permutation(*_words(generator, 2, (size,)), count=size).to(dtype)
+    return out
+
+
+def multinomial(
+    weights: Tensor, n: int, replacement: bool = False, generator: Generator | None = None
+) -> Tensor:
+    """n indices of weights [m] or [rows, m], drawn in proportion to the weights: int64 [.., n].
+
+    Without replacement no index comes twice in a row, and those of weight 0 come last.  Weights
+    must not be negative; they need not add up to 1.
+    """
+    op = "multinomial"
+    if weights.ndim not in (1, 2) or weights.shape[-1] == 0 or not weights.dtype.is_float:
+        raise ShapeError(
+            "no weights",
+            op=op,
+            expect="floats (m,) or (rows, m), m >= 1",
+            actual=f"{weights.type!r}",
+        )
+    m = weights.shape[-1]
+    if n < 1 or (n > m and not replacement):
+        limit = "" if replacement else f" <= {m}"
+        raise ArgumentError("no number of draws", op=op, expect=f"1 <= n{limit}", actual=str(n))
+    if replacement:
+        shape = (*weights.shape[:-1], n)
+        out: Tensor = ops.choices(weights, *_words(generator, 2, shape), count=n)
+        return out
+    keys = ops.order(weights.detach(), *_words(generator, 2, weights.shape))
+    first: Tensor = split(argsort(keys), [n, m - n], -1)[0] if n < m else argsort(keys)
+    return first
+
+
+# -- in place -------------------------------------------------------------------------------------
+
+
+def _fill(
+    x: Tensor,
+    distribution: Callable[..., Any],
+    words: int,
+    generator: Generator | None,
+    *parameters: Any,
+) -> Tensor:
+    state = _words(generator, words, x.shape)
+    out: Tensor = x._write(ops.fills(distribution), *state, *parameters)
+    return out
+
+
+def uniform_(
+    x: Tensor, low: float = 0.0, high: float = 1.0, generator: Generator | None = None
+) -> Tensor:
+    """Overwrite x with numbers uniform in [low, high)."""
+    words = ops.RandomUniform.words[ops.working(_float("uniform_", x.dtype))]
+    return _fill(x, ops.uniform, words, generator, float(low), float(high))
+
+
+def normal_(
+    x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
+) -> Tensor:
+    """Overwrite x with numbers of the normal distribution."""
+    words = ops.RandomNormal.words[ops.working(_float("normal_", x.dtype))]
+    return _fill(x, ops.normal, words, generator, float(mean), float(std))
+
+
+def exponential_(x: Tensor, rate: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Overwrite x with numbers of the exponential distribution."""
+    words = ops.RandomExponential.words[ops.working(_float("exponential_", x.dtype))]
+    return _fill(x, ops.exponential, words, generator, float(rate))
+
+
+def bernoulli_(x: Tensor, p: Any = 0.5, generator: Generator | None = None) -> Tensor:
+    """Overwrite x with 1 with probability p (a number or a tensor), else 0."""
+    p = p if isinstance(p, Tensor) else _probability("bernoulli_", p)
+    return _fill(x, ops.bernoulli, 1, generator, p)
+
+
+def random_(
+    x: Tensor, low: int = 0, high: int | None = None, generator: Generator | None = None
+) -> Tensor:
+    """Overwrite x with integers uniform in [low, high).
+
+    Without `high` up to the largest that the dtype has, or for floats has without gaps.
+    """
+    if high is None:
+        high = _beyond(x.dtype)
+    return _fill(x, ops.integers, 4, generator, *_ends("random_", low, high, x.dtype))
+
+
+def _beyond(dtype: DType) -> int:
+    """One more than the largest number that `random_` draws by default."""
+    if dtype.is_float:
+        return int(2 ** _DIGITS[dtype.name] + 1)
+    return 2 if dtype is bool_ else int(2 ** (dtype.bits - dtype.is_signed))
+
+
+_DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+
+for _method in (uniform_, normal_, exponential_, bernoulli_, random_):
+    setattr(Tensor, _method.__name__, _method)
+
+
+# -- dropout --------------------------------------------------------------------------------------
+
+
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None
+) -> Tensor:
+    """x with elements set to 0 with probability p, the others divided by 1 - p.
+
+    x itself unless `training`.
+    """
+    p = _probability("dropout", p)
+    if not training or p == 0:
+        return x
+    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape), p)
+    return out

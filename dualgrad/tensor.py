@@ -6,20 +6,23 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
-from dualgrad.compiler.ir.value import Unit, Value
-from dualgrad.compiler.ops.arithmetic import Add, Div, Mul, Sub
+from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.composite import composite, raw
-from dualgrad.compiler.ops.elementwise import cast_node, copy
+from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
+from dualgrad.indexing import Indexable
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
 from dualgrad.runtime.errors import (
@@ -35,7 +38,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Value):
+class Tensor(Changes, Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -69,7 +72,7 @@ class Tensor(Value):
     requires_grad: bool
     sig: Any
     _grad: Tensor | None
-    _version: list[Any]  # changes in place so far; whether there have been views
+    _version: list[Any]  # changes in place so far; views that share the memory, or None
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
@@ -101,7 +104,7 @@ class Tensor(Value):
         self.sig = type if layout is None else (type, layout)
         self.node = self.owner = self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, False]
+        self._version = [0, None]
         return self
 
     @classmethod
@@ -128,7 +131,7 @@ class Tensor(Value):
         self.sig = ("traced", type)
         self.base = self.grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, False]
+        self._version = [0, None]
         return self
 
     def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
@@ -200,12 +203,32 @@ class Tensor(Value):
     def is_writeable(self) -> bool:
         """Whether the memory may be changed: not read-only, no element shown twice."""
         assert self.array is not None
-        return self.array.flags.writeable and not (self.layout and 0 in self.layout)
+        steps = zip(self.layout or (), self.array.shape, strict=False)
+        return self.array.flags.writeable and not any(s == 0 and n > 1 for s, n in steps)
 
     @property
     def version(self) -> int:
         """How often the memory has been changed in place; shared with all that shares it."""
         return int(self._version[0])
+
+    @property
+    def has_views(self) -> bool:
+        """Whether any view that shares the memory is still alive."""
+        return bool(self._version[1])
+
+    def shares(self, view: Tensor) -> None:
+        """Let `view` be a view of the memory."""
+        view.base = self if self.base is None else self.base
+        version = view._version = self._version
+        if version[1] is None:
+            version[1] = WeakSet()
+        version[1].add(view)
+
+    def view_over(self, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+        """A tensor over a part of the memory."""
+        out = Tensor.of_array(array, type, layout)
+        self.shares(out)
+        return out
 
     def changed(self, times: int = 1) -> None:
         """Note a change in place."""
@@ -218,7 +241,7 @@ class Tensor(Value):
 
     # -- values -------------------------------------------------------------------------------
 
-    def _concrete(self, what: str) -> Array:
+    def concrete(self, what: str) -> Array:
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, what)
@@ -232,7 +255,7 @@ class Tensor(Value):
 
     def storage(self) -> Array:
         """The memory as a NumPy array: the values, for bfloat16 their bits as uint16."""
-        return self._concrete("storage()")
+        return self.concrete("storage()")
 
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
@@ -248,7 +271,7 @@ class Tensor(Value):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return decode(self._concrete("numpy()"), self.type.dtype)
+        return decode(self.concrete("numpy()"), self.type.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False and self.type.dtype is bfloat16:
@@ -257,7 +280,7 @@ class Tensor(Value):
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
-        array = self._concrete("item()")
+        array = self.concrete("item()")
         if array.size != 1:
             raise ShapeError(
                 "only one element can become a Python number",
@@ -269,7 +292,7 @@ class Tensor(Value):
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return decode(self._concrete("tolist()"), self.type.dtype).tolist()
+        return decode(self.concrete("tolist()"), self.type.dtype).tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -278,7 +301,7 @@ class Tensor(Value):
         return int(self.item())
 
     def __bool__(self) -> bool:
-        if self._concrete("bool()").size != 1:
+        if self.concrete("bool()").size != 1:
             raise ArgumentError(
                 "the truth value of several elements is ambiguous",
                 op="bool",
@@ -435,7 +458,7 @@ class Tensor(Value):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="with dg.no_grad(): ...",
             )
-        if recorded and (self.base is not None or self._version[1]):
+        if recorded and (self.base is not None or self.has_views):
             own = f"{self.type!r}, of which there are views"
             raise GradientError(
                 "views and their bases cannot be changed in place while gradients are recorded",
@@ -467,12 +490,13 @@ class Tensor(Value):
                 actual="a read-only array or an expanded view",
                 hint="clone() it first",
             )
+        elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
             *(
                 x.clone()
                 if isinstance(x, Tensor)
-                and x.array is not self.array
+                and not (elementwise and x.array is self.array)
                 and np.may_share_memory(x.array, self.array)
                 else x
                 for x in operands[1:]
@@ -483,22 +507,6 @@ class Tensor(Value):
             plan = make_plan(unit, operands, write=True)
         plan.run(operands)
         self.changed()
-
-    def add_(self, other: Any) -> Tensor:
-        """self += other in place."""
-        return self._write(Add.of(), other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """self -= other in place."""
-        return self._write(Sub.of(), other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """self *= other in place."""
-        return self._write(Mul.of(), other)
-
-    def div_(self, other: Any) -> Tensor:
-        """self /= other in place."""
-        return self._write(Div.of(), other)
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted and broadcast."""
@@ -512,10 +520,12 @@ class Tensor(Value):
         """Overwrite all values with 0."""
         return self._write(ASSIGN, 0)
 
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
+    # attached by `dualgrad.random`
+    uniform_: Callable[..., Tensor]
+    normal_: Callable[..., Tensor]
+    exponential_: Callable[..., Tensor]
+    bernoulli_: Callable[..., Tensor]
+    random_: Callable[..., Tensor]
 
 
 @composite
@@ -545,14 +555,10 @@ def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
         return x
     array = strided_view(x.array, a)
     layout = None if a.strides == contiguous_strides(a.shape) else a.strides
-    out = Tensor.of_array(array, x.type.with_shape(a.shape), layout)
-    out.base = x if x.base is None else x.base
-    out._version = x._version
-    x._version[1] = True
-    return out
+    return x.view_over(array, x.type.with_shape(a.shape), layout)
 
 
 def strided_view(array: Array, a: Alias) -> Array:
-    size = array.itemsize
-    start = array if not a.offset else array.reshape(-1)[a.offset :]
-    return np.lib.stride_tricks.as_strided(start, a.shape, tuple(s * size for s in a.strides or ()))
+    size, view = array.itemsize, np.lib.stride_tricks.as_strided
+    start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
+    return view(start, a.shape, tuple(s * size for s in a.strides or ()))

@@ -20,7 +20,8 @@ from dualgrad.compiler.grad import ABSENT, Vjp
 from dualgrad.compiler.ir.node import Node, as_node, input_node, note_lines
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.view import View
+from dualgrad.compiler.ops.region import Overwrite
+from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.runtime.errors import TraceError
 from dualgrad.state import state
@@ -62,7 +63,7 @@ class Trace:
         self.handles: dict[int, Tensor] = {}  # second handles on concrete tensors
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.grads_read: list[int] = []  # numbers of leaves
-        self.views: list[tuple[weakref.ref[Tensor], Tensor, Unit | None]] = []
+        self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
 
@@ -152,9 +153,7 @@ class Trace:
             return
         strides = found[1]
         out.layout = None if strides == contiguous_strides(out.type.shape) else strides
-        out.base = source if source.base is None else source.base
-        out._version = source._version
-        source._version[1] = True
+        source.shares(out)
         self.views.append((weakref.ref(out), source, unit))
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
@@ -189,14 +188,8 @@ class Trace:
 
     def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
         """A change in place."""
-        if target.base is not None:
-            raise Unsupported(
-                "a view is changed in place inside a compiled function",
-                op=unit.name,
-                actual=f"a view of {target.base.type!r}",
-                hint="change the tensor itself",
-            )
-        if recorded and target.node is None:
+        behind = self._behind(target, unit)
+        if recorded and target.node is None and id(target) not in self.created:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
                 op=unit.name,
@@ -212,6 +205,10 @@ class Trace:
         else:
             (node,) = unit.trace(*(self.node_of(x) for x in operands))
         check_write(unit, target.type, node.type)
+        for source, view in behind:
+            if view is not None:
+                node = Overwrite.of(view).on(self.node_of(source), node)
+            target = source
         if target.node is not None:
             target.node = node
         else:
@@ -221,6 +218,22 @@ class Trace:
         target.changed()
         self.changed.append(target)
         self._refresh_views(target)
+
+    def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
+        """What a tensor is a view of, step by step: (source, view of it)."""
+        out: list[tuple[Tensor, View | None]] = []
+        while target.base is not None:
+            found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
+            if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
+                raise Unsupported(
+                    "a view is changed in place whose memory cannot be followed",
+                    op=unit.name,
+                    actual=f"a view of {target.base.type!r}",
+                    hint="change the tensor itself",
+                )
+            out.append(found)
+            target = found[0]
+        return out
 
     def _refresh_views(self, base: Tensor) -> None:
         """Views show the new values of their base."""

@@ -125,6 +125,14 @@ def as_dtype(x: object) -> DType:
     except TypeError:  # not hashable
         found = None
     if found is None:
+        if "complex" in str(x):
+            raise DTypeError(
+                "there are no complex tensors",
+                expect="a real dtype",
+                actual=repr(x),
+                hint="keep (real, imaginary) side by side in a last dimension of size 2, as the "
+                "functions of dg.fft take and give them",
+            )
         names = ", ".join(t.name for t in ALL)
         raise DTypeError(
             "not a dtype of dualgrad",

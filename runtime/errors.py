@@ -74,6 +74,10 @@ class IndexOutOfBounds(DualgradError, IndexError):
     """An index outside of its dimension."""
 
 
+class LibraryError(DualgradError, RuntimeError):
+    """A function of the host that a program called has failed."""
+
+
 class ArgumentError(DualgradError, ValueError):
     """An argument with an impossible value."""
 

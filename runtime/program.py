@@ -18,12 +18,20 @@ Result    0, or an error word: the low ERROR_CHECK_BITS bits are 1 + the index o
 No address of the process ever appears in object code, so a Program may be kept on disk: what it
 calls comes through the context.
 
+Externs
+    Names that `HostCall.parse` reads are functions of the host, `i64 f(ptr words)`: for each input
+    and then the output the address of row-major memory and the dimensions, then further sizes.
+    The result is 1, or 0 if the function raised an exception, which the device has kept.
+    All other names are compiled routines.
+
 This module is a leaf that compiler and devices share; it needs neither NumPy nor llvmlite.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 HANDLE_DATA_OFFSET = 16
 CONTEXT_POOL = 0
@@ -31,6 +39,40 @@ CONTEXT_PARALLEL_FOR = 1
 CONTEXT_EXTERNS = 2
 POOL_WORKERS = 40
 ERROR_CHECK_BITS = 16
+_HOST = "host:"
+
+Param = int | float | str | tuple["Param", ...]
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A function of the host that a program calls, with what is fixed when it is compiled.
+
+    types   dtype name and number of dimensions of each input, then of the output
+    sizes   how many further numbers it takes when it runs
+    """
+
+    routine: str
+    params: tuple[Param, ...]
+    types: tuple[tuple[str, int], ...]
+    sizes: int
+
+    @property
+    def name(self) -> str:
+        """Its name among the externs of a program."""
+        return _HOST + json.dumps([self.routine, self.params, self.types, self.sizes])
+
+    @classmethod
+    def parse(cls, name: str) -> HostCall | None:
+        """The call behind a name; None for names of other routines."""
+        if not name.startswith(_HOST):
+            return None
+        return cls(*_tuples(json.loads(name.removeprefix(_HOST))))
+
+
+def _tuples(x: Any) -> Any:
+    """JSON lists as tuples, at every depth."""
+    return tuple(map(_tuples, x)) if isinstance(x, list) else x
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,7 @@ COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 REDUCE = ("sum", "mean", "max", "min", "argmax", "argmin")
 
 # Programs that cannot be compiled run eagerly, as `@function` says; there is nothing to compare.
-LIMITS = (
-    "an index is checked after state has been changed",
-)
+LIMITS = ("an index is checked after state has been changed",)
 
 Instruction = tuple[str, int, int, int, int]
 

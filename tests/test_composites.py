@@ -49,8 +49,8 @@ def test_known_numbers(dtype: Any, tolerance: float) -> None:
     close(dg.softmax(x), SOFTMAX)
     close(x.transpose(0, 1).softmax(0).transpose(0, 1), SOFTMAX)
     close(dg.log_softmax(x), np.log(SOFTMAX))
-    close(F.cross_entropy(x, y, "none"), LOSSES)
-    close(F.cross_entropy(x, y, "sum"), sum(LOSSES))
+    close(F.cross_entropy(x, y, reduction="none"), LOSSES)
+    close(F.cross_entropy(x, y, reduction="sum"), sum(LOSSES))
     close(F.cross_entropy(x, y), sum(LOSSES) / 3)
     close(F.mse_loss(x, x * 0.5), (LOGITS**2).mean() / 4)
     close(F.linear(x, x, dg.tensor([1.0, 0.0, -1.0], dtype=dtype)), LOGITS @ LOGITS.T + [1, 0, -1])
@@ -59,7 +59,7 @@ def test_known_numbers(dtype: Any, tolerance: float) -> None:
 def test_large_and_infinite_logits() -> None:
     x = dg.tensor([[1e4, 0.0], [-1e4, -1e4], [3e38, -3e38]])
     same_bits(dg.softmax(x), np.array([[1, 0], [0.5, 0.5], [1, 0]], np.float32))
-    losses = F.cross_entropy(x, dg.tensor([0, 1, 0]), "none")
+    losses = F.cross_entropy(x, dg.tensor([0, 1, 0]), reduction="none")
     np.testing.assert_array_equal(as_array(losses), np.array([0, np.log(2), 0], np.float32))
     masked = dg.tensor([[float("-inf"), 0.0, 0.0]])
     same_bits(dg.softmax(masked), np.array([[0, 0.5, 0.5]], np.float32))
@@ -81,6 +81,17 @@ def test_ties_share_the_gradient() -> None:
     x.grad = None
     dg.maximum(x, 2.0).sum().backward()
     np.testing.assert_allclose(as_array(x.grad), [[0, 1, 1], [0.5] * 3])
+
+
+def test_logcumsumexp_of_infinities() -> None:
+    inf = float("inf")
+    x = dg.tensor([-inf, -inf, 1000.0, -1000.0, 1000.0], requires_grad=True)
+    y = x.logcumsumexp(0)
+    same_bits(y, np.array([-inf, -inf, 1e3, 1e3, 1e3 + np.log(2)], np.float32))
+    y.backward(dg.ones(5))
+    np.testing.assert_allclose(as_array(x.grad), [0, 0, 2.5, 0, 0.5])
+    same_bits(dg.tensor([1.0, inf, -inf]).logcumsumexp(), np.array([1, inf, inf], np.float32))
+    assert np.isnan(as_array(dg.tensor([float("nan"), 1.0]).logcumsumexp())).all()
 
 
 # -- PyTorch as the oracle ------------------------------------------------------------------------
@@ -115,7 +126,7 @@ PAIRS = (
     Pair("mse, sum", lambda x, y: F.mse_loss(x, y, "sum"),
          lambda t, x, y: t.nn.functional.mse_loss(x, y, reduction="sum"), ((70,), (70,))),
     Pair("cross entropy", F.cross_entropy, lambda t, *a: t.nn.functional.cross_entropy(*a), ((32, 10),), 10),
-    Pair("cross entropy, sum", lambda x, y: F.cross_entropy(x, y, "sum"),
+    Pair("cross entropy, sum", lambda x, y: F.cross_entropy(x, y, reduction="sum"),
          lambda t, x, y: t.nn.functional.cross_entropy(x, y, reduction="sum"), ((5, 3),), 3),
     Pair("cross entropy of each", lambda x, y: F.cross_entropy(x, y, reduction="none"),
          lambda t, x, y: t.nn.functional.cross_entropy(x, y, reduction="none"), ((70, 129),), 129),
@@ -130,6 +141,12 @@ PAIRS = (
     Pair("mean of two axes", lambda x: x.mean((0, 2), keepdim=True), lambda t, x: x.mean((0, 2), keepdim=True), ((5, 6, 7),)),
     Pair("max", lambda x: x.max(1), lambda t, x: x.amax(1), ((6, 70),)),
     Pair("min of all", lambda x: x.min(), lambda t, x: x.min(), ((60, 70),)),
+    Pair("logcumsumexp", lambda x: x.logcumsumexp(1), lambda t, x: t.logcumsumexp(x, 1), ((5, 67),)),
+    Pair("logcumsumexp of columns", lambda x: (x * 100).logcumsumexp(0), lambda t, x: t.logcumsumexp(x * 100, 0), ((30, 3),)),
+    Pair("cumsum of exponentials", lambda x: dg.exp(x).cumsum(1) * 2, lambda t, x: t.exp(x).cumsum(1) * 2, ((9, 130),)),
+    Pair("cumprod", lambda x: x.cumprod(-1), lambda t, x: t.cumprod(x, -1), ((5, 6),)),
+    Pair("cummax", lambda x: x.cummax(dim=0)[0], lambda t, x: t.cummax(x, 0)[0], ((40, 5),)),
+    Pair("cummin", lambda x: x.cummin(1)[0], lambda t, x: t.cummin(x, 1)[0], ((5, 40),)),
     Pair("clamped", lambda x: dg.minimum(dg.maximum(x, -0.5), 0.5), lambda t, x: x.clamp(-0.5, 0.5), ((40,),)),
     Pair("where", lambda x, y: dg.where(x > y, x * 2, y), lambda t, x, y: t.where(x > y, x * 2, y), ((7, 5), (5,))),
     Pair("two layers", lambda x, a, b: F.linear(dg.tanh(F.linear(x, a)), b).sum(),
@@ -191,7 +208,7 @@ def test_against_torch(pair: Pair, dtype: str, tolerance: float) -> None:
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.ones(3)), DTypeError, "targets are class numbers"),
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.zeros(4, dtype=int)), ShapeError, "do not fit"),
         (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 4])), IndexError, "0 <= class < 4"),
-        (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 2]), "max"), ArgumentError, "'mean' or"),
+        (lambda: F.cross_entropy(dg.ones(3, 4), dg.tensor([0, 1, 2]), reduction="max"), ArgumentError, "'mean' or"),
         (lambda: F.mse_loss(dg.ones(3), dg.ones(3, 1)), ShapeError, "different shapes"),
         (lambda: F.linear(dg.ones(3), dg.ones(2, 4)), ShapeError, "input and weight do not fit"),
         (lambda: F.linear(dg.ones(4), dg.ones(2, 4), dg.ones(3)), ShapeError, "bias and weight"),
@@ -204,3 +221,23 @@ def test_refused(call: Callable[[], Any], error: type[Exception], text: str) -> 
     with pytest.raises(error, match=text) as caught:
         call()
     assert "test_composites.py" in str(caught.value)
+
+
+# -- sizes computed inside of a composite ---------------------------------------------------------
+
+
+@dg.composite
+def _short(a: Any, b: Any, *, cut: int) -> Any:
+    part = a.narrow(1, 0, a.shape[1] - cut)
+    return dg.matmul(part.transpose(0, 1), b), part.sum(0)
+
+
+@pytest.mark.parametrize("cut", [4, 3, 5])
+def test_sizes_that_turn_out_to_be_one(cut: int) -> None:
+    """0 and 1 are exact sizes in both modes, also where they are computed from others."""
+    rng = np.random.default_rng(0)
+    a, b = (dg.from_numpy(rng.normal(size=(700, n)).astype(np.float32)) for n in (5, 9))
+    eager = _short(a, b, cut=cut)
+    static = dg.function(lambda x, y: _short(x, y, cut=cut), strict=True)(a, b)
+    for one, two in zip(eager, static, strict=True):
+        same_bits(as_array(one), as_array(two))

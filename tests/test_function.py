@@ -445,3 +445,10 @@ def test_python_effects_are_not_lost() -> None:
         for _ in range(4):
             assert values(compiled(ones(1))) == [2.0]
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_function_may_be_called_run() -> None:
+    def run(x: Any) -> Any:
+        return (x * 2).sum(0) + 1
+
+    assert values(dg.function(run, strict=True)(dg.ones(2, 3))) == [5.0, 5.0, 5.0]

@@ -24,10 +24,11 @@ from dualgrad.compiler.lower.reference import run
 from dualgrad.compiler.ops.base import OPS, Op
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.reduce import Reduction
-from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.sample import SAMPLED, Arg, Sample
 from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import ALL, DEFAULT_FLOAT, DType, float32, float64
+from dualgrad.runtime.library import FUNCTIONS
 
 WIDTH_OF_STEP = 1e-6  # of finite differences in float64
 COARSE_STEP = 2**-6  # where the function itself rounds to float32
@@ -36,14 +37,15 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Case:
-    """One sample of one op."""
+    """One sample of an op class, or of a function without one."""
 
-    op: type[Op]
+    name: str
+    op: type[Op] | None
     number: int
     sample: Sample
 
     def __str__(self) -> str:
-        return f"{self.op.__name__}-{self.number}"
+        return f"{self.name}-{self.number}"
 
     def arrays(self, dtype: DType | None = None) -> list[Any]:
         """The arguments; floats are drawn in `dtype` if it is given."""
@@ -57,7 +59,10 @@ class Case:
 def all_cases() -> Iterator[Case]:
     for op in OPS:
         for number, sample in enumerate(op.samples()):
-            yield Case(op, number, sample)
+            yield Case(op.__name__, op, number, sample)
+    for name, make in SAMPLED.items():
+        for number, sample in enumerate(make()):
+            yield Case(name, None, number, sample)
 
 
 CASES = tuple(all_cases())
@@ -67,15 +72,15 @@ SMOOTH = [
     c
     for c in GOOD
     if c.sample.gradient
-    and c.op.vjp is not None
+    and (c.op is None or c.op.vjp is not None)
     and any(isinstance(a, Arg) and a.dtype.is_float and a.differentiable for a in c.sample.args)
 ]
-FIRST = {c.op: c for c in reversed(GOOD)}
+FIRST = {c.name: c for c in reversed(GOOD)}
 
 
 def first_of_each(cases: list[Case], count: int) -> list[Case]:
     """At most `count` cases of each op."""
-    return [c for k, c in enumerate(cases) if sum(d.op is c.op for d in cases[:k]) < count]
+    return [c for k, c in enumerate(cases) if sum(d.name == c.name for d in cases[:k]) < count]
 
 
 def tensors(arrays: list[Any]) -> list[Any]:
@@ -163,14 +168,15 @@ def other_dtypes(case: Case) -> Iterator[DType]:
     """The dtypes besides those of its arguments in which a sample can be run; the 16-bit floats
     have a file of their own."""
     own = {a.dtype for a in case.sample.args if isinstance(a, Arg)}
-    if len(own) != 1 or (issubclass(case.op, Elementwise) and case.op.__name__ == "Cast"):
+    op = case.op or Op
+    if len(own) != 1 or case.name == "Cast":
         return
     for dtype in ALL:
-        plain = issubclass(case.op, Elementwise | Reduction)
+        plain = issubclass(op, Elementwise | Reduction)
         if dtype.is_low or dtype in own or not (dtype.is_float or plain):
             continue
-        kinds = case.op.accepts if issubclass(case.op, Elementwise) else "iuf"
-        floats = issubclass(case.op, Elementwise) and case.op.floats
+        kinds = op.accepts if issubclass(op, Elementwise) else "iuf"
+        floats = issubclass(op, Elementwise) and op.floats
         if dtype.kind in kinds and not (floats and not dtype.is_float):
             yield dtype
 
@@ -188,7 +194,7 @@ def test_other_dtypes(case: Case, dtype: DType) -> None:
     args = tuple(
         dataclasses.replace(a, dtype=dtype) if isinstance(a, Arg) else a for a in case.sample.args
     )
-    moved = Case(case.op, case.number, dataclasses.replace(case.sample, args=args))
+    moved = Case(case.name, case.op, case.number, dataclasses.replace(case.sample, args=args))
     compare_with_reference(moved, moved.arrays())
     same_bits(static(moved), eager(moved), case)
 
@@ -213,7 +219,7 @@ def test_interpreter(case: Case) -> None:
     memory = {b.name: flat(b, x) for b, x in zip(program.inputs, arrays, strict=True)}
     for b in (*program.outputs, *(t.buffer for t in program.temporaries)):
         memory[b.name] = np.zeros(evaluate(b.size, {}), b.dtype.numpy)
-    assert run(program.kernels, memory, {}, {}, seed=SEED) == 0
+    assert run(program.kernels, memory, {}, {}, SEED, FUNCTIONS) == 0
     same_bits(memory["o0"].reshape(result.shape), eager(case), case)
 
 

@@ -1,27 +1,30 @@
-"""Sine and cosine for arguments of any size.
+"""Sine, cosine and tangent for arguments of any size.
 
-x * 2/pi is computed modulo 4 in fixed point (M. Payne and R. Hanek, "Radian reduction for
-trigonometric functions", ACM SIGNUM Newsletter 18, 1983): only the bits of 2/pi count that meet
-the exponent of x.  The top two bits give the quadrant, the rest is the reduced argument.
+x * 2/pi is computed modulo 4 (M. Payne and R. Hanek, "Radian reduction for trigonometric
+functions", ACM SIGNUM Newsletter 18, 1983): only the bits of 2/pi count that meet the exponent
+of x.  The integer gives the quadrant, the rest is the reduced argument.  float64 arguments are
+multiplied in fixed point, float32 ones in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 from dualgrad.compiler.build.builder import Builder
+from dualgrad.compiler.build.doubleword import DoubleWord
 from dualgrad.compiler.kernel.scalar import Scalar
-from dualgrad.runtime.dtype import float32, float64, int64, uint32, uint64
+from dualgrad.runtime.dtype import float32, float64, int32, int64, uint64
 
 _LOW = 0xFFFFFFFF
-# (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4, from
-# tests/references/fit_mathlib.py
+# (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4 (float64) and
+# 1.25 pi/4 (float32), from tests/references/fit_mathlib.py
 _POLYNOMIALS = {
     float32: (
-        (-0.00019518408, 0.00833219, -0.16666655),
-        (2.4432743e-05, -0.0013887311, 0.041666646),
+        (2.7247715e-06, -0.00019842022, 0.008333352, -0.16666667),
+        (2.423324e-05, -0.0013885144, 0.04166659),
     ),
     float64: (
         (
@@ -70,52 +73,126 @@ def _word(end: int) -> int:
     return (_TWO_OVER_PI >> (_BITS - end)) % 2**64 if end > 0 else 0
 
 
+_BLOCK = 26  # as many exponents share their parts of 2/pi
+
+
+def _parts(block: int) -> tuple[float, float]:
+    """2/pi in two parts for float32 arguments M * 2**E, E >= 26 * block, M an integer.
+
+    Multiples of 2**(2 - 26 * block) are left out.
+    """
+    period = 1 << (_BITS + 2 - _BLOCK * block)
+    left = _TWO_OVER_PI if block == 0 else (_TWO_OVER_PI + period // 2) % period - period // 2
+    first = left / 2**_BITS
+    return first, (left - int(Fraction(first) * 2**_BITS)) / 2**_BITS
+
+
 @dataclass(frozen=True)
 class _Reduced:
     """x = quadrant * pi/2 + r + r_low (for |x|, that is)."""
 
-    quadrant: Scalar  # uint64, 0 to 3
+    quadrant: Scalar  # an integer as wide as r, modulo 4
     r: Scalar
     r_low: Scalar
 
 
 def sin(b: Builder, x: Scalar) -> Scalar:
     """Sine of a float32 or float64."""
-    tiny = 2.0**-13 if x.dtype is float32 else 2.0**-27
     size = b.abs(x)
     reduced = _reduce(b, size)
-    result = _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant)
-    result = b.select(size < tiny, size, result)
-    return _finish(b, x, result * b.copysign(b.const(1.0, x.dtype), x))
+    result = _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant, x)
+    return b.select(size < _tiny(x), x, result)
 
 
 def cos(b: Builder, x: Scalar) -> Scalar:
     """Cosine of a float32 or float64."""
     reduced = _reduce(b, b.abs(x))
     quadrant = reduced.quadrant + 1
-    return _finish(b, x, _signed(b, _wave(b, reduced, quadrant), quadrant))
+    return _signed(b, _wave(b, reduced, quadrant), quadrant, None)
 
 
-def _finish(b: Builder, x: Scalar, result: Scalar) -> Scalar:
-    """NaN for infinities and NaN."""
-    return b.select(b.abs(x) < float("inf"), result, x - x)
+def tan(b: DoubleWord, x: Scalar) -> Scalar:
+    """Tangent of a float32 or float64: sin(r) / cos(r), or -cos(r) / sin(r) in odd quadrants.
+
+    Both in two words; one Newton step corrects the quotient.
+    """
+    size = b.abs(x)
+    reduced = _reduce(b, size)
+    sine = b.fast_two_sum(*_sine(b, reduced))
+    cosine = b.fast_two_sum(*_cosine(b, reduced))
+    odd = b.ne(reduced.quadrant & 1, 0)
+    top, top_low = (b.select(odd, -c, s) for s, c in zip(sine, cosine, strict=True))
+    bottom, bottom_low = (b.select(odd, s, c) for s, c in zip(sine, cosine, strict=True))
+    inverse = 1.0 / bottom
+    q = top * inverse
+    rest = b.fma(-q, bottom, top) + b.fma(-q, bottom_low, top_low)
+    result = b.fma(rest, inverse, q)
+    return b.select(size < _tiny(x), x, result * b.copysign(b.const(1.0, x.dtype), x))
 
 
-def _signed(b: Builder, y: Scalar, quadrant: Scalar) -> Scalar:
-    return b.select(b.eq(quadrant & 2, 0), y, -y)
+def eighth(b: Builder, r: Scalar) -> tuple[Scalar, Scalar]:
+    """(sin(r), cos(r)) for |r| <= pi/4.  Error: at most 1 ulp."""
+    reduced = _Reduced(r, r, b.const(0.0, r.dtype))
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low
+
+
+def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(sine, cosine, odd) of pi r where x = q / 2 + r, q an integer, |r| <= 1/4; whether q is odd.
+
+    The tangent of pi x is sine / cosine, or -cosine / sine if q is odd; the sine of pi x has the
+    size of sine, or of cosine if q is odd.
+    """
+    count = b.rint(x + x)
+    r = b.fma(count, -0.5, x)
+    high, low = (2.0 * v for v in _HALF_PI)
+    angle = r * high
+    reduced = _Reduced(count, angle, b.fma(r, low, b.fma(r, high, -angle)))
+    half = count * 0.5
+    (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
+    return sine + sine_low, cosine + cosine_low, b.ne(half, b.floor(half))
+
+
+def _tiny(x: Scalar) -> float:
+    """Below this, sine and tangent are their argument."""
+    return 2.0**-13 if x.dtype is float32 else 2.0**-27
+
+
+def _signed(b: Builder, y: Scalar, quadrant: Scalar, x: Scalar | None) -> Scalar:
+    """y with its sign changed in quadrants 2 and 3, and if x is negative."""
+    top = y.dtype.bits - 1
+    sign = quadrant << (top - 1)
+    if x is not None:
+        sign = sign ^ b.bitcast(x, quadrant.dtype)
+    bits = b.bitcast(y, quadrant.dtype) ^ (sign & (1 << top))
+    return b.bitcast(bits, y.dtype)
 
 
 def _wave(b: Builder, reduced: _Reduced, quadrant: Scalar) -> Scalar:
     """sin(r) in even quadrants, cos(r) in odd ones."""
-    r, r_low = reduced.r, reduced.r_low
-    sine_tail, cosine_tail = _POLYNOMIALS[r.dtype]
-    z = r * r
-    sine = r + b.fma(r * z, b.poly(z, *sine_tail), r_low)
+    sine, sine_low = _sine(b, reduced)
+    if reduced.r.dtype is float32:
+        z = reduced.r * reduced.r
+        cosine = b.poly(z, *_POLYNOMIALS[float32][1], -0.5, 1.0)  # r_low is below the error
+    else:
+        cosine, cosine_low = _cosine(b, reduced)
+        cosine = cosine + cosine_low
+    return b.select(b.eq(quadrant & 1, 0), sine + sine_low, cosine)
+
+
+def _sine(b: Builder, reduced: _Reduced) -> tuple[Scalar, Scalar]:
+    """sin(r) as a sum, the larger part first."""
+    r, z = reduced.r, reduced.r * reduced.r
+    return r, b.fma(r * z, b.poly(z, *_POLYNOMIALS[r.dtype][0]), reduced.r_low)
+
+
+def _cosine(b: Builder, reduced: _Reduced) -> tuple[Scalar, Scalar]:
+    """cos(r) as a sum, the larger part first."""
+    r, z = reduced.r, reduced.r * reduced.r
     half = z * 0.5
     most = 1.0 - half
-    rest = b.fma(z * z, b.poly(z, *cosine_tail), -(r * r_low))
-    cosine = most + (((1.0 - most) - half) + rest)
-    return b.select(b.eq(quadrant & 1, 0), sine, cosine)
+    rest = b.fma(z * z, b.poly(z, *_POLYNOMIALS[r.dtype][1]), -(r * reduced.r_low))
+    return most, ((1.0 - most) - half) + rest
 
 
 def _reduce(b: Builder, size: Scalar) -> _Reduced:
@@ -123,24 +200,25 @@ def _reduce(b: Builder, size: Scalar) -> _Reduced:
 
 
 def _reduce32(b: Builder, size: Scalar) -> _Reduced:
-    """size * 2/pi modulo 4 in units of 2**-62, from 24 bits times a window of 96."""
-    bits = b.cast(b.bitcast(size, uint32), uint64)
-    significand = (bits & 0x7FFFFF) | 0x800000
-    exponent = bits >> 23
-    start = b.select(exponent < 88, 88, exponent) - 88
-    window = [b.const(_word(end), uint64) for end in (0, 64)]
-    for word in range(1, 6):
-        later = start >= 32 * word
-        window = [
-            b.select(later, b.const(_word(32 * word + end), uint64), old)
-            for end, old in zip((0, 64), window, strict=True)
-        ]
-    high, low = _shifted(b, window, start & 31)
-    product = significand * high + ((significand * (low >> 32)) >> 32)
-    quadrant, fraction = _split(b, product)
-    exact = b.cast(fraction, float64) * (_HALF_PI[0] * 2.0**-62)
+    """size * 2/pi modulo 4 in float64; what of 2/pi makes a multiple of 4 is left out.
+
+    Adding 1.5 * 2**52 rounds to an integer and leaves it in the low bits.  The product with the
+    second part, up to 1/8, is not rounded with it, so |r| may exceed pi/4.
+    """
+    x = b.cast(size, float64)
+    first, second = (b.const(part, float64) for part in _parts(0))
+    for block in range(1, 4):
+        far = size >= 2.0 ** (24 + _BLOCK * block)
+        first, second = (
+            b.select(far, new, old) for new, old in zip(_parts(block), (first, second), strict=True)
+        )
+    magic = 1.5 * 2.0**52
+    shifted = b.fma(x, first, magic)
+    fraction = b.fma(x, second, b.fma(x, first, -(shifted - magic)))
+    exact = fraction * _HALF_PI[0]
     r = b.cast(exact, float32)
-    return _Reduced(quadrant, r, b.cast(exact - b.cast(r, float64), float32))
+    r_low = b.cast(exact - b.cast(r, float64), float32)
+    return _Reduced(b.cast(b.bitcast(shifted, int64), int32), r, r_low)
 
 
 def _reduce64(b: Builder, size: Scalar) -> _Reduced:
@@ -161,7 +239,7 @@ def _reduce64(b: Builder, size: Scalar) -> _Reduced:
     whole = first + second
     error = second - (whole - first)
     unit = _HALF_PI[0] * 2.0**-62
-    r = whole * unit
+    r = b.fma(whole, unit, size - size)  # NaN for infinity
     r_low = b.fma(whole, unit, -r) + b.fma(whole, _HALF_PI[1] * 2.0**-62, error * unit)
     return _Reduced(quadrant, r, r_low)
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Dim = Union[int, "Expr"]
+Offset = Dim  # a position inside of a dimension, not a size
 Monomial = tuple["Atom", ...]
+
+LONGEST_DIVISION = 64  # steps of the division of polynomials
 
 
 class Atom:
@@ -155,6 +158,12 @@ def sym(name: str, extent: Dim | None = None) -> Expr:
     return out
 
 
+def is_symbol(e: Expr) -> bool:
+    """Whether an expression is a symbol and nothing else."""
+    (monomial, c), *more = e.terms
+    return not more and c == 1 and len(monomial) == 1 and monomial[0].kind == "sym"
+
+
 def symbol_of(e: Expr) -> Atom:
     """The one atom that a symbol expression consists of."""
     ((monomial, _),) = e.terms
@@ -163,11 +172,13 @@ def symbol_of(e: Expr) -> Atom:
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
-    """min(a, b)."""
+    """min(a, b); neither is negative."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     if a == b:
         return a
+    if a == 0 or b == 0:
+        return 0
     return Expr.of({(Atom.make("min", "", (a, b)),): 1})
 
 
@@ -191,14 +202,7 @@ def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
         return a, 0
     if a == b:
         return 1, 0
-    whole: Dim = 0
-    rest: Dim = 0
-    for m, c in terms_of(a):
-        q = _exact_quotient(m, c, b)
-        if q is None:
-            rest = rest + Expr.of({m: c})
-        else:
-            whole = whole + q
+    whole, rest = _long_division(a, b)
     if rest == 0:
         return whole, 0
     if not _is_natural(rest):
@@ -218,20 +222,37 @@ def _is_natural(a: Dim) -> bool:
     return isinstance(top, int) and top <= dict(terms_of(a)).get((), 0)
 
 
-def _exact_quotient(m: Monomial, c: int, b: Dim) -> Dim | None:
-    """(c * m) / b where the division leaves nothing, else None."""
-    divisor = terms_of(b)
-    if len(divisor) != 1:
-        return None
-    ((bm, bc),) = divisor
-    if c % bc:
+def _long_division(a: Dim, b: Dim) -> tuple[Dim, Dim]:
+    """(q, r) with a = q * b + r, and no term of r a multiple of the leading term of b."""
+    if b == 0:
+        return 0, a
+    lead, factor = max(terms_of(b), key=lambda t: len(t[0]))
+    whole: Dim = 0
+    rest: Dim = 0
+    left = a
+    for _ in range(LONGEST_DIVISION):
+        for m, c in terms_of(left):
+            q = _exact_quotient(m, c, lead, factor)
+            if q is not None:
+                whole, left = whole + q, left - q * b
+                break
+            rest = rest + Expr.of({m: c})
+            left = left - Expr.of({m: c})
+        if left == 0:
+            return whole, rest
+    return whole, rest + left
+
+
+def _exact_quotient(m: Monomial, c: int, lead: Monomial, factor: int) -> Dim | None:
+    """(c * m) / (factor * lead) where the division leaves nothing, else None."""
+    if c % factor:
         return None
     left = list(m)
-    for atom in bm:
+    for atom in lead:
         if atom not in left:
             return None
         left.remove(atom)
-    return Expr.of({tuple(left): c // bc})
+    return Expr.of({tuple(left): c // factor})
 
 
 def _is_below(a: Dim, b: Dim) -> bool:
@@ -250,11 +271,22 @@ def largest(a: Dim) -> Dim | None:
             return None
         bound: Dim = c
         for atom in m:
-            if atom.extent is None and atom.kind != "mod":
+            top = _largest_atom(atom)
+            if top is None:
                 return None
-            bound = bound * ((atom.extent if atom.extent is not None else atom.args[1]) - 1)
+            bound = bound * top
         total = total + bound
     return total
+
+
+def _largest_atom(a: Atom) -> Dim | None:
+    if a.extent is not None:
+        return a.extent - 1
+    if a.kind == "mod":
+        return a.args[1] - 1
+    if all(s.extent is None for s in free_atoms_of(a)):
+        return Expr.of({(a,): 1})  # a size
+    return None
 
 
 def coefficient(e: Dim, v: Expr) -> tuple[Dim, Dim] | None:
@@ -377,6 +409,17 @@ def at_most(d: Dim, limit: int) -> bool:
     if env is None:
         raise LookupError(f"the size {d} is symbolic and no trace is under way to decide it")
     return env.at_most(d, limit)
+
+
+def settled(d: Dim) -> Dim:
+    """d, or 0 or 1 if that is what a size computed from others is.
+
+    Sizes of 0 and 1 are always known (dimensions of one element broadcast, and orders of
+    summation look at them), so whether a computed one is so becomes a guard.
+    """
+    if isinstance(d, int) or is_symbol(d) or _env.get() is None or not at_most(d, 1):
+        return d
+    return 0 if at_most(d, 0) else 1
 
 
 def same(a: Dim, b: Dim) -> bool:

@@ -24,7 +24,7 @@ def verify_graph(graph: Graph) -> None:
         if isinstance(n.op, Leaf):
             _verify_leaf(graph, n, listed)
         else:
-            inferred = n.op.infer(*(x.type for x in n.inputs))
+            inferred = n.op.output_type(*(x.type for x in n.inputs))
             if inferred is not n.type:
                 _refuse(graph, n, f"type {inferred!r}, as {n.op.name} infers it", f"{n.type!r}")
     for n, k in graph.writes:

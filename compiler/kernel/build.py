@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
+    Expr,
     ceil_div,
     coefficient,
     minimum,
     product,
     sym,
     symbol_of,
+    symbols,
 )
 from dualgrad.compiler.ir.node import LINES, Node
 from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import unflatten
@@ -84,27 +86,50 @@ def nest(loops: list[Var], body: tuple[Stmt, ...], parallel: bool = True) -> tup
 
 
 def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
+    def stores(at: At, evaluator: Evaluator) -> list[Store]:
+        return [x for r in place.roots for x in stores_of(r, at, place, evaluator)]
+
+    return map_loops(group.domain, stores, place)
+
+
+def map_loops(
+    domain: tuple[Dim, ...], stores: Callable[[At, Evaluator], list[Store]], place: Place
+) -> tuple[Stmt, ...]:
+    """Loops over a domain in which every element is stored on its own."""
     probe = place.evaluator(True)
-    each = variables("i", group.domain)
-    stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, probe)]
-    indices = indices_in(stores, probe)
+    each = variables("i", domain)
+    indices = indices_in(stores(at_of(each), probe), probe)
     runs = collapsible(each, indices)
 
-    def body(positions: At) -> tuple[Stmt, ...]:
+    def body(positions: At) -> tuple[list[Check], list[Store]]:
         final = place.evaluator(False)
         final.change = renamed(runs, positions)
-        stores = [x for r in place.roots for x in stores_of(r, at_of(each), place, final)]
-        return (*final.checks, *stores)
+        values = stores(at_of(each), final)
+        return final.checks, values
 
     if not runs:
-        return body(())
+        checks, values = body(())
+        return (*checks, *values)
     loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
     if len(loops) == 1:
-        return chunked(loops[0][1], CHUNK, lambda t: body((t,)))
+        return chunked(loops[0][1], CHUNK, lambda t, v: vector_loop(v, *body((t,))))
     if transposes(indices, runs[-2], runs[-1]):
         return tiled(loops, body)
-    inner = (Loop("vector", *loops[-1], body(at_of(loops))),)
-    return nest(loops[:-1], inner)
+    return nest(loops[:-1], vector_loop(loops[-1], *body(at_of(loops))))
+
+
+def vector_loop(loop: Var, checks: list[Check], stores: list[Store]) -> tuple[Stmt, ...]:
+    """Checks and stores in a vector loop; a check that it does not change comes before it."""
+    outer, inner = split_checks(checks, loop[0])
+    body: tuple[Stmt, ...] = (*inner, *stores)
+    return (*outer, Loop("vector", *loop, body)) if body else tuple(outer)
+
+
+def split_checks(checks: list[Check], var: Expr) -> tuple[list[Check], list[Check]]:
+    """Checks of which each iteration of a loop over `var` asks the same, and all others."""
+    atom = symbol_of(var)
+    inner = [c for c in checks if any(atom in symbols(i) for i in indices_of([c.value]))]
+    return [c for c in checks if c not in inner], inner
 
 
 def transposes(indices: set[Dim], rows: Run, columns: Run) -> bool:
@@ -116,7 +141,9 @@ def transposes(indices: set[Dim], rows: Run, columns: Run) -> bool:
     return False
 
 
-def tiled(loops: list[Var], body: Callable[[At], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+def tiled(
+    loops: list[Var], body: Callable[[At], tuple[list[Check], list[Store]]]
+) -> tuple[Stmt, ...]:
     """Loops whose two innermost run through square tiles: lines of memory that an access across
     them touches stay in cache until all of their elements have been used."""
     *outer, (_, rows), (_, columns) = loops
@@ -126,20 +153,23 @@ def tiled(loops: list[Var], body: Callable[[At], tuple[Stmt, ...]]) -> tuple[Stm
     width = minimum(TILE, columns - along[0] * TILE)
     i, j = sym("i", height), sym("j", width)
     at = (*at_of(outer), down[0] * TILE + i, along[0] * TILE + j)
-    inner = Loop("serial", i, height, (Loop("vector", j, width, body(at)),))
+    inner = Loop("serial", i, height, vector_loop((j, width), *body(at)))
     return nest([*outer, down, along], (inner,))
 
 
-def chunked(extent: Dim, chunk: int, body: Callable[[Dim], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
-    """A vector loop in parallel pieces; a short one stays whole."""
+def chunked(
+    extent: Dim, chunk: int, body: Callable[[Dim, Var], tuple[Stmt, ...]]
+) -> tuple[Stmt, ...]:
+    """A loop in parallel pieces, a short one whole; `body` writes the loop over one piece, given
+    the place in the whole and the piece's own variable and length."""
     if isinstance(extent, int) and extent <= chunk:
         var = sym("j", extent)
-        return (Loop("vector", var, extent, body(var)),)
+        return body(var, (var, extent))
     task = sym("c", ceil_div(extent, chunk))
     length = minimum(chunk, extent - task * chunk)
     var = sym("j", length)
-    inner = Loop("vector", var, length, body(task * chunk + var))
-    return (Loop("parallel", task, ceil_div(extent, chunk), (inner,)),)
+    inner = body(task * chunk + var, (var, length))
+    return (Loop("parallel", task, ceil_div(extent, chunk), inner),)
 
 
 def split_run(group: Group) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...], int]:
@@ -207,6 +237,6 @@ def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
         return nest(around, body(0))
     extent = extent_of(inner[-1])
     if not around:
-        return chunked(extent, COLUMNS, body)
+        return chunked(extent, COLUMNS, lambda t, v: (Loop("vector", *v, body(t)),))
     var = sym("j", extent)
     return nest(around, (Loop("vector", var, extent, body(var)),))

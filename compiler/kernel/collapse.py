@@ -19,7 +19,7 @@ def indices_of(values: Iterable[Scalar]) -> set[Dim]:
     """All index expressions below some scalars."""
     out: set[Dim] = set()
     for e in children_first(tuple(values)):
-        if e.op == "load":
+        if e.op in ("load", "gather"):
             out.add(e.memory[1])
         elif e.op == "index":
             out.add(e.position)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dualgrad.compiler.build.mathlib import Math
-from dualgrad.compiler.ir.dims import Atom, Dim, substitute
+from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, substitute, sym
 from dualgrad.compiler.ir.node import Leaf, Node
 from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel import scalar as s
@@ -36,12 +36,14 @@ class Access:
 
 @dataclass
 class CheckSite:
-    """A run-time check: what the message needs."""
+    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
+    of the host: what the message needs."""
 
     op: str
     what: str
     bound: Dim
     line: tuple[str, int] | None = None
+    low: Dim = 0
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Evaluator:
     known: dict[Node, Scalar] = field(default_factory=dict)
     change: dict[Atom, Dim] = field(default_factory=dict)  # of loop variables, in what is pulled
     checks: list[Check] = field(default_factory=list)
-    new_check: Callable[[Node, str, Dim], int] = lambda node, what, bound: 0
+    new_check: Callable[[Node, str, Dim, Dim], int] = lambda node, what, bound, low: 0
     _memo: dict[tuple[Node, At], Scalar] = field(default_factory=dict)
     _changed: dict[Scalar, Scalar] = field(default_factory=dict)
 
@@ -80,6 +82,8 @@ class Evaluator:
                 memo[e] = s.load(e.memory[0], self.place(e.memory[1]))
             elif e.op == "index":
                 memo[e] = s.index(self.place(e.position))
+            elif e.op == "gather":
+                memo[e] = s.gather(e.memory[0], self.place(e.memory[1]), memo[e.args[0]])
             else:
                 args = tuple(memo[a] for a in e.args)
                 memo[e] = e if args == e.args else Scalar.make(e.op, args, e.dtype, e.attr)
@@ -139,8 +143,12 @@ class Evaluator:
             xs = [self._memo[w] for w in self._operands(node, at)]
             return xs[0] if isinstance(op, View) else op.element(Math(), node.dtype, *xs)
         if isinstance(op, Index):
-            return op.value(Math(), _Loads(self, node), at)
+            return op.value(Math(), self.loads(node), at)
         raise CompileError(f"{node!r} is neither stored nor computed here", op="kernel build")
+
+    def loads(self, node: Node) -> _Loads:
+        """How an index op reads the inputs of `node`."""
+        return _Loads(self, node)
 
 
 @dataclass
@@ -153,8 +161,34 @@ class _Loads:
     def __call__(self, k: int, at: At) -> Scalar:
         return self.evaluator.pull(self.node.inputs[k], at)
 
-    def check(self, position: Scalar, bound: Dim, what: str) -> None:
-        code = self.evaluator.new_check(self.node, what, bound)
-        check = Check(self.evaluator.changed(position), bound, code)
+    def shape(self, k: int) -> tuple[Dim, ...]:
+        return self.node.inputs[k].shape
+
+    def gather(self, k: int, at: tuple[Dim | Scalar, ...]) -> Scalar:
+        x = self.node.inputs[k]
+        slots = [sym(f"g{d}", n) for d, n in enumerate(x.shape)]
+        fixed = tuple(v if isinstance(i, Scalar) else i for v, i in zip(slots, at, strict=True))
+        buffer, index = self.evaluator.pull(x, fixed).memory
+        position = s.index(0)
+        for v, i in zip(slots, at, strict=True):
+            if isinstance(i, Scalar):
+                split = coefficient(index, v)
+                if split is None:
+                    raise CompileError(f"index {index} is not affine", op=self.node.op.name)
+                step, index = split
+                position = added(position, i if step == 1 else i * s.index(step))
+        return s.gather(buffer, index, position)
+
+    def check(self, position: Scalar, bound: Dim, what: str, low: Dim = 0) -> None:
+        code = self.evaluator.new_check(self.node, what, bound, low)
+        distance = added(self.evaluator.changed(position), s.index(-low))
+        check = Check(distance, bound - low, code)
         if check not in self.evaluator.checks:
             self.evaluator.checks.append(check)
+
+
+def added(x: Scalar, y: Scalar) -> Scalar:
+    """x + y, without additions of 0."""
+    if x is s.index(0):
+        return y
+    return x if y is s.index(0) else x + y

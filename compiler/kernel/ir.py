@@ -1,15 +1,21 @@
 """The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
 
     Kernel   ::= name  buffers  body
-    Stmt     ::= Loop | Reduce | Store | Check | Contract
+    Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
     Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
-    Store    ::= buffer[index] = Scalar
+    Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
     Contract ::= c[i, j] = sum over k of a[i, k] * b[k, j], then Store* per element
+    Call     ::= output = routine(input*), by a function of the host
+
+A store whose place is computed may hit one element in several iterations of a `serial` loop, in
+their order; iterations of other loops must not.
 
 Consecutive stores are one parallel assignment: all their values are taken before the first is
-written.  So are the stores of a `Reduce` or an epilogue, for each element.
+written.  So are the stores of a `Reduce` or an epilogue, for each element.  Those of a `chain`
+may use its carries, which are there the values before the element's step: a scan stores the step
+itself (inclusive) or the carry (exclusive).
 
 Iterations of `parallel` and `vector` loops are independent; at most one `parallel` loop, the
 outermost statement of a kernel, and `vector` loops innermost (a `chain` reduction may stand in
@@ -37,6 +43,7 @@ from typing import Literal
 from dualgrad.compiler.ir.dims import Dim, Expr
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.program import HostCall, Param
 
 K_BLOCK = 512
 
@@ -55,6 +62,7 @@ class Store:
     buffer: Buffer
     index: Dim
     value: Scalar
+    position: Scalar | None = None  # an int64 that is added to the index
 
 
 @dataclass(frozen=True)
@@ -69,14 +77,15 @@ class Check:
 @dataclass(frozen=True)
 class Accumulator:
     """Values carried through a reduction: `step` in terms of `carry` and the element,
-    `combine` in terms of `left` and `right`; the totals appear as `carry` afterwards."""
+    `combine` in terms of `left` and `right` (a chain needs none: all three may be empty there);
+    the totals appear as `carry` afterwards."""
 
     carry: tuple[Scalar, ...]
     init: tuple[Scalar, ...]
     step: tuple[Scalar, ...]
-    left: tuple[Scalar, ...]
-    right: tuple[Scalar, ...]
-    combine: tuple[Scalar, ...]
+    left: tuple[Scalar, ...] = ()
+    right: tuple[Scalar, ...] = ()
+    combine: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,13 @@ class Reduce:
     order: Literal["lanes", "chain"]
     lanes: int  # 1 for chain
     accumulators: tuple[Accumulator, ...]
-    stores: tuple[Store, ...] = ()  # executed for every element; may not use the carries
+    stores: tuple[Store, ...] = ()  # executed for every element; those of lanes see no carries
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether stores use the carries."""
+        carries = {c for a in self.accumulators for c in a.carry}
+        return not carries.isdisjoint(children_first(tuple(s.value for s in self.stores)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,39 @@ class Contract:
     epilogue: tuple[Store, ...]
 
 
-Stmt = Loop | Reduce | Store | Check | Contract
+@dataclass(frozen=True)
+class Block:
+    """A whole tensor in memory: row-major, from element `base` of a buffer on."""
+
+    buffer: Buffer
+    base: Dim
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of the host fills `output` from `inputs`; it is all there is in its kernel.
+
+    `sizes` are numbers that it is given when it runs, `params` (numbers, strings, tuples of them)
+    are part of the program.  Error number `code` if the function raises an exception.
+    """
+
+    routine: str
+    params: tuple[Param, ...]
+    sizes: tuple[Dim, ...]
+    inputs: tuple[Block, ...]
+    output: Block
+    code: int
+
+    @property
+    def host(self) -> HostCall:
+        """What the device must provide."""
+        arrays = (*self.inputs, self.output)
+        types = tuple((x.buffer.dtype.name, len(x.shape)) for x in arrays)
+        return HostCall(self.routine, self.params, types, len(self.sizes))
+
+
+Stmt = Loop | Reduce | Store | Check | Contract | Call
 
 
 @dataclass(frozen=True)
@@ -145,12 +192,18 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """What the kernel is, for reports: map, row, column or contract."""
+        """What the kernel is, for reports: map, row, column, scan, contract or call."""
         kinds = {type(s) for s in walk(self.body)}
+        if Call in kinds:
+            return "call"
         if Contract in kinds:
             return "contract"
-        orders = {s.order for s in walk(self.body) if isinstance(s, Reduce)}
-        return "row" if "lanes" in orders else "column" if orders else "map"
+        reductions = [s for s in walk(self.body) if isinstance(s, Reduce)]
+        if any(r.order == "lanes" for r in reductions):
+            return "row"
+        if any(r.is_scan for r in reductions):
+            return "scan"
+        return "column" if reductions else "map"
 
 
 def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
@@ -167,8 +220,11 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
 
 def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     """The scalar expressions that a statement itself evaluates (not its nested statements)."""
-    if isinstance(stmt, (Store, Check)):
+    if isinstance(stmt, Check) or (isinstance(stmt, Store) and stmt.position is None):
         return (stmt.value,)
+    if isinstance(stmt, Store):
+        assert stmt.position is not None
+        return (stmt.value, stmt.position)
     if isinstance(stmt, Reduce):
         return tuple(x for a in stmt.accumulators for x in (*a.init, *a.step))
     return ()
@@ -183,7 +239,10 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
         elif isinstance(stmt, Contract):
             for b in (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer, stmt.workspace):
                 out.setdefault(b.name, b)
+        elif isinstance(stmt, Call):
+            for x in (*stmt.inputs, stmt.output):
+                out.setdefault(x.buffer.name, x.buffer)
         for e in children_first(scalars_of(stmt)):
-            if e.op == "load":
+            if e.op in ("load", "gather"):
                 out.setdefault(e.memory[0].name, e.memory[0])
     return list(out.values())

@@ -14,7 +14,7 @@
 A subexpression with several uses, or a long one, is printed once as `%n = ...`; it holds for the
 checks and stores that follow, up to the end of one parallel assignment.  A constant carries its
 dtype (`1.0:f32`) where nothing beside it tells.  An operand of `contract` reads
-`buffer[base; batch, row, column]`, strides in elements.
+`buffer[base; batch, row, column]`, strides in elements; one of `call` reads `buffer[shape]`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel.ir import (
     Accumulator,
+    Block,
+    Buffer,
+    Call,
     Check,
     Contract,
     Kernel,
@@ -113,6 +117,8 @@ class _Block:
         if e.op == "load":
             assert isinstance(e.attr, tuple)
             return f"{e.attr[0].name}[{e.attr[1]}]"
+        if e.op == "gather":
+            return self.place(*e.memory, e.args[0])
         if e.op == "const":
             return constant_text(e)
         if e.op == "param":
@@ -126,6 +132,11 @@ class _Block:
             return _PREFIX[e.op] + _wrap(args[0])
         names = {"cast": e.dtype.short, "bitcast": f"bits.{e.dtype.short}"}
         return f"{names.get(e.op, e.op)}({', '.join(args)})"
+
+    def place(self, buffer: Buffer, index: Dim, position: Scalar) -> str:
+        """An element whose place is computed."""
+        fixed = f"{index} + " if index != 0 else ""
+        return f"{buffer.name}[{fixed}{self.text[position]}]"
 
     def operand(self, user: Scalar, e: Scalar) -> str:
         told = any(a.op != "const" and a.dtype is e.dtype for a in user.args)
@@ -172,12 +183,14 @@ class _Printer:
         elif isinstance(stmt, Reduce):
             self.reduce(stmt, depth)
         elif isinstance(stmt, Store):
-            self.value(stmt, depth, block, stmt.value, f"{stmt.buffer.name}[{stmt.index}] = ")
+            self.store(stmt, depth, block)
         elif isinstance(stmt, Check):
             end = f" < {stmt.bound}, else error {stmt.code}"
             self.value(stmt, depth, block, stmt.value, "check 0 <= ", end)
         elif isinstance(stmt, Contract):
             self.contract(stmt, depth)
+        elif isinstance(stmt, Call):
+            self.add(stmt, depth, _call_text(stmt))
         else:
             self.add(stmt, depth, repr(stmt))
 
@@ -188,10 +201,19 @@ class _Printer:
             self.add(stmt, depth, text)
         self.add(stmt, depth, before + block.text[e] + after)
 
+    def store(self, stmt: Store, depth: int, block: _Block) -> None:
+        place = f"{stmt.buffer.name}[{stmt.index}]"
+        if stmt.position is not None:
+            for text in block.define(stmt.position):
+                self.add(stmt, depth, text)
+            place = block.place(stmt.buffer, stmt.index, stmt.position)
+        self.value(stmt, depth, block, stmt.value, f"{place} = ")
+
     def reduce(self, stmt: Reduce, depth: int) -> None:
         order = f"lanes({stmt.lanes})" if stmt.order == "lanes" else stmt.order
         self.add(stmt, depth, f"reduce {order} {stmt.var} < {stmt.extent}:")
-        roots = [x for a in stmt.accumulators for x in a.step] + [s.value for s in stmt.stores]
+        roots = [x for a in stmt.accumulators for x in a.step]
+        roots += [x for s in stmt.stores for x in scalars_of(s)]
         block = _Block(roots)
         for accumulator in stmt.accumulators:
             self.accumulator(stmt, accumulator, depth + 1, block)
@@ -226,6 +248,16 @@ class _Printer:
 
 def _operand_text(x: Operand) -> str:
     return f"{x.buffer.name}[{x.base}; {x.batch}, {x.row}, {x.col}]"
+
+
+def _call_text(x: Call) -> str:
+    params = ", ".join([*map(_block_text, x.inputs), *map(str, x.sizes), *map(repr, x.params)])
+    return f"{_block_text(x.output)} = call {x.routine}({params}), else error {x.code}"
+
+
+def _block_text(x: Block) -> str:
+    start = "" if x.base == 0 else f" from {x.base}"
+    return f"{x.buffer.name}[{', '.join(map(str, x.shape))}]{start}"
 
 
 def _groups(statements: Sequence[Stmt]) -> list[list[Stmt]]:

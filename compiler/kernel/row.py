@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dualgrad.compiler.build.mathlib import Math
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym, symbol_of, symbols
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
     Place,
@@ -19,6 +18,7 @@ from dualgrad.compiler.kernel.build import (
     at_of,
     indices_in,
     nest,
+    split_checks,
     split_run,
     stores_of,
     variables,
@@ -26,14 +26,11 @@ from dualgrad.compiler.kernel.build import (
 from dualgrad.compiler.kernel.collapse import Run, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.contract import is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
-from dualgrad.compiler.kernel.scalar import children_first, reg
-from dualgrad.compiler.ops.elementwise import Elementwise
+from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
-from dualgrad.compiler.passes.fuse import Group, index_in, through_views
-
-EXPENSIVE = 8  # primitives from which a value is worth keeping for a second pass
+from dualgrad.compiler.passes.fuse import EXPENSIVE, Group, cost, index_in, through_views
 
 
 @dataclass
@@ -196,12 +193,7 @@ class Row:
 
     def checks(self) -> tuple[Stmt, ...]:
         """Run-time checks: those of the row itself, then those of its elements."""
-        element = symbol_of(self.element)
-        inner: list[Check] = []
-        outer: list[Check] = []
-        for check in self.evaluator.checks:
-            varies = any(element in symbols(i) for i in indices_of([check.value]))
-            (inner if varies else outer).append(check)
+        outer, inner = split_checks(self.evaluator.checks, self.element)
         if not inner:
             return tuple(outer)
         return (*outer, Loop("vector", self.element, self.length, tuple(inner)))
@@ -214,11 +206,11 @@ class Row:
             for n in stages.computed_in(stage):
                 used.setdefault(n, []).append(stage)
         several = [n for n in stages.group.nodes if len(used.get(n, ())) > 1]
-        several.sort(key=_cost, reverse=True)
+        several.sort(key=cost, reverse=True)
         free = self._memory_of_last_pass()
         kept: dict[Node, tuple[Access, int]] = {}
         for n in several:
-            if _cost(n) < EXPENSIVE:
+            if cost(n) < EXPENSIVE:
                 break
             at = next((k for k, (dtype, _) in enumerate(free) if dtype is n.dtype), None)
             if n in stages.stored_in(used[n][0]):  # it lies in its own memory from then on
@@ -235,11 +227,3 @@ class Row:
                 if self.place.fresh(access) and is_row_major(access, r.shape):
                     out.append((r.dtype, access))
         return out
-
-
-def _cost(node: Node) -> int:
-    """Primitives that a node evaluates per element, its operands given."""
-    if not isinstance(node.op, Elementwise):
-        return 0
-    operands = [reg(f"x{k}", x.dtype) for k, x in enumerate(node.inputs)]
-    return len(children_first((node.op.element(Math(), node.dtype, *operands),)))

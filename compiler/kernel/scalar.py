@@ -1,6 +1,7 @@
 """Scalar expressions: what one element of a kernel computes, on any target.
 
     Scalar ::= const(number) | load(buffer, index) | reg(name) | param(name) | index(Dim)
+             | gather(buffer, index + Scalar)          a load whose place is computed
              | primitive(Scalar, ...)                  the primitives are listed in PRIMITIVES
 
 Every expression has one dtype; operands of a primitive have equal dtypes (`select` has a bool
@@ -97,7 +98,7 @@ class Scalar:
 
     @property
     def memory(self) -> tuple[Buffer, Dim]:
-        """What a load reads: (buffer, index)."""
+        """What a load or gather reads: (buffer, index); a gather adds its operand to the index."""
         assert isinstance(self.attr, tuple), self.op
         return self.attr
 
@@ -175,6 +176,8 @@ class Scalar:
             return f"{self.attr}:{self.dtype.short}"
         if self.op == "load":
             return f"{self.memory[0].name}[{self.memory[1]}]"
+        if self.op == "gather":
+            return f"{self.memory[0].name}[{self.memory[1]} + {self.args[0]}]"
         if self.op in ("reg", "param"):
             return str(self.attr)
         if self.op == "index":
@@ -206,6 +209,12 @@ def const(value: Number, dtype: DType) -> Scalar:
 
 def load(buffer: Buffer, index: Dim) -> Scalar:
     return Scalar.make("load", (), buffer.dtype, (buffer, index))
+
+
+def gather(buffer: Buffer, index: Dim, position: Scalar) -> Scalar:
+    """The element at index + position (int64).  A `Check` before it must keep it inside of the
+    buffer: unlike a load it is never moved to an earlier place."""
+    return Scalar.make("gather", (position,), buffer.dtype, (buffer, index))
 
 
 def reg(name: str, dtype: DType) -> Scalar:

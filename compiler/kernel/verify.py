@@ -5,11 +5,14 @@
     names       loop variables and registers are used inside their scope and defined once in it;
                 one definition per buffer and per parameter
     scalars     primitives with the operands that they take; no cast or bitcast to bool
-    memory      a store has the dtype of its buffer; an index that provably leaves it is refused
+    memory      a store has the dtype of its buffer; an index that provably leaves it is refused;
+                computed positions are int64
     checks      int64 values, codes that fit an error word
     reductions  order and lanes agree; carries, initial values, steps and combining formulas fit;
-                combining uses left, right and constants only; stores see no carries
+                combining uses left, right and constants only, and may be left out in a chain;
+                stores of lanes see no carries
     contracts   one dtype; unit column stride of c; variables in the epilogue only
+    calls       alone in their kernel; all arrays inside of their buffers
 
 What depends on values (bounds at run time, independent iterations) is checked by the
 interpreter, `lower/reference.py`.
@@ -21,10 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, symbols, terms_of
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, product, symbols, terms_of
 from dualgrad.compiler.kernel.ir import (
     Accumulator,
+    Block,
     Buffer,
+    Call,
     Check,
     Contract,
     Kernel,
@@ -104,6 +109,8 @@ class _Verifier:
             self.check(stmt)
         elif isinstance(stmt, Contract):
             self.contract(stmt)
+        elif isinstance(stmt, Call):
+            self.call(stmt)
         else:
             self.refuse(f"{type(stmt).__name__} is no statement of the loop IR")
 
@@ -142,7 +149,11 @@ class _Verifier:
     def store(self, stmt: Store) -> None:
         self.stmt = stmt
         self.scalar(stmt.value)
-        self.access(stmt.buffer, stmt.index)
+        if stmt.position is None:
+            self.access(stmt.buffer, stmt.index)
+        else:
+            self.scalar(stmt.position)
+            self.computed_access(stmt.buffer, stmt.index, stmt.position)
         if stmt.value.dtype is not stmt.buffer.dtype:
             self.refuse(
                 f"a {stmt.value.dtype.name} is stored to {stmt.buffer.name}",
@@ -154,8 +165,11 @@ class _Verifier:
         self.dim(stmt.bound, "bound")
         if stmt.value.dtype is not int64:
             self.refuse(f"a check of a {stmt.value.dtype.name}", "int64")
-        if not 0 <= stmt.code <= LARGEST_CODE:
-            self.refuse(f"error code {stmt.code}", f"0 to {LARGEST_CODE}")
+        self.code(stmt.code)
+
+    def code(self, code: int) -> None:
+        if not 0 <= code <= LARGEST_CODE:
+            self.refuse(f"error code {code}", f"0 to {LARGEST_CODE}")
 
     # -- reductions --------------------------------------------------------------------------
 
@@ -174,15 +188,18 @@ class _Verifier:
             self.refuse("two carries of one name")
         for a in stmt.accumulators:
             self.accumulator(a, stmt)
-        with self.variables((stmt.var, stmt.extent)):
+        seen = tuple(carries) if stmt.order == "chain" else ()
+        with self.variables((stmt.var, stmt.extent)), self.registers(seen):
             for store in stmt.stores:
                 self.store(store)
         self.stmt = stmt
         self.regs.update((str(c.attr), c) for c in carries)
 
     def accumulator(self, a: Accumulator, stmt: Reduce) -> None:
-        parts = {"init": a.init, "step": a.step, "left": a.left, "right": a.right}
-        for name, values in {**parts, "combine": a.combine}.items():
+        parts = {"init": a.init, "step": a.step}
+        if stmt.order == "lanes" or a.left or a.right or a.combine:
+            parts |= {"left": a.left, "right": a.right, "combine": a.combine}
+        for name, values in parts.items():
             if [x.dtype for x in values] != [c.dtype for c in a.carry]:
                 self.refuse(
                     f"{name} is ({', '.join(x.dtype.name for x in values)})",
@@ -246,6 +263,25 @@ class _Verifier:
             self.body(stmt.epilogue, "epilogue")
         self.stmt = stmt
 
+    def call(self, stmt: Call) -> None:
+        if self.kernel.body != (stmt,):
+            self.refuse("a call stands beside other statements", "a kernel of its own")
+        for x in (*stmt.inputs, stmt.output):
+            self.block(x)
+        if any(x.buffer.name == stmt.output.buffer.name for x in stmt.inputs):
+            self.refuse("a call overwrites what it reads")
+        for size in stmt.sizes:
+            self.dim(size, "size")
+        self.code(stmt.code)
+
+    def block(self, x: Block) -> None:
+        self.buffer(x.buffer)
+        for d in (x.base, *x.shape):
+            self.dim(d, f"array {x.buffer.name}")
+        end = x.base + product(x.shape)
+        if isinstance(end, int) and isinstance(x.buffer.size, int) and end > x.buffer.size:
+            self.refuse(f"an array ends at {end} of {x.buffer.name}", f"{x.buffer.size} at most")
+
     # -- expressions -------------------------------------------------------------------------
 
     def dim(self, d: Dim, what: str) -> None:
@@ -271,9 +307,15 @@ class _Verifier:
         if runs and top is not None and isinstance(buffer.size, int) and top >= buffer.size:
             self.refuse(f"index {index} of {buffer.name} reaches {top}", f"below {buffer.size}")
 
+    def computed_access(self, buffer: Buffer, index: Dim, position: Scalar) -> None:
+        self.buffer(buffer)
+        self.dim(index, "index")
+        if position.dtype is not int64:
+            self.refuse(f"a place in {buffer.name} is a {position.dtype.name}", "int64")
+
     def scalar(self, root: Scalar) -> None:
         for e in children_first((root,)):
-            if e.op == "load":
+            if e.op in ("load", "gather"):
                 self.load(e)
             elif e.op == "reg":
                 self.register(e)
@@ -288,7 +330,10 @@ class _Verifier:
     def load(self, e: Scalar) -> None:
         assert isinstance(e.attr, tuple)
         buffer, index = e.attr
-        self.access(buffer, index)
+        if e.op == "load":
+            self.access(buffer, index)
+        else:
+            self.computed_access(buffer, index, e.args[0])
         if e.dtype is not buffer.dtype:
             self.refuse(f"{e!r} is read as {e.dtype.name}", buffer.dtype.name)
 

@@ -11,7 +11,7 @@ compiled code takes for granted, and raises a CompileError that names the kernel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from random import Random
@@ -22,7 +22,9 @@ from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel.ir import (
     K_BLOCK,
     Accumulator,
+    Block,
     Buffer,
+    Call,
     Check,
     Contract,
     Kernel,
@@ -37,6 +39,8 @@ from dualgrad.compiler.kernel.scalar import Number, Scalar, children_first
 from dualgrad.compiler.lower.reference_scalar import Array, constant, evaluate, fma
 from dualgrad.runtime.errors import CompileError
 
+Library = Mapping[str, Callable[..., None]]
+
 
 def run(
     kernels: Sequence[Kernel],
@@ -44,15 +48,17 @@ def run(
     params: Mapping[str, Number],
     sizes: Mapping[Atom, int],
     seed: int | None = None,
+    library: Library | None = None,
 ) -> int:
     """Run `kernels` in order on `buffers`, one-dimensional arrays that they write to.
 
     A failing `Check` stops everything; the result is then its error word, an int64 with
     1 + code in the low 16 bits and the value in the high 48, and otherwise 0.  With a `seed` the
     iterations of parallel loops run in a random order.  Raises CompileError as said above.
+    `library` holds the functions of the host that calls name; what they raise is not caught.
     """
     for kernel in kernels:
-        word = _Interpreter(kernel, buffers, params, sizes, seed).run()
+        word = _Interpreter(kernel, buffers, params, sizes, seed, library or {}).run()
         if word:
             return word
     return 0
@@ -126,8 +132,10 @@ class _Interpreter:
         params: Mapping[str, Number],
         sizes: Mapping[Atom, int],
         seed: int | None,
+        library: Library,
     ) -> None:
         self.kernel = kernel
+        self.library = library
         self.buffers = buffers
         self.params = params
         self.vars: dict[Atom, int | Array] = dict(sizes)
@@ -161,6 +169,8 @@ class _Interpreter:
             self.check(stmt)
         elif isinstance(stmt, Contract):
             self.contract(stmt)
+        elif isinstance(stmt, Call):
+            self.call(stmt)
         else:
             raise self.error(f"{type(stmt).__name__} is no statement of the loop IR")
 
@@ -227,10 +237,12 @@ class _Interpreter:
             )
         return found
 
-    def place(self, buffer: Buffer, index: Dim) -> tuple[Array, Array]:
-        """The memory of a buffer and the checked positions that `index` takes."""
+    def place(self, buffer: Buffer, index: Dim, shift: Array | None = None) -> tuple[Array, Array]:
+        """The memory of a buffer and the checked positions that `index` (plus shift) takes."""
         memory = self.memory(buffer)
         at = np.asarray(dim_value(index, self.vars))
+        if shift is not None:
+            at = np.asarray(at + shift)
         wrong = (at < 0) | (at >= memory.size)
         if wrong.any():
             raise self.error(
@@ -238,13 +250,13 @@ class _Interpreter:
             )
         return memory, at
 
-    def leaf(self, e: Scalar) -> Array:
-        if e.op == "load":
-            assert isinstance(e.attr, tuple)
-            memory, at = self.place(*e.attr)
-            if e.attr[0].name in self.stored:
+    def leaf(self, e: Scalar, shift: Array | None = None) -> Array:
+        if e.op in ("load", "gather"):
+            buffer, index = e.memory
+            memory, at = self.place(buffer, index, shift)
+            if buffer.name in self.stored:
                 for accesses in self.accesses:
-                    accesses.note(accesses.loads, e.attr[0].name, at)
+                    accesses.note(accesses.loads, buffer.name, at)
             return np.asarray(memory[at])
         if e.op == "param":
             return constant(self.params[str(e.attr)], e.dtype)
@@ -260,9 +272,12 @@ class _Interpreter:
 
     def assign(self, stores: tuple[Store, ...]) -> None:
         """Stores as one parallel assignment: all values are taken before the first is written."""
-        values = evaluate(tuple(s.value for s in stores), self.leaf, {})
+        known: dict[Scalar, Array] = {}
+        values = evaluate(tuple(s.value for s in stores), self.leaf, known)
+        evaluate(tuple(s.position for s in stores if s.position is not None), self.leaf, known)
         for stmt, value in zip(stores, values, strict=True):
-            memory, at = self.place(stmt.buffer, stmt.index)
+            shift = None if stmt.position is None else known[stmt.position]
+            memory, at = self.place(stmt.buffer, stmt.index, shift)
             at, value = np.broadcast_arrays(at, value)
             for accesses in self.accesses:
                 accesses.note(accesses.stores, stmt.buffer.name, at)
@@ -288,19 +303,27 @@ class _Interpreter:
             for accumulator, init in zip(stmt.accumulators, inits, strict=True):
                 carry = [np.broadcast_to(x, (stmt.lanes, *outer)).copy() for x in init]
                 if extent:
-                    self.steps(accumulator, carry, extent)
+                    before = self.steps(accumulator, carry, symbol_of(stmt.var))
+                    if stmt.order == "chain":
+                        self.regs.update(zip(accumulator.carry, before, strict=True))
                 carry = combine_halves(accumulator, carry)
                 totals.update(zip(accumulator.carry, (x[0] for x in carry), strict=True))
             if extent:
                 self.assign(stmt.stores)
         self.regs.update(totals)
 
-    def steps(self, accumulator: Accumulator, carry: list[Array], extent: int) -> None:
-        """Take all elements into `carry`, `lanes` at a time."""
+    def steps(self, accumulator: Accumulator, carry: list[Array], var: Atom) -> list[Array]:
+        """Take all elements into `carry`, `lanes` at a time; what it was before each step."""
         lanes = len(carry[0])
         fixed = self.carry_free(accumulator)
-        for start in range(0, extent, lanes):
-            count = min(lanes, extent - start)
+        before: list[list[Array]] = [[] for _ in carry]
+        numbers = np.asarray(self.vars[var])
+        for start in range(0, len(numbers), lanes):
+            count = min(lanes, len(numbers) - start)
+            # a gather whose place depends on a carry reads for the elements at hand alone
+            self.vars[var] = self.accesses[-1].iteration = numbers[start : start + count]
+            for old, x in zip(before, carry, strict=True):
+                old.append(x[:count].copy())
             known = {
                 e: x[start : start + count] if x.ndim == len(self.shape) and len(x) > 1 else x
                 for e, x in fixed.items()
@@ -309,6 +332,8 @@ class _Interpreter:
             values = evaluate(accumulator.step, self.leaf, known)
             for x, new in zip(carry, values, strict=True):
                 x[:count] = new
+        self.vars[var] = self.accesses[-1].iteration = numbers
+        return [np.concatenate(old) for old in before]
 
     def carry_free(self, accumulator: Accumulator) -> dict[Scalar, Array]:
         """The largest parts of the step that do not depend on the carries, for all elements."""
@@ -358,6 +383,24 @@ class _Interpreter:
             memory[at] = new
         return np.asarray(memory[at])
 
+    # -- functions of the host ---------------------------------------------------------------
+
+    def call(self, stmt: Call) -> None:
+        if stmt.routine not in self.library:
+            raise self.error(f"no function {stmt.routine} is in the library")
+        sizes = [self.extent(d) for d in stmt.sizes]
+        inputs = [self.block(x) for x in stmt.inputs]
+        self.library[stmt.routine](self.block(stmt.output), *inputs, *sizes, *stmt.params)
+
+    def block(self, x: Block) -> Array:
+        """The array that a block is, as a view of its buffer."""
+        shape = [self.extent(d) for d in x.shape]
+        base, memory = self.extent(x.base), self.memory(x.buffer)
+        end = base + int(np.prod(shape))
+        if base < 0 or end > memory.size:
+            raise self.error(f"{x.buffer.name}[{base}:{end}] is outside [0, {memory.size})")
+        return memory[base:end].reshape(shape)
+
 
 def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:
     """Combine lane l with lane l + n/2, then with l + n/4, and so on; one lane is left."""
@@ -372,7 +415,7 @@ def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:
     return carry
 
 
-def _no_leaf(e: Scalar) -> Array:
+def _no_leaf(e: Scalar, *operands: Array) -> Array:
     raise CompileError(f"a combining formula uses {e!r}", op="reference")
 
 

@@ -1,8 +1,8 @@
 """Scalar expressions evaluated on NumPy arrays, bit for bit as `kernel/scalar.py` says.
 
 `evaluate` gives an expression its value for many elements at once; leaves (loads, registers,
-parameters, indices) come from a function of the caller.  What the language forbids (division by
-zero, a shift count out of range) is a CompileError here, so that tests meet it.
+parameters, indices) and gathers come from a function of the caller.  What the language forbids
+(division by zero, a shift count out of range) is a CompileError here, so that tests meet it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.floats import decode, encode
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Leaf = Callable[[Scalar], Array]
+Leaf = Callable[..., Array]  # of a scalar and the values of its operands
 
-LEAVES = ("load", "reg", "param", "index")
+LEAVES = ("load", "gather", "reg", "param", "index")
 
 
 def evaluate(roots: tuple[Scalar, ...], leaf: Leaf, known: dict[Scalar, Array]) -> list[Array]:
@@ -32,7 +32,10 @@ def evaluate(roots: tuple[Scalar, ...], leaf: Leaf, known: dict[Scalar, Array]) 
     """
     with np.errstate(all="ignore"):
         for e in ordered(roots, frozenset(known)):
-            known[e] = leaf(e) if e.op in LEAVES else _apply(e, known)
+            if e.op in LEAVES:
+                known[e] = leaf(e, *(known[a] for a in e.args))
+            else:
+                known[e] = _apply(e, known)
     return [known[r] for r in roots]
 
 

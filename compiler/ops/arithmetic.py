@@ -1,4 +1,4 @@
-"""Arithmetic and elementary functions, element by element."""
+"""Arithmetic: sums, products, signs, extrema, and what is made of them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from typing import Any
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
-from dualgrad.compiler.ops.elementwise import (
-    Elementwise,
-    operator_reference,
-)
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.elementwise import Elementwise, copy, operator_reference
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Arg, Sample, binary, unary
+from dualgrad.compiler.ops.sample import (
+    Arg,
+    Sample,
+    binary,
+    binary_samples_of,
+    samples_of,
+    unary,
+)
 from dualgrad.runtime.dtype import (
+    bool_,
     int64,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Add(Elementwise):
-    """x + y; integers wrap."""
+    """x + y; integers wrap, of bools it is `or`."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x + y
+    accepts = "biuf"
+
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return x | y if x.dtype is bool_ else x + y
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (g, g)
@@ -45,7 +53,7 @@ class Add(Elementwise):
 class Sub(Elementwise):
     """x - y; integers wrap."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         return x - y
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
@@ -58,10 +66,12 @@ class Sub(Elementwise):
 
 @dataclass(frozen=True, eq=False)
 class Mul(Elementwise):
-    """x * y; integers wrap."""
+    """x * y; integers wrap, of bools it is `and`."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x * y
+    accepts = "biuf"
+
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return x & y if x.dtype is bool_ else x * y
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (g * y, g * x)
@@ -72,31 +82,11 @@ class Mul(Elementwise):
 
 
 @dataclass(frozen=True, eq=False)
-class Div(Elementwise):
-    """x / y of floats; integers are converted to the default float."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x / y
-
-    def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
-        return (g / y, -g * out / y)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return binary(div, operator_reference("divide"), low=0.5, high=2.0)
-
-
-@dataclass(frozen=True, eq=False)
 class Neg(Elementwise):
-    """-x."""
+    """-x; unsigned integers wrap."""
 
-    accepts = "if"
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return -x
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
+        return -x if x.dtype.is_signed else b.const(0, x.dtype) - x
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
         return (-g,)
@@ -110,7 +100,7 @@ class Neg(Elementwise):
 class Abs(Elementwise):
     """|x|; the gradient at 0 is 0."""
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.abs(x)
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
@@ -122,104 +112,30 @@ class Abs(Elementwise):
 
 
 @dataclass(frozen=True, eq=False)
-class Exp(Elementwise):
-    """e**x; error bound: see `Math.exp`."""
+class Sign(Elementwise):
+    """-1, 0 or 1; NaN for NaN."""
 
-    accepts = "f"
-    floats = True
+    vjp = None
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return b.exp(x)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g * out,)
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
+        one = b.const(1, x.dtype)
+        found = b.select(x > 0, one, b.select(b.eq(x, 0), 0, x))
+        return b.select(x < 0, -one, found) if x.dtype.is_signed else found
 
     @staticmethod
     def samples() -> list[Sample]:
-        return unary(exp, lambda np, x: np.exp(x), low=-4, high=4, ulps=2)
-
-
-@dataclass(frozen=True, eq=False)
-class Log(Elementwise):
-    """Natural logarithm; -inf at 0, NaN below.  Error bound: see `Math.log`."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return b.log(x)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g / x,)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return unary(log, lambda np, x: np.log(x), low=0.1, high=4, ulps=2)
-
-
-@dataclass(frozen=True, eq=False)
-class Tanh(Elementwise):
-    """Hyperbolic tangent; error bound: see `Math.tanh`."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return b.tanh(x)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g * (1.0 - out * out),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return unary(tanh, lambda np, x: np.tanh(x), low=-4, high=4, ulps=2)
-
-
-@dataclass(frozen=True, eq=False)
-class Sigmoid(Elementwise):
-    """1 / (1 + exp(-x)); error bound: see `Math.sigmoid`."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return b.sigmoid(x)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g * (out * (1.0 - out)),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        def reference(np: Any, x: Any) -> Any:
-            return 1 / (1 + np.exp(-x))
-
-        return unary(sigmoid, reference, low=-6, high=6, ulps=3)
-
-
-@dataclass(frozen=True, eq=False)
-class Sqrt(Elementwise):
-    """Square root, correctly rounded; NaN below 0."""
-
-    accepts = "f"
-    floats = True
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return b.sqrt(x)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        return (g / (2.0 * out),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return unary(sqrt, lambda np, x: np.sqrt(x), low=0.1, high=4)
+        whole = unary(sign, lambda np, x: np.sign(x), dtype=int64, low=-9, high=9, few=True)
+        return [*unary(sign, lambda np, x: np.sign(x), few=True), *whole]
 
 
 @dataclass(frozen=True, eq=False)
 class Maximum(Elementwise):
     """The larger of two; NaN if either is.  Equal operands share the gradient by halves."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return b.maximum(x, y)
+    accepts = "biuf"
+
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return x | y if x.dtype is bool_ else b.maximum(x, y)
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         half = 0.5 * g
@@ -240,8 +156,10 @@ class Maximum(Elementwise):
 class Minimum(Elementwise):
     """The smaller of two; NaN if either is.  Equal operands share the gradient by halves."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return b.minimum(x, y)
+    accepts = "biuf"
+
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return x & y if x.dtype is bool_ else b.minimum(x, y)
 
     def vjp(self, g: Any, out: Any, x: Any, y: Any) -> tuple[Any, ...]:
         half = 0.5 * g
@@ -262,22 +180,25 @@ class Minimum(Elementwise):
 _ADD = Add.of()
 _SUB = Sub.of()
 _MUL = Mul.of()
-_DIV = Div.of()
 _NEG = Neg.of()
 _ABS = Abs.of()
-_EXP = Exp.of()
-_LOG = Log.of()
-_TANH = Tanh.of()
-_SIGMOID = Sigmoid.of()
-_SQRT = Sqrt.of()
+_SIGN = Sign.of()
 _MAXIMUM = Maximum.of()
 _MINIMUM = Minimum.of()
 
 
 @public("__add__", "add")
-def add(x: Operand, y: Operand) -> Any:
-    """Return x + y element by element; operands promote and broadcast, integers wrap."""
-    return apply(_ADD, x, y)[0]
+def add(x: Operand, y: Operand, *, alpha: Operand | None = None) -> Any:
+    """Return x + y, or x + alpha * y; operands promote and broadcast.
+
+    Integers wrap; the sum of bools is true where one of them is.
+    """
+    return apply(_ADD, x, y)[0] if alpha is None else _add_scaled(x, y, alpha)
+
+
+@composite
+def _add_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return x + alpha * y
 
 
 @public("__radd__")
@@ -286,10 +207,15 @@ def radd(x: Operand, y: Operand) -> Any:
     return apply(_ADD, y, x)[0]
 
 
-@public("__sub__", "sub")
-def sub(x: Operand, y: Operand) -> Any:
-    """Return x - y element by element."""
-    return apply(_SUB, x, y)[0]
+@public("__sub__", "sub", "subtract")
+def sub(x: Operand, y: Operand, *, alpha: Operand | None = None) -> Any:
+    """Return x - y, or x - alpha * y; operands promote and broadcast, integers wrap."""
+    return apply(_SUB, x, y)[0] if alpha is None else _sub_scaled(x, y, alpha)
+
+
+@composite
+def _sub_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return x - alpha * y
 
 
 @public("__rsub__")
@@ -298,9 +224,9 @@ def rsub(x: Operand, y: Operand) -> Any:
     return apply(_SUB, y, x)[0]
 
 
-@public("__mul__", "mul")
+@public("__mul__", "mul", "multiply")
 def mul(x: Operand, y: Operand) -> Any:
-    """Return x * y element by element."""
+    """Return x * y; operands promote and broadcast, integers wrap, of bools it is `and`."""
     return apply(_MUL, x, y)[0]
 
 
@@ -310,64 +236,16 @@ def rmul(x: Operand, y: Operand) -> Any:
     return apply(_MUL, y, x)[0]
 
 
-@public("__truediv__", "div")
-def div(x: Operand, y: Operand) -> Any:
-    """Return x / y element by element; integers become the default float first."""
-    return apply(_DIV, x, y)[0]
-
-
-@public("__rtruediv__")
-def rdiv(x: Operand, y: Operand) -> Any:
-    """Return y / x."""
-    return apply(_DIV, y, x)[0]
-
-
-@public("__neg__", "neg")
+@public("__neg__", "neg", "negative")
 def neg(x: Operand) -> Any:
     """Return -x."""
     return apply(_NEG, x)[0]
 
 
-@public("__abs__", "abs")
+@public("__abs__", "abs", "absolute")
 def absolute(x: Operand) -> Any:
     """Return |x|."""
     return apply(_ABS, x)[0]
-
-
-@public("exp")
-def exp(x: Operand) -> Any:
-    """Return e**x, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(_EXP, x)[0]
-
-
-@public("log")
-def log(x: Operand) -> Any:
-    """Return the natural logarithm, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(_LOG, x)[0]
-
-
-@public("tanh")
-def tanh(x: Operand) -> Any:
-    """Return the hyperbolic tangent, within 1.5 ulp in float32 and 2 ulp in float64."""
-    return apply(_TANH, x)[0]
-
-
-@public("sigmoid")
-def sigmoid(x: Operand) -> Any:
-    """Return 1 / (1 + exp(-x))."""
-    return apply(_SIGMOID, x)[0]
-
-
-@public("sqrt")
-def sqrt(x: Operand) -> Any:
-    """Return the square root, correctly rounded."""
-    return apply(_SQRT, x)[0]
-
-
-@public("square")
-def square(x: Any) -> Any:
-    """Return x * x."""
-    return apply(_MUL, x, x)[0]
 
 
 @public("maximum")
@@ -380,3 +258,215 @@ def maximum(x: Operand, y: Operand) -> Any:
 def minimum(x: Operand, y: Operand) -> Any:
     """Return the smaller of x and y element by element; NaN where either is NaN."""
     return apply(_MINIMUM, x, y)[0]
+
+
+@public("sign")
+def sign(x: Operand) -> Any:
+    """Return -1, 0 or 1 as x is negative, zero or positive; NaN for NaN.  Its gradient is 0."""
+    return apply(_SIGN, x)[0]
+
+
+@public("__pos__", "positive")
+def positive(x: Any) -> Any:
+    """Return +x: a copy."""
+    return copy(x)
+
+
+@public("square")
+def square(x: Any) -> Any:
+    """Return x * x."""
+    return apply(_MUL, x, x)[0]
+
+
+@composite
+def _fmax(x: Any, y: Any) -> Any:
+    return where((x >= y) | y.ne(y), x, y)
+
+
+@public("fmax")
+def fmax(x: Operand, y: Operand) -> Any:
+    """Return the larger of x and y; where one is NaN the other.  Equal operands: the gradient
+    goes to x."""
+    return _fmax(x, y)
+
+
+@composite
+def _fmin(x: Any, y: Any) -> Any:
+    return where((x <= y) | y.ne(y), x, y)
+
+
+@public("fmin")
+def fmin(x: Operand, y: Operand) -> Any:
+    """Return the smaller of x and y; where one is NaN the other.  Equal operands: the gradient
+    goes to x."""
+    return _fmin(x, y)
+
+
+@composite
+def _clip_low(x: Any, low: Any) -> Any:
+    return where((x < low) | low.ne(low), low, x)
+
+
+@composite
+def _clip_high(x: Any, high: Any) -> Any:
+    return where((x > high) | high.ne(high), high, x)
+
+
+@composite
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    raised = where((x < low) | low.ne(low), low, x)
+    return where((raised > high) | high.ne(high), high, raised)
+
+
+@public("clip", "clamp")
+def clip(x: Any, min: Operand | None = None, max: Operand | None = None) -> Any:
+    """Return min where x < min, max where that is larger than max, else x.
+
+    Bounds are tensors (that broadcast with x), numbers or None for no bound; a bound larger than
+    `max` gives `max`; NaN, of x or a bound, stays.  The gradient goes to what the result is; to x
+    where it equals a bound.
+    """
+    if min is None:
+        return copy(x) if max is None else _clip_high(x, max)
+    return _clip_low(x, min) if max is None else _clip(x, min, max)
+
+
+@public("clamp_min")
+def clamp_min(x: Any, min: Operand) -> Any:
+    """Return clip(x, min)."""
+    return _clip_low(x, min)
+
+
+@public("clamp_max")
+def clamp_max(x: Any, max: Operand) -> Any:
+    """Return clip(x, None, max)."""
+    return _clip_high(x, max)
+
+
+@composite
+def _lerp(x: Any, end: Any, weight: Any) -> Any:
+    step = end - x
+    return where(absolute(weight) < 0.5, x + weight * step, end - step * (1.0 - weight))
+
+
+@public("lerp")
+def lerp(x: Operand, end: Operand, weight: Operand) -> Any:
+    """Return x + weight * (end - x), computed from the nearer end: exact for weight 0 and 1."""
+    return _lerp(x, end, weight)
+
+
+@composite
+def _addcmul(x: Any, a: Any, b: Any, value: Any) -> Any:
+    return x + value * a * b
+
+
+@public("addcmul")
+def addcmul(x: Any, tensor1: Operand, tensor2: Operand, value: float = 1) -> Any:
+    """Return x + value * tensor1 * tensor2."""
+    return _addcmul(x, tensor1, tensor2, value)
+
+
+@composite
+def _addcdiv(x: Any, a: Any, b: Any, value: Any) -> Any:
+    return x + value * (a / b)
+
+
+@public("addcdiv")
+def addcdiv(x: Any, tensor1: Operand, tensor2: Operand, value: float = 1) -> Any:
+    """Return x + value * (tensor1 / tensor2)."""
+    return _addcdiv(x, tensor1, tensor2, value)
+
+
+@composite
+def _heaviside(x: Any, values: Any) -> Any:
+    return where(x > 0, 1, where(x.eq(0), values, where(x < 0, 0, x)))
+
+
+@public("heaviside")
+def heaviside(x: Operand, values: Operand) -> Any:
+    """Return 0 for x < 0, `values` at 0, 1 for x > 0; NaN for NaN."""
+    return _heaviside(x, values)
+
+
+subtract = sub
+multiply = mul
+negative = neg
+clamp = clip
+sgn = sign
+
+binary_samples_of(fmax, lambda np, x, y: np.where((x >= y) | np.isnan(y), x, y))
+binary_samples_of(fmin, lambda np, x, y: np.where((x <= y) | np.isnan(y), x, y))
+binary_samples_of(heaviside, operator_reference("heaviside"))
+
+
+@samples_of(clip)
+def _clip_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, low: Any, high: Any) -> Any:
+        return np.clip(x, low, high)
+
+    x, low = Arg((4, 6), low=-3, high=3), Arg((6,), low=-1, high=0)
+    whole = Arg((9,), int64, -9, 9)
+    nan = Arg((3,), values=(0.0, float("nan"), 9.0))
+    return [
+        Sample(clip, (x, -0.5, 1.5), reference),
+        Sample(clip, (x, low, Arg((4, 1), low=0.5, high=1)), reference),
+        Sample(clip, (x, Arg((6,)), Arg((6,))), reference),
+        Sample(clip, (x, low, 0.5), reference),
+        Sample(clip, (x, 0.5), lambda np, x, low: np.maximum(x, low)),
+        Sample(clip, (x, None, 0.5), lambda np, x, low, high: np.minimum(x, high)),
+        Sample(clip, (x,), lambda np, x: x),
+        Sample(clip, (whole, -3, 4), reference),
+        Sample(clip, (nan, -1.0, 1.0), reference, gradient=False),
+        Sample(clip, (Arg((3,)), nan, 1.0), reference, gradient=False),
+    ]
+
+
+@samples_of(lerp)
+def _lerp_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, end: Any, weight: Any) -> Any:
+        return x + weight * (end - x)
+
+    ends = (Arg((3, 4), low=1, high=2), Arg((4,), low=3, high=4))
+    return [
+        Sample(lerp, (*ends, weight), reference, relative=3e-7)
+        for weight in (0.25, 0.75, Arg((3, 1), low=0, high=1))
+    ]
+
+
+@samples_of(addcmul)
+def _addcmul_samples() -> list[Sample]:
+    x = Arg((3, 4), low=1, high=2)
+    return [
+        Sample(addcmul, (x, x, Arg((4,), low=1)), lambda np, x, a, b: x + a * b, relative=3e-7),
+        Sample(
+            lambda x, a: addcmul(x, a, a, value=0.5),
+            (x, x),
+            lambda np, x, a: x + 0.5 * a * a,
+            relative=3e-7,
+        ),
+    ]
+
+
+@samples_of(addcdiv)
+def _addcdiv_samples() -> list[Sample]:
+    x = Arg((3, 4), low=1, high=2)
+    return [
+        Sample(addcdiv, (x, x, Arg((4,), low=1)), lambda np, x, a, b: x + a / b, relative=3e-7),
+        Sample(
+            lambda x, a: addcdiv(x, x, a, value=-2),
+            (x, x),
+            lambda np, x, a: x - 2 * (x / a),
+            relative=3e-7,
+        ),
+    ]
+
+
+@samples_of(clamp_min)
+def _scaled_samples() -> list[Sample]:
+    x = Arg((3, 4))
+    return [
+        Sample(lambda x, y: add(x, y, alpha=0.5), (x, Arg((4,))), lambda np, x, y: x + y / 2),
+        Sample(lambda x, y: sub(x, y, alpha=2), (x, Arg((4,))), lambda np, x, y: x - 2 * y),
+        Sample(clamp_min, (x, 0.5), lambda np, x, y: np.maximum(x, y)),
+        Sample(clamp_max, (x, Arg((4,))), lambda np, x, y: np.minimum(x, y)),
+    ]

@@ -1,7 +1,9 @@
-"""The op protocol: an op is one frozen dataclass, its fields are its static parameters.
+"""The op protocol: an op is one class, its annotated fields are its static parameters.
 
-`__init_subclass__` checks that a class states everything its kind needs, so an incomplete op
-fails at import, with an instruction.  What a class states:
+A subclass of `Op` is what a frozen dataclass is, without a decorator: `Op` reads the fields off
+the class and sets them itself, since `dataclass` writes and compiles code for each of hundreds of
+classes at import.  `__init_subclass__` also checks that a class states everything its kind needs,
+so an incomplete op fails at import, with an instruction.  What a class states:
 
 - `infer(*types)`: the type rule.  It never turns a dimension into an int.
 - the mathematics, by kind: see `Elementwise`, `View`, `Reduction`, `Index`, `Contraction`.
@@ -12,16 +14,13 @@ fails at import, with an instruction.  What a class states:
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from dualgrad.compiler.ir.dims import Dim, same
+from dualgrad.compiler.ir.dims import Dim, same, settled
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ir.value import Rename, dim_text
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
 from dualgrad.runtime.errors import DTypeError, ShapeError
@@ -30,18 +29,22 @@ Self = TypeVar("Self", bound="Op")
 OPS: list[type[Op]] = []
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass_transform(eq_default=False, frozen_default=True)
 class Op:
     """Base of all ops.  Make instances with `of`, which returns the same object each time."""
 
+    parameters: ClassVar[dict[str, str]] = {}  # the annotation of each field
+
     required: ClassVar[tuple[str, ...]] = ("infer", "vjp", "samples")
     abstract: ClassVar[bool] = True
-    raw: ClassVar[bool] = False  # whether it, and its gradient, only move 16-bit floats
+    exact: ClassVar[bool] = False
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
     _instances: ClassVar[dict[tuple[object, ...], Any]] = {}
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        own = {k: a for k, a in cls.__annotations__.items() if not a.startswith("ClassVar")}
+        cls.parameters = {**cls.parameters, **own}
         cls.abstract = abstract
         if abstract:
             return
@@ -49,9 +52,20 @@ class Op:
             if not hasattr(cls, name) or getattr(cls, name) is getattr(Op, name, object()):
                 raise TypeError(
                     f"op {cls.__name__} states no `{name}`; write it in the class "
-                    f"({inspect.getmodule(cls)}), or `vjp = None` for an op without gradient"
+                    f"({cls.__module__}), or `vjp = None` for an op without gradient"
                 )
         OPS.append(cls)
+
+    def __init__(self, *values: Any) -> None:
+        """An op with these static parameters; those at the end may be left to their defaults."""
+        if len(values) > len(self.parameters):
+            raise TypeError(f"{self.name} has {len(self.parameters)} fields, not {len(values)}")
+        for k, name in enumerate(self.parameters):
+            value = values[k] if k < len(values) else getattr(self, name)
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an op does not change: {self.name}.{name}")
 
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
@@ -66,9 +80,22 @@ class Op:
         text = type(self).__name__
         return "".join("_" + c.lower() if c.isupper() else c for c in text).lstrip("_")
 
+    def generalized(self: Self, rename: Rename) -> Self:
+        """The op with its sizes and offsets renamed: fields annotated with Dim and Offset."""
+        values = [renamed(getattr(self, k), kind, rename) for k, kind in self.parameters.items()]
+        return self.of(*values)
+
     @property
-    def exact(self) -> bool:
-        return any(f.name == "shape" for f in dataclasses.fields(self))
+    def dims(self) -> list[Dim]:
+        """All sizes and offsets among the fields."""
+        found: list[Dim] = []
+
+        def note(n: Dim, offset: bool = False) -> Dim:
+            found.append(n)
+            return n
+
+        self.generalized(note)
+        return found
 
     def infer(self, *types: TensorType) -> TensorType:
         raise NotImplementedError
@@ -83,12 +110,30 @@ class Op:
 
     def on(self, *nodes: Node) -> Node:
         """The op applied to nodes that fit already."""
-        return Node.make(self, nodes, self.infer(*(n.type for n in nodes)))
+        return Node.make(self, nodes, self.output_type(*(n.type for n in nodes)))
+
+    def output_type(self, *types: TensorType) -> TensorType:
+        """What `infer` says, with computed sizes of 0 and 1 settled."""
+        found = self.infer(*types)
+        shape = tuple(settled(d) for d in found.shape)
+        return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:
-        fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        fields = [getattr(self, k) for k in self.parameters]
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
+
+
+def renamed(value: Any, annotation: str, rename: Rename) -> Any:
+    """A static parameter with its sizes and offsets renamed, as its annotation says."""
+    if isinstance(value, Op):
+        return value.generalized(rename)
+    offset = "Offset" in annotation
+    if value is None or not (offset or "Dim" in annotation):
+        return value
+    if isinstance(value, tuple):
+        return tuple(rename(n, offset) for n in value)
+    return rename(value, offset)
 
 
 def result_dtype(op: str, types: Iterable[TensorType]) -> DType:
@@ -158,8 +203,10 @@ def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
 
 
 def axes_of(op: str, axis: int | tuple[int, ...] | list[int], ndim: int) -> tuple[int, ...]:
-    """The named axes in ascending order, each once."""
+    """The named axes in ascending order, each once.  A number has an axis 0, to say so."""
     named = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if ndim == 0 and all(a in (0, -1) for a in named):
+        return ()
     axes = [normalize_axis(op, a, ndim) for a in named]
     if len(set(axes)) != len(axes):
         raise ShapeError(

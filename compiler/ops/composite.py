@@ -8,12 +8,14 @@ is derived from its body (see `compiler.grad`).
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.value import apply
+from dualgrad.compiler.ir.value import Rename, apply
+from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError
@@ -27,6 +29,7 @@ class Composite:
 
     body: Callable[..., Any]
     static: tuple[tuple[str, Any], ...]
+    exact: ClassVar[bool] = False
     _instances: ClassVar[dict[tuple[Any, ...], Composite]] = {}
 
     @classmethod
@@ -40,9 +43,10 @@ class Composite:
     def name(self) -> str:
         return self.body.__name__.strip("_")
 
-    @property
-    def exact(self) -> bool:
-        return any(k == "shape" for k, _ in self.static)
+    def generalized(self, rename: Rename) -> Composite:
+        kinds = inspect.get_annotations(self.body)
+        static = ((k, renamed(v, str(kinds.get(k)), rename)) for k, v in self.static)
+        return Composite.of(self.body, tuple(static))
 
     @property
     def raw(self) -> bool:
@@ -67,7 +71,8 @@ class Composite:
 
 
 def raw(body: F) -> F:
-    """Let the body of a composite take 16-bit floats as they are: it converts them itself."""
+    """Let the body of a composite take 16-bit floats as they are: it only moves or converts
+    them.  Its gradient is computed in float32 all the same."""
     body.raw = True  # type: ignore[attr-defined]
     return body
 

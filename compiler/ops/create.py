@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.scalar import Scalar, index
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
-from dualgrad.compiler.ops.sample import Sample
-from dualgrad.runtime.dtype import int64
+from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.runtime.dtype import DType, int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,3 +34,40 @@ class Size(Index):
     @staticmethod
     def samples() -> list[Sample]:
         return []
+
+
+@dataclass(frozen=True, eq=False)
+class Iota(Index):
+    """out[i0, i1, ...] = i_axis, as int64 of a shape."""
+
+    shape: tuple[Dim, ...]
+    axis: int
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return TensorType(self.shape, int64)
+
+    def value(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:
+        return index(at[self.axis])
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def case(shape: tuple[int, ...], axis: int) -> Sample:
+            return Sample(
+                lambda x: _numbered(x, axis=axis),
+                (Arg(shape, int64, values=(3, -5, 8)),),
+                lambda np, x: np.indices(shape)[axis] + x,
+                gradient=False,
+            )
+
+        return [case((5,), 0), case((3, 4), 0), case((3, 4), 1)]
+
+
+@composite
+def _numbered(x: Any, *, axis: int) -> Any:
+    return x + Iota.of(x.shape, axis).on()
+
+
+def count(dim: Dim, dtype: DType) -> Any:
+    """A dimension as a number of this dtype, by the same steps whether it is known or a symbol."""
+    return cast_node(as_node(dim) if isinstance(dim, int) else Size.of(dim).on(), dtype)

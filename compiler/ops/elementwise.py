@@ -1,8 +1,8 @@
 """Elementwise ops: one formula per element; operands promote and broadcast.
 
-Each class states `scalar(b, *xs)` on operands of one dtype.  `accepts` lists the kinds of dtype
-it takes, `floats` turns integers into the default float first, `result` names the dtype of
-the result where it is not that of the operands.
+Each class states `scalar(b, *xs)`, a formula on operands of one dtype.  `accepts` lists the
+kinds of dtype it takes, `floats` turns integers into the default float first, `result` names the
+dtype of the result where it is not that of the operands.
 
 On 16-bit floats a formula is evaluated in float32 and its result rounded once, unless the class
 says `raw = True`: then it gets them as they are.
@@ -10,7 +10,6 @@ says `raw = True`: then it gets them as they are.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Scalar, cast
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import View, expand_to
 from dualgrad.runtime.dtype import (
     DEFAULT_FLOAT,
     DType,
@@ -44,13 +43,11 @@ class Elementwise(Op, abstract=True):
     """out[i] = scalar(x[i], y[i], ...)."""
 
     required = (*Op.required, "scalar")
+    scalar: ClassVar[Callable[..., Scalar]]
     accepts: ClassVar[str] = "iuf"
     floats: ClassVar[bool] = False
     result: ClassVar[DType | None] = None
-
-    @abstractmethod
-    def scalar(self, b: Math, *xs: Scalar) -> Scalar:
-        """The formula on operands of one dtype."""
+    raw: ClassVar[bool] = False
 
     def element(self, b: Math, dtype: DType, *xs: Scalar) -> Scalar:
         """The formula's value, of the result dtype: 16-bit floats go through float32."""
@@ -82,8 +79,15 @@ class Elementwise(Op, abstract=True):
 
     def infer(self, *types: TensorType) -> TensorType:
         weak = all(t.weak for t in types)
-        dtype = self.result or types[-1].dtype
-        return TensorType(types[-1].shape, dtype, weak and self.result is None, types[-1].device)
+        return TensorType(types[-1].shape, self.result or types[-1].dtype, weak, types[-1].device)
+
+
+@dataclass(frozen=True, eq=False)
+class FloatFunction(Elementwise, abstract=True):
+    """A function of floats; integers and bools become the default float first."""
+
+    accepts = "f"
+    floats = True
 
 
 def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
@@ -103,7 +107,7 @@ class Cast(Elementwise):
     accepts = "biuf"
     raw = True
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.cast(x, self.dtype)
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
@@ -158,9 +162,17 @@ def widened(x: Node) -> Node:
 
 def narrowed(x: Node, dtype: DType) -> Node:
     """A float32 result as a 16-bit float; what was only widened before is taken as it was."""
-    if isinstance(x.op, Cast) and x.inputs[0].dtype is dtype:
-        return x.inputs[0]
-    return cast_node(x, dtype)
+    views: list[Node] = []
+    source = x
+    while isinstance(source.op, View):
+        views.append(source)
+        source = source.inputs[0]
+    if not isinstance(source.op, Cast) or source.inputs[0].dtype is not dtype:
+        return cast_node(x, dtype)
+    source = source.inputs[0]
+    for view in reversed(views):
+        source = view.op.on(source)  # type: ignore[union-attr]
+    return source
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +182,7 @@ class Copy(Elementwise):
     accepts = "biuf"
     raw = True
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return x
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
@@ -195,7 +207,7 @@ class Stop(Elementwise):
     raw = True
     vjp = None
 
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar) -> Scalar:
         return x
 
     @staticmethod

@@ -1,8 +1,12 @@
 """Index ops: each element of the result is computed from its own index.
 
 A class states `value(b, loads, at)`: the scalar at index `at`, where `loads(k, index)` reads
-input k and `loads.check(position, bound)` stops the program with an IndexError unless
-0 <= position < bound.
+input k, `loads.gather(k, index)` reads it at a place of which some parts are scalars, and
+`loads.check(position, bound)` stops the program with an IndexError unless
+0 <= position < bound.  What is gathered must have been checked.
+
+Updates change elements of a tensor one after another: a class states `position(b, loads, at)`,
+where along the middle axis update `at` goes, and `combine(b, old, new)`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ class Loads(Protocol):
 
     def __call__(self, k: int, at: tuple[Dim, ...]) -> Scalar: ...
 
-    def check(self, position: Scalar, bound: Dim, what: str) -> None: ...
+    def shape(self, k: int) -> tuple[Dim, ...]: ...
+
+    def gather(self, k: int, at: tuple[Dim | Scalar, ...]) -> Scalar: ...
+
+    def check(self, position: Scalar, bound: Dim, what: str, low: Dim = 0) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +44,39 @@ class Index(Op, abstract=True):
 
     required = (*Op.required, "value")
     checked: ClassVar[bool] = False  # whether `value` may call `loads.check`
+    gathers: ClassVar[dict[int, tuple[int, ...]]] = {}  # axes of operands with computed places
 
     @abstractmethod
     def value(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:
         """The element of the result at this index."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update(Op, abstract=True):
+    """out = base [o, n, i]; then, for k in ascending order and all o and i at once, out[o, p, i]
+    becomes combine(out[o, p, i], updates[o, k, i]) with p = position(o, k, i).
+
+    Operands: base, what `position` reads, updates.  Update k of an element comes after update
+    k - 1, whatever the number of threads.
+    """
+
+    required = (*Op.required, "position", "combine")
+
+    @abstractmethod
+    def position(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:
+        """Where update (o, k, i) goes, an int64; `at` is an index into operand 1."""
+
+    @abstractmethod
+    def combine(self, b: Builder, old: Scalar, new: Scalar) -> Scalar:
+        """What stands there afterwards."""
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return TensorType(types[0].shape, types[0].dtype, False, types[0].device)
+
+
+def within(at: tuple[Dim, ...], shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """An index into a tensor of `shape` that is broadcast."""
+    return tuple(0 if n == 1 else i for i, n in zip(at, shape, strict=True))
 
 
 @dataclass(frozen=True, eq=False)

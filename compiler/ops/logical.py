@@ -1,4 +1,4 @@
-"""Comparisons, selection, and bitwise logic, element by element."""
+"""Comparisons, selection, and the logic of truth values, element by element."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
-from dualgrad.compiler.ops.elementwise import (
-    Elementwise,
-)
-from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary
-from dualgrad.runtime.dtype import (
-    DType,
-    bool_,
-    int64,
-)
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.elementwise import Elementwise
+from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_of
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, bool_, int64
 from dualgrad.runtime.errors import DTypeError
 
 
@@ -30,7 +25,7 @@ class Where(Elementwise):
     accepts = "biuf"
     raw = True
 
-    def scalar(self, b: Math, c: Scalar, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, c: Scalar, x: Scalar, y: Scalar) -> Scalar:
         return b.select(c, x, y)
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
@@ -42,7 +37,10 @@ class Where(Elementwise):
                 actual=types[0].dtype.name,
                 hint="compare first, for example where(x > 0, x, y)",
             )
-        return [bool_, *super().operand_dtypes(types[1:])]
+        dtypes = super().operand_dtypes(types[1:])
+        if dtypes[0].is_float and all(t.weak for t in types[1:]) and not types[0].weak:
+            dtypes = [DEFAULT_FLOAT] * 2  # two Python numbers under a tensor make a tensor
+        return [bool_, *dtypes]
 
     def vjp(self, g: Any, out: Any, c: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return (None, where(c, g, 0.0), where(c, 0.0, g))
@@ -60,6 +58,7 @@ class Where(Elementwise):
         return [
             Sample(where, (condition, Arg((3, 4)), Arg((4,))), reference),
             Sample(where, (condition, Arg((3, 4)), 0.0), reference),
+            Sample(where, (condition, 1.5, 0.0), lambda np, c, x, y: np.where(c, x, y).astype("f")),
             Sample(
                 where,
                 (Arg((10,), bool_, values=(0, 1)), special, Arg((1,))),
@@ -74,6 +73,7 @@ class Where(Elementwise):
 class Compare(Elementwise, abstract=True):
     """A comparison: bool for each pair of elements, false where either is NaN (but `ne`)."""
 
+    accepts = "biuf"
     result = bool_
     vjp = None
 
@@ -85,17 +85,12 @@ class Compare(Elementwise, abstract=True):
             return [int64] * len(types)
         return dtypes
 
-    def infer(self, *types: TensorType) -> TensorType:
-        return TensorType(types[-1].shape, bool_, False, types[-1].device)
-
 
 @dataclass(frozen=True, eq=False)
 class Eq(Compare):
     """x == y."""
 
-    accepts = "biuf"
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         return b.eq(x, y)
 
     @staticmethod
@@ -107,9 +102,7 @@ class Eq(Compare):
 class Ne(Compare):
     """x != y."""
 
-    accepts = "biuf"
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         return b.ne(x, y)
 
     @staticmethod
@@ -119,10 +112,10 @@ class Ne(Compare):
 
 @dataclass(frozen=True, eq=False)
 class Lt(Compare):
-    """x < y."""
+    """x < y; false is less than true."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x < y
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return ~x & y if x.dtype is bool_ else x < y
 
     @staticmethod
     def samples() -> list[Sample]:
@@ -131,72 +124,14 @@ class Lt(Compare):
 
 @dataclass(frozen=True, eq=False)
 class Le(Compare):
-    """x <= y."""
+    """x <= y; false is less than true."""
 
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x <= y
+    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
+        return ~x | y if x.dtype is bool_ else x <= y
 
     @staticmethod
     def samples() -> list[Sample]:
         return compare_samples(le, operator.le)
-
-
-@dataclass(frozen=True, eq=False)
-class Logical(Elementwise, abstract=True):
-    """Bitwise on integers, logical on bools."""
-
-    accepts = "biu"
-    vjp = None
-
-
-@dataclass(frozen=True, eq=False)
-class BitAnd(Logical):
-    """x & y."""
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x & y
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return bit_samples(bit_and, operator.and_)
-
-
-@dataclass(frozen=True, eq=False)
-class BitOr(Logical):
-    """x | y."""
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x | y
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return bit_samples(bit_or, operator.or_)
-
-
-@dataclass(frozen=True, eq=False)
-class BitXor(Logical):
-    """x ^ y."""
-
-    def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:  # type: ignore[override]
-        return x ^ y
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return bit_samples(bit_xor, operator.xor)
-
-
-@dataclass(frozen=True, eq=False)
-class Invert(Logical):
-    """~x: `not` on bools, all bits flipped on integers."""
-
-    def scalar(self, b: Math, x: Scalar) -> Scalar:  # type: ignore[override]
-        return ~x
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        arg = Arg((7,), int64, -9, 9)
-        flags = Arg((7,), bool_, values=(1, 0, 0))
-        return [Sample(invert, (a,), lambda np, x: ~x, gradient=False) for a in (arg, flags)]
 
 
 # Ops without parameters, made once: the functions below are on the path of every eager call.
@@ -205,10 +140,6 @@ _EQ = Eq.of()
 _NE = Ne.of()
 _LT = Lt.of()
 _LE = Le.of()
-_BITAND = BitAnd.of()
-_BITOR = BitOr.of()
-_BITXOR = BitXor.of()
-_INVERT = Invert.of()
 
 
 def compare_samples(function: Callable[..., Any], reference: Any) -> list[Sample]:
@@ -222,77 +153,108 @@ def compare_samples(function: Callable[..., Any], reference: Any) -> list[Sample
     ]
 
 
-def bit_samples(function: Callable[..., Any], reference: Any) -> list[Sample]:
-    def on_arrays(np: Any, x: Any, y: Any) -> Any:
-        return reference(x, y)
-
-    flags = (Arg((4,), bool_, values=(0, 0, 1, 1)), Arg((4,), bool_, values=(0, 1)))
-    numbers = (Arg((3, 5), int64, -99, 99), Arg((5,), int64, -99, 99))
-    bad = Sample(function, (Arg((2,)), Arg((2,))), error=TypeError, match="does not take float32")
-    good = [Sample(function, a, on_arrays, gradient=False) for a in (flags, numbers)]
-    return [*good, bad]
-
-
 def where(condition: Operand, x: Operand, y: Operand) -> Any:
     """Return x where `condition` (bool) holds, else y; all three broadcast."""
     return apply(_WHERE, condition, x, y)[0]
 
 
-@public("eq")
+@public("eq", "equal")
 def eq(x: Operand, y: Operand) -> Any:
     """Return x == y element by element, as bool."""
     return apply(_EQ, x, y)[0]
 
 
-@public("ne")
+@public("ne", "not_equal")
 def ne(x: Operand, y: Operand) -> Any:
     """Return x != y element by element, as bool."""
     return apply(_NE, x, y)[0]
 
 
-@public("__lt__", "lt")
+@public("__lt__", "lt", "less")
 def lt(x: Operand, y: Operand) -> Any:
     """Return x < y element by element, as bool."""
     return apply(_LT, x, y)[0]
 
 
-@public("__le__", "le")
+@public("__le__", "le", "less_equal")
 def le(x: Operand, y: Operand) -> Any:
     """Return x <= y element by element, as bool."""
     return apply(_LE, x, y)[0]
 
 
-@public("__gt__", "gt")
+@public("__gt__", "gt", "greater")
 def gt(x: Operand, y: Operand) -> Any:
     """Return x > y element by element, as bool."""
     return apply(_LT, y, x)[0]
 
 
-@public("__ge__", "ge")
+@public("__ge__", "ge", "greater_equal")
 def ge(x: Operand, y: Operand) -> Any:
     """Return x >= y element by element, as bool."""
     return apply(_LE, y, x)[0]
 
 
-@public("__and__")
-def bit_and(x: Operand, y: Operand) -> Any:
-    """Return x & y: logical on bools, bitwise on integers."""
-    return apply(_BITAND, x, y)[0]
+@composite
+def _logical_and(x: Any, y: Any) -> Any:
+    return x.ne(0) & y.ne(0)
 
 
-@public("__or__")
-def bit_or(x: Operand, y: Operand) -> Any:
-    """Return x | y: logical on bools, bitwise on integers."""
-    return apply(_BITOR, x, y)[0]
+@public("logical_and")
+def logical_and(x: Operand, y: Operand) -> Any:
+    """Return whether both x and y are true (not 0), as bool."""
+    return _logical_and(x, y)
 
 
-@public("__xor__")
-def bit_xor(x: Operand, y: Operand) -> Any:
-    """Return x ^ y: logical on bools, bitwise on integers."""
-    return apply(_BITXOR, x, y)[0]
+@composite
+def _logical_or(x: Any, y: Any) -> Any:
+    return x.ne(0) | y.ne(0)
 
 
-@public("__invert__")
-def invert(x: Operand) -> Any:
-    """Return ~x: logical on bools, bitwise on integers."""
-    return apply(_INVERT, x)[0]
+@public("logical_or")
+def logical_or(x: Operand, y: Operand) -> Any:
+    """Return whether x or y is true (not 0), as bool."""
+    return _logical_or(x, y)
+
+
+@composite
+def _logical_xor(x: Any, y: Any) -> Any:
+    return x.ne(0) ^ y.ne(0)
+
+
+@public("logical_xor")
+def logical_xor(x: Operand, y: Operand) -> Any:
+    """Return whether just one of x and y is true (not 0), as bool."""
+    return _logical_xor(x, y)
+
+
+@public("logical_not")
+def logical_not(x: Operand) -> Any:
+    """Return whether x is false (0), as bool."""
+    return apply(_EQ, x, 0)[0]
+
+
+equal = eq
+not_equal = ne
+less = lt
+less_equal = le
+greater = gt
+greater_equal = ge
+
+
+def _of_truth(function: Callable[..., Any]) -> Callable[[], list[Sample]]:
+    name = function.__name__
+
+    def reference(np: Any, *xs: Any) -> Any:
+        return getattr(np, name)(*xs)
+
+    def make() -> list[Sample]:
+        flags = (Arg((4,), bool_, values=(0, 0, 1, 1)), Arg((4,), bool_, values=(0, 1)))
+        mixed = (Arg((5,), int64, -1, 2), Arg((5,), values=(0.0, -0.0, 2.0, float("nan"), 0.5)))
+        count = 1 if name == "logical_not" else 2
+        return [Sample(function, a[:count], reference, gradient=False) for a in (flags, mixed)]
+
+    return samples_of(function)(make)
+
+
+for _function in (logical_and, logical_or, logical_xor, logical_not):
+    _of_truth(_function)

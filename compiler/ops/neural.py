@@ -1,4 +1,4 @@
-"""Composites for neural networks: activations, softmax, losses, the linear layer."""
+"""Composites for neural networks: relu, softmax, linear maps."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ops.arguments import check_shape, equal, given
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
-from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.sample import Sample, samples_of, unary
 from dualgrad.runtime.dtype import DEFAULT_FLOAT
-from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
-
-REDUCTIONS = ("mean", "sum", "none")
+from dualgrad.runtime.errors import ShapeError
 
 
 @composite
@@ -27,6 +26,11 @@ def _relu(x: Any) -> Any:
 def relu(x: Any) -> Any:
     """Return x where x > 0, else 0; NaN stays.  The gradient at 0 is 0."""
     return _relu(x)
+
+
+@samples_of(relu)
+def _relu_samples() -> list[Sample]:
+    return unary(relu, lambda np, x: np.maximum(x, 0), low=0.5)
 
 
 @composite
@@ -58,99 +62,60 @@ def log_softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
 
 
 @composite
-def _linear(x: Any, weight: Any, bias: Any) -> Any:
-    return matmul(x, weight.transpose(0, 1)) + bias
+def _softmin(x: Any, *, axis: int) -> Any:
+    return softmax(-x, axis)
+
+
+def softmin(input: Any, axis: int = -1, **dim: Any) -> Any:
+    """Return softmax(-input) along `axis` (also named `dim`)."""
+    axis = normalize_axis("softmin", axis_argument("softmin", axis, dim), input.ndim)
+    return _softmin(input, axis=axis)
 
 
 @composite
-def _linear_without_bias(x: Any, weight: Any) -> Any:
-    return matmul(x, weight.transpose(0, 1))
+def _linear(x: Any, weight: Any, *bias: Any) -> Any:
+    y = matmul(x, weight.transpose(0, 1))
+    return y + bias[0] if bias else y
 
 
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """Return x @ weight.T + bias for x [..., in], weight [out, in], bias [out]."""
-    if weight.ndim != 2 or x.ndim == 0 or not same(x.shape[-1], weight.shape[1]):
+def linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    """Return input @ weight.T + bias for input [..., in], weight [out, in], bias [out]."""
+    if weight.ndim != 2 or input.ndim == 0 or not same(input.shape[-1], weight.shape[1]):
         raise ShapeError(
             "input and weight do not fit",
             op="linear",
             expect="input [..., in] and weight [out, in]",
-            actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}",
+            actual=f"input {dim_text(input.shape)}, weight {dim_text(weight.shape)}",
         )
-    if bias is None:
-        return _linear_without_bias(x, weight)
-    if bias.ndim != 1 or not same(bias.shape[0], weight.shape[0]):
-        raise ShapeError(
-            "bias and weight do not fit",
-            op="linear",
-            expect=f"bias ({weight.shape[0]},)",
-            actual=f"bias {dim_text(bias.shape)}",
-        )
-    return _linear(x, weight, bias)
-
-
-def _reduced(losses: Any, reduction: str) -> Any:
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
-
-
-def _check_reduction(op: str, reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ArgumentError(
-            "no such reduction",
-            op=op,
-            expect=" or ".join(map(repr, REDUCTIONS)),
-            actual=repr(reduction),
-        )
+    check_shape("linear", "bias", bias, (weight.shape[0],))
+    biases, _ = given(bias)
+    return _linear(input, weight, *biases)
 
 
 @composite
-def _cross_entropy(logits: Any, target: Any, *, reduction: str) -> Any:
-    chosen = one_hot(target, logits.shape[-1])
-    losses = -where(chosen, log_softmax(logits, -1), 0.0).sum(-1)
-    return _reduced(losses, reduction)
+def _bilinear(x: Any, y: Any, weight: Any, *bias: Any) -> Any:
+    outputs, left, right = weight.shape
+    rows, columns = x.reshape((-1, 1, left)), y.reshape((-1, right, 1))
+    # [out, in1, in2] by [N, in2, 1] is [N, out, in1]; then every row with its own x
+    partial = matmul(weight.reshape((1, outputs * left, right)), columns)
+    products = partial.reshape((columns.shape[0], outputs, left)) * rows
+    out = products.sum(-1).reshape((*x.shape[:-1], outputs))
+    return out + bias[0] if bias else out
 
 
-def cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> Any:
-    """Return -log softmax(logits)[target], reduced by "mean", "sum" or "none".
-
-    logits: floats [N, classes] (or [classes]), target: integers [N] (or []).  Raises ShapeError
-    if they do not fit, DTypeError unless targets are integers, IndexOutOfBounds if a target is
-    no class.
-    """
-    _check_reduction("cross_entropy", reduction)
-    if not target.dtype.is_int:
-        raise DTypeError(
-            "targets are class numbers",
-            op="cross_entropy",
-            expect="an integer dtype",
-            actual=target.dtype.name,
-        )
-    fits = logits.ndim in (1, 2) and logits.ndim == target.ndim + 1
-    if not fits or (target.ndim and not same(logits.shape[0], target.shape[0])):
+def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
+    """Return x A_k y + bias[k] for x = input1 [..., in1], y = input2 [..., in2], A = weight
+    [out, in1, in2], bias [out]."""
+    fits = weight.ndim == 3 and input1.ndim and input2.ndim
+    fits = fits and equal(input1.shape[:-1], input2.shape[:-1])
+    if not fits or not equal((input1.shape[-1], input2.shape[-1]), weight.shape[1:]):
         raise ShapeError(
-            "logits and targets do not fit",
-            op="cross_entropy",
-            expect="logits [N, classes] and targets [N]",
-            actual=f"logits {dim_text(logits.shape)}, targets {dim_text(target.shape)}",
+            "inputs and weight do not fit",
+            op="bilinear",
+            expect="input1 [..., in1], input2 [..., in2] and weight [out, in1, in2]",
+            actual=f"input1 {dim_text(input1.shape)}, input2 {dim_text(input2.shape)}, "
+            f"weight {dim_text(weight.shape)}",
         )
-    return _cross_entropy(logits, target, reduction=reduction)
-
-
-@composite
-def _mse_loss(x: Any, target: Any, *, reduction: str) -> Any:
-    difference = x - target
-    return _reduced(difference * difference, reduction)
-
-
-def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
-    """Return (x - target)**2, reduced by "mean", "sum" or "none"; shapes must be equal."""
-    _check_reduction("mse_loss", reduction)
-    if x.shape != target.shape:
-        raise ShapeError(
-            "input and target have different shapes",
-            op="mse_loss",
-            expect=f"target {dim_text(x.shape)}",
-            actual=f"target {dim_text(target.shape)}",
-        )
-    return _mse_loss(x, target, reduction=reduction)
+    check_shape("bilinear", "bias", bias, (weight.shape[0],))
+    biases, _ = given(bias)
+    return _bilinear(input1, input2, weight, *biases)

@@ -5,6 +5,9 @@ row-major; any other run is reduced as a chain over rows, for all inner elements
 run longer than a block becomes two reductions: one number per block, then the blocks by the same
 rule.  So the order of additions depends on the logical shape alone, and the error stays small:
 at most 64 additions follow one another in a lane or chain per level.
+
+Public functions take `axis` (an int, several ints, or None for all axes; () for none of them) and
+`keepdims`, also as `dim` and `keepdim`.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ from dualgrad.compiler.ir.dims import Dim, at_most, ceil_div, product
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, public
-from dualgrad.compiler.kernel.scalar import Number, Scalar
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.ops.arithmetic import maximum
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Size
-from dualgrad.compiler.ops.elementwise import cast_node, to
-from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
+from dualgrad.compiler.ops.elementwise import Copy, cast_node
+from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import View, flatten_index
-from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, bool_, int64, uint8, uint64
-from dualgrad.runtime.errors import ShapeError
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, float64, int64, uint64
+from dualgrad.runtime.errors import DTypeError
 
 LANES = 64
 LANE_BLOCK = 4096  # elements of a trailing run that are reduced in one go
@@ -45,7 +48,7 @@ class Reduction(Op, abstract=True):
 
     required = (*Op.required, "init", "step", "combine", "finish")
     lanes: ClassVar[int] = LANES
-    blocked: ClassVar[bool] = False  # whether long runs are split; exact reductions need not be
+    blocked: ClassVar[bool] = False  # whether long runs are split, by threads too
 
     @abstractmethod
     def init(self, b: Builder, dtype: DType) -> State:
@@ -104,7 +107,8 @@ class Sum(Reduction):
         cases += [((3, 4), 0, False), ((3, 4), -1, True), ((2, 3, 4), (0, 2), False)]
         cases += [((70, 5), 0, True), ((4, 130, 6), 1, False), ((9000,), 0, False)]
         cases += [((5000, 3), 0, False), ((2, 3, 4), (0, 1), False), ((3, 1), 0, False)]
-        out = [_case(reduce_sum, "sum", *c, relative=1e-6) for c in cases]
+        cases += [((2, 3), (), False), ((2, 3, 4), (), True), ((), -1, False), ((3, 0), 1, True)]
+        out = [reduction_case(reduce_sum, "sum", *c, relative=1e-6) for c in cases]
         special = Arg((10,), values=SPECIAL[:5])
         bad = Sample(
             lambda x: reduce_sum(x, 2),
@@ -121,13 +125,21 @@ class Sum(Reduction):
         return [
             *out,
             Sample(reduce_sum, (special,), lambda np, x: x.sum(), gradient=False),
-            _case(reduce_sum, "sum", (3, 40), 1, False, dtype=int64),
+            Sample(reduce_sum, (Arg((0,)),), lambda np, x: x.sum(), gradient=False),
+            reduction_case(reduce_sum, "sum", (3, 40), 1, False, dtype=int64),
+            reduction_case(reduce_sum, "sum", (3, 40), 0, False, dtype=bool_),
+            Sample(
+                lambda x: reduce_sum(x, 0, dtype=float64),
+                (Arg((9, 3)),),
+                lambda np, x: x.sum(0, dtype=np.float64),
+                relative=1e-15,
+            ),
             bad,
             twice,
         ]
 
 
-def _case(
+def reduction_case(
     function: Any,
     name: str,
     shape: tuple[int, ...],
@@ -140,172 +152,12 @@ def _case(
     return Sample(
         lambda x: function(x, axis, keep),
         (Arg(shape, dtype, -9 if dtype.is_int else -2, 9 if dtype.is_int else 2),),
-        lambda np, x: getattr(np, name)(x, axis=axis, keepdims=keep),
+        lambda np, x: getattr(np, name)(
+            x.reshape(-1) if axis == -1 and not shape else x, axis=axis, keepdims=keep
+        ),
         relative=relative,
         gradient=gradient and dtype.is_float,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Extremum(Reduction, abstract=True):
-    """The largest or smallest element, NaN if there is one; ties share the gradient evenly."""
-
-    def limit(self, dtype: DType) -> Number:
-        """The value that every other beats."""
-        raise NotImplementedError
-
-    def step(self, b: Builder, state: State, *xs: Scalar, position: Scalar) -> State:
-        return self.combine(b, state, xs)
-
-    def init(self, b: Builder, dtype: DType) -> State:
-        return (b.const(self.limit(dtype), dtype),)
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        hit = x.eq(spread(out, self, x.shape))
-        share = to(hit, x.dtype)
-        count = spread(share.sum(axis=tuple(range(self.start, self.stop))), self, x.shape)
-        return (where(hit, spread(g, self, x.shape) / count, 0.0),)
-
-
-@dataclass(frozen=True, eq=False)
-class Max(Extremum):
-    """The largest element."""
-
-    def limit(self, dtype: DType) -> Number:
-        return -float("inf") if dtype.is_float else _range(dtype)[0]
-
-    def combine(self, b: Builder, left: State, right: State) -> State:
-        return (b.maximum(left[0], right[0]),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return _extremum_samples(reduce_max, "max")
-
-
-@dataclass(frozen=True, eq=False)
-class Min(Extremum):
-    """The smallest element."""
-
-    def limit(self, dtype: DType) -> Number:
-        return float("inf") if dtype.is_float else _range(dtype)[1]
-
-    def combine(self, b: Builder, left: State, right: State) -> State:
-        return (b.minimum(left[0], right[0]),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return _extremum_samples(reduce_min, "min")
-
-
-def _range(dtype: DType) -> tuple[int, int]:
-    """Smallest and largest number of an integer dtype."""
-    if dtype.kind == "b":
-        return 0, 1
-    if not dtype.is_signed:
-        return 0, (1 << dtype.bits) - 1
-    return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
-
-
-def _extremum_samples(function: Any, name: str) -> list[Sample]:
-    cases: list[tuple[tuple[int, ...], Any, bool]] = [((3, 4), None, False), ((5, 67), 1, True)]
-    cases += [((70, 5), 0, False), ((2, 3, 4), (0, 2), False), ((9000,), 0, False)]
-    special = Arg((2, 10), values=SPECIAL[:6])
-    with_nan = Arg((2, 10), values=SPECIAL)
-    empty = Sample(
-        function, (Arg((0, 3)),), error=ValueError, match=rf"\[{name}\] an empty run has no {name}"
-    )
-    return [
-        *(_case(function, name, *c) for c in cases),
-        _case(function, name, (3, 40), 1, False, dtype=int64),
-        Sample(
-            lambda x: function(x, 1),
-            (special,),
-            lambda np, x: getattr(np, name)(x, axis=1),
-            gradient=False,
-        ),
-        Sample(
-            lambda x: function(x, 1),
-            (with_nan,),
-            lambda np, x: getattr(np, name)(x, axis=1),
-            gradient=False,
-        ),
-        empty,
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class ArgExtremum(Reduction, abstract=True):
-    """The position of the first largest or smallest element; NaN beats everything."""
-
-    vjp = None
-
-    @abstractmethod
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        """Whether x is strictly better than y."""
-
-    def init(self, b: Builder, dtype: DType) -> State:
-        # A position beyond every run marks the state that holds no element yet.
-        return (b.const(0, dtype), b.const(_range(int64)[1], int64))
-
-    def step(self, b: Builder, state: State, *xs: Scalar, position: Scalar) -> State:
-        return self.combine(b, state, (xs[0], position))
-
-    def combine(self, b: Builder, left: State, right: State) -> State:
-        (x, i), (y, j) = left, right
-        none = _range(int64)[1]
-        nan_x, nan_y = b.isnan(x), b.isnan(y)
-        better = (self.beats(b, x, y) & ~nan_y) | (nan_x & ~nan_y)
-        tie = b.eq(x, y) | (nan_x & nan_y)
-        keep = (b.ne(i, none) & (better | (tie & (i < j)))) | b.eq(j, none)
-        return (b.select(keep, x, y), b.select(keep, i, j))
-
-    def finish(self, b: Builder, state: State) -> Scalar:
-        return state[1]
-
-    def result_dtype(self, dtype: DType) -> DType:
-        return int64
-
-
-@dataclass(frozen=True, eq=False)
-class Argmax(ArgExtremum):
-    """The position of the first largest element."""
-
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        return x > y
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return _arg_samples(argmax, "argmax")
-
-
-@dataclass(frozen=True, eq=False)
-class Argmin(ArgExtremum):
-    """The position of the first smallest element."""
-
-    def beats(self, b: Builder, x: Scalar, y: Scalar) -> Scalar:
-        return x < y
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        return _arg_samples(argmin, "argmin")
-
-
-def _arg_samples(function: Any, name: str) -> list[Sample]:
-    cases: list[tuple[tuple[int, ...], Any, bool]] = [((3, 4), None, False), ((5, 67), 1, True)]
-    cases += [((70, 5), 0, False), ((9000,), 0, False)]
-    out = [_case(function, name, *c, gradient=False) for c in cases]
-    ties = Arg((4, 30), values=(1.0, 3.0, 3.0, -1.0, -1.0))
-    special = Arg((3, 10), values=SPECIAL)
-    for arg in (ties, special):
-        out.append(
-            Sample(
-                lambda x: function(x, 1),
-                (arg,),
-                lambda np, x: getattr(np, name)(x, axis=1),
-                gradient=False,
-            )
-        )
-    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,6 +168,7 @@ class BlockSpread(View):
     stop: int
     block: int
     shape: tuple[Dim, ...]
+    exact = True
 
     def infer(self, *types: TensorType) -> TensorType:
         return types[0].with_shape(self.shape)
@@ -348,10 +201,15 @@ def spread(y: Any, op: Reduction, shape: tuple[Dim, ...]) -> Any:
     return y.reshape(kept).expand(shape)
 
 
+def block_of(shape: tuple[Dim, ...], stop: int) -> int:
+    """The longest part of a run of axes ending at `stop` that is reduced in one go."""
+    return LANE_BLOCK if is_trailing(shape, stop) else CHAIN_BLOCK
+
+
 def reduce_run(op: type[Reduction], x: Node, start: int, stop: int) -> Node:
     """x reduced over the axes start..stop-1, by blocks if the run is long."""
     run = product(x.shape[start:stop])
-    block = LANE_BLOCK if is_trailing(x.shape, stop) else CHAIN_BLOCK
+    block = block_of(x.shape, stop)
     if not op.blocked or at_most(run, block):
         return op.of(start, stop).on(x)
     return reduce_run(op, op.of(start, stop, block).on(x), start, start + 1)
@@ -359,6 +217,8 @@ def reduce_run(op: type[Reduction], x: Node, start: int, stop: int) -> Node:
 
 def reduce_axes(op: type[Reduction], x: Node, axes: tuple[int, ...], keepdims: bool) -> Node:
     """x reduced over axes (ascending): adjacent ones together, the last run first."""
+    if not axes:
+        return Copy.of().on(x)
     shape = x.shape
     stop = None
     for k in reversed(range(len(axes))):
@@ -366,9 +226,22 @@ def reduce_axes(op: type[Reduction], x: Node, axes: tuple[int, ...], keepdims: b
         if k == 0 or axes[k - 1] != axes[k] - 1:
             x = reduce_run(op, x, axes[k], stop)
             stop = None
-    if keepdims:
-        x = x.reshape(tuple(1 if k in axes else n for k, n in enumerate(shape)))
-    return x
+    return keep_axes(x, shape, axes) if keepdims else x
+
+
+def keep_axes(x: Node, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> Node:
+    """A result of reducing axes of `shape`, with sizes of 1 in their places."""
+    kept: Node = x.reshape(tuple(1 if k in axes else n for k, n in enumerate(shape)))
+    return kept
+
+
+def limits(dtype: DType) -> tuple[int, int]:
+    """Smallest and largest number of an integer dtype."""
+    if dtype.kind == "b":
+        return 0, 1
+    if not dtype.is_signed:
+        return 0, (1 << dtype.bits) - 1
+    return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
 
 
 def wide(dtype: DType) -> DType:
@@ -378,105 +251,95 @@ def wide(dtype: DType) -> DType:
     return uint64 if dtype.kind == "u" else int64
 
 
-@composite
-def _sum(x: Node, *, axes: tuple[int, ...], keepdims: bool) -> Node:
-    return reduce_axes(Sum, cast_node(x, wide(x.dtype)), axes, keepdims)
-
-
-@composite
-def _mean(x: Node, *, axes: tuple[int, ...], keepdims: bool) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
+def counted(x: Node, axes: tuple[int, ...], less: float = 0) -> Any:
+    """The number of elements along `axes`, minus `less` but never below 0, in the dtype of x."""
     count = product(x.shape[a] for a in axes)
-    total: Any = reduce_axes(Sum, x, axes, keepdims)
-    return total / (count if isinstance(count, int) else Size.of(count).on())
+    if isinstance(count, int):
+        return float(max(count - less, 0))
+    number: Any = cast_node(Size.of(count).on(), float64)
+    return cast_node(maximum(number - less, 0.0) if less else number, x.dtype)
+
+
+def as_float(x: Node, dtype: DType | None = None) -> Node:
+    """x in `dtype`, else in its own float dtype or the default one."""
+    return cast_node(x, dtype or (x.dtype if x.dtype.is_float else DEFAULT_FLOAT))
 
 
 @composite
-def _extremum(x: Node, *, op: type[Reduction], axes: tuple[int, ...], keepdims: bool) -> Node:
-    if x.dtype is not bool_:
-        return reduce_axes(op, x, axes, keepdims)
-    found = reduce_axes(op, cast_node(x, uint8), axes, keepdims)
-    return cast_node(found, bool_) if found.dtype is uint8 else found
+def _sum(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
+    total: Any = reduce_axes(Sum, cast_node(x, dtype or wide(x.dtype)), axes, keepdims)
+    # The identity of float sums is -0.0; the sum of nothing is 0.
+    return total + 0 if any(x.shape[a] == 0 for a in axes) else total
 
 
-def _axes(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[int, ...]:
-    axis = axis_argument(op, axis, dim)
-    return tuple(range(x.ndim)) if axis is None else axes_of(op, axis, x.ndim)
+@composite
+def _mean(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
+    x = as_float(x, dtype)
+    total: Any = reduce_axes(Sum, x, axes, keepdims)
+    return total / counted(x, axes)
 
 
-def _keep(op: str, keepdims: bool, dim: dict[str, Any]) -> bool:
-    return bool(dim.pop("keepdim", keepdims))
+def reduced(
+    op: str, x: Any, axis: Any, keepdims: bool, names: dict[str, Any]
+) -> tuple[tuple[int, ...], bool]:
+    """The axes to reduce in ascending order, and whether to keep them; by both frameworks' names.
+
+    A tensor of no dimensions may be reduced along its axis 0 or -1.
+    """
+    keep = bool(names.pop("keepdim", keepdims))
+    axis = axis_argument(op, axis, names)
+    if axis is None or (x.ndim == 0 and axis in (0, -1)):
+        return tuple(range(x.ndim)), keep
+    return axes_of(op, axis, x.ndim), keep
+
+
+def dtype_argument(dtype: Any) -> DType | None:
+    return None if dtype is None else as_dtype(dtype)
+
+
+def float_argument(op: str, dtype: Any) -> DType | None:
+    """A dtype to compute in, which must be a float."""
+    target = dtype_argument(dtype)
+    if target is not None and not target.is_float:
+        raise DTypeError("the result is a float", op=op, expect="a float", actual=target.name)
+    return target
 
 
 @public("sum")
-def reduce_sum(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the sum over `axis` (an int, several, or None for all); 0 for an empty run.
+def reduce_sum(
+    x: Any, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
+) -> Any:
+    """Return the sum over `axis`; 0 for an empty run.
 
-    Integers and bools are summed in 64 bits.  `dim`/`keepdim` are accepted as names too.
+    x is converted to `dtype` first, if given; else integers and bools are summed in 64 bits.
+    Raises ShapeError for an axis that x does not have or that is named twice.
     """
-    keep = _keep("sum", keepdims, dim)
-    return _sum(x, axes=_axes("sum", x, axis, dim), keepdims=keep)
+    axes, keep = reduced("sum", x, axis, keepdims, dim)
+    return _sum(x, axes=axes, keepdims=keep, dtype=dtype_argument(dtype))
 
 
 @public("mean")
-def mean(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the mean over `axis`; integers become the default float; NaN for an empty run."""
-    keep = _keep("mean", keepdims, dim)
-    return _mean(x, axes=_axes("mean", x, axis, dim), keepdims=keep)
+def mean(x: Any, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any) -> Any:
+    """Return the mean over `axis`; integers become the default float; NaN for an empty run.
 
-
-def _nonempty(name: str, x: Any, axes: tuple[int, ...]) -> None:
-    if any(x.shape[a] == 0 for a in axes):
-        raise ShapeError(
-            f"an empty run has no {name}",
-            op=name,
-            expect="at least one element along each reduced axis",
-            actual=f"shape {tuple(x.shape)}, axes {axes}",
-        )
-
-
-@public("max")
-def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the largest element over `axis`, NaN if there is one.
-
-    Raises ShapeError for an empty run.  Ties share the gradient evenly.
+    Raises DTypeError if `dtype` is given and no float.
     """
-    keep = _keep("max", keepdims, dim)
-    axes = _axes("max", x, axis, dim)
-    _nonempty("max", x, axes)
-    return _extremum(x, op=Max, axes=axes, keepdims=keep)
+    axes, keep = reduced("mean", x, axis, keepdims, dim)
+    return _mean(x, axes=axes, keepdims=keep, dtype=float_argument("mean", dtype))
 
 
-@public("min")
-def reduce_min(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the smallest element over `axis`; see `max`."""
-    keep = _keep("min", keepdims, dim)
-    axes = _axes("min", x, axis, dim)
-    _nonempty("min", x, axes)
-    return _extremum(x, op=Min, axes=axes, keepdims=keep)
-
-
-def _arg(name: str, op: type[Reduction], x: Any, axis: Any, keep: bool) -> Any:
-    x = x if x.ndim else x.reshape((1,))
-    axes = tuple(range(x.ndim)) if axis is None else axes_of(name, axis, x.ndim)
-    if axis is not None and len(axes) != 1:
-        raise ShapeError("takes one axis", op=name, expect="an int or None", actual=repr(axis))
-    _nonempty(name, x, axes)
-    return _extremum(x, op=op, axes=axes, keepdims=keep)
-
-
-@public("argmax")
-def argmax(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the int64 position of the first largest element along `axis` (None: row-major).
-
-    NaN counts as largest.  Raises ShapeError for an empty run.
-    """
-    keep = _keep("argmax", keepdims, dim)
-    return _arg("argmax", Argmax, x, axis_argument("argmax", axis, dim), keep)
-
-
-@public("argmin")
-def argmin(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
-    """Return the int64 position of the first smallest element along `axis`; see `argmax`."""
-    keep = _keep("argmin", keepdims, dim)
-    return _arg("argmin", Argmin, x, axis_argument("argmin", axis, dim), keep)
+@samples_of(mean)
+def _mean_samples() -> list[Sample]:
+    cases: list[tuple[tuple[int, ...], Any, bool]]
+    cases = [((5, 67), None, False), ((5, 67), 1, True), ((70, 5), 0, False), ((), None, False)]
+    cases += [((2, 3, 4), (0, -1), True), ((2, 3), (), False)]
+    empty = Sample(mean, (Arg((0, 3)),), lambda np, x: x.mean(), gradient=False)
+    refused = Sample(
+        lambda x: mean(x, dtype=int64), (Arg((3,)),), error=TypeError, match="result is a float"
+    )
+    return [
+        *(reduction_case(mean, "mean", *c, relative=1e-6) for c in cases),
+        reduction_case(mean, "mean", (3, 4), 0, False, dtype=int64, relative=1e-6),
+        empty,
+        refused,
+    ]

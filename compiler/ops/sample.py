@@ -40,7 +40,22 @@ class Sample:
     gradient: bool = True  # the sample is smooth near its inputs
 
 
+Maker = Callable[[], list[Sample]]
+SAMPLED: dict[str, Maker] = {}  # of op functions that are composites or made of several ops
+
+
+def samples_of(function: Callable[..., Any]) -> Callable[[Maker], Maker]:
+    """Register what makes the samples of a public op function that has no op class of its own."""
+
+    def register(make: Maker) -> Maker:
+        SAMPLED[function.__name__] = make
+        return make
+
+    return register
+
+
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (3, 4), (2, 0, 3), (64,), (5, 67))
+FEW: tuple[tuple[int, ...], ...] = ((3, 7),)  # for formulas: how elements are found is tested
 SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40, -1e-40, 3e38)
 
 
@@ -53,15 +68,18 @@ def unary(
     dtype: DType = float32,
     special: bool = True,
     ulps: float = 0.0,
+    relative: float = 0.0,
     gradient: bool = True,
+    few: bool = False,
 ) -> list[Sample]:
     """Samples of a function of one tensor over shapes, layouts and special values."""
-    args = [Arg(s, dtype, low, high) for s in SHAPES]
-    args += [Arg((6, 5), dtype, low, high, layout=way) for way in ("transposed", "strided")]
-    out = [Sample(function, (a,), reference, ulps, gradient=gradient) for a in args]
+    args = [Arg(s, dtype, low, high) for s in (FEW if few else SHAPES)]
+    ways = ("strided",) if few else ("transposed", "strided")
+    args += [Arg((6, 5), dtype, low, high, layout=way) for way in ways]
+    out = [Sample(function, (a,), reference, ulps, relative, gradient=gradient) for a in args]
     if special and dtype.is_float:
         arg = Arg((23,), dtype, values=SPECIAL)
-        out.append(Sample(function, (arg,), reference, ulps, gradient=False))
+        out.append(Sample(function, (arg,), reference, ulps, relative, gradient=False))
     return out
 
 
@@ -73,29 +91,41 @@ def binary(
     high: float = 2.0,
     dtype: DType = float32,
     special: bool = True,
+    ulps: float = 0.0,
+    relative: float = 0.0,
     gradient: bool = True,
+    few: bool = False,
 ) -> list[Sample]:
     """Samples of a function of two tensors: equal shapes, broadcasting, numbers, layouts."""
-    pairs = [(s, s) for s in SHAPES]
-    pairs += [((3, 4), (4,)), ((3, 1), (1, 5)), ((2, 3, 4), (3, 1)), ((), (6,)), ((2, 0), (1, 1))]
-    out = [
-        Sample(
-            function,
-            (Arg(a, dtype, low, high), Arg(b, dtype, low, high)),
-            reference,
-            gradient=gradient,
-        )
-        for a, b in pairs
-    ]
+
+    def arg(shape: tuple[int, ...], layout: str = "contiguous") -> Arg:
+        return Arg(shape, dtype, low, high, layout=layout)
+
+    pairs = [(s, s) for s in (FEW if few else SHAPES)]
+    more = [((3, 1), (1, 5)), ((3, 4), (4,)), ((2, 3, 4), (3, 1)), ((), (6,)), ((2, 0), (1, 1))]
+    pairs += more[:1] if few else more
     number = 2 if not dtype.is_float else 1.5
-    left = Arg((5,), dtype, low, high)
-    out.append(Sample(function, (left, number), reference, gradient=gradient))
-    for layout in ("transposed", "strided", "broadcast"):
-        first = Arg((4, 6), dtype, low, high, layout=layout)
-        second = Arg((4, 6), dtype, low, high)
-        out.append(Sample(function, (first, second), reference, gradient=gradient))
+    args: list[tuple[Any, Any]] = [(arg(a), arg(b)) for a, b in pairs]
+    args += [(arg((5,)), number), (number, arg((5,)))]
+    ways = ("strided",) if few else ("transposed", "strided", "broadcast")
+    args += [(arg((4, 6), layout), arg((4, 6))) for layout in ways]
+    out = [Sample(function, a, reference, ulps, relative, gradient=gradient) for a in args]
     if special and dtype.is_float:
         x = Arg((10, 1), dtype, values=SPECIAL)
         y = Arg((10,), dtype, values=SPECIAL)
-        out.append(Sample(function, (x, y), reference, gradient=False))
+        out.append(Sample(function, (x, y), reference, ulps, relative, gradient=False))
     return out
+
+
+def unary_samples_of(
+    function: Callable[..., Any], reference: Callable[..., Any], **options: Any
+) -> None:
+    """Register a few samples of a function of one tensor that has no op class of its own."""
+    samples_of(function)(lambda: unary(function, reference, few=True, **options))
+
+
+def binary_samples_of(
+    function: Callable[..., Any], reference: Callable[..., Any], **options: Any
+) -> None:
+    """Register a few samples of a function of two tensors that has no op class of its own."""
+    samples_of(function)(lambda: binary(function, reference, few=True, **options))

@@ -24,7 +24,16 @@ class View(Op, abstract=True):
     """out[i] = x[source(i)]."""
 
     required = (*Op.required, "source")
-    raw = True
+
+    @property
+    def shared(self) -> int:
+        """How many of the last axes show elements that others show too."""
+        return 0
+
+    @property
+    def swept(self) -> tuple[int, ...]:
+        """The axes along which the shared ones move."""
+        return ()
 
     def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
         """The index into an operand of `shape` that element `index` of the result shows."""
@@ -36,6 +45,7 @@ class Reshape(View):
     """Another shape of the same size, elements in row-major order."""
 
     shape: tuple[Dim, ...]
+    exact = True
 
     def infer(self, *types: TensorType) -> TensorType:
         return types[0].with_shape(self.shape)
@@ -202,7 +212,7 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return shape
 
 
-@public("reshape")
+@public("reshape", "view")
 def reshape(x: Any, *shape: Any) -> Any:
     """Return x in another shape of the same number of elements; one size may be -1.
 
@@ -256,16 +266,18 @@ def permute(x: Any, *axes: Any) -> Any:
     return x if full == tuple(range(x.ndim)) else apply(Permute.of(full), x)[0]
 
 
-@public("transpose")
+@public("transpose", "swapaxes")
 def transpose(x: Any, a: int, b: int) -> Any:
     """Return x with dimensions a and b swapped, sharing memory."""
+    if x.ndim == 0 and {a, b} <= {0, -1}:
+        return x
     axes = list(range(x.ndim))
     i, j = (normalize_axis("transpose", k, x.ndim) for k in (a, b))
     axes[i], axes[j] = axes[j], axes[i]
     return permute(x, tuple(axes))
 
 
-@public("expand")
+@public("expand", "broadcast_to")
 def expand(x: Any, *shape: Any) -> Any:
     """Return x with dimensions of size 1 repeated to `shape` (-1 keeps a size), sharing memory."""
     new = _as_shape("expand", shape)

@@ -2,7 +2,7 @@
 
 Goal: every value that only one kernel needs stays in registers.  Elementwise chains fuse with
 each other, into the epilogue of a contraction, around row reductions (several passes over a row
-that stays in cache) and into the reduction of leading axes.
+that stays in cache), into the reduction of leading axes and into what a scan reads.
 Non-goals: changing any number, choosing loops (see `kernel.build`), splitting large groups.
 
 A group has a domain: the shape that its kernel iterates over, without dimensions of size 1.
@@ -16,17 +16,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 from weakref import WeakKeyDictionary
 
+from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
+from dualgrad.compiler.kernel.scalar import children_first, reg
 from dualgrad.compiler.ops.contract import Contraction
-from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
-from dualgrad.compiler.ops.index import Index
+from dualgrad.compiler.ops.index import Index, Update
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
+from dualgrad.compiler.ops.region import Region
+from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View
 
-Kind = Literal["map", "contract", "row", "column"]
+Kind = Literal["map", "contract", "row", "column", "scan", "region", "update", "call"]
+SOLO = {"region", "update", "call"}  # kinds of one node: nothing else is in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
+EXPENSIVE = 8  # primitives from which a value is worth computing only once, and in lanes
 
 
 @dataclass
@@ -42,8 +48,10 @@ class Group:
 
     @property
     def has_checks(self) -> bool:
-        """Whether a node may stop the program; column and contract kernels cannot."""
-        return any(isinstance(n.op, Index) and n.op.checked for n in self.nodes)
+        """Whether it may stop the program; column, scan and contract kernels cannot."""
+        return self.kind in ("call", "update") or any(
+            isinstance(n.op, Index) and n.op.checked for n in self.nodes
+        )
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -97,7 +105,7 @@ def is_free(node: Node, free: set[Node]) -> bool:
     """Whether a node costs nothing to compute anew wherever it is needed."""
     if isinstance(node.op, Leaf):
         return node.op.kind != "input"
-    if isinstance(node.op, Size):
+    if isinstance(node.op, Index) and not node.inputs:
         return True
     if isinstance(node.op, Copy):
         return False
@@ -125,6 +133,14 @@ class Fusion:
     def place(self, node: Node) -> None:
         """Put a node into the group of a producer, or into a new one."""
         around = {id(g): g for p, _, _ in producers(node) if (g := self.group_of.get(p))}
+        if isinstance(node.op, Scan | Reduction):  # those of the same operands share a loop
+            alike = (
+                g
+                for g in self.groups
+                for n in g.nodes
+                if n.inputs == node.inputs and isinstance(n.op, Scan | Reduction)
+            )
+            around.update((id(g), g) for g in alike)
         behind = sorted(around.values(), key=lambda g: -g.number)
         fitting = [g for g in behind if self.fits(node, g)]
         if not fitting:
@@ -142,9 +158,11 @@ class Fusion:
             shape = node.inputs[0].shape
             group = Group(len(self.groups), reduction_kind(node), squeezed(shape))
             group.run = run_in_domain(node)
+        elif isinstance(op, Scan):
+            group = Group(len(self.groups), "scan", squeezed(node.shape))
+            group.run = scanned_in_domain(node)
         else:
-            kind: Kind = "contract" if isinstance(op, Contraction) else "map"
-            group = Group(len(self.groups), kind, squeezed(node.shape))
+            group = Group(len(self.groups), kind_of(node), squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
         return group
@@ -153,6 +171,8 @@ class Fusion:
         if isinstance(node.op, Reduction):
             group.kind, group.run = reduction_kind(node), run_in_domain(node)
             group.outer.add(node)
+        elif isinstance(node.op, Scan):
+            group.kind, group.run = "scan", scanned_in_domain(node)
         elif group.accepts_outer() and self.is_outer(node, group):
             group.outer.add(node)
         group.nodes.append(node)
@@ -172,7 +192,7 @@ class Fusion:
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
         op = node.op
-        if isinstance(op, Contraction):
+        if isinstance(op, Contraction) or group.kind in SOLO:
             return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
@@ -180,6 +200,10 @@ class Fusion:
                 continue
             if self.needs[other.number] >> group.number & 1:
                 return False  # the group would need itself
+        if isinstance(op, Scan):
+            return self.scan_fits(node, group)
+        if group.kind == "scan":
+            return False
         if isinstance(op, Reduction):
             if group.has_checks and reduction_kind(node) == "column":
                 return False
@@ -200,6 +224,27 @@ class Fusion:
             return False
         if group.kind == "column" or (group.run is not None and group.run[2]):
             return not self.depends_on_outer(node, group) and self.edges_fit(node, group, False)
+        return self.edges_fit(node, group, outer=False)
+
+    def scan_fits(self, node: Node, group: Group) -> bool:
+        """Whether a scan can run beside others, or take in the elementwise nodes before it."""
+        op = node.op
+        assert isinstance(op, Scan)
+        if group.has_checks or squeezed(node.shape) != group.domain:
+            return False
+        if group.kind == "scan":
+            other = next(n.op for n in group.nodes if isinstance(n.op, Scan))
+            if group.run != scanned_in_domain(node) or op.reverse != other.reverse:
+                return False
+            inside = (p for p, _, _ in producers(node) if self.group_of.get(p) is group)
+            if any(isinstance(p.op, Scan) for p in inside):
+                return False
+        elif group.kind != "map":
+            return False
+        elif is_trailing(node.shape, op.axis + 1) and any(
+            cost(n) >= EXPENSIVE for n in group.nodes
+        ):
+            return False  # a scan of rows takes one element at a time
         return self.edges_fit(node, group, outer=False)
 
     def depends_on_outer(self, node: Node, group: Group) -> bool:
@@ -227,9 +272,15 @@ class Fusion:
         """Whether two groups of one domain that do not need each other can be one."""
         apart = not (self.needs[a.number] >> b.number & 1 or self.needs[b.number] >> a.number & 1)
         kinds = {a.kind, b.kind}
-        if a.domain != b.domain or not apart or kinds == {"contract"} or len(kinds) > 2:
+        if (
+            a.domain != b.domain
+            or not apart
+            or kinds & SOLO
+            or kinds == {"contract"}
+            or len(kinds) > 2
+        ):
             return False
-        if kinds & {"contract", "column"} and (a.has_checks or b.has_checks):
+        if kinds & {"contract", "column", "scan"} and (a.has_checks or b.has_checks):
             return False
         if a.run is not None and b.run is not None:
             return a.run == b.run and a.kind == b.kind
@@ -269,6 +320,17 @@ class Fusion:
         return out
 
 
+def kind_of(node: Node) -> Kind:
+    """The kind of group that a node other than a reduction opens."""
+    if isinstance(node.op, Contraction):
+        return "contract"
+    if isinstance(node.op, Library):
+        return "call"
+    if isinstance(node.op, Update):
+        return "update"
+    return "region" if isinstance(node.op, Region) else "map"
+
+
 def reduction_kind(node: Node) -> Kind:
     op = node.op
     assert isinstance(op, Reduction)
@@ -280,6 +342,21 @@ def run_in_domain(node: Node) -> Run:
     op, shape = node.op, node.inputs[0].shape
     assert isinstance(op, Reduction)
     return len(squeezed(shape[: op.start])), len(squeezed(shape[: op.stop])), op.block
+
+
+def scanned_in_domain(node: Node) -> Run:
+    """The axis of a scan, counted without dimensions of size 1."""
+    op, shape = node.op, node.shape
+    assert isinstance(op, Scan)
+    return len(squeezed(shape[: op.axis])), len(squeezed(shape[: op.axis + 1])), 0
+
+
+def cost(node: Node) -> int:
+    """Primitives that a node evaluates per element, its operands given."""
+    if not isinstance(node.op, Elementwise):
+        return 0
+    operands = [reg(f"x{k}", x.dtype) for k, x in enumerate(node.inputs)]
+    return len(children_first((node.op.element(Math(), node.dtype, *operands),)))
 
 
 def fuse(graph: Graph) -> list[Group]:

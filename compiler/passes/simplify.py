@@ -16,7 +16,9 @@ from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number
 from dualgrad.compiler.ops.arithmetic import absolute, neg
+from dualgrad.compiler.ops.bitwise import invert
 from dualgrad.compiler.ops.contract import MatMul
+from dualgrad.compiler.ops.division import div
 from dualgrad.compiler.ops.elementwise import Cast
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.view import Expand, Permute, Reshape
@@ -41,12 +43,12 @@ c = input_node(-9, TensorType((), bool_))
 RULES = (
     Rule(x * 1.0, x),  # x*1 -> x
     Rule(1.0 * x, x),  # 1*x -> x
-    Rule(x / 1.0, x),  # x/1 -> x
+    Rule(div(x, 1.0), x),  # x/1 -> x
     Rule(neg(neg(x)), x),  # --x -> x
     Rule(absolute(neg(x)), absolute(x)),  # |-x| -> |x|
     Rule(absolute(absolute(x)), absolute(x)),  # ||x|| -> |x|
     Rule(where(c, x, x), x),  # the condition does not matter
-    Rule(where(~c, x, y), where(c, y, x)),  # not c ? x : y -> c ? y : x
+    Rule(where(invert(c), x, y), where(c, y, x)),  # not c ? x : y -> c ? y : x
 )
 
 

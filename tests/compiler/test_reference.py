@@ -359,6 +359,24 @@ def test_chain_inside_a_vector_loop() -> None:
     assert out.tolist() == [float(ordered_sum(c, 1)) for c in data.reshape(10, 6).T]
 
 
+def test_a_chain_stores_its_steps_and_what_it_carried() -> None:
+    i, j = sym("i", 4), sym("j", 9)
+    x, y, z = (Buffer(n, float64, 36) for n in "xyz")
+    carry, at = s.reg("sum", float64), j * 4 + i
+    step = carry + s.load(x, at)
+    scan = Reduce(
+        *(j, 9, "chain", 1),
+        (Accumulator((carry,), (s.const(1.0, float64),), (step,)),),
+        (Store(y, at, step), Store(z, at, carry)),
+    )
+    data = RNG.standard_normal(36)
+    memory = {"x": data, "y": np.zeros(36), "z": np.zeros(36)}
+    assert run([kernel(Loop("vector", i, 4, (scan,)))], memory, {}, {}) == 0
+    sums = np.add.accumulate(np.concatenate([np.ones((1, 4)), data.reshape(9, 4)]))
+    np.testing.assert_array_equal(memory["y"].reshape(9, 4), sums[1:])
+    np.testing.assert_array_equal(memory["z"].reshape(9, 4), sums[:-1])
+
+
 def test_consecutive_stores_are_one_assignment() -> None:
     x, y = Buffer("x", int32, 5), Buffer("y", int32, 5)
     swap = vector(I, 5, Store(x, I, s.load(y, I)), Store(y, I, s.load(x, I)))

@@ -6,7 +6,8 @@ from dualgrad.compiler.ir.node import Graph, Leaf, Node, const_node, input_node
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.verify import verify_graph
-from dualgrad.compiler.ops.arithmetic import Add, Exp
+from dualgrad.compiler.ops.arithmetic import Add
+from dualgrad.compiler.ops.exponential import Exp
 from dualgrad.runtime.dtype import float32, float64
 from dualgrad.runtime.errors import CompileError
 

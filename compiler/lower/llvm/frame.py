@@ -1,7 +1,7 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
-    0 error word   1 number of chunks of the running kernel
-    then the addresses of all buffers, the symbols, and the scalars of the program
+0 error word   1 number of chunks of the running kernel
+then the addresses of all buffers, the symbols, and the scalars of the program
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ class KernelCode(ScalarCode):
 
     def assign(self, stores: tuple[Store, ...]) -> None:
         """Stores as one parallel assignment: all values before the first is written."""
-        values = [self.value(s.value) for s in stores]
-        for s, value in zip(stores, values, strict=True):
-            self.store(s.buffer, s.index, value)
+        values = [(self.value(s.value), self.shift(s.position)) for s in stores]
+        for s, (value, shift) in zip(stores, values, strict=True):
+            self.store(s.buffer, s.index, value, shift)
 
     def counted(self, loop: Loop, first: Value, stop: Value) -> None:
         with self.f.loop(first, stop) as i, self.scope():

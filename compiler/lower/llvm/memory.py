@@ -1,13 +1,15 @@
 """Addresses, loads, stores and run-time checks of one function, in lanes.
 
 An access is a plain (masked) vector where its index moves by one from lane to lane, a scalar
-repeated where it does not move, and a gather or scatter otherwise.
+repeated where it does not move, and a gather or scatter otherwise.  A computed position is a
+`Shift` that the index is counted from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, terms_of
 from dualgrad.compiler.kernel.ir import Buffer
@@ -24,6 +26,14 @@ from dualgrad.compiler.lower.llvm.lanes import (
 )
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A computed number of elements that an index is counted from: one, or one per lane."""
+
+    value: str
+    per_lane: bool
 
 
 class MemoryCode:
@@ -141,8 +151,13 @@ class MemoryCode:
 
     # -- memory -------------------------------------------------------------------------------
 
-    def pointer(self, buffer: Buffer, index: Dim) -> str:
+    def pointer(self, buffer: Buffer, index: Dim, shift: Shift | None = None) -> str:
         """The address of an element; the part outside of the innermost loop is shared."""
+        if shift is not None:
+            fixed, moving = self._split_moving(index)
+            kind = in_memory(buffer.dtype)
+            start = self.f.at(self.pointer(buffer, fixed), shift.value, kind)
+            return start if moving == 0 else self.f.at(start, self.dim(moving), kind)
         base = self.find(("base", buffer.name))
         assert base is not None
         if index == 0:
@@ -167,53 +182,65 @@ class MemoryCode:
             return index, 0
         return split[1], split[0] * variable_of(atom)
 
-    def step_of(self, index: Dim) -> Dim | None:
+    def step_of(self, index: Dim, shift: Shift | None = None) -> Dim | None:
         """The stride of an index along the lanes; None where it has none."""
+        if shift is not None and shift.per_lane:
+            return None
         if self.lanes.atom is None:
             return 0
         split = coefficient(index, variable_of(self.lanes.atom))
         return None if split is None else split[0]
 
-    def load(self, buffer: Buffer, index: Dim) -> str:
+    def load(self, buffer: Buffer, index: Dim, shift: Shift | None = None) -> str:
         """Elements of a buffer: one per lane, or one for all lanes where the index is fixed."""
-        step = self.step_of(index)
+        step = self.step_of(index, shift)
         kind, width = in_memory(buffer.dtype), self.lanes.width
         align = buffer.dtype.itemsize
-        self.guard(buffer, index)
-        if width == 1 or step == 0:
-            value = self.f.load(kind, self.pointer(buffer, index), align)
+        self.guard(buffer, index, shift)
+        if width == 1 or (step == 0 and shift is None):
+            value = self.f.load(kind, self.pointer(buffer, index, shift), align)
             value = self._from_memory(value, buffer.dtype, 1)
             return splat(self.f, value, element(buffer.dtype), width)
         whole = vector(kind, width)
         mask = self.lanes.mask
         if step == 1 and mask is None:
-            value = self.f.load(whole, self.pointer(buffer, index), align)
+            value = self.f.load(whole, self.pointer(buffer, index, shift), align)
         elif step == 1:
             name = f"llvm.masked.load.{suffix_of(kind, width)}.p0"
             read = self.names.intrinsic(name, whole, "ptr", "i32", f"<{width} x i1>", whole)
             value = self.f.result(
                 whole,
                 read,
-                ("ptr", self.pointer(buffer, index)),
+                ("ptr", self.pointer(buffer, index, shift)),
                 ("i32", align),
                 (f"<{width} x i1>", mask or ""),
                 (whole, "zeroinitializer"),
             )
         else:
-            value = self._gather(buffer, index, whole)
+            value = self._gather(buffer, index, shift, whole)
         return self._from_memory(value, buffer.dtype, width)
 
-    def _addresses(self, buffer: Buffer, index: Dim) -> str:
+    def _addresses(self, buffer: Buffer, index: Dim, shift: Shift | None) -> str:
         kind, width = in_memory(buffer.dtype), self.lanes.width
         return self.f.value(
             f"getelementptr {kind}, ptr {self.pointer(buffer, 0)}, "
-            f"<{width} x i64> {self.positions(index)}"
+            f"<{width} x i64> {self.places(index, shift)}"
         )
+
+    def places(self, index: Dim, shift: Shift | None) -> str:
+        """index plus shift in all lanes."""
+        width = self.lanes.width
+        if shift is None:
+            return self.positions(index)
+        moved = shift.value if shift.per_lane else splat(self.f, shift.value, "i64", width)
+        if index == 0:
+            return moved
+        return self.f.value(f"add <{width} x i64> {self.positions(index)}, {moved}")
 
     def _mask(self) -> str:
         return self.lanes.mask or "splat (i1 true)"
 
-    def _gather(self, buffer: Buffer, index: Dim, whole: str) -> str:
+    def _gather(self, buffer: Buffer, index: Dim, shift: Shift | None, whole: str) -> str:
         width = self.lanes.width
         name = f"llvm.masked.gather.{suffix_of(in_memory(buffer.dtype), width)}.v{width}p0"
         flags = f"<{width} x i1>"
@@ -221,7 +248,7 @@ class MemoryCode:
         return self.f.result(
             whole,
             read,
-            (f"<{width} x ptr>", self._addresses(buffer, index)),
+            (f"<{width} x ptr>", self._addresses(buffer, index, shift)),
             ("i32", buffer.dtype.itemsize),
             (flags, self._mask()),
             (whole, "zeroinitializer"),
@@ -233,45 +260,47 @@ class MemoryCode:
         zero = "0" if width == 1 else "zeroinitializer"
         return self.f.value(f"icmp ne {vector('i8', width)} {value}, {zero}")
 
-    def store(self, buffer: Buffer, index: Dim, value: str) -> None:
-        step = self.step_of(index)
+    def store(self, buffer: Buffer, index: Dim, value: str, shift: Shift | None = None) -> None:
+        step = self.step_of(index, shift)
         kind, width = in_memory(buffer.dtype), self.lanes.width
         align = buffer.dtype.itemsize
-        self.guard(buffer, index)
+        self.guard(buffer, index, shift)
         if buffer.dtype.kind == "b":
             value = self.f.value(f"zext {vector('i1', width)} {value} to {vector('i8', width)}")
         whole = vector(kind, width)
         if width == 1 or (step == 1 and self.lanes.mask is None):
-            self.f.store(whole, value, self.pointer(buffer, index), align)
+            self.f.store(whole, value, self.pointer(buffer, index, shift), align)
             return
         flags = f"<{width} x i1>"
         if step == 1:
             name = f"llvm.masked.store.{suffix_of(kind, width)}.p0"
             write = self.names.intrinsic(name, "void", whole, "ptr", "i32", flags)
-            target = ("ptr", self.pointer(buffer, index))
+            target = ("ptr", self.pointer(buffer, index, shift))
         else:
             name = f"llvm.masked.scatter.{suffix_of(kind, width)}.v{width}p0"
             write = self.names.intrinsic(name, "void", whole, f"<{width} x ptr>", "i32", flags)
-            target = (f"<{width} x ptr>", self._addresses(buffer, index))
+            target = (f"<{width} x ptr>", self._addresses(buffer, index, shift))
         self.f.call(write, (whole, value), target, ("i32", align), (flags, self._mask()))
 
     # -- checks -------------------------------------------------------------------------------
 
-    def guard(self, buffer: Buffer, index: Dim) -> None:
+    def guard(self, buffer: Buffer, index: Dim, shift: Shift | None = None) -> None:
         """In checked mode: every access lies inside of its buffer."""
         if not self.checked:
             return
         code = self.frame.access_code(buffer)
-        key = ("guard", buffer, index, self.lanes)
+        key = ("guard", buffer, index, shift, self.lanes)
         if self.find(key) is not None:
             return
         self.keep(key, "done")
         size = self.dim(buffer.size)
-        if self.lanes.width == 1 or self.step_of(index) == 0:
+        if self.lanes.width == 1 or (self.step_of(index) == 0 and shift is None):
             position = str(self.dim(index))
+            if shift is not None:
+                position = self.f.add(position, shift.value)
             self.stop_if(self.f.value(f"icmp uge i64 {position}, {size}"), position, code)
         else:
-            self.stop_if_any(self.positions(index), size, code)
+            self.stop_if_any(self.places(index, shift), size, code)
 
     def stop_if_any(self, values: str, bound: Value, code: int) -> None:
         """Stop with the first value of the lanes that is out of bounds, if there is one."""
@@ -282,15 +311,22 @@ class MemoryCode:
             wrong = f.value(f"and <{width} x i1> {wrong}, {self.lanes.mask}")
         bits = f.value(f"bitcast <{width} x i1> {wrong} to i{width}")
         count = self.names.intrinsic(f"llvm.cttz.i{width}", f"i{width}", f"i{width}", "i1")
-        first = f.result(f"i{width}", count, (f"i{width}", bits), ("i1", "false"))
-        lane = f.value(f"urem i{width} {first}, {width}")
-        value = f.value(f"extractelement <{width} x i64> {values}, i{width} {lane}")
-        self.stop_if(f.value(f"icmp ne i{width} {bits}, 0"), value, code)
+
+        def culprit() -> str:
+            first = f.result(f"i{width}", count, (f"i{width}", bits), ("i1", "true"))
+            return f.value(f"extractelement <{width} x i64> {values}, i{width} {first}")
+
+        self._stop(f.value(f"icmp ne i{width} {bits}, 0"), culprit, code)
 
     def stop_if(self, condition: str, value: Value, code: int) -> None:
+        self._stop(condition, lambda: value, code)
+
+    def _stop(self, condition: str, culprit: Callable[[], Value], code: int) -> None:
+        """Leave with the value that `culprit` writes the code of, where the condition holds."""
         stop, on = self.f.new_block(), self.f.new_block()
         self.f.branch(condition, stop, on)
         self.f.start(stop)
+        value = culprit()
         word = self.f.value(f"shl i64 {value}, 16")
         word = self.f.value(f"or i64 {word}, {code + 1}")
         self.f.store("i64", word, self.f.at("%frame", ERROR, "i64"))

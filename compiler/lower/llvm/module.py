@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Check, Contract, Kernel, Loop, Reduce, Store
+from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Reduce, Store
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
@@ -46,14 +47,16 @@ class Module:
 def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
     """The module of a program; `checked` adds a bounds check to every load and store."""
     frame, names = Frame(program), Declarations()
-    contracts = [s for k in program.kernels for s in ir.walk(k.body) if isinstance(s, Contract)]
-    externs = tuple(dict.fromkeys(routine_name(c.result.dtype) for c in contracts))
+    stmts = [s for k in program.kernels for s in ir.walk(k.body)]
+    routines = [routine_name(s.result.dtype) for s in stmts if isinstance(s, Contract)]
+    routines += [s.host.name for s in stmts if isinstance(s, Call)]
+    externs = tuple(dict.fromkeys(routines))
     functions = []
     for kernel in program.kernels:
         if kernel.kind == "contract":
             if any(c.epilogue for c in ir.walk(kernel.body) if isinstance(c, Contract)):
                 functions.append(epilogue_function(kernel, frame, names, target, checked))
-        else:
+        elif kernel.kind != "call":
             functions.append(kernel_function(kernel, frame, names, target, checked))
     entry = Entry(program, frame, names, target, externs, checked).text()
     head = f'target triple = "{target.triple}"\n'
@@ -75,7 +78,7 @@ class Entry(KernelCode):
     ) -> None:
         self.program, self.externs = program, externs
         super().__init__(
-            "internal void @run(ptr %frame, ptr %context)", frame, names, target, checked
+            "internal void @run.frame(ptr %frame, ptr %context)", frame, names, target, checked
         )
 
     def text(self) -> str:
@@ -84,6 +87,11 @@ class Entry(KernelCode):
         return self.finish() + self._outer()
 
     def launch(self, kernel: Kernel) -> None:
+        if kernel.kind == "call":
+            (call,) = kernel.body
+            assert isinstance(call, Call)
+            host_call(self, call)
+            return
         if kernel.kind == "contract":
             (stmt,) = kernel.body
             assert isinstance(stmt, Contract)
@@ -131,7 +139,7 @@ class Entry(KernelCode):
         f.start(on)
 
     def _outer(self) -> str:
-        """The function with the launch ABI: it fills the frame and calls `run`."""
+        """The function with the launch ABI: it fills the frame and calls `run.frame`."""
         program, frame = self.program, self.frame
         f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
         slots = f.value(f"alloca [{frame.size} x i64], align 64")
@@ -152,7 +160,7 @@ class Entry(KernelCode):
         for k in range(len(program.symbols) + len(program.scalars)):
             value = f.load("i64", f.at("%params", following + k, "i64"))
             put(frame.symbol_slot(k), "i64", value)
-        f.call("@run", ("ptr", slots), ("ptr", "%context"))
+        f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
 
@@ -174,6 +182,8 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
             total = total + stmt.extent * each + 16 * stmt.lanes
         elif isinstance(stmt, Store):
             total = total + _cost_of(stmt.value) + _COST_MEMORY
+            if stmt.position is not None:
+                total = total + _cost_of(stmt.position) + _COST_MEMORY
         elif isinstance(stmt, Check):
             total = total + _COST_MEMORY
     return total
@@ -184,6 +194,8 @@ def _cost_of(value: Scalar) -> int:
     for e in children_first((value,)):
         if e.op == "load":
             cost += _COST_MEMORY
+        elif e.op == "gather":
+            cost += 2 * _COST_MEMORY
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
         elif e.op not in ("const", "reg", "param", "index"):

@@ -13,7 +13,7 @@ from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.compiler.lower.llvm.lanes import apply, constant, element, splat
-from dualgrad.compiler.lower.llvm.memory import MemoryCode
+from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
 from dualgrad.runtime.program import Target
 
 
@@ -47,6 +47,8 @@ class ScalarCode(MemoryCode):
                 return splat(self.f, outside, element(e.dtype), width)
         if e.op == "load":
             return self.load(*e.memory)
+        if e.op == "gather":
+            return self.load(*e.memory, self.shift(e.args[0]))
         if e.op == "index":
             if width > 1:
                 return self.positions(e.position)
@@ -60,6 +62,19 @@ class ScalarCode(MemoryCode):
                 return self.value(formula)
         xs = [self.value_of(x) for x in e.args]
         return apply(self.f, self.names, e, xs, width)
+
+    def shift(self, position: Scalar | None) -> Shift | None:
+        """A computed position, as one number where all lanes have the same."""
+        if position is None:
+            return None
+        if position.op == "const":
+            return Shift(constant(position, 1), False)
+        if self.lanes.width > 1:
+            outside = self.find((position, 1))
+            if outside is None:
+                return Shift(self.value(position), True)
+            return Shift(outside, False)
+        return Shift(self.value(position), False)
 
     def value_of(self, e: Scalar) -> str:
         found = self.find((e, self.lanes.width))
@@ -77,6 +92,8 @@ class ScalarCode(MemoryCode):
             if e.op == "const":
                 fixed.add(e)
                 continue
+            if e.op == "gather":  # only what a check before it has let through may be read
+                continue
             if e.op == "reg" and self.find((e, self.lanes.width)) is None:
                 continue
             if e.op == "load" and (e.memory[0] in written or symbols(e.memory[1]) & bound):
@@ -93,7 +110,7 @@ class ScalarCode(MemoryCode):
     ) -> None:
         """Addresses, up to the terms that the loop changes."""
         accesses = [(s.buffer, s.index) for s in ir.walk(body) if isinstance(s, Store)]
-        accesses += [e.memory for e in children_first(roots) if e.op == "load"]
+        accesses += [e.memory for e in children_first(roots) if e.op in ("load", "gather")]
         for buffer, index in accesses:
             fixed = Expr.of(
                 {m: c for m, c in terms_of(index) if not symbols(Expr.of({m: 1})) & bound}
@@ -116,7 +133,8 @@ class ScalarCode(MemoryCode):
                 key[0] for key in names if isinstance(key, tuple) and isinstance(key[0], Scalar)
             ]
             for e in children_first(tuple(held)):
-                if (e.op == "load" and e.memory[0] in buffers) or any(x in stale for x in e.args):
+                read = e.op in ("load", "gather") and e.memory[0] in buffers
+                if read or any(x in stale for x in e.args):
                     stale.add(e)
             for key in [k for k in names if isinstance(k, tuple) and k[0] in stale]:
                 del names[key]

@@ -1,0 +1,141 @@
+"""Attention: softmax of scores between queries and keys, applied to values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dualgrad.compiler.ir.dims import same
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.arguments import Given, check_float, given, restored
+from dualgrad.compiler.ops.base import broadcast_shapes
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.create import Iota, count
+from dualgrad.compiler.ops.elementwise import stop_gradient
+from dualgrad.compiler.ops.logical import where
+from dualgrad.runtime.dtype import bool_
+from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+NEVER = -math.inf
+
+
+def _safe_softmax(x: Any) -> Any:
+    """softmax over the last axis, 0 for rows in which all is masked by -inf."""
+    top = stop_gradient(x.max(-1, keepdims=True))
+    e = (x - where(top.eq(NEVER), 0.0, top)).exp()
+    total = e.sum(-1, keepdims=True)
+    return e * (1.0 / where(total.eq(0), 1.0, total))
+
+
+def _causal(scores: Any) -> Any:
+    """Whether key j is no later than query i, as bools [L, S]."""
+    shape = scores.shape[-2:]
+    return Iota.of(shape, 1).on() <= Iota.of(shape, 0).on()
+
+
+def _for_queries(x: Any, query: Any) -> Any:
+    """Keys or values whose heads (dimension -3) are repeated for the heads of the queries."""
+    heads, own = query.shape[-3], x.shape[-3]
+    if same(heads, own):
+        return x
+    *batch, _, length, width = x.shape
+    groups = x.unsqueeze(-3).expand((*batch, own, heads // own, length, width))
+    return groups.reshape((*batch, heads, length, width))
+
+
+@composite
+def _attention(
+    query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
+) -> Any:
+    scale, mask = restored(optional, which)
+    if grouped:
+        key, value = _for_queries(key, query), _for_queries(value, query)
+    if scale is None:
+        scale = 1.0 / count(query.shape[-1], query.dtype).sqrt()
+    scores = matmul(query, key.transpose(-2, -1)) * scale
+    if causal:
+        scores = where(_causal(scores), scores, NEVER)
+    if mask is not None:
+        scores = where(mask, scores, NEVER) if mask.dtype is bool_ else scores + mask
+    if scores.shape[-1] == 0:
+        return matmul(scores, value)
+    return matmul(_safe_softmax(scores), value)
+
+
+def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
+    op = "scaled_dot_product_attention"
+    for what, x in (("query", query), ("key", key), ("value", value)):
+        check_float(op, what, x)
+    shapes = f"query {dim_text(query.shape)}, key {dim_text(key.shape)}, value "
+    fits = (
+        min(x.ndim for x in (query, key, value)) >= (3 if grouped else 2)
+        and same(query.shape[-1], key.shape[-1])
+        and same(key.shape[-2], value.shape[-2])
+    )
+    if fits and grouped:
+        fits = all(same(query.shape[-3] % x.shape[-3], 0) for x in (key, value))
+    if not fits:
+        heads = "; the heads of key and value divide those of query" if grouped else ""
+        raise ShapeError(
+            "query, key and value do not fit",
+            op=op,
+            expect=f"query [..., L, E], key [..., S, E], value [..., S, V]{heads}",
+            actual=shapes + dim_text(value.shape),
+        )
+
+
+def _check_mask(query: Any, key: Any, mask: Any) -> None:
+    scores = (
+        *broadcast_shapes("scaled_dot_product_attention", [query.shape[:-2], key.shape[:-2]]),
+        query.shape[-2],
+        key.shape[-2],
+    )
+    whole = broadcast_shapes("scaled_dot_product_attention", [scores, mask.shape])
+    if len(whole) != len(scores) or not all(map(same, whole, scores)):
+        raise ShapeError(
+            "the mask does not broadcast to the scores",
+            op="scaled_dot_product_attention",
+            expect=f"attn_mask that broadcasts to {dim_text(scores)}",
+            actual=f"attn_mask {dim_text(mask.shape)}",
+        )
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Return softmax(query @ key.T * scale + mask) @ value.
+
+    query [..., L, E], key [..., S, E], value [..., S, V]; the result is [..., L, V].  `attn_mask`
+    broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
+    scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
+    `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
+    that may see nothing gives 0, and its gradients are 0.  Raises ShapeError if shapes do not
+    fit, ArgumentError for a mask together with is_causal.
+    """
+    op = "scaled_dot_product_attention"
+    _check(query, key, value, enable_gqa)
+    if dropout_p != 0.0:
+        raise ArgumentError(
+            "dropout of scores is not supported", op=op, expect="dropout_p=0", actual=str(dropout_p)
+        )
+    if is_causal and attn_mask is not None:
+        raise ArgumentError(
+            "is_causal is a mask already",
+            op=op,
+            expect="one of attn_mask and is_causal",
+            actual="both",
+        )
+    if attn_mask is not None and not enable_gqa:
+        _check_mask(query, key, attn_mask)
+    optional, which = given(scale, attn_mask)
+    return _attention(
+        query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
+    )

@@ -1,0 +1,195 @@
+"""Functions that move, add and merge axes: views made of reshape, permute and expand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.dims import product
+from dualgrad.compiler.ir.node import as_node
+from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.composite import composite, raw
+from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.region import Overwrite
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
+from dualgrad.compiler.ops.slicing import Diagonal, diagonal, flip
+from dualgrad.compiler.ops.view import expand, expand_to, permute, reshape
+from dualgrad.runtime.errors import ShapeError
+
+
+def _axes(op: str, axes: Any, ndim: int) -> list[int]:
+    named = axes if isinstance(axes, tuple | list) else (axes,)
+    found = [normalize_axis(op, a, ndim) for a in named]
+    if len(set(found)) != len(found):
+        raise ShapeError("an axis is named twice", op=op, expect="distinct axes", actual=f"{axes}")
+    return found
+
+
+@public("ravel")
+def ravel(x: Any) -> Any:
+    """Return x as one dimension, elements in row-major order; shares memory where it can."""
+    return reshape(x, (x.size,))
+
+
+@public("unflatten")
+def unflatten(x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
+    """Return x with one dimension split into several; one of `sizes` may be -1."""
+    axis = normalize_axis("unflatten", axis, x.ndim)
+    sizes, n = tuple(sizes), x.shape[axis]
+    if sizes.count(-1) == 1:
+        rest = product(s for s in sizes if s != -1)
+        sizes = tuple(n // rest if s == -1 else s for s in sizes)
+    if product(sizes) != n:
+        raise ShapeError(
+            "sizes differ",
+            op="unflatten",
+            expect=f"sizes whose product is {n}",
+            actual=dim_text(sizes),
+        )
+    return reshape(x, (*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
+
+
+@public("movedim", "moveaxis")
+def movedim(x: Any, source: Any, destination: Any) -> Any:
+    """Return x with the axes `source` moved to the places `destination`, the others in order.
+
+    Raises ShapeError unless both name equally many distinct axes.
+    """
+    old, new = _axes("movedim", source, x.ndim), _axes("movedim", destination, x.ndim)
+    if len(old) != len(new):
+        raise ShapeError(
+            "places and axes do not fit",
+            op="movedim",
+            expect=f"{len(old)} places",
+            actual=f"{destination}",
+        )
+    order = [a for a in range(x.ndim) if a not in old]
+    for place, axis in sorted(zip(new, old, strict=True)):
+        order.insert(place, axis)
+    return permute(x, tuple(order))
+
+
+@public("matrix_transpose", "adjoint")
+def matrix_transpose(x: Any) -> Any:
+    """Return x [..., M, N] with its last two axes swapped, sharing memory."""
+    if x.ndim < 2:
+        raise ShapeError(
+            "no matrix",
+            op="matrix_transpose",
+            expect="at least two dimensions",
+            actual=dim_text(x.shape),
+        )
+    return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the shape that shapes broadcast to.  Raises ShapeError if they do not."""
+    return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
+    """Return the tensors expanded to their common shape, sharing memory."""
+    shape = broadcast_shapes("broadcast_tensors", [x.shape for x in tensors])
+    return tuple(expand(x, shape) for x in tensors)
+
+
+@public("rot90")
+def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
+    """Return x turned by k times 90 degrees from the first of two axes towards the second."""
+    first, second = _axes("rot90", axes, x.ndim)
+    order = list(range(x.ndim))
+    order[first], order[second] = second, first
+    if k % 4 == 0:
+        return x
+    if k % 4 == 2:
+        return flip(x, (first, second))
+    return (
+        permute(flip(x, second), tuple(order))
+        if k % 4 == 1
+        else flip(permute(x, tuple(order)), second)
+    )
+
+
+@composite
+@raw
+def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
+    n = x.shape[-1] + abs(offset)
+    row, column = (-offset, 0) if offset < 0 else (0, offset)
+    shape = list(x.shape[:-1])
+    for axis in sorted((first, second)):
+        shape.insert(axis, n)
+    base = expand_to(cast_node(as_node(0), x.dtype), tuple(shape))
+    return Overwrite.of(Diagonal.of(first, second, row, column, x.shape[-1])).on(base, x)
+
+
+@public("diag_embed")
+def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
+    """Return zeros with the last axis of x on the diagonal of two new axes."""
+    axes = dims.pop("dim1", axis1), dims.pop("dim2", axis2)
+    axis_argument("diag_embed", None, dims)
+    first, second = _axes("diag_embed", axes, x.ndim + 1)
+    return _diag_embed(x, offset=offset, first=first, second=second)
+
+
+@public("diag")
+def diag(x: Any, offset: int = 0) -> Any:
+    """Return the diagonal of a matrix (a view), or the matrix with a vector on its diagonal.
+
+    Raises ShapeError for other numbers of dimensions.
+    """
+    if x.ndim not in (1, 2):
+        raise ShapeError(
+            "no vector and no matrix",
+            op="diag",
+            expect="one or two dimensions",
+            actual=dim_text(x.shape),
+        )
+    return diagonal(x, offset) if x.ndim == 2 else diag_embed(x, offset)
+
+
+@samples_of(movedim)
+def _movedim_samples() -> list[Sample]:
+    def case(source: Any, place: Any) -> Sample:
+        return Sample(
+            lambda x: movedim(x, source, place),
+            (Arg((2, 3, 4)),),
+            lambda np, x: np.moveaxis(x, source, place),
+        )
+
+    bad = Sample(
+        lambda x: movedim(x, (0, 1), 0), (Arg((2, 3)),), error=ValueError, match="expect: 2 places"
+    )
+    return [case(0, -1), case((0, 1), (2, 0)), case(-1, 0), bad]
+
+
+@samples_of(rot90)
+def _rot90_samples() -> list[Sample]:
+    return [
+        Sample(lambda x, k=k: rot90(x, k), (Arg((2, 3)),), lambda np, x, k=k: np.rot90(x, k))
+        for k in (0, 1, 2, 3, -1)
+    ]
+
+
+@samples_of(diag_embed)
+def _diag_embed_samples() -> list[Sample]:
+    def case(shape: tuple[int, ...], offset: int) -> Sample:
+        def reference(np: Any, x: Any) -> Any:
+            n = x.shape[-1] + abs(offset)
+            out = np.zeros((*x.shape[:-1], n, n), x.dtype)
+            i = np.arange(x.shape[-1])
+            out[..., i + max(-offset, 0), i + max(offset, 0)] = x
+            return out
+
+        return Sample(lambda x: diag_embed(x, offset), (Arg(shape),), reference)
+
+    return [case((3,), 0), case((2, 3), 1), case((2, 3), -2), case((1,), 0), case((0,), 0)]
+
+
+@samples_of(diag)
+def _diag_samples() -> list[Sample]:
+    bad = Sample(diag, (Arg((2, 2, 2)),), error=ValueError, match="one or two dimensions")
+    good = [
+        Sample(lambda x, k=k: diag(x, k), (Arg(s),), lambda np, x, k=k: np.diag(x, k))
+        for s, k in (((3,), 0), ((3,), 1), ((3, 4), 0), ((3, 4), -1))
+    ]
+    return [*good, bad]

@@ -1,0 +1,290 @@
+"""Losses of class scores: the class dimension is 1 (0 without a batch), as in PyTorch.
+
+Targets are class numbers, integers [N, d1, ...] for scores [N, C, d1, ...], or probabilities of
+the shape of the scores.  A class number outside of [0, C) raises IndexOutOfBounds when the
+program runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.dims import product
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.arguments import (
+    Given,
+    as_float,
+    check_equal_shapes,
+    check_float,
+    check_reduction,
+    check_shape,
+    equal,
+    given,
+    reduced,
+    restored,
+)
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.distance import at_least
+from dualgrad.compiler.ops.elementwise import stop_gradient, to
+from dualgrad.compiler.ops.exponential import log_sigmoid
+from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.losses import check_weight
+from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+
+IGNORED = -100  # PyTorch's class number of elements that do not count
+
+
+def _class_axis(scores: Any) -> int:
+    return 0 if scores.ndim == 1 else 1
+
+
+def _chosen(scores: Any, target: Any, ignored: Any) -> tuple[Any, Any]:
+    """Where a score is that of the target, and which targets count."""
+    axis = _class_axis(scores)
+    counts = target.ne(ignored)
+    hot = one_hot(where(counts, target, 0), scores.shape[axis])
+    order = (*range(axis), hot.ndim - 1, *range(axis, hot.ndim - 1))
+    return hot.permute(order), counts
+
+
+def _shifted(logits: Any, axis: int) -> tuple[Any, Any]:
+    """logits minus their maximum, and the logarithm of the sum of its exponentials."""
+    shifted = logits - stop_gradient(logits.max(axis, keepdims=True))
+    return shifted, shifted.exp().sum(axis).log()
+
+
+def _class_weights(weight: Any, scores: Any) -> Any:
+    shape = [1] * scores.ndim
+    axis = _class_axis(scores)
+    shape[axis] = scores.shape[axis]
+    return weight.reshape(tuple(shape))
+
+
+def _weighted(losses: Any, weights: Any, reduction: str) -> Any:
+    """Losses (weighted already) reduced; the mean divides by the sum of their weights."""
+    return losses.sum() / weights.sum() if reduction == "mean" else reduced(losses, reduction)
+
+
+@composite
+def _nll_loss(
+    scores: Any, target: Any, ignored: Any, *weight: Any, which: Given, reduction: str
+) -> Any:
+    axis = _class_axis(scores)
+    hot, counts = _chosen(scores, target, ignored)
+    losses = where(counts, -where(hot, scores, 0.0).sum(axis), 0.0)
+    (w,) = restored(weight, which)
+    if w is None:
+        return _weighted(losses, to(counts, scores.dtype), reduction)
+    own = where(hot, _class_weights(w, scores), 0.0).sum(axis)
+    return _weighted(losses * own, where(counts, own, 0.0), reduction)
+
+
+@composite
+def _cross_entropy(
+    logits: Any,
+    target: Any,
+    ignored: Any,
+    smoothing: Any,
+    *weight: Any,
+    which: Given,
+    smooth: bool,
+    reduction: str,
+) -> Any:
+    axis = _class_axis(logits)
+    hot, counts = _chosen(logits, target, ignored)
+    shifted, log = _shifted(logits, axis)
+    (w,) = restored(weight, which)
+    w = None if w is None else _class_weights(w, logits)
+    losses = log - where(hot, shifted, 0.0).sum(axis)
+    own = to(counts, logits.dtype)
+    if w is not None:
+        own = where(hot, w, 0.0).sum(axis)
+        losses, own = losses * own, where(counts, own, 0.0)
+    if smooth:
+        rest = log.unsqueeze(axis) - shifted
+        even = (rest if w is None else rest * w).sum(axis)
+        classes = count(logits.shape[axis], logits.dtype)
+        losses = losses * (1.0 - smoothing) + even * (smoothing / classes)
+    return _weighted(where(counts, losses, 0.0), own, reduction)
+
+
+@composite
+def _soft_cross_entropy(
+    logits: Any,
+    target: Any,
+    smoothing: Any,
+    *weight: Any,
+    which: Given,
+    smooth: bool,
+    reduction: str,
+) -> Any:
+    axis = _class_axis(logits)
+    shifted, log = _shifted(logits, axis)
+    classes = count(logits.shape[axis], logits.dtype)
+    if smooth:
+        target = target * (1.0 - smoothing) + smoothing / classes
+    (w,) = restored(weight, which)
+    if w is not None:
+        target = target * _class_weights(w, logits)
+    losses = ((log.unsqueeze(axis) - shifted) * target).sum(axis)
+    if reduction != "mean":
+        return reduced(losses, reduction)
+    batch = product(n for k, n in enumerate(logits.shape) if k != axis)
+    return losses.sum() / count(batch, losses.dtype)
+
+
+def _check_classes(op: str, scores: Any, target: Any, weight: Any) -> None:
+    """Raise unless target holds class numbers that fit the scores, and weight a number of each."""
+    check_float(op, "input", scores)
+    if not target.dtype.is_int:
+        raise DTypeError(
+            "targets are class numbers",
+            op=op,
+            expect="an integer dtype",
+            actual=target.dtype.name,
+        )
+    axis = _class_axis(scores)
+    fits = scores.ndim > 0 and equal(
+        target.shape, (*scores.shape[:axis], *scores.shape[axis + 1 :])
+    )
+    if not fits:
+        raise ShapeError(
+            "input and target do not fit",
+            op=op,
+            expect="input [N, C, d1, ...] and target [N, d1, ...], or [C] and []",
+            actual=f"input {dim_text(scores.shape)}, target {dim_text(target.shape)}",
+        )
+    check_shape(op, "weight", weight, (scores.shape[axis],))
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    reduction: str = "mean",
+) -> Any:
+    """Return -weight[target] * input[target] for log-probabilities [N, C, d1, ...].
+
+    Targets are integers [N, d1, ...]; those equal to ignore_index give 0 and no gradient.
+    "mean" divides by the sum of the weights of all targets that count.
+    """
+    check_reduction("nll_loss", reduction)
+    _check_classes("nll_loss", input, target, weight)
+    weights, which = given(weight)
+    return _nll_loss(input, target, ignore_index, *weights, which=which, reduction=reduction)
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """Return -log softmax(input)[target], reduced by "mean", "sum" or "none".
+
+    input: logits [N, C, d1, ...] (or [C]).  target: class numbers, integers [N, d1, ...] (or []),
+    or probabilities, floats of the shape of input.  `weight` [C] multiplies the loss of each
+    class.  Targets equal to ignore_index give 0 and no gradient; "mean" divides by the sum of the
+    weights of those that count, for probabilities by the size of the batch.  `label_smoothing`
+    mixes the target with equal probabilities.  Raises ShapeError if shapes do not fit, DTypeError
+    if dtypes do not, IndexOutOfBounds if a target is no class.
+    """
+    op = "cross_entropy"
+    check_reduction(op, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ArgumentError(
+            "label_smoothing is no share", op=op, expect="0 to 1", actual=f"{label_smoothing}"
+        )
+    weights, which = given(weight)
+    smooth = label_smoothing != 0
+    if target.dtype.is_float and equal(input.shape, target.shape) and input.ndim:
+        check_float(op, "input", input)
+        check_shape(op, "weight", weight, (input.shape[_class_axis(input)],))
+        return _soft_cross_entropy(
+            input, target, label_smoothing, *weights,
+            which=which, smooth=smooth, reduction=reduction,
+        )  # fmt: skip
+    _check_classes(op, input, target, weight)
+    return _cross_entropy(
+        input, target, ignore_index, label_smoothing, *weights,
+        which=which, smooth=smooth, reduction=reduction,
+    )  # fmt: skip
+
+
+# -- margins --------------------------------------------------------------------------------------
+
+
+@composite
+def _multi_margin_loss(
+    x: Any, target: Any, margin: Any, *weight: Any, p: int, which: Given, reduction: str
+) -> Any:
+    axis = x.ndim - 1
+    hot = one_hot(target, x.shape[axis])
+    own = where(hot, x, 0.0).sum(axis, keepdims=True)
+    short = where(hot, 0.0, at_least(margin - own + x, 0.0))
+    losses = short if p == 1 else short * short
+    (w,) = restored(weight, which)
+    if w is not None:
+        losses = losses * where(hot, w, 0.0).sum(axis, keepdims=True)
+    return reduced(losses.sum(axis) / count(x.shape[axis], x.dtype), reduction)
+
+
+def multi_margin_loss(
+    input: Any,
+    target: Any,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Any = None,
+    reduction: str = "mean",
+) -> Any:
+    """Return sum over c != y of weight[y] * max(0, margin - x[y] + x[c])**p / C, p 1 or 2.
+
+    input [N, C] (or [C]), target y: integers [N] (or []), weight [C].
+    """
+    op = "multi_margin_loss"
+    check_reduction(op, reduction)
+    if p not in (1, 2):
+        raise ArgumentError("no such power", op=op, expect="p = 1 or 2", actual=f"{p!r}")
+    if input.ndim > 2:
+        raise ShapeError(
+            "input has too many dimensions",
+            op=op,
+            expect="[N, C] or [C]",
+            actual=dim_text(input.shape),
+        )
+    _check_classes(op, input, target, weight)
+    weights, which = given(weight)
+    return _multi_margin_loss(
+        input, target, margin, *weights, p=int(p), which=which, reduction=reduction
+    )
+
+
+@composite
+def _multilabel_soft_margin_loss(x: Any, target: Any, *weight: Any, reduction: str) -> Any:
+    x = as_float(x)
+    losses = -(target * log_sigmoid(x) + (1.0 - target) * log_sigmoid(-x))
+    for w in weight:
+        losses = losses * w
+    return reduced(losses.mean(-1), reduction)
+
+
+def multilabel_soft_margin_loss(
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean"
+) -> Any:
+    """Return the mean over classes of weight * binary_cross_entropy_with_logits(input, target).
+
+    input and target [N, C] (or [C]); weight broadcasts.
+    """
+    op = "multilabel_soft_margin_loss"
+    check_reduction(op, reduction)
+    check_equal_shapes(op, input, target)
+    if input.ndim == 0:
+        raise ShapeError("there are no classes", op=op, expect="input [N, C]", actual="()")
+    check_weight(op, "weight", weight, input)
+    weights, _ = given(weight)
+    return _multilabel_soft_margin_loss(input, target, *weights, reduction=reduction)

@@ -1,0 +1,474 @@
+"""Convolution of one to three spatial axes, its transpose, and windows as columns.
+
+Every output is a matrix product of windows with the kernel.  The sum runs over the kernel's
+places, row-major, and for each place over the channels; padded elements are multiplied like
+others.  Inputs are [N, C, L1, ...] or, without a batch, [C, L1, ...].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.arguments import check_shape, given
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.region import accumulate
+from dualgrad.compiler.ops.slicing import Windows, strided, windows
+from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+Ints = tuple[int, ...]
+Shape = tuple[Dim, ...]
+
+
+def sizes(op: str, what: str, value: Any, rank: int, least: int) -> Ints:
+    """An int or ints as one number per spatial axis; ArgumentError for one below `least`."""
+    full = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+    full = full * rank if len(full) == 1 else full
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in full)
+    if len(full) != rank or not whole:
+        raise ArgumentError(
+            f"{what} does not fit",
+            op=op,
+            expect=f"an int or {rank} ints, at least {least}",
+            actual=repr(value),
+        )
+    return full
+
+
+def padded(x: Any, before: Ints, after: Ints, value: float = 0.0) -> Any:
+    """x with elements added at both ends of its last axes."""
+    pairs = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return pad(x, tuple(pairs), value=value) if any(pairs) else x
+
+
+def batched(op: str, x: Any, rank: int) -> tuple[Any, bool]:
+    """x as [N, C, ...], and whether it came without a batch."""
+    if x.ndim not in (rank + 1, rank + 2):
+        axes = ", ".join(("L", "H, W", "D, H, W")[rank - 1].split(", "))
+        raise ShapeError(
+            "input has a wrong number of dimensions",
+            op=op,
+            expect=f"input [N, C, {axes}] or [C, {axes}]",
+            actual=f"input {dim_text(x.shape)}",
+        )
+    return (x, False) if x.ndim == rank + 2 else (x.unsqueeze(0), True)
+
+
+# -- convolution ----------------------------------------------------------------------------------
+
+
+def columns_of(
+    x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints
+) -> tuple[Any, Shape]:
+    """Windows of x [N, C, ...] as [N, groups, kernel places * C / groups, windows], and how many
+    windows there are along each axis."""
+    n, c, *space = x.shape
+    rank = len(space)
+    axes = tuple(range(3, 3 + rank))
+    w = windows(x.reshape((n, groups, c // groups, *space)), axes, kernel, stride, dilation)
+    counts = w.shape[3 : 3 + rank]
+    places = tuple(range(3 + rank, 3 + 2 * rank))
+    columns = copy(w.permute((0, 1, *places, 2, *axes)))
+    return columns.reshape((n, groups, product(kernel) * (c // groups), product(counts))), counts
+
+
+@composite
+def _conv(
+    x: Any,
+    weight: Any,
+    *bias: Any,
+    stride: Ints,
+    before: Ints,
+    after: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Any:
+    outputs, depth, *kernel = weight.shape
+    rank = len(kernel)
+    x = padded(x, before, after)
+    columns, counts = columns_of(x, groups, tuple(kernel), stride, dilation)
+    rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
+    rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
+    if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices
+        terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
+        out = terms.sum(3)
+    else:
+        out = matmul(rows, columns)
+    out = out.reshape((x.shape[0], outputs, *counts))
+    return out + bias[0].reshape((1, outputs, *(1,) * rank)) if bias else out
+
+
+def _conv_padding(op: str, padding: Any, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
+    """Elements added before and after each spatial axis."""
+    rank = len(kernel)
+    if padding == "valid":
+        return (0,) * rank, (0,) * rank
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise ArgumentError(
+                "'same' has no meaning with strides", op=op, expect="stride=1", actual=f"{stride}"
+            )
+        whole = tuple(d * (int(k) - 1) for d, k in zip(dilation, kernel, strict=True))  # type: ignore[arg-type]
+        return tuple(n // 2 for n in whole), tuple(n - n // 2 for n in whole)
+    both = sizes(op, "padding", padding, rank, 0)
+    return both, both
+
+
+def _check_conv(op: str, x: Any, weight: Any, bias: Any, rank: int, groups: int) -> None:
+    fits = weight.ndim == rank + 2 and same(x.shape[1], weight.shape[1] * groups)
+    if not fits or not same(weight.shape[0] % groups, 0):
+        axes = "k" if rank == 1 else ", ".join(f"k{i}" for i in range(1, rank + 1))
+        raise ShapeError(
+            "input and weight do not fit",
+            op=op,
+            expect=f"weight [outputs, C / groups, {axes}], outputs a multiple of groups",
+            actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}, groups={groups}",
+        )
+    check_shape(op, "bias", bias, (weight.shape[0],))
+
+
+def _convolve(
+    op: str,
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Any:
+    x, single = batched(op, input, rank)
+    if groups < 1:
+        raise ArgumentError(
+            "there must be a group", op=op, expect="groups >= 1", actual=f"{groups}"
+        )
+    _check_conv(op, x, weight, bias, rank, groups)
+    stride = sizes(op, "stride", stride, rank, 1)
+    dilation = sizes(op, "dilation", dilation, rank, 1)
+    before, after = _conv_padding(op, padding, weight.shape[2:], stride, dilation)
+    biases, _ = given(bias)
+    out = _conv(
+        x, weight, *biases,
+        stride=stride, before=before, after=after, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return out.squeeze(0) if single else out
+
+
+def conv1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the convolution of [N, C, L] with weight [outputs, C / groups, K]; see `conv2d`."""
+    return _convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the convolution of input [N, C, H, W] (or [C, H, W]) with a kernel.
+
+    weight [outputs, C / groups, KH, KW]; bias [outputs]; the result is [N, outputs, OH, OW] with
+    OH = (H + padding before and after - dilation * (KH - 1) - 1) // stride + 1.  `stride`,
+    `padding` (of zeros, on both sides) and `dilation` are ints or one per axis; padding may be
+    "valid" (none) or "same" (as much as keeps the size, the odd one at the end; stride 1).
+    `groups` splits channels: outputs of a group see its inputs only.  Raises ShapeError if shapes
+    do not fit or the kernel is larger than the padded input.
+    """
+    return _convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the convolution of [N, C, D, H, W] with weight [outputs, C / groups, KD, KH, KW]; see
+    `conv2d`."""
+    return _convolve("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+
+
+# -- transposed convolution -----------------------------------------------------------------------
+
+
+def _spread(columns: Any, space: Shape, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
+    """Windows [N, C, windows..., places...] added where they lie in [N, C, *space]."""
+    rank = len(space)
+    counts = columns.shape[2 : 2 + rank]
+    view = Windows.of(tuple(range(2, 2 + rank)), counts, kernel, stride, dilation)
+    return accumulate(columns, view, (*columns.shape[:2], *space))
+
+
+def _cropped(x: Any, before: Ints, after: Ints) -> Any:
+    """x without elements at both ends of its last axes."""
+    if not any((*before, *after)):
+        return x
+    lead = x.ndim - len(before)
+    cut = [n - b - a for n, b, a in zip(x.shape[lead:], before, after, strict=True)]
+    return strided(x, (*(0,) * lead, *before), (1,) * x.ndim, (*x.shape[:lead], *cut))
+
+
+@composite
+def _conv_transpose(
+    x: Any,
+    weight: Any,
+    *bias: Any,
+    stride: Ints,
+    padding: Ints,
+    more: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Any:
+    n, inputs, *space = x.shape
+    _, depth, *kernel = weight.shape
+    rank, places = len(space), product(kernel)
+    rows = copy(weight.reshape((groups, inputs // groups, depth * places)).transpose(1, 2))
+    columns = matmul(rows, x.reshape((n, groups, inputs // groups, product(space))))
+    columns = columns.reshape((n, groups * depth, *kernel, *space))
+    columns = columns.permute((0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank)))
+    full = tuple(
+        (count - 1) * s + d * (k - 1) + 1 + m
+        for count, s, d, k, m in zip(space, stride, dilation, kernel, more, strict=True)
+    )
+    out = _cropped(_spread(columns, full, tuple(kernel), stride, dilation), padding, padding)
+    return out + bias[0].reshape((1, groups * depth, *(1,) * rank)) if bias else out
+
+
+def _transpose(
+    op: str,
+    rank: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Any:
+    x, single = batched(op, input, rank)
+    fits = weight.ndim == rank + 2 and same(x.shape[1], weight.shape[0])
+    if groups < 1 or not fits or not same(x.shape[1] % groups, 0):
+        raise ShapeError(
+            "input and weight do not fit",
+            op=op,
+            expect="weight [C, outputs / groups, ...], C a multiple of groups",
+            actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}, groups={groups}",
+        )
+    check_shape(op, "bias", bias, (weight.shape[1] * groups,))
+    stride = sizes(op, "stride", stride, rank, 1)
+    padding = sizes(op, "padding", padding, rank, 0)
+    dilation = sizes(op, "dilation", dilation, rank, 1)
+    more = sizes(op, "output_padding", output_padding, rank, 0)
+    if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+        raise ArgumentError(
+            "output_padding is too large",
+            op=op,
+            expect="less than stride or dilation",
+            actual=f"output_padding={more}, stride={stride}, dilation={dilation}",
+        )
+    _check_output(op, x, weight, stride, padding, more, dilation)
+    biases, _ = given(bias)
+    out = _conv_transpose(
+        x, weight, *biases,
+        stride=stride, padding=padding, more=more, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return out.squeeze(0) if single else out
+
+
+def _check_output(
+    op: str, x: Any, weight: Any, stride: Ints, padding: Ints, more: Ints, dilation: Ints
+) -> None:
+    """Raise ShapeError where padding cuts off all of the result."""
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, more, dilation, strict=True)
+    found = [(n - 1) * s + d * (k - 1) + 1 + m - 2 * p for n, k, s, p, m, d in axes]
+    if any(isinstance(n, int) and n < 1 for n in found):
+        raise ShapeError(
+            "nothing is left of the result",
+            op=op,
+            expect="a smaller padding",
+            actual=f"spatial sizes {dim_text(tuple(found))}",
+        )
+
+
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Return the transposed convolution of [N, C, L] with [C, outputs / groups, K]; see
+    `conv_transpose2d`."""
+    return _transpose(
+        "conv_transpose1d",
+        1,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+    )
+
+
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Return the adjoint of `conv2d`: every element of input adds its multiple of the kernel.
+
+    input [N, C, H, W] (or [C, H, W]), weight [C, outputs / groups, KH, KW], bias [outputs]; the
+    result is [N, outputs, OH, OW] with OH = (H - 1) * stride - 2 * padding + dilation * (KH - 1)
+    + 1 + output_padding.  Raises ShapeError if shapes do not fit.
+    """
+    return _transpose(
+        "conv_transpose2d",
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+    )
+
+
+def conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Return the transposed convolution of [N, C, D, H, W] with [C, outputs / groups, KD, KH, KW];
+    see `conv_transpose2d`."""
+    return _transpose(
+        "conv_transpose3d",
+        3,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+    )
+
+
+# -- windows as columns ---------------------------------------------------------------------------
+
+
+@composite
+def _unfold(x: Any, *, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Any:
+    x = padded(x, padding, padding)
+    n, c = x.shape[:2]
+    w = windows(x, (2, 3), kernel, stride, dilation)
+    columns = w.permute((0, 1, 4, 5, 2, 3))
+    return columns.reshape((n, c * product(kernel), product(w.shape[2:4])))
+
+
+def unfold(
+    input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Any:
+    """Return the windows of input [N, C, H, W] (or [C, H, W]) as columns [N, C * KH * KW, windows].
+
+    Raises ShapeError where no window fits.
+    """
+    x, single = batched("unfold", input, 2)
+    out = _unfold(
+        x,
+        kernel=sizes("unfold", "kernel_size", kernel_size, 2, 1),
+        stride=sizes("unfold", "stride", stride, 2, 1),
+        padding=sizes("unfold", "padding", padding, 2, 0),
+        dilation=sizes("unfold", "dilation", dilation, 2, 1),
+    )
+    return out.squeeze(0) if single else out
+
+
+@composite
+def _fold(
+    x: Any, *, space: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, counts: Ints
+) -> Any:
+    n, rows, _ = x.shape
+    columns = x.reshape((n, rows // product(kernel), *kernel, *counts)).permute((0, 1, 4, 5, 2, 3))
+    full = tuple(m + 2 * p for m, p in zip(space, padding, strict=True))
+    return _cropped(_spread(columns, full, kernel, stride, dilation), padding, padding)
+
+
+def fold(
+    input: Any,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Any:
+    """Return [N, C, H, W] in which every column of input [N, C * KH * KW, windows] has been added
+    where `unfold` takes it from.  Raises ShapeError if sizes do not fit."""
+    op = "fold"
+    space, kernel = (
+        sizes(op, "output_size", output_size, 2, 1),
+        sizes(op, "kernel_size", kernel_size, 2, 1),
+    )
+    stride, padding = sizes(op, "stride", stride, 2, 1), sizes(op, "padding", padding, 2, 0)
+    dilation = sizes(op, "dilation", dilation, 2, 1)
+    axes = zip(space, kernel, stride, padding, dilation, strict=True)
+    counts = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    single = input.ndim == 2
+    x = input.unsqueeze(0) if single else input
+    fits = x.ndim == 3 and min(counts) > 0
+    fits = fits and same(x.shape[2], product(counts)) and same(x.shape[1] % product(kernel), 0)
+    if not fits:
+        raise ShapeError(
+            "input does not fit",
+            op=op,
+            expect=f"[N, a multiple of {product(kernel)}, {product(counts)}]",
+            actual=f"input {dim_text(input.shape)} for output_size {space}",
+        )
+    out = _fold(
+        x,
+        space=space,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        counts=counts,
+    )
+    return out.squeeze(0) if single else out

@@ -1,0 +1,279 @@
+"""Interpolation: an input at other sizes of its spatial axes, and channels turned into space.
+
+Element o of the result lies at (o + 1/2) * scale - 1/2 of the input, scale being the size of the
+input over that of the result (or 1 / scale_factor, where that is given); with `align_corners`
+at o * (n - 1) / (m - 1).  Axes are interpolated one after another, the last one first.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+)
+from dualgrad.compiler.ops.arguments import check_choice
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.create import Iota, count
+from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.compiler.ops.gather import take
+from dualgrad.compiler.ops.rounding import floor
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64
+from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+MODES = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area")
+LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
+CUBIC = -0.75  # the parameter of the cubic kernel, as in PyTorch
+AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
+
+
+def _scale(n: Dim, m: Dim, factor: float | None, dtype: DType) -> Any:
+    """How far neighbours of the result lie apart in the input."""
+    if factor is not None:
+        return 1.0 / factor
+    return count(n, dtype) / count(m, dtype)
+
+
+def _places(n: Dim, m: Dim, factor: float | None, corners: bool, dtype: DType) -> Any:
+    """Where the elements of the result lie in the input."""
+    each = to(Iota.of((m,), 0).on(), dtype)
+    if corners:
+        return each * (count(n - 1, dtype) / (count(m, dtype) - 1.0).maximum(1.0))
+    return (each + 0.5) * _scale(n, m, factor, dtype) - 0.5
+
+
+def _nearest(x: Any, axis: int, m: Dim, factor: float | None, exact: bool) -> Any:
+    n = x.shape[axis]
+    if factor is None and not exact:
+        positions = (Iota.of((m,), 0).on() * count(n, int64)) // count(m, int64)
+    else:
+        dtype = x.dtype if x.dtype.is_float else DEFAULT_FLOAT
+        each = to(Iota.of((m,), 0).on(), dtype) + (0.5 if exact else 0.0)
+        positions = to(floor(each * _scale(n, m, factor, dtype)), int64)
+    return take(x, positions.minimum(count(n, int64) - 1), axis)
+
+
+def _repeated(x: Any, axis: int, times: Dim) -> Any:
+    """Each element `times` times along an axis."""
+    before, n, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    full = x.reshape((*before, n, 1, *after)).expand((*before, n, times, *after))
+    return full.reshape((*before, n * times, *after))
+
+
+def _weighted(x: Any, axis: int, taps: list[tuple[Any, Any]]) -> Any:
+    """The sum over taps (positions, weights) of x at positions times weights."""
+    shape = tuple(taps[0][1].shape[0] if k == axis else 1 for k in range(x.ndim))
+    last = count(x.shape[axis], int64) - 1
+    total: Any = None
+    for positions, weight in taps:
+        inside = to(positions, int64).maximum(0).minimum(last)
+        term = take(x, inside, axis) * weight.reshape(shape)
+        total = term if total is None else total + term
+    return total
+
+
+def _linear(x: Any, axis: int, m: Dim, factor: float | None, corners: bool) -> Any:
+    place = _places(x.shape[axis], m, factor, corners, x.dtype).maximum(0.0)
+    below = floor(place)
+    share = place - below
+    return _weighted(x, axis, [(below, 1.0 - share), (below + 1.0, share)])
+
+
+def _cubic(x: Any, axis: int, m: Dim, factor: float | None, corners: bool) -> Any:
+    place = _places(x.shape[axis], m, factor, corners, x.dtype)
+    below = floor(place)
+    t = place - below
+
+    def near(d: Any) -> Any:  # for distances up to 1
+        return ((CUBIC + 2.0) * d - (CUBIC + 3.0)) * d * d + 1.0
+
+    def far(d: Any) -> Any:  # up to 2
+        return ((CUBIC * d - 5.0 * CUBIC) * d + 8.0 * CUBIC) * d - 4.0 * CUBIC
+
+    weights = (far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t))
+    return _weighted(x, axis, [(below + (k - 1.0), w) for k, w in enumerate(weights)])
+
+
+Factors = tuple[float, ...] | None
+
+
+@composite
+def _interpolate(
+    x: Any, *, size: tuple[Dim, ...], factors: Factors, mode: str, corners: bool
+) -> Any:
+    for k in reversed(range(len(size))):
+        axis, m = 2 + k, size[k]
+        factor = None if factors is None else factors[k]
+        if mode.startswith("nearest"):
+            x = _nearest(x, axis, m, factor, mode == "nearest-exact")
+        elif mode == "bicubic":
+            x = _cubic(x, axis, m, factor, corners)
+        else:
+            x = _linear(x, axis, m, factor, corners)
+    return x
+
+
+@composite
+def _enlarged(x: Any, *, times: tuple[int, ...]) -> Any:
+    for k, m in enumerate(times):
+        x = _repeated(x, 2 + k, m)
+    return copy(x)
+
+
+def _check_mode(input: Any, mode: str, align_corners: Any, antialias: bool) -> int:
+    """The number of spatial axes."""
+    op = "interpolate"
+    check_choice(op, "mode", mode, MODES)
+    rank = int(input.ndim) - 2
+    if rank not in (1, 2, 3) or LINEAR.get(mode, rank) != rank:
+        raise ShapeError(
+            "the mode does not fit the input",
+            op=op,
+            expect="input [N, C, L] for linear, [N, C, H, W] for bilinear and bicubic, "
+            "[N, C, D, H, W] for trilinear",
+            actual=f"mode={mode!r}, input {dim_text(input.shape)}",
+        )
+    if align_corners is not None and mode not in LINEAR:
+        raise ArgumentError(
+            "corners are aligned by linear and cubic modes only",
+            op=op,
+            expect="align_corners=None",
+            actual=f"mode={mode!r}, align_corners={align_corners}",
+        )
+    if antialias:
+        raise ArgumentError(
+            "there is no smoothing filter", op=op, expect="antialias=False", actual="True"
+        )
+    return rank
+
+
+def _target(input: Any, rank: int, size: Any, scale_factor: Any) -> tuple[Any, Factors]:
+    """The sizes of the result, and the scale factors that were given."""
+    given = size if size is not None else scale_factor
+    listed = tuple(given) if isinstance(given, (tuple, list)) else (given,) * rank
+    if (size is None) == (scale_factor is None) or len(listed) != rank:
+        raise ArgumentError(
+            "sizes or scale factors do not fit",
+            op="interpolate",
+            expect=f"either size or scale_factor, one number or {rank}",
+            actual=f"size={size}, scale_factor={scale_factor}",
+        )
+    if size is None:
+        exact = [Fraction(f) for f in listed]
+        pairs = zip(input.shape[2:], exact, strict=True)
+        target = tuple((n * f.numerator) // f.denominator for n, f in pairs)
+        factors: Factors = tuple(float(f) for f in listed)
+    else:
+        target, factors = listed, None
+    if any(isinstance(n, int) and n < 1 for n in (*target, *input.shape[2:])):
+        raise ShapeError(
+            "sizes are positive",
+            op="interpolate",
+            expect="at least 1 along each axis",
+            actual=f"input {dim_text(input.shape)}, result {dim_text(target)}",
+        )
+    return target, factors
+
+
+def interpolate(
+    input: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Any:
+    """Return input [N, C, L1, ...] interpolated at other sizes.
+
+    Either `size` (an int or one per axis) or `scale_factor` (the size is rounded down).  Modes:
+    "nearest" (of positions o * scale, rounded down), "nearest-exact" (o + 1/2), "linear" for one
+    axis, "bilinear" for two, "trilinear" for three, "bicubic", "area" (`adaptive_avg_pool`).
+    Positions outside count as the edge.  `recompute_scale_factor` takes the scale from the sizes.
+    """
+    rank = _check_mode(input, mode, align_corners, antialias)
+    target, factors = _target(input, rank, size, scale_factor)
+    if recompute_scale_factor and size is not None:
+        raise ArgumentError(
+            "there is no scale factor", op="interpolate", expect="scale_factor", actual="size"
+        )
+    if recompute_scale_factor:
+        factors = None
+    if mode == "area":
+        return AREA[rank](input, target)
+    if mode == "nearest" and factors is not None and all(f >= 1 and f % 1 == 0 for f in factors):
+        return _enlarged(input, times=tuple(int(f) for f in factors))
+    return _interpolate(input, size=target, factors=factors, mode=mode, corners=bool(align_corners))
+
+
+# -- channels and space ---------------------------------------------------------------------------
+
+
+def _check_blocks(op: str, x: Any, fits: bool, expect: str, factor: Any) -> None:
+    if not isinstance(factor, int) or factor < 1:
+        raise ArgumentError("no such factor", op=op, expect="an int >= 1", actual=repr(factor))
+    if not fits:
+        raise ShapeError(
+            "sizes do not fit the factor",
+            op=op,
+            expect=expect,
+            actual=f"{dim_text(x.shape)}, factor {factor}",
+        )
+
+
+@composite
+def _pixel_shuffle(x: Any, *, r: int) -> Any:
+    *lead, c, h, w = x.shape
+    k = len(lead)
+    blocks = x.reshape((*lead, c // (r * r), r, r, h, w))
+    order = (*range(k), k, k + 3, k + 1, k + 4, k + 2)
+    return copy(blocks.permute(order)).reshape((*lead, c // (r * r), h * r, w * r))
+
+
+def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
+    """Return [..., C, H * r, W * r] of input [..., C * r**2, H, W]: channel c * r**2 + i * r + j
+    becomes row i, column j of the r x r block of each pixel."""
+    r = upscale_factor
+    fits = input.ndim >= 3 and (not isinstance(r, int) or same(input.shape[-3] % (r * r), 0))
+    _check_blocks("pixel_shuffle", input, fits, "[..., C * r**2, H, W]", r)
+    return _pixel_shuffle(input, r=r)
+
+
+@composite
+def _pixel_unshuffle(x: Any, *, r: int) -> Any:
+    *lead, c, h, w = x.shape
+    k = len(lead)
+    blocks = x.reshape((*lead, c, h // r, r, w // r, r))
+    order = (*range(k), k, k + 2, k + 4, k + 1, k + 3)
+    return copy(blocks.permute(order)).reshape((*lead, c * r * r, h // r, w // r))
+
+
+def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
+    """Return [..., C * r**2, H, W] of input [..., C, H * r, W * r]; undoes `pixel_shuffle`."""
+    r = downscale_factor
+    fits = input.ndim >= 3 and (
+        not isinstance(r, int) or all(same(n % r, 0) for n in input.shape[-2:])
+    )
+    _check_blocks("pixel_unshuffle", input, fits, "[..., C, H * r, W * r]", r)
+    return _pixel_unshuffle(input, r=r)
+
+
+@composite
+def _channel_shuffle(x: Any, *, groups: int) -> Any:
+    n, c, *space = x.shape
+    parts = x.reshape((n, groups, c // groups, product(space)))
+    return copy(parts.transpose(1, 2)).reshape(x.shape)
+
+
+def channel_shuffle(input: Any, groups: int) -> Any:
+    """Return input [N, C, ...] with the channels of its groups taken in turn."""
+    fits = input.ndim >= 3 and (
+        not isinstance(groups, int) or groups < 1 or same(input.shape[1] % groups, 0)
+    )
+    _check_blocks("channel_shuffle", input, fits, "[N, a multiple of groups, ...]", groups)
+    return _channel_shuffle(input, groups=groups)

@@ -1,0 +1,295 @@
+"""Systems of equations, inverses and determinants.
+
+Gradients: Giles, "An extended collection of matrix derivative results for forward and reverse
+mode algorithmic differentiation" (2008), section 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dualgrad.compiler.ir.dims import same
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.library import Library
+from dualgrad.compiler.ops.linalg_base import (
+    as_floats,
+    case,
+    common_batch,
+    identity,
+    need_matrix,
+    need_square,
+    np_shifted,
+    part,
+    refused,
+    shifted,
+    triangle,
+    turned,
+)
+from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Solve(Library):
+    """x with a x = b, for a [..., n, n] and b [..., n, k]."""
+
+    routine = "solve"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[1]
+
+    def vjp(self, g: Any, out: Any, a: Any, b: Any) -> tuple[Any, ...]:
+        gb = Solve.of().on(turned(a), g)
+        return (-matmul(gb, turned(out)), gb)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def good(a: tuple[int, ...], b: tuple[int, ...], **more: Any) -> Sample:
+            return case(
+                lambda x, y: solve(shifted(x), y),
+                lambda np, x, y: np.linalg.solve(np_shifted(np, x), y),
+                a,
+                b,
+                **more,
+            )
+
+        singular = Sample(
+            solve, (Arg((2, 2), values=(0.0,)), Arg((2,))), error=ValueError, match="[Ss]ingular"
+        )
+        return [
+            good((3, 3), (3, 2)),
+            good((3, 3), (3,)),
+            good((2, 3, 3), (3, 1), layout="transposed"),
+            good((4, 4), (2, 4, 3)),
+            good((1, 1), (1, 1)),
+            good((0, 0), (0, 2)),
+            singular,
+            refused(solve, r"\[solve\] takes square matrices", (2, 3), (2, 1)),
+            refused(solve, r"\[solve\] the right-hand side does not fit", (3, 3), (2, 1)),
+        ]
+
+
+@composite
+def _solve(a: Any, b: Any) -> Any:
+    return Solve.of().on(*common_batch("solve", *as_floats("solve", a, b)))
+
+
+def solve(a: Any, b: Any) -> Any:
+    """Return x with a x = b, for a [..., N, N] and b [..., N, K] (or [N]), batched.
+
+    Raises LinAlgError if a matrix is singular, ShapeError if operands do not fit.
+    """
+    need_square("solve", a)
+    column = b.reshape((*b.shape, 1)) if b.ndim == 1 else b
+    if b.ndim == 0 or not same(column.shape[-2], a.shape[-1]):
+        raise ShapeError(
+            "the right-hand side does not fit",
+            op="solve",
+            expect=f"[..., {a.shape[-1]}, K] or [{a.shape[-1]}]",
+            actual=dim_text(b.shape),
+        )
+    x = _solve(a, column)
+    return x.reshape(x.shape[:-1]) if b.ndim == 1 else x
+
+
+@composite
+def _solve_triangular(a: Any, b: Any, *, upper: bool, unit: bool) -> Any:
+    a, b = as_floats("solve_triangular", a, b)
+    part = triangle(a, not upper, strict=unit)
+    part = part + identity(a.shape[-1], a.dtype) if unit else part
+    return Solve.of().on(*common_batch("solve_triangular", part, b))
+
+
+def solve_triangular(
+    a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Any:
+    """Return x with a x = b (or x a = b unless `left`), where only one triangle of a counts.
+
+    a [..., N, N], b [..., N, K].  With `unitriangular` the diagonal counts as ones.  Raises
+    LinAlgError if a is singular.
+    """
+    need_square("solve_triangular", a)
+    need_matrix("solve_triangular", b)
+    if not left:
+        flipped = solve_triangular(
+            turned(a), turned(b), upper=not upper, unitriangular=unitriangular
+        )
+        return turned(flipped)
+    if not same(b.shape[-2], a.shape[-1]):
+        raise ShapeError(
+            "the right-hand side does not fit",
+            op="solve_triangular",
+            expect=f"[..., {a.shape[-1]}, K]",
+            actual=dim_text(b.shape),
+        )
+    return _solve_triangular(a, b, upper=bool(upper), unit=bool(unitriangular))
+
+
+@dataclass(frozen=True, eq=False)
+class Inv(Library):
+    """The inverse of each matrix [..., n, n]."""
+
+    routine = "inv"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0]
+
+    def vjp(self, g: Any, out: Any, a: Any) -> tuple[Any, ...]:
+        return (-matmul(turned(out), matmul(g, turned(out))),)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def good(shape: tuple[int, ...], **more: Any) -> Sample:
+            return case(
+                lambda x: inv(shifted(x)),
+                lambda np, x: np.linalg.inv(np_shifted(np, x)),
+                shape,
+                **more,
+            )
+
+        singular = Sample(
+            inv,
+            (Arg((2, 2), values=(1.0,)),),
+            error=ValueError,
+            match=r"\[inv\] singular matrix",
+        )
+        return [
+            good((3, 3)),
+            good((2, 2, 4, 4), layout="strided"),
+            good((0, 0)),
+            singular,
+            refused(inv, "takes square", (3, 2)),
+            refused(inv, "takes a matrix", (3,)),
+        ]
+
+
+@composite
+def _inv(x: Any) -> Any:
+    return Inv.of().on(*as_floats("inv", x))
+
+
+def inv(x: Any) -> Any:
+    """Return the inverses of matrices [..., N, N].  Raises LinAlgError if one is singular."""
+    need_square("inv", x)
+    return _inv(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Det(Library):
+    """The determinant of each matrix [..., n, n]."""
+
+    routine = "det"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape(types[0].shape[:-2])
+
+    def vjp(self, g: Any, out: Any, a: Any) -> tuple[Any, ...]:
+        scale = (g * out).reshape((*g.shape, 1, 1))
+        return (turned(Inv.of().on(a)) * scale,)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def good(shape: tuple[int, ...], **more: Any) -> Sample:
+            return case(
+                lambda x: det(shifted(x, 4.0)),
+                lambda np, x: np.linalg.det(np_shifted(np, x, 4.0)),
+                shape,
+                **more,
+            )
+
+        flat = case(det, lambda np, x: np.linalg.det(x), (2, 2), gradient=False, values=(2.0,))
+        empty = case(det, lambda np, x: np.linalg.det(x), (3, 0, 0))
+        return [
+            good((3, 3)),
+            good((2, 4, 4), layout="transposed"),
+            good((1, 1)),
+            flat,
+            empty,
+            refused(det, r"\[det\] takes square", (3, 2)),
+        ]
+
+
+@composite
+def _det(x: Any) -> Any:
+    return Det.of().on(*as_floats("det", x))
+
+
+def det(x: Any) -> Any:
+    """Return the determinants [...] of matrices [..., N, N].
+
+    The gradient is det(x) times the transposed inverse: of a singular matrix it is a LinAlgError.
+    """
+    need_square("det", x)
+    return _det(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Slogdet(Library):
+    """Sign and logarithm of the magnitude of each determinant, as [..., 2]."""
+
+    routine = "slogdet"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape((*types[0].shape[:-2], 2))
+
+    def vjp(self, g: Any, out: Any, a: Any) -> tuple[Any, ...]:
+        return (turned(Inv.of().on(a)) * part(g, 1, 1, 1),)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def good(number: int, shape: tuple[int, ...], **more: Any) -> Sample:
+            return case(
+                lambda x: slogdet(shifted(x, -4.0))[number],
+                lambda np, x: np.linalg.slogdet(np_shifted(np, x, -4.0))[number],
+                shape,
+                gradient=number == 1,
+                **more,
+            )
+
+        flat = case(
+            lambda x: slogdet(x)[1],
+            lambda np, x: np.linalg.slogdet(x)[1],
+            (2, 2),
+            gradient=False,
+            values=(2.0,),
+        )
+        return [good(0, (3, 3)), good(1, (3, 3)), good(1, (2, 4, 4)), good(1, (0, 0)), flat]
+
+
+@composite
+def _slogdet(x: Any) -> Any:
+    return Slogdet.of().on(*as_floats("slogdet", x))
+
+
+def slogdet(x: Any) -> tuple[Any, Any]:
+    """Return (sign, log |det|), each [...], of matrices [..., N, N]; (0, -inf) if singular.
+
+    The gradient of a singular matrix is a LinAlgError.
+    """
+    need_square("slogdet", x)
+    both = _slogdet(x)
+    return part(both, 0), part(both, 1)
+
+
+@composite
+def _matrix_power(x: Any, *, n: int) -> Any:
+    if n == 0:
+        return expand_to(identity(x.shape[-1], x.dtype), x.shape)
+    total, square = None, x
+    while n:
+        if n & 1:
+            total = square if total is None else matmul(total, square)
+        n >>= 1
+        square = matmul(square, square) if n else square
+    return total
+
+
+def matrix_power(x: Any, n: int) -> Any:
+    """Return x [..., N, N] to the integer power n, by repeated squaring; n < 0 inverts first."""
+    need_square("matrix_power", x)
+    return _matrix_power(inv(x) if n < 0 else x, n=abs(n))

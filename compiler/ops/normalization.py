@@ -1,0 +1,231 @@
+"""Normalisation: elements shifted and scaled by statistics of the group that they belong to.
+
+All of it is float; integers become the default float first.  Variances are means of squared
+distances from the mean (two passes, no cancellation), and the biased ones unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.arguments import (
+    Given,
+    as_float,
+    check_shape,
+    equal,
+    given,
+    restored,
+)
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.slicing import windows
+from dualgrad.runtime.dtype import float32
+from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+Shape = tuple[Dim, ...]
+EPSILON = {float32: 2.0**-23}  # the distance from 1 to the next number
+
+
+def _centered(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """x - mean, mean and variance over axes, which stay with size 1."""
+    mean = x.mean(axes, keepdims=True)
+    centered = x - mean
+    return centered, mean, (centered * centered).mean(axes, keepdims=True)
+
+
+def _affine(x: Any, weight: Any, bias: Any) -> Any:
+    """x * weight + bias, either of them optional."""
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+@composite
+def _layer_norm(x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given) -> Any:
+    centered, _, variance = _centered(as_float(x), axes)
+    return _affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
+
+
+@composite
+def _rms_norm(x: Any, eps: Any, *weight: Any, axes: tuple[int, ...], which: Given) -> Any:
+    x = as_float(x)
+    scale = ((x * x).mean(axes, keepdims=True) + eps).rsqrt()
+    (w,) = restored(weight, which)
+    return _affine(x * scale, w, None)
+
+
+def _trailing(op: str, x: Any, normalized_shape: Any) -> tuple[tuple[int, ...], Shape]:
+    """The axes that a shape names, which x must end with, and the shape."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or not equal(x.shape[max(x.ndim - len(shape), 0) :], shape):
+        raise ShapeError(
+            "input does not end with the normalized shape",
+            op=op,
+            expect=f"input (..., {', '.join(map(str, shape))})" if shape else "at least one size",
+            actual=f"input {dim_text(x.shape)}, normalized_shape {dim_text(shape)}",
+        )
+    return tuple(range(x.ndim - len(shape), x.ndim)), shape
+
+
+def layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """Return (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions.
+
+    `normalized_shape` (an int or sizes) names the dimensions and is the shape of weight and bias.
+    Raises ShapeError if input, weight or bias do not fit it.
+    """
+    axes, shape = _trailing("layer_norm", input, normalized_shape)
+    check_shape("layer_norm", "weight", weight, shape)
+    check_shape("layer_norm", "bias", bias, shape)
+    affine, which = given(weight, bias)
+    return _layer_norm(input, eps, *affine, axes=axes, which=which)
+
+
+def rms_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> Any:
+    """Return x / sqrt(mean x**2 + eps) * weight over the last dimensions; see `layer_norm`.
+
+    `eps` is by default the distance from 1 to the next number of the input's dtype.
+    """
+    axes, shape = _trailing("rms_norm", input, normalized_shape)
+    check_shape("rms_norm", "weight", weight, shape)
+    if eps is None:
+        eps = EPSILON.get(input.dtype, sys.float_info.epsilon)
+    weights, which = given(weight)
+    return _rms_norm(input, eps, *weights, axes=axes, which=which)
+
+
+# -- normalisation of channels --------------------------------------------------------------------
+
+
+def _per_channel(x: Any, ndim: int) -> Any:
+    """Numbers of channels [C] or [N, C] as a tensor that broadcasts to [N, C, ...]."""
+    lead = (1,) if x.ndim == 1 else ()
+    return x.reshape((*lead, *x.shape, *(1,) * (ndim - 2)))
+
+
+def _channel_affine(x: Any, weight: Any, bias: Any) -> Any:
+    weight, bias = (v if v is None else _per_channel(v, x.ndim) for v in (weight, bias))
+    return _affine(x, weight, bias)
+
+
+def check_channels(op: str, x: Any, least: int, **vectors: Any) -> None:
+    """Raise ShapeError unless x is [N, C, ...] of enough dimensions, vectors None or [C]."""
+    if x.ndim < least:
+        raise ShapeError(
+            "input has too few dimensions",
+            op=op,
+            expect="input [N, C, ...]" if least == 2 else "input [N, C, L, ...]",
+            actual=f"input {dim_text(x.shape)}",
+        )
+    for what, v in vectors.items():
+        check_shape(op, what, v, (x.shape[1],))
+
+
+@composite
+def _group_norm(x: Any, eps: Any, *affine: Any, groups: int, which: Given) -> Any:
+    x = as_float(x)
+    shape = x.shape
+    grouped = x.reshape((shape[0], groups, shape[1] // groups, *shape[2:]))
+    centered, _, variance = _centered(grouped, tuple(range(2, grouped.ndim)))
+    y = (centered * (variance + eps).rsqrt()).reshape(shape)
+    return _channel_affine(y, *restored(affine, which))
+
+
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """Return x [N, C, ...] normalised over groups of C / num_groups channels, times weight [C],
+    plus bias [C].  Raises ShapeError if sizes do not fit, ArgumentError for num_groups < 1."""
+    check_channels("group_norm", input, 2, weight=weight, bias=bias)
+    if num_groups < 1:
+        raise ArgumentError(
+            "there must be a group",
+            op="group_norm",
+            expect="num_groups >= 1",
+            actual=str(num_groups),
+        )
+    if not same(input.shape[1] % num_groups, 0):
+        raise ShapeError(
+            "groups must have equal sizes",
+            op="group_norm",
+            expect="a number of channels that num_groups divides",
+            actual=f"{input.shape[1]} channels, num_groups={num_groups}",
+        )
+    affine, which = given(weight, bias)
+    return _group_norm(input, eps, *affine, groups=num_groups, which=which)
+
+
+@composite
+def _channel_norm(
+    x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given
+) -> tuple[Any, Any, Any]:
+    """x normalised over axes; mean and unbiased variance without these axes."""
+    x = as_float(x)
+    centered, mean, variance = _centered(x, axes)
+    y = _channel_affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
+    n = product(x.shape[a] for a in axes)
+    unbiased = variance * (count(n, x.dtype) / count(n - 1, x.dtype))
+    return y, mean.squeeze(axes), unbiased.squeeze(axes)
+
+
+def channel_norm(
+    op: str, input: Any, weight: Any, bias: Any, eps: Any, axes: tuple[int, ...]
+) -> tuple[Any, Any, Any]:
+    """x [N, C, ...] normalised over axes; mean and unbiased variance without these axes.
+
+    Raises ShapeError where a group has less than two elements: it has no variance.
+    """
+    if product(input.shape[a] for a in axes) in (0, 1):
+        raise ShapeError(
+            "a group has less than two elements",
+            op=op,
+            expect="at least two numbers per channel",
+            actual=f"input {dim_text(input.shape)}",
+        )
+    affine, which = given(weight, bias)
+    y, mean, variance = _channel_norm(input, eps, *affine, axes=axes, which=which)
+    return y, mean, variance
+
+
+@composite
+def _fixed_norm(x: Any, mean: Any, variance: Any, eps: Any, *affine: Any, which: Given) -> Any:
+    x = as_float(x)
+    scale = (variance + eps).rsqrt()
+    y = (x - _per_channel(mean, x.ndim)) * _per_channel(scale, x.ndim)
+    return _channel_affine(y, *restored(affine, which))
+
+
+def fixed_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    """x [N, C, ...] normalised with given statistics [C]."""
+    affine, which = given(weight, bias)
+    return _fixed_norm(input, mean, variance, eps, *affine, which=which)
+
+
+@composite
+def _local_response_norm(x: Any, alpha: Any, beta: Any, k: Any, *, size: int) -> Any:
+    x = as_float(x)
+    n, c, *space = x.shape
+    squares = (x * x).reshape((n, c, product(space)))
+    near = windows(pad(squares, (0, 0, size // 2, (size - 1) // 2)), (1,), (size,), (1,), (1,))
+    mean = near.sum(-1) / float(size)
+    return x * ((mean * alpha + k) ** -beta).reshape(x.shape)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Return x / (k + alpha * mean of x**2 over `size` neighbouring channels)**beta.
+
+    input [N, C, L, ...]; channels outside count as 0.
+    """
+    op = "local_response_norm"
+    check_channels(op, input, 3)
+    if size < 1:
+        raise ArgumentError("no channels", op=op, expect="size >= 1", actual=str(size))
+    return _local_response_norm(input, alpha, beta, k, size=int(size))

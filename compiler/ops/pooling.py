@@ -1,0 +1,365 @@
+"""Pooling: the largest element, mean or norm of windows or of equal shares of an input.
+
+Inputs are [N, C, L1, ...] or, without a batch, [C, L1, ...].  The gradient of a maximum goes to
+the first largest element of the window, as PyTorch's does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dualgrad.compiler.ir.dims import Dim, at_most, product, same
+from dualgrad.compiler.ops.arguments import as_float
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.convolution import Ints, Shape, batched, columns_of, padded, sizes
+from dualgrad.compiler.ops.create import Iota, count
+from dualgrad.compiler.ops.elementwise import to
+from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
+from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.reduce import limits, spread
+from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.runtime.dtype import DType, int64
+from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class FirstMax(Max):
+    """The largest element; its first place in the run takes the whole gradient."""
+
+    blocked = False
+
+    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
+        run = x.shape[self.start : self.stop]
+        place = arg_run(Argmax, Max, x, self.start, self.stop)
+        here = Iota.of((product(run),), 0).on()
+        here = here.reshape((*(1,) * self.start, *run, *(1,) * (x.ndim - self.stop)))
+        return (where(here.eq(spread(place, self, x.shape)), spread(g, self, x.shape), 0.0),)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def case(arg: Arg, axis: int, gradient: bool = True) -> Sample:
+            return Sample(
+                lambda x: _first_max(x, axis=axis),
+                (arg,),
+                lambda np, x: x.max(axis),
+                gradient=gradient,
+            )
+
+        ties = Arg((5, 6), values=(1.0, 3.0, 3.0, -1.0, float("nan")))
+        return [case(Arg((3, 9, 4)), 1), case(Arg((4, 70)), 1), case(ties, 0, False)]
+
+
+@composite
+def _first_max(x: Any, *, axis: int) -> Any:
+    return FirstMax.of(axis, axis + 1).on(x)
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the windows of a pooling lie: numbers per spatial axis; `after` is the padding that
+    the last window needs."""
+
+    kernel: Ints
+    stride: Ints
+    padding: Ints
+    after: Ints
+    dilation: Ints
+
+    @classmethod
+    def of(
+        cls,
+        op: str,
+        space: Shape,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        ceil_mode: bool,
+    ) -> Geometry:
+        rank = len(space)
+        kernel = sizes(op, "kernel_size", kernel_size, rank, 1)
+        none = stride is None or stride == ()
+        steps = kernel if none else sizes(op, "stride", stride, rank, 1)
+        pads = sizes(op, "padding", padding, rank, 0)
+        apart = sizes(op, "dilation", dilation, rank, 1)
+        if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(pads, kernel, apart, strict=True)):
+            raise ArgumentError(
+                "padding is too large",
+                op=op,
+                expect="at most half of the kernel",
+                actual=f"padding={pads}, kernel_size={kernel}",
+            )
+        after = pads
+        if ceil_mode:
+            axes = zip(space, kernel, steps, pads, apart, strict=True)
+            after = tuple(_ceil_padding(*axis) for axis in axes)
+        return cls(kernel, steps, pads, after, apart)
+
+
+def _ceil_padding(n: Dim, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Elements to add at the end, so that windows that begin inside count though they do not
+    end there; those that begin in the padding do not count."""
+    rest = n + 2 * padding - (dilation * (kernel - 1) + 1)
+    beyond = rest % stride
+    over = next(k for k in range(stride) if same(beyond, k))  # for sizes that are symbols
+    if over == 0 or at_most(n + padding + over - rest - stride, 0):
+        return padding
+    return padding + stride - over
+
+
+@composite
+def _max_pool(x: Any, *, geometry: Geometry) -> Any:
+    columns, counts = _padded_columns(x, geometry, _lowest(x.dtype))
+    return FirstMax.of(2, 3).on(columns).reshape((*x.shape[:2], *counts))
+
+
+def _lowest(dtype: DType) -> float:
+    return -math.inf if dtype.is_float else limits(dtype)[0]
+
+
+def _padded_columns(x: Any, geometry: Geometry, value: float) -> tuple[Any, Shape]:
+    """The windows of x as [N, C, places, windows], and how many there are along each axis."""
+    g = geometry
+    x = padded(x, g.padding, g.after, value)
+    columns, counts = columns_of(x, x.shape[1], g.kernel, g.stride, g.dilation)
+    return columns, counts
+
+
+@composite
+def _max_pool_places(x: Any, *, geometry: Geometry) -> Any:
+    g = geometry
+    columns, counts = _padded_columns(x, g, _lowest(x.dtype))
+    axes = zip(x.shape[2:], counts, g.kernel, g.stride, g.padding, g.dilation, strict=True)
+    rows = []
+    for n, windows, k, s, p, d in axes:
+        shape = (k, windows)
+        rows.append((n, Iota.of(shape, 1).on() * s + Iota.of(shape, 0).on() * d - p))
+    return flat_place(columns, rows).reshape((*x.shape[:2], *counts))
+
+
+def flat_place(columns: Any, rows: list[tuple[Dim, Any]]) -> Any:
+    """Where the largest element of each window lies in its input, seen flat.
+
+    columns [N, C, places, windows]; rows: for each axis its size and the positions [k, windows]
+    along it.
+    """
+    rank = len(rows)
+    total: Any = None
+    for axis, (n, position) in enumerate(rows):
+        k, windows = position.shape
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = k, windows
+        position = position.reshape(tuple(shape))
+        total = position if total is None else total * count(n, int64) + position
+    flat = total.reshape((1, 1, *columns.shape[2:]))
+    place = arg_run(Argmax, Max, columns, 2, 3).unsqueeze(2)
+    here = Iota.of((columns.shape[2],), 0).on().reshape((1, 1, columns.shape[2], 1))
+    return where(here.eq(place), flat, 0).sum(2)
+
+
+def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:
+    g = geometry
+    axes = zip(space, g.kernel, g.padding, g.after, g.dilation, strict=True)
+    if any(isinstance(n, int) and n + p + e < d * (k - 1) + 1 for n, k, p, e, d in axes):
+        raise ShapeError(
+            "the kernel is larger than the padded input",
+            op=op,
+            expect="at least one window along each axis",
+            actual=f"sizes {space}, kernel_size={g.kernel}, padding={g.padding}",
+        )
+
+
+def _pool_max(rank: int, input: Any, options: tuple[Any, ...], return_indices: bool) -> Any:
+    op = f"max_pool{rank}d"
+    x, single = batched(op, input, rank)
+    geometry = Geometry.of(op, x.shape[2:], *options)
+    _check_windows(op, x.shape[2:], geometry)
+    found = [_max_pool(x, geometry=geometry)]
+    if return_indices:
+        found.append(_max_pool_places(x, geometry=geometry))
+    outs = [y.squeeze(0) if single else y for y in found]
+    return tuple(outs) if return_indices else outs[0]
+
+
+def max_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Return the largest elements of windows of [N, C, L]; see `max_pool2d`."""
+    options = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _pool_max(1, input, options, return_indices)
+
+
+def max_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Return the largest element of every window of [N, C, H, W] (or [C, H, W]); NaN if there is
+    one.
+
+    Numbers are ints or one per axis; `stride` is the kernel's size by default, padding never
+    wins.  With `ceil_mode` windows count that begin inside but end beyond the padding.  With
+    `return_indices` also the int64 positions of the (first) largest elements in the flat H * W
+    plane.  Raises ShapeError where no window fits, ArgumentError for a padding of more than half
+    the kernel.
+    """
+    options = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _pool_max(2, input, options, return_indices)
+
+
+def max_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Return the largest elements of windows of [N, C, D, H, W]; see `max_pool2d`."""
+    options = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _pool_max(3, input, options, return_indices)
+
+
+@composite
+def _avg_pool(x: Any, *divisor: Any, geometry: Geometry, include: bool) -> Any:
+    x = as_float(x)
+    columns, counts = _padded_columns(x, geometry, 0.0)
+    total = columns.sum(2).reshape((*x.shape[:2], *counts))
+    if divisor:
+        return total / divisor[0]
+    return total / _divisor(x, geometry, counts, include)
+
+
+def _divisor(x: Any, geometry: Geometry, counts: Shape, include: bool) -> Any:
+    """How many elements each window has, with (`include`) or without those of the padding."""
+    g = geometry
+    if g.after == g.padding and (include or not any(g.padding)):
+        return float(product(g.kernel))  # type: ignore[arg-type]
+    total: Any = 1
+    axes = zip(x.shape[2:], counts, g.kernel, g.stride, g.padding, strict=True)
+    for axis, (n, windows, k, s, p) in enumerate(axes):
+        size = count(n, int64)
+        low = Iota.of((windows,), 0).on() * s - p
+        high = (low + k).minimum(size + p)
+        if not include:
+            low, high = low.maximum(0), high.minimum(size)
+        shape = tuple(windows if a == axis else 1 for a in range(len(counts)))
+        total = (high - low).reshape(shape) * total
+    return to(total, x.dtype)
+
+
+def _pool_avg(
+    rank: int, input: Any, options: tuple[Any, ...], include: bool, divisor: Any = None
+) -> Any:
+    op = f"avg_pool{rank}d"
+    x, single = batched(op, input, rank)
+    if divisor == 0:
+        raise ArgumentError("cannot divide by 0", op=op, expect="divisor_override != 0", actual="0")
+    geometry = Geometry.of(op, x.shape[2:], *options)
+    _check_windows(op, x.shape[2:], geometry)
+    out = _avg_pool(
+        x, *(() if divisor is None else (divisor,)), geometry=geometry, include=bool(include)
+    )
+    return out.squeeze(0) if single else out
+
+
+def avg_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """Return the means of windows of [N, C, L]; see `avg_pool2d`."""
+    options = (kernel_size, stride, padding, 1, ceil_mode)
+    return _pool_avg(1, input, options, count_include_pad)
+
+
+def avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
+    """Return the mean of every window of [N, C, H, W] (or [C, H, W]).
+
+    As `max_pool2d`, with padding of zeros that counts as elements if `count_include_pad`; what
+    lies beyond the padding in `ceil_mode` does not count.  `divisor_override` replaces the number
+    of elements.
+    """
+    options = (kernel_size, stride, padding, 1, ceil_mode)
+    return _pool_avg(2, input, options, count_include_pad, divisor_override)
+
+
+def avg_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
+    """Return the means of windows of [N, C, D, H, W]; see `avg_pool2d`."""
+    options = (kernel_size, stride, padding, 1, ceil_mode)
+    return _pool_avg(3, input, options, count_include_pad, divisor_override)
+
+
+@composite
+def _lp_pool(x: Any, *, p: float, geometry: Geometry) -> Any:
+    x = as_float(x)
+    columns, counts = _padded_columns(x, geometry, 0.0)
+    total = (columns**p).sum(2)
+    zero = total.eq(0)
+    out = where(zero, 0.0, where(zero, 1.0, total) ** (1.0 / p))
+    return out.reshape((*x.shape[:2], *counts))
+
+
+def _pool_lp(
+    rank: int, input: Any, p: float, kernel_size: Any, stride: Any, ceil_mode: bool
+) -> Any:
+    op = f"lp_pool{rank}d"
+    x, single = batched(op, input, rank)
+    if p == 0:
+        raise ArgumentError("no such norm", op=op, expect="norm_type != 0", actual="0")
+    geometry = Geometry.of(op, x.shape[2:], kernel_size, stride, 0, 1, ceil_mode)
+    _check_windows(op, x.shape[2:], geometry)
+    out = _lp_pool(x, p=float(p), geometry=geometry)
+    return out.squeeze(0) if single else out
+
+
+def lp_pool1d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """Return (sum x**p)**(1/p) of windows of [N, C, L]; see `lp_pool2d`."""
+    return _pool_lp(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """Return (sum x**p)**(1/p) of every window of [N, C, H, W], p = norm_type.
+
+    The gradient of a norm of 0 is 0; a negative sum has no root: NaN.
+    """
+    return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)

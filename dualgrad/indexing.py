@@ -1,0 +1,171 @@
+"""x[key] and x[key] = value on tensors, by NumPy's rules.
+
+Basic keys (ints, slices, None, Ellipsis) give views that share memory, others copies.  Lists and
+arrays count as tensors, a bool mask as the positions of its true elements.
+"""
+
+from __future__ import annotations
+
+import operator
+from types import EllipsisType, NoneType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dualgrad.autograd import record
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import Value
+from dualgrad.compiler.ops.indexing import (
+    ASSIGN_WHERE,
+    ASSIGN_WHOLE,
+    Subscript,
+    assignment,
+    look_up,
+    rows,
+    subscript,
+)
+from dualgrad.runtime.dtype import bool_
+from dualgrad.state import state
+
+if TYPE_CHECKING:
+    from dualgrad.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+BASIC = frozenset((int, slice, NoneType, EllipsisType))
+NOTHING: frozenset[int] = frozenset()  # what the gradient of a view reads
+
+
+class Indexable(Value):
+    """The part of `Tensor` that reads and writes elements."""
+
+    __slots__ = ()
+
+    def __getitem__(self: Tensor, key: Any) -> Tensor:  # type: ignore[misc]
+        """Return the elements at `key`, as NumPy does: a view for ints, slices, None and
+        Ellipsis, a copy for integer or bool tensors, arrays and lists.
+
+        Raises IndexOutOfBounds (an IndexError) for a position that does not exist.
+        """
+        view = shared(self, key)
+        if view is not None:
+            return view
+        if isinstance(key, Value) and key.dtype.is_int and self.ndim:
+            return rows(self, key)  # type: ignore[no-any-return]
+        found = read_key(self, key)
+        part = shared(self, found.basic)
+        out: Tensor = look_up(self, found, part)
+        return out
+
+    def __setitem__(self: Tensor, key: Any, value: Any) -> None:  # type: ignore[misc]
+        """Overwrite the elements at `key` with `value`, broadcast and converted.
+
+        Of several values for one element the last stays.  Raises IndexOutOfBounds for a position
+        that does not exist, ShapeError if the value does not broadcast.
+        """
+        if isinstance(value, list | tuple | np.ndarray | np.generic):
+            value = new_tensor(self, value)
+        recorded = state.grad_enabled and (
+            self.requires_grad or getattr(value, "requires_grad", False)
+        )
+        part = None if recorded else shared(self, key)
+        if part is not None:
+            if not same_memory(part, value):  # x[key] += y has changed the view already
+                part._write(ASSIGN_WHOLE, value)
+            return
+        mask = only_mask(self, key)
+        if mask is not None and getattr(value, "ndim", 0) <= self.ndim - mask.ndim:
+            self._write(ASSIGN_WHERE, value, mask)
+            return
+        found = read_key(self, key)
+        part = None if recorded else shared(self, found.basic)
+        unit = assignment(found, self.shape, whole=part is not None)
+        (self if part is None else part)._write(unit, value, *found.indices)
+
+    def __iter__(self: Tensor) -> Any:  # type: ignore[misc]
+        """The slices along the first axis, as views."""
+        if not self.ndim:
+            raise TypeError("iteration over a tensor without dimensions")
+        return (self[k] for k in range(len(self)))
+
+
+def shared(x: Tensor, key: Any) -> Tensor | None:
+    """x[key] as a view of the same memory; None if it is none, in a trace, or an error."""
+    kind = key.__class__
+    if kind is tuple:
+        for part in key:
+            if part.__class__ not in BASIC:
+                return None
+        key = key if Ellipsis in key else (*key, ...)
+    elif kind is int:
+        key = (key, ...)
+    elif kind not in BASIC:
+        return None
+    array = x.array
+    if array is None or state.trace is not None:
+        return None
+    try:
+        array = array[key]
+    except (IndexError, ValueError, TypeError):
+        return None
+    layout = None
+    if not array.flags.c_contiguous:
+        size = array.itemsize
+        layout = tuple([s // size for s in array.strides])
+        if min(layout) < 0:
+            return None
+    out = x.view_over(array, TensorType(array.shape, x.type.dtype), layout)
+    if x.requires_grad and state.grad_enabled:
+        record(read_key(x, key).view, (x,), (out,), NOTHING)
+    return out
+
+
+def same_memory(view: Tensor, value: Any) -> bool:
+    """Whether a value is a view of exactly the same elements."""
+    if getattr(value, "base", None) is None or value.array is None or value.sig != view.sig:
+        return False
+    assert view.array is not None
+    return bool(view.array.ctypes.data == value.array.ctypes.data)
+
+
+def read_key(x: Tensor, key: Any) -> Subscript:
+    """What a key means for x."""
+    parts = key if isinstance(key, tuple) else (key,)
+
+    def positions(mask: Any) -> tuple[Tensor, ...]:
+        array = np.asarray(mask) if isinstance(mask, bool) else mask.concrete("a bool mask")
+        found = np.nonzero(np.atleast_1d(array))
+        return tuple(type(x).of_numpy(p) for p in found)
+
+    return subscript(x.shape, tuple(part_of(x, p) for p in parts), positions)
+
+
+def part_of(x: Tensor, part: Any) -> Any:
+    """A part of a key as an int, bool, slice, None, Ellipsis or tensor."""
+    if part.__class__ in BASIC or isinstance(part, Value | bool):
+        return part
+    if isinstance(part, np.bool_):
+        return bool(part)
+    if isinstance(part, list | np.ndarray):
+        array = np.asarray(part)
+        empty = isinstance(part, list) and not array.size
+        return new_tensor(x, array.astype(np.int64) if empty else part)
+    return operator.index(part) if hasattr(part, "__index__") else part
+
+
+def new_tensor(x: Tensor, data: Any) -> Tensor:
+    """A new tensor of numbers that stand in a key or are assigned."""
+    out = type(x).of_numpy(np.array(data))
+    if state.trace is not None:
+        foreign = isinstance(data, np.ndarray | np.generic)
+        state.trace.note_created(out, "indexing with an array" if foreign else "")
+    return out
+
+
+def only_mask(x: Tensor, key: Any) -> Any:
+    """The key, if it is one bool mask of leading axes of x."""
+    if isinstance(key, tuple) and len(key) == 1:
+        (key,) = key
+    if isinstance(key, list | np.ndarray):
+        key = part_of(x, key)
+    fits = isinstance(key, Value) and key.dtype is bool_ and 0 < key.ndim <= x.ndim
+    return key if fits and key.shape == x.shape[: key.ndim] else None

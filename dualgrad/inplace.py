@@ -1,0 +1,48 @@
+"""Methods that change a tensor in place, made from op functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dualgrad.compiler.ir.value import Operand, Unit, Value
+
+if TYPE_CHECKING:
+    from dualgrad.tensor import Tensor
+
+
+class _Target(Value):
+    """Stands for a tensor that is to be overwritten: keeps the unit that it is given to."""
+
+    __slots__ = ("found", "type")
+
+    def __init__(self, x: Tensor) -> None:
+        self.type = x.type
+        self.found: tuple[Unit, tuple[Operand, ...]] | None = None
+
+    def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Any, ...]:
+        assert self.found is None
+        assert operands[0] is self
+        self.found = (unit, operands[1:])
+        return (self,)
+
+
+def in_place(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """A method that overwrites a tensor with function(tensor, ...) and returns the tensor.
+
+    The function must be one unit of the tensor, its first operand, and other operands.
+    """
+
+    @functools.wraps(function)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        target = _Target(self)
+        function(target, *args, **kwargs)
+        if target.found is None:  # nothing to do
+            return self
+        unit, others = target.found
+        return self._write(unit, *(self if x is target else x for x in others))
+
+    method.__name__ = method.__qualname__ = f"{function.__name__}_"
+    method.__doc__ = f"Overwrite self with the result of `{function.__name__}`; returns self."
+    return method

@@ -1,0 +1,115 @@
+"""Tensors of numbers in steps, and of ones below a diagonal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualgrad.creation import as_shape, check_device, constant
+from dualgrad.runtime.dtype import as_dtype
+from dualgrad.runtime.errors import ArgumentError
+from dualgrad.tensor import Tensor
+
+
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers from start (0 if only one argument is given) to below stop, in steps.
+
+    Computed as NumPy does, in float64 or int64, and converted then; the dtype follows the
+    arguments unless given.
+    """
+    check_device("arange", device)
+    first, last = (0, start) if stop is None else (start, stop)
+    if step == 0:
+        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
+    kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
+    numbers = np.arange(first, last, step)
+    return constant(numbers, dtype or kind).requires_grad_(requires_grad)
+
+
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    *,
+    steps: int | None = None,
+    endpoint: bool = True,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`num` numbers in equal steps from start to stop, which is left out without `endpoint`.
+
+    `steps` is PyTorch's name of `num`.  Computed as NumPy does, in float64, and converted then;
+    integers are rounded down.
+    """
+    check_device("linspace", device)
+    (count,) = as_shape("linspace", (num if steps is None else steps,))
+    kind = float if dtype is None else dtype
+    numbers = np.linspace(start, stop, count, endpoint=endpoint)
+    return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)
+
+
+def logspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    base: float = 10.0,
+    *,
+    steps: int | None = None,
+    endpoint: bool = True,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`base` to the powers of `linspace(start, stop, num)`, computed in float64."""
+    check_device("logspace", device)
+    (count,) = as_shape("logspace", (num if steps is None else steps,))
+    kind = float if dtype is None else dtype
+    numbers = np.logspace(start, stop, count, endpoint=endpoint, base=base)
+    return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)
+
+
+def _whole(numbers: Any, dtype: Any) -> Any:
+    """Numbers rounded down if an integer dtype is to hold them."""
+    return np.floor(numbers).astype(np.int64) if as_dtype(dtype).is_int else numbers
+
+
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    *,
+    k: int = 0,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Ones on diagonal k of a matrix (above the main one if k > 0), zeros elsewhere."""
+    check_device("eye", device)
+    rows, columns = as_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    numbers = np.eye(rows, columns, k)
+    return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)
+
+
+def tri(
+    n_rows: int,
+    n_cols: int | None = None,
+    k: int = 0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Ones on and below diagonal k of a matrix, zeros above."""
+    check_device("tri", device)
+    rows, columns = as_shape("tri", (n_rows, n_rows if n_cols is None else n_cols))
+    numbers = np.tri(rows, columns, k)
+    return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)

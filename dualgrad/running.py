@@ -1,0 +1,98 @@
+"""Normalisation by statistics that training moves: functions that change tensors in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ops.normalization import channel_norm, check_channels, fixed_norm
+from dualgrad.runtime.errors import ArgumentError
+from dualgrad.state import no_grad
+from dualgrad.tensor import Tensor
+
+
+def _move(running: Tensor | None, new: Tensor, momentum: Any) -> None:
+    """running = (1 - momentum) * running + momentum * new, in place."""
+    if running is not None:
+        with no_grad():
+            running.mul_(1.0 - momentum).add_(new.detach() * momentum)
+
+
+def _check(op: str, running_mean: Any, running_var: Any) -> None:
+    if running_mean is None or running_var is None:
+        raise ArgumentError(
+            "there are no statistics to normalise with",
+            op=op,
+            expect="running_mean and running_var",
+            actual="None",
+        )
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return (x - mean) / sqrt(var + eps) * weight + bias per channel of x [N, C, ...].
+
+    In training mean and var are those of the batch, and the running ones, if given, move towards
+    them by `momentum` (the variance with N - 1 in place of N); else the running ones are used.
+    All vectors are [C].  Raises ShapeError if shapes do not fit or a channel has one number only.
+    """
+    check_channels(
+        "batch_norm",
+        input,
+        2,
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+    )
+    if not training:
+        _check("batch_norm", running_mean, running_var)
+        return fixed_norm(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return]
+    axes = (0, *range(2, input.ndim))
+    out, mean, var = channel_norm("batch_norm", input, weight, bias, eps, axes)
+    _move(running_mean, mean, momentum)
+    _move(running_var, var, momentum)
+    return out  # type: ignore[no-any-return]
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return x [N, C, L, ...] normalised over L, ... for each sample and channel.
+
+    With `use_input_stats` the running statistics, if given, move towards the means over the
+    batch; without it they are used instead; see `batch_norm`.
+    """
+    check_channels(
+        "instance_norm",
+        input,
+        3 if use_input_stats else 2,
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+    )
+    if not use_input_stats:
+        _check("instance_norm", running_mean, running_var)
+        return fixed_norm(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return]
+    axes = tuple(range(2, input.ndim))
+    out, mean, var = channel_norm("instance_norm", input, weight, bias, eps, axes)
+    if running_mean is not None:
+        _move(running_mean, mean.detach().mean(0), momentum)
+    if running_var is not None:
+        _move(running_var, var.detach().mean(0), momentum)
+    return out  # type: ignore[no-any-return]
