@@ -42,6 +42,7 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.convert import astype
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.joining import (
@@ -109,6 +110,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
@@ -135,7 +137,9 @@ from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
+    bfloat16,
     bool_,
+    float16,
     float32,
     float64,
     int8,
@@ -163,14 +167,17 @@ __all__ = [
     "arange",
     "argsort",
     "asarray",
+    "astype",
     "baddbmm",
     "bernoulli",
+    "bfloat16",
     "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
+    "can_cast",
     "cat",
     "chunk",
     "composite",
@@ -195,8 +202,10 @@ __all__ = [
     "exponential",
     "eye",
     "fft",
+    "finfo",
     "flatten",
     "flip",
+    "float16",
     "float32",
     "float64",
     "from_numpy",
@@ -207,6 +216,7 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "hstack",
+    "iinfo",
     "initial_seed",
     "inner",
     "int8",
@@ -214,6 +224,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "isdtype",
     "kron",
     "lgamma",
     "linalg",
@@ -242,6 +253,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
@@ -253,6 +265,7 @@ __all__ = [
     "relu",
     "repeat_interleave",
     "reshape",
+    "result_type",
     "roll",
     "rot90",
     "seed",
