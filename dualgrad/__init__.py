@@ -60,6 +60,8 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
+from dualgrad.compiler.ops.linalg_solve import inv as inverse
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -178,6 +180,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "det",
     "diag",
     "diag_embed",
     "diagonal",
@@ -213,15 +216,18 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "inverse",
     "is_grad_enabled",
     "kron",
     "lgamma",
     "linalg",
     "linspace",
     "log_softmax",
+    "logdet",
     "logspace",
     "manual_seed",
     "matmul",
+    "matrix_power",
     "matrix_transpose",
     "meshgrid",
     "mm",
@@ -259,6 +265,7 @@ __all__ = [
     "select",
     "set_num_threads",
     "set_rng_state",
+    "slogdet",
     "softmax",
     "sort",
     "split",
