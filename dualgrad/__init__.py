@@ -61,6 +61,8 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
+from dualgrad.compiler.ops.linalg_solve import inv as inverse
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -185,6 +187,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "det",
     "diag",
     "diag_embed",
     "diagonal",
@@ -223,6 +226,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "inverse",
     "is_grad_enabled",
     "isdtype",
     "kron",
@@ -230,9 +234,11 @@ __all__ = [
     "linalg",
     "linspace",
     "log_softmax",
+    "logdet",
     "logspace",
     "manual_seed",
     "matmul",
+    "matrix_power",
     "matrix_transpose",
     "meshgrid",
     "mm",
@@ -272,6 +278,7 @@ __all__ = [
     "select",
     "set_num_threads",
     "set_rng_state",
+    "slogdet",
     "softmax",
     "sort",
     "split",
