@@ -104,7 +104,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from dualgrad.random import dropout
+from dualgrad.random import dropout, rrelu
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
@@ -179,6 +179,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

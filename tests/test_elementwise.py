@@ -209,6 +209,28 @@ def test_functions_of_two_at_edges(name: str) -> None:
     )
 
 
+def test_random_slopes() -> None:
+    numbers = np.linspace(-1, 1, 101, dtype=np.float32)
+
+    def slopes(x: Any) -> Any:
+        y = F.rrelu(x, 0.25, 0.5, training=True)
+        return y, F.rrelu(x, 0.25, 0.5)
+
+    found = []
+    for function in (slopes, dg.function(slopes)):
+        dg.seed(3)
+        found.append([as_array(y) for y in function(dg.tensor(numbers))])
+    for eager, static in zip(*found, strict=True):
+        same_bits(static, eager)
+    below = numbers < 0
+    ratios = found[0][0][below] / numbers[below]
+    assert (ratios >= 0.25).all()
+    assert (ratios < 0.5 + 1e-6).all()
+    assert len(np.unique(ratios)) > 40
+    same_bits(found[0][0][~below], numbers[~below])
+    same_bits(found[0][1], np.where(below, numbers * np.float32(0.375), numbers))
+
+
 def test_clip_at_its_bounds() -> None:
     x = [-2.0, -1.0, 0.0, 1.0, 2.0]
     agree_with_torch(lambda x: dg.clip(x, -1, 1), lambda torch, x: torch.clamp(x, -1, 1), x)

@@ -103,11 +103,11 @@ def _triangle_samples(function: Any, name: str) -> list[Sample]:
             lambda x: function(x, k), (Arg((4, 5)),), lambda np, x: getattr(np, name)(x, k)
         )
 
-    shapes = ((3, 3), (2, 5), (5, 2), (2, 3, 4), (0, 3), (1, 1))
+    shapes = ((3, 3), (2, 3, 4), (0, 3), (1, 1))
     bad = Sample(function, (Arg((3,)),), error=ValueError, match="part of a matrix")
     return [
         *(Sample(function, (Arg(shape),), reference) for shape in shapes),
-        *map(moved, (-2, -1, 1, 9)),
+        *map(moved, (-2, 1, 9)),
         Sample(function, (Arg((3, 4), int64, -9, 9),), reference),
         Sample(function, (Arg((3, 4), bool_),), reference),
         Sample(function, (Arg((4, 5), layout="transposed"),), reference),
