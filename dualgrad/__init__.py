@@ -15,7 +15,18 @@ from pathlib import Path as _Path
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import data, elementwise, fft, functional, linalg, nn, optim, random, reductions
+from dualgrad import (
+    data,
+    elementwise,
+    fft,
+    functional,
+    linalg,
+    nn,
+    optim,
+    positions,
+    random,
+    reductions,
+)
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -32,9 +43,7 @@ from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.einsum import einsum
-from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
-from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
     chunk,
@@ -71,17 +80,6 @@ from dualgrad.compiler.ops.products import (
     vdot,
     vecdot,
 )
-from dualgrad.compiler.ops.scatter import (
-    index_add,
-    index_copy,
-    index_fill,
-    masked_fill,
-    masked_scatter,
-    put_along_axis,
-    scatter,
-    scatter_add,
-    scatter_reduce,
-)
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
 from dualgrad.compiler.ops.special import digamma, erf, erfc, erfinv, lgamma, polygamma
@@ -113,6 +111,7 @@ from dualgrad.creation import (
 )
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
+from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,
     bernoulli,
@@ -132,7 +131,6 @@ from dualgrad.random import (
     set_rng_state,
     uniform,
 )
-from dualgrad.random import Generator, initial_seed, normal, rand, randn, seed, uniform
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
@@ -206,14 +204,9 @@ __all__ = [
     "full_like",
     "function",
     "functional",
-    "gather",
     "get_num_threads",
     "get_rng_state",
     "hstack",
-    "index_add",
-    "index_copy",
-    "index_fill",
-    "index_select",
     "initial_seed",
     "inner",
     "int8",
@@ -226,24 +219,21 @@ __all__ = [
     "linalg",
     "linspace",
     "log_softmax",
-    "manual_seed",
     "logspace",
-    "masked_fill",
-    "masked_scatter",
+    "manual_seed",
     "matmul",
     "matrix_transpose",
     "meshgrid",
     "mm",
     "moveaxis",
     "movedim",
-    "multinomial",
     "msort",
+    "multinomial",
     "mv",
     "narrow",
     "nn",
     "no_grad",
     "normal",
-    "one_hot",
     "ones",
     "ones_like",
     "optim",
@@ -252,7 +242,6 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
-    "put_along_axis",
     "rand",
     "rand_like",
     "randint",
@@ -266,9 +255,6 @@ __all__ = [
     "reshape",
     "roll",
     "rot90",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
@@ -279,8 +265,6 @@ __all__ = [
     "squeeze",
     "stack",
     "swapaxes",
-    "take",
-    "take_along_axis",
     "tensor",
     "tensor_split",
     "tensordot",
@@ -308,6 +292,7 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += elementwise.__all__
+__all__ += positions.__all__
 __all__ += reductions.__all__
 __version__ = "0.1.0"
 

@@ -53,6 +53,7 @@ from dualgrad.compiler.ops.distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
+from dualgrad.compiler.ops.embedding import embedding, one_hot
 from dualgrad.compiler.ops.exponential import log_sigmoid, sigmoid
 from dualgrad.compiler.ops.exponential import log_sigmoid as logsigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
@@ -90,8 +91,6 @@ from dualgrad.compiler.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
-from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
-from dualgrad.random import dropout
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -105,6 +104,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from dualgrad.random import dropout, rrelu
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
@@ -135,6 +135,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "fold",
     "gaussian_nll_loss",
     "gelu",
@@ -168,6 +169,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
+    "one_hot",
     "pad",
     "pairwise_distance",
     "pixel_shuffle",
@@ -177,6 +179,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

@@ -132,7 +132,7 @@ def read_key(x: Tensor, key: Any) -> Subscript:
     parts = key if isinstance(key, tuple) else (key,)
 
     def positions(mask: Any) -> tuple[Tensor, ...]:
-        array = np.asarray(mask) if isinstance(mask, bool) else mask.values("a bool mask")
+        array = np.asarray(mask) if isinstance(mask, bool) else mask.concrete("a bool mask")
         found = np.nonzero(np.atleast_1d(array))
         return tuple(type(x).of_numpy(p) for p in found)
 

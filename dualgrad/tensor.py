@@ -13,28 +13,16 @@ from weakref import WeakSet
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.division import Div
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
-from dualgrad.compiler.ops.scatter import (
-    index_add,
-    index_copy,
-    index_fill,
-    masked_fill,
-    masked_scatter,
-    scatter,
-    scatter_add,
-    scatter_reduce,
-)
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
-from dualgrad.inplace import in_place
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import as_dtype
 from dualgrad.runtime.errors import (
@@ -49,7 +37,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Indexable):
+class Tensor(Changes, Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -252,7 +240,7 @@ class Tensor(Indexable):
 
     # -- values -------------------------------------------------------------------------------
 
-    def _concrete(self, what: str) -> Array:
+    def concrete(self, what: str) -> Array:
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, what)
@@ -263,8 +251,6 @@ class Tensor(Indexable):
                 actual=f"{self.type!r}",
             )
         return self.array
-
-    values = _concrete
 
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
@@ -279,14 +265,14 @@ class Tensor(Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return self._concrete("numpy()")
+        return self.concrete("numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
-        array = self._concrete("item()")
+        array = self.concrete("item()")
         if array.size != 1:
             raise ShapeError(
                 "only one element can become a Python number",
@@ -298,7 +284,7 @@ class Tensor(Indexable):
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self._concrete("tolist()").tolist()
+        return self.concrete("tolist()").tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -307,7 +293,7 @@ class Tensor(Indexable):
         return int(self.item())
 
     def __bool__(self) -> bool:
-        if self._concrete("bool()").size != 1:
+        if self.concrete("bool()").size != 1:
             raise ArgumentError(
                 "the truth value of several elements is ambiguous",
                 op="bool",
@@ -513,22 +499,6 @@ class Tensor(Indexable):
         plan.run(operands)
         self.changed()
 
-    def add_(self, other: Any) -> Tensor:
-        """self += other in place."""
-        return self._write(Add.of(), other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """self -= other in place."""
-        return self._write(Sub.of(), other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """self *= other in place."""
-        return self._write(Mul.of(), other)
-
-    def div_(self, other: Any) -> Tensor:
-        """self /= other in place."""
-        return self._write(Div.of(), other)
-
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted and broadcast."""
         return self._write(ASSIGN, other)
@@ -547,20 +517,6 @@ class Tensor(Indexable):
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
-
-    index_add_ = in_place(index_add)
-    index_copy_ = in_place(index_copy)
-    index_fill_ = in_place(index_fill)
-    masked_fill_ = in_place(masked_fill)
-    masked_scatter_ = in_place(masked_scatter)
-    scatter_ = in_place(scatter)
-    scatter_add_ = in_place(scatter_add)
-    scatter_reduce_ = in_place(scatter_reduce)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
 
 
 @composite

@@ -36,7 +36,8 @@ class Access:
 
 @dataclass
 class CheckSite:
-    """A run-time check of low <= value < bound: what the message needs."""
+    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
+    of the host: what the message needs."""
 
     op: str
     what: str

@@ -1,7 +1,9 @@
-"""The op protocol: an op is one frozen dataclass, its fields are its static parameters.
+"""The op protocol: an op is one class, its annotated fields are its static parameters.
 
-`__init_subclass__` checks that a class states everything its kind needs, so an incomplete op
-fails at import, with an instruction.  What a class states:
+A subclass of `Op` is what a frozen dataclass is, without a decorator: `Op` reads the fields off
+the class and sets them itself, since `dataclass` writes and compiles code for each of hundreds of
+classes at import.  `__init_subclass__` also checks that a class states everything its kind needs,
+so an incomplete op fails at import, with an instruction.  What a class states:
 
 - `infer(*types)`: the type rule.  It never turns a dimension into an int.
 - the mathematics, by kind: see `Elementwise`, `View`, `Reduction`, `Index`, `Contraction`.
@@ -12,11 +14,8 @@ fails at import, with an instruction.  What a class states:
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from dualgrad.compiler.ir.dims import Dim, same, settled
 from dualgrad.compiler.ir.node import Node
@@ -30,9 +29,11 @@ Self = TypeVar("Self", bound="Op")
 OPS: list[type[Op]] = []
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass_transform(eq_default=False, frozen_default=True)
 class Op:
     """Base of all ops.  Make instances with `of`, which returns the same object each time."""
+
+    parameters: ClassVar[dict[str, str]] = {}  # the annotation of each field
 
     required: ClassVar[tuple[str, ...]] = ("infer", "vjp", "samples")
     abstract: ClassVar[bool] = True
@@ -42,6 +43,8 @@ class Op:
     _instances: ClassVar[dict[tuple[object, ...], Any]] = {}
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        own = {k: a for k, a in cls.__annotations__.items() if not a.startswith("ClassVar")}
+        cls.parameters = {**cls.parameters, **own}
         cls.abstract = abstract
         if abstract:
             return
@@ -49,9 +52,20 @@ class Op:
             if not hasattr(cls, name) or getattr(cls, name) is getattr(Op, name, object()):
                 raise TypeError(
                     f"op {cls.__name__} states no `{name}`; write it in the class "
-                    f"({inspect.getmodule(cls)}), or `vjp = None` for an op without gradient"
+                    f"({cls.__module__}), or `vjp = None` for an op without gradient"
                 )
         OPS.append(cls)
+
+    def __init__(self, *values: Any) -> None:
+        """An op with these static parameters; those at the end may be left to their defaults."""
+        if len(values) > len(self.parameters):
+            raise TypeError(f"{self.name} has {len(self.parameters)} fields, not {len(values)}")
+        for k, name in enumerate(self.parameters):
+            value = values[k] if k < len(values) else getattr(self, name)
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an op does not change: {self.name}.{name}")
 
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
@@ -68,9 +82,7 @@ class Op:
 
     def generalized(self: Self, rename: Rename) -> Self:
         """The op with its sizes and offsets renamed: fields annotated with Dim and Offset."""
-        values = [
-            renamed(getattr(self, f.name), str(f.type), rename) for f in dataclasses.fields(self)
-        ]
+        values = [renamed(getattr(self, k), kind, rename) for k, kind in self.parameters.items()]
         return self.of(*values)
 
     @property
@@ -107,7 +119,7 @@ class Op:
         return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:
-        fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        fields = [getattr(self, k) for k in self.parameters]
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
 

@@ -20,7 +20,7 @@ from dualgrad.compiler.ir.value import Value, apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.composite import Composite, composite
-from dualgrad.compiler.ops.create import Size
+from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.logical import where
@@ -97,7 +97,7 @@ class Item(View):
 
 @dataclass(frozen=True, eq=False)
 class Wrapped(Index):
-    """Integer positions (operand 1) as int64 in [0, size): negative ones count from the end.
+    """Integer positions as int64 in [0, size): negative ones count from the end.
 
     Stops with IndexOutOfBounds for a position outside of [-size, size).
     """
@@ -399,19 +399,15 @@ def _layout(
 
 def _flat(layout: Layout, indices: tuple[Node, ...], names: tuple[int, ...]) -> Any:
     """The positions along the middle axis, as [1, k, 1]."""
-    count = product(layout.indices)
+    number = product(layout.indices)
     if len(indices) == 1:
-        return indices[0].reshape((1, count, 1))
+        return indices[0].reshape((1, number, 1))
     total: Any = None
     for i, axis, name in zip(indices, layout.axes, names, strict=True):
         size = layout.shape[axis]
         place = Wrapped.of(size, name).on(i)
-        total = place if total is None else total * _number(size) + place
-    return expand_to(total, layout.indices).reshape((1, count, 1))
-
-
-def _number(size: Dim) -> Any:
-    return size if isinstance(size, int) else Size.of(size).on()
+        total = place if total is None else total * count(size, int64) + place
+    return expand_to(total, layout.indices).reshape((1, number, 1))
 
 
 @composite

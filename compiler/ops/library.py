@@ -7,7 +7,6 @@ are sizes (see `Op.dims`), known when the program runs, then all other fields.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,5 +24,5 @@ class Library(Op, abstract=True):
     @property
     def params(self) -> tuple[Param, ...]:
         """The fields that are fixed in a program."""
-        fields = dataclasses.fields(self)
-        return tuple(getattr(self, f.name) for f in fields if f.type not in ("Dim", "Offset"))
+        fixed = (k for k, kind in self.parameters.items() if kind not in ("Dim", "Offset"))
+        return tuple(getattr(self, k) for k in fixed)

@@ -147,7 +147,7 @@ def compare_samples(function: Callable[..., Any], reference: Any) -> list[Sample
 
     equal = (Arg((6,), int64, values=(1, 2, 3)), Arg((6,), int64, values=(1, 3, 2)))
     return [
-        *binary(function, on_arrays, gradient=False),
+        *binary(function, on_arrays, gradient=False, few=function is not eq),
         Sample(function, equal, on_arrays, gradient=False),
     ]
 
