@@ -85,7 +85,6 @@ from dualgrad.compiler.ops.neural import (
     softmin,
 )
 from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
-from dualgrad.random import dropout
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -99,6 +98,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from dualgrad.random import dropout
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
