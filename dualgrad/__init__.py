@@ -9,7 +9,9 @@
 Code runs eagerly by default.  `@dg.function` compiles the same Python by tracing it.
 """
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
 # In a clone, compiler/ and runtime/ stand beside this folder; an installed copy has them inside.
 if not (_Path(__file__).parent / "compiler").is_dir():
@@ -27,6 +29,9 @@ from dualgrad import (
     random,
     reductions,
 )
+from dualgrad import elementwise as _elementwise
+from dualgrad import fft, functional, linalg, random
+from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -157,6 +162,9 @@ from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
 
+if TYPE_CHECKING:
+    from dualgrad import data, nn, optim
+
 __all__ = [
     "EagerFallback",
     "Function",
@@ -237,6 +245,10 @@ __all__ = [
     "logdet",
     "logspace",
     "manual_seed",
+    "logspace",
+    "manual_seed",
+    "masked_fill",
+    "masked_scatter",
     "matmul",
     "matrix_power",
     "matrix_transpose",
@@ -314,13 +326,25 @@ __all__ = [
 __all__ += elementwise.__all__
 __all__ += positions.__all__
 __all__ += reductions.__all__
+__all__ += _elementwise.__all__
+__all__ += _reductions.__all__
 __version__ = "0.1.0"
 
 
+# Imported when first used: programs without models and files of data need none of them.
+_LATER = ("data", "nn", "optim")
+
+
 def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return _import_module(f"dualgrad.{name}")
     if name in ("complex64", "complex128", "cfloat", "cdouble"):
         raise AttributeError(
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
             "dg.fft keeps (real, imaginary) in a last dimension of size 2"
         )
     raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

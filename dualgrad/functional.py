@@ -91,6 +91,7 @@ from dualgrad.compiler.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
+from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -105,6 +106,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool3d,
 )
 from dualgrad.random import dropout, rrelu
+from dualgrad.random import dropout
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [

@@ -35,18 +35,6 @@ class Access:
 
 
 @dataclass
-class CheckSite:
-    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
-    of the host: what the message needs."""
-
-    op: str
-    what: str
-    bound: Dim
-    line: tuple[str, int] | None = None
-    low: Dim = 0
-
-
-@dataclass
 class Evaluator:
     """Pulls elements of nodes.
 
