@@ -42,6 +42,7 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.convert import astype
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.joining import (
@@ -60,6 +61,8 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
+from dualgrad.compiler.ops.linalg_solve import inv as inverse
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -109,6 +112,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
@@ -135,7 +139,9 @@ from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
+    bfloat16,
     bool_,
+    float16,
     float32,
     float64,
     int8,
@@ -163,14 +169,17 @@ __all__ = [
     "arange",
     "argsort",
     "asarray",
+    "astype",
     "baddbmm",
     "bernoulli",
+    "bfloat16",
     "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
+    "can_cast",
     "cat",
     "chunk",
     "composite",
@@ -178,6 +187,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "det",
     "diag",
     "diag_embed",
     "diagonal",
@@ -195,8 +205,10 @@ __all__ = [
     "exponential",
     "eye",
     "fft",
+    "finfo",
     "flatten",
     "flip",
+    "float16",
     "float32",
     "float64",
     "from_numpy",
@@ -207,21 +219,26 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "hstack",
+    "iinfo",
     "initial_seed",
     "inner",
     "int8",
     "int16",
     "int32",
     "int64",
+    "inverse",
     "is_grad_enabled",
+    "isdtype",
     "kron",
     "lgamma",
     "linalg",
     "linspace",
     "log_softmax",
+    "logdet",
     "logspace",
     "manual_seed",
     "matmul",
+    "matrix_power",
     "matrix_transpose",
     "meshgrid",
     "mm",
@@ -242,6 +259,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
@@ -253,12 +271,14 @@ __all__ = [
     "relu",
     "repeat_interleave",
     "reshape",
+    "result_type",
     "roll",
     "rot90",
     "seed",
     "select",
     "set_num_threads",
     "set_rng_state",
+    "slogdet",
     "softmax",
     "sort",
     "split",
