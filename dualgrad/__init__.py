@@ -30,7 +30,6 @@ from dualgrad import (
     reductions,
 )
 from dualgrad import elementwise as _elementwise
-from dualgrad import fft, functional, linalg, random
 from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
@@ -245,10 +244,6 @@ __all__ = [
     "logdet",
     "logspace",
     "manual_seed",
-    "logspace",
-    "manual_seed",
-    "masked_fill",
-    "masked_scatter",
     "matmul",
     "matrix_power",
     "matrix_transpose",

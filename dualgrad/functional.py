@@ -91,7 +91,6 @@ from dualgrad.compiler.ops.normalization import (
     local_response_norm,
     rms_norm,
 )
-from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -106,7 +105,6 @@ from dualgrad.compiler.ops.pooling import (
     max_pool3d,
 )
 from dualgrad.random import dropout, rrelu
-from dualgrad.random import dropout
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
