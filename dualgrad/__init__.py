@@ -17,19 +17,9 @@ from typing import TYPE_CHECKING
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import (
-    data,
-    elementwise,
-    fft,
-    functional,
-    linalg,
-    nn,
-    optim,
-    positions,
-    random,
-    reductions,
-)
 from dualgrad import elementwise as _elementwise
+from dualgrad import fft, functional, linalg, random
+from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
@@ -318,11 +308,7 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
-__all__ += elementwise.__all__
-__all__ += positions.__all__
-__all__ += reductions.__all__
-__all__ += _elementwise.__all__
-__all__ += _reductions.__all__
+__all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
 
 
