@@ -17,7 +17,7 @@ from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import View, expand_to
@@ -25,7 +25,7 @@ from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
 from dualgrad.rewriting import refuse, write_view
 from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import as_dtype
+from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
 from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
@@ -33,6 +33,7 @@ from dualgrad.runtime.errors import (
     ShapeError,
     TraceError,
 )
+from dualgrad.runtime.floats import decode, encode
 from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
@@ -110,9 +111,9 @@ class Tensor(Changes, Indexable):
         return self
 
     @classmethod
-    def of_numpy(cls, array: Array) -> Tensor:
-        """See `from_numpy`."""
-        dtype = as_dtype(array.dtype)
+    def of_numpy(cls, array: Array, dtype: DType | None = None) -> Tensor:
+        """See `from_numpy`; `dtype` is given where it is not NumPy's (bfloat16 in uint16)."""
+        dtype = dtype or as_dtype(array.dtype)
         if not array.flags.aligned or not array.dtype.isnative:
             array = np.array(array, dtype=dtype.numpy)
         type_ = TensorType(array.shape, dtype)
@@ -263,9 +264,14 @@ class Tensor(Changes, Indexable):
             )
         return self.array
 
+    def storage(self) -> Array:
+        """The memory as a NumPy array: the values, for bfloat16 their bits as uint16."""
+        return self.concrete("storage()")
+
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
 
+        NumPy has no bfloat16: its values come as a new array of float32, which has them exactly.
         Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`.
         """
         if self.requires_grad:
@@ -276,9 +282,11 @@ class Tensor(Changes, Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return self.concrete("numpy()")
+        return decode(self.concrete("numpy()"), self.type.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False and self.type.dtype is bfloat16:
+            raise ValueError("NumPy has no bfloat16: an array of the values is a copy")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
@@ -291,11 +299,11 @@ class Tensor(Changes, Indexable):
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
             )
-        return array.item()
+        return decode(array, self.type.dtype).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self.concrete("tolist()").tolist()
+        return decode(self.concrete("tolist()"), self.type.dtype).tolist()
 
     def __copy__(self) -> Tensor:
         """The same memory and history under a second name."""
@@ -350,7 +358,8 @@ class Tensor(Changes, Indexable):
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, "repr()")
-        text = np.array2string(self.array, separator=", ", prefix="tensor(", threshold=1000)
+        values = decode(self.array, self.type.dtype)
+        text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
         notes = ""
         if self.type.dtype.name not in ("float32", "int64", "bool"):
             notes += f", dtype={self.type.dtype!r}"
@@ -429,7 +438,7 @@ class Tensor(Changes, Indexable):
             raise DTypeError(
                 "only floats have gradients",
                 op="requires_grad_",
-                expect="float32 or float64",
+                expect="a float dtype",
                 actual=self.type.dtype.name,
             )
         if state.trace is not None and requires_grad != self.requires_grad:
@@ -449,7 +458,7 @@ class Tensor(Changes, Indexable):
         """A new tensor of this type with one value."""
         dtype = self.type.dtype
         array = memory.empty(self.type.shape, dtype)  # type: ignore[arg-type]
-        array.fill(value)
+        array.fill(encode(value, dtype) if dtype.is_low else value)
         out = Tensor.of_array(array, TensorType(self.type.shape, dtype), None)
         if state.trace is not None:
             state.trace.note_created(out, "")
@@ -562,6 +571,7 @@ def restored(kind: type, array: Array, requires_grad: bool, grad: Tensor | None)
 
 
 @composite
+@raw
 def assign(target: Any, source: Any) -> Any:
     """source with the dtype and shape of target."""
     if source.ndim > target.ndim or any(
