@@ -26,14 +26,11 @@ from dualgrad.compiler.ir.dims import (
     symbols,
 )
 from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
-from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.kernel.evaluate import Access, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer
-from dualgrad.compiler.kernel.program import size_of
+from dualgrad.compiler.launch import size_of
 from dualgrad.compiler.ops.elementwise import Copy
-from dualgrad.compiler.ops.view import Reshape, View
-from dualgrad.compiler.passes.fuse import through_views
+from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import Bound, Executable, compile_graph
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
@@ -287,8 +284,28 @@ def view_of(
     """(offset, strides) in elements under which views of `source` share its memory; None if
     a copy is needed."""
     at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
-    access = Access(Buffer("", source.dtype, 0), strides)
-    return linear_steps(Evaluator({source: access}).value(output, at).memory[1], at)
+    index: tuple[Dim, ...] = at
+    node = output
+    while (steps := steps_of(node, source, strides)) is None:
+        op, (behind,) = node.op, node.inputs
+        assert isinstance(op, View)
+        node, index = behind, op.source(index, behind.shape)
+    position: Dim = 0
+    for i, step in zip(index, steps, strict=True):
+        position = position + step * i
+    return linear_steps(position, at)
+
+
+def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, ...] | None:
+    """Strides of a node that lies in the memory of `source` in row-major order; None if it is
+    some other view."""
+    if node is source:
+        return strides
+    if isinstance(node.op, Reshape):
+        (behind,) = node.inputs
+        if steps_of(behind, source, strides) == contiguous_strides(behind.shape):
+            return contiguous_strides(node.shape)
+    return None
 
 
 def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ...]] | None:
