@@ -26,7 +26,8 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class CheckSite:
-    """A run-time check of low <= value < bound: what the message needs."""
+    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
+    of the host: what the message needs."""
 
     op: str
     what: str

@@ -19,6 +19,7 @@ if not (_Path(__file__).parent / "compiler").is_dir():
 
 from dualgrad import elementwise as _elementwise
 from dualgrad import fft, functional, linalg, random
+from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
@@ -35,10 +36,9 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.convert import astype
 from dualgrad.compiler.ops.einsum import einsum
-from dualgrad.compiler.ops.gather import gather, index_select, take, take_along_axis
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
-from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.joining import (
     cat,
     chunk,
@@ -55,6 +55,8 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
+from dualgrad.compiler.ops.linalg_solve import inv as inverse
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -74,17 +76,6 @@ from dualgrad.compiler.ops.products import (
     trace,
     vdot,
     vecdot,
-)
-from dualgrad.compiler.ops.scatter import (
-    index_add,
-    index_copy,
-    index_fill,
-    masked_fill,
-    masked_scatter,
-    put_along_axis,
-    scatter,
-    scatter_add,
-    scatter_reduce,
 )
 from dualgrad.compiler.ops.slicing import diagonal, flip, narrow, select, unfold
 from dualgrad.compiler.ops.sort import argsort, msort, sort, topk
@@ -115,8 +106,10 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
+from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,
     bernoulli,
@@ -140,7 +133,9 @@ from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
+    bfloat16,
     bool_,
+    float16,
     float32,
     float64,
     int8,
@@ -171,14 +166,17 @@ __all__ = [
     "arange",
     "argsort",
     "asarray",
+    "astype",
     "baddbmm",
     "bernoulli",
+    "bfloat16",
     "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
+    "can_cast",
     "cat",
     "chunk",
     "composite",
@@ -186,6 +184,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "det",
     "diag",
     "diag_embed",
     "diagonal",
@@ -203,8 +202,10 @@ __all__ = [
     "exponential",
     "eye",
     "fft",
+    "finfo",
     "flatten",
     "flip",
+    "float16",
     "float32",
     "float64",
     "from_numpy",
@@ -212,31 +213,29 @@ __all__ = [
     "full_like",
     "function",
     "functional",
-    "gather",
     "get_num_threads",
     "get_rng_state",
     "hstack",
-    "index_add",
-    "index_copy",
-    "index_fill",
-    "index_select",
+    "iinfo",
     "initial_seed",
     "inner",
     "int8",
     "int16",
     "int32",
     "int64",
+    "inverse",
     "is_grad_enabled",
+    "isdtype",
     "kron",
     "lgamma",
     "linalg",
     "linspace",
     "log_softmax",
+    "logdet",
     "logspace",
     "manual_seed",
-    "masked_fill",
-    "masked_scatter",
     "matmul",
+    "matrix_power",
     "matrix_transpose",
     "meshgrid",
     "mm",
@@ -249,7 +248,6 @@ __all__ = [
     "nn",
     "no_grad",
     "normal",
-    "one_hot",
     "ones",
     "ones_like",
     "optim",
@@ -258,7 +256,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
-    "put_along_axis",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
@@ -270,23 +268,20 @@ __all__ = [
     "relu",
     "repeat_interleave",
     "reshape",
+    "result_type",
     "roll",
     "rot90",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
     "seed",
     "select",
     "set_num_threads",
     "set_rng_state",
+    "slogdet",
     "softmax",
     "sort",
     "split",
     "squeeze",
     "stack",
     "swapaxes",
-    "take",
-    "take_along_axis",
     "tensor",
     "tensor_split",
     "tensordot",
@@ -313,8 +308,7 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
-__all__ += _elementwise.__all__
-__all__ += _reductions.__all__
+__all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
 
 

@@ -169,7 +169,8 @@ class Bound:
             site = program.checks[code]
             line = site.line if self.executable.lines else None
             location = Location(*line, "") if line else None
-            library.raise_failure(site.op, location)
+            if not site.what:
+                library.raise_failure(site.op, location)
             low, bound = (evaluate(d, self.values) for d in (site.low, site.bound))
             raise IndexOutOfBounds(
                 f"{site.what} out of range",

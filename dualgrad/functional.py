@@ -53,6 +53,7 @@ from dualgrad.compiler.ops.distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
+from dualgrad.compiler.ops.embedding import embedding, one_hot
 from dualgrad.compiler.ops.exponential import log_sigmoid, sigmoid
 from dualgrad.compiler.ops.exponential import log_sigmoid as logsigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
@@ -84,7 +85,12 @@ from dualgrad.compiler.ops.neural import (
     softmax,
     softmin,
 )
-from dualgrad.compiler.ops.normalization import group_norm, layer_norm, rms_norm
+from dualgrad.compiler.ops.normalization import (
+    group_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
 from dualgrad.compiler.ops.padding import (
     pad,
 )
@@ -98,7 +104,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from dualgrad.random import dropout
+from dualgrad.random import dropout, rrelu
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [
@@ -129,6 +135,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "fold",
     "gaussian_nll_loss",
     "gelu",
@@ -146,6 +153,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_sigmoid",
     "log_softmax",
     "logsigmoid",
@@ -161,6 +169,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
+    "one_hot",
     "pad",
     "pairwise_distance",
     "pixel_shuffle",
@@ -170,6 +179,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

@@ -41,7 +41,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Tensor]:
         if target.found is None:  # nothing to do
             return self
         unit, others = target.found
-        return self._write(unit, *others)
+        return self._write(unit, *(self if x is target else x for x in others))
 
     method.__name__ = method.__qualname__ = f"{function.__name__}_"
     method.__doc__ = f"Overwrite self with the result of `{function.__name__}`; returns self."

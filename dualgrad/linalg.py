@@ -4,6 +4,8 @@ The numbers come from NumPy's LAPACK; what it cannot do is a LinAlgError, which 
 numpy.linalg.LinAlgError.
 """
 
+from typing import Any
+
 from dualgrad.compiler.ops.axes import matrix_transpose
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.linalg_factor import cholesky, qr
@@ -20,6 +22,7 @@ from dualgrad.compiler.ops.linalg_solve import (
 from dualgrad.compiler.ops.linalg_spectral import eigh, eigvalsh, pinv, svd, svdvals
 from dualgrad.compiler.ops.products import matrix_trace as trace
 from dualgrad.compiler.ops.products import outer, tensordot, vecdot
+from dualgrad.compiler.ops.slicing import diagonal as _diagonal
 from dualgrad.compiler.ops.statistics import vector_norm
 from dualgrad.runtime.library import LinAlgError
 
@@ -29,6 +32,7 @@ __all__ = [
     "cond",
     "cross",
     "det",
+    "diagonal",
     "eigh",
     "eigvalsh",
     "inv",
@@ -55,3 +59,17 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+
+def diagonal(x: Any, offset: int = 0) -> Any:
+    """Return the diagonals of matrices [..., M, N], sharing memory."""
+    return _diagonal(x, offset, -2, -1)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("eig", "eigvals"):
+        raise AttributeError(
+            f"dualgrad.linalg has no {name!r}: eigenvalues of a matrix that is not symmetric are "
+            "complex, and there are no complex tensors; for a symmetric one use eigh"
+        )
+    raise AttributeError(f"module 'dualgrad.linalg' has no attribute {name!r}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops import random as ops
+from dualgrad.compiler.ops.activation import leaky_relu
 from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
@@ -289,8 +290,7 @@ def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
 def randperm(n: int, dtype: Any = int64, generator: Generator | None = None) -> Tensor:
     """The integers from 0 to n - 1 in a random order: the order of n random 64-bit numbers."""
     (size,) = as_shape("randperm", (n,))
-    keys = ops.bits(*_words(generator, 2, (size,)), shape=(size,), dtype=uint64)
-    out: Tensor = argsort(keys).to(dtype)
+    out: Tensor = ops.permutation(*_words(generator, 2, (size,)), count=size).to(dtype)
     return out
 
 
@@ -406,3 +406,18 @@ def dropout(
         return x
     out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape), p)
     return out
+
+
+def rrelu(
+    x: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    """x where x > 0, else x times a slope: uniform in [lower, upper) for each element while
+    `training`, else their mean."""
+    if not training:
+        return leaky_relu(x, (lower + upper) / 2)  # type: ignore[no-any-return]
+    slope = uniform(x.shape, lower, upper, dtype=x.dtype, generator=generator)
+    return leaky_relu(x, slope)  # type: ignore[no-any-return]

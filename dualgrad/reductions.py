@@ -9,6 +9,7 @@ from dualgrad.compiler.ops.extremum import reduce_max as max
 from dualgrad.compiler.ops.extremum import reduce_min as amin
 from dualgrad.compiler.ops.extremum import reduce_min as min
 from dualgrad.compiler.ops.product import prod
+from dualgrad.compiler.ops.quantile import median, nanmedian, nanquantile, quantile
 from dualgrad.compiler.ops.reduce import mean
 from dualgrad.compiler.ops.reduce import reduce_sum as sum
 from dualgrad.compiler.ops.scan import (
@@ -53,15 +54,19 @@ __all__ = [
     "logsumexp",
     "max",
     "mean",
+    "median",
     "min",
     "nanmax",
     "nanmean",
+    "nanmedian",
     "nanmin",
+    "nanquantile",
     "nanstd",
     "nansum",
     "nanvar",
     "norm",
     "prod",
+    "quantile",
     "std",
     "std_mean",
     "sum",

@@ -13,30 +13,19 @@ from weakref import WeakSet
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.arithmetic import Add, Mul, Sub
-from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.division import Div
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
 from dualgrad.compiler.ops.logical import eq, ne
-from dualgrad.compiler.ops.scatter import (
-    index_add,
-    index_copy,
-    index_fill,
-    masked_fill,
-    masked_scatter,
-    scatter,
-    scatter_add,
-    scatter_reduce,
-)
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import View, expand_to
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
-from dualgrad.inplace import in_place
+from dualgrad.rewriting import refuse, write_view
 from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import as_dtype
+from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
 from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
@@ -44,12 +33,13 @@ from dualgrad.runtime.errors import (
     ShapeError,
     TraceError,
 )
+from dualgrad.runtime.floats import decode, encode
 from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Indexable):
+class Tensor(Changes, Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -66,6 +56,7 @@ class Tensor(Indexable):
         "grad_fn",
         "layout",
         "node",
+        "origin",
         "output_number",
         "owner",
         "requires_grad",
@@ -78,6 +69,7 @@ class Tensor(Indexable):
     node: Node | None
     owner: object  # the trace that a traced tensor belongs to
     base: Tensor | None
+    origin: tuple[Tensor, Any] | None  # of a view: its source and the op, or the key of an index
     grad_fn: TapeNode | None
     output_number: int
     requires_grad: bool
@@ -102,7 +94,7 @@ class Tensor(Indexable):
         self.array, self.type, self.layout, self.sig = data.array, data.type, data.layout, data.sig
         self.node = data.node
         self.owner = data.owner
-        self.base = self.grad_fn = self._grad = None
+        self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = data._version
         self.requires_grad_(requires_grad)
@@ -113,15 +105,15 @@ class Tensor(Indexable):
         self = object.__new__(Tensor)
         self.array, self.type, self.layout = array, type, layout
         self.sig = type if layout is None else (type, layout)
-        self.node = self.owner = self.base = self.grad_fn = self._grad = None
+        self.node = self.owner = self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = [0, None]
         return self
 
     @classmethod
-    def of_numpy(cls, array: Array) -> Tensor:
-        """See `from_numpy`."""
-        dtype = as_dtype(array.dtype)
+    def of_numpy(cls, array: Array, dtype: DType | None = None) -> Tensor:
+        """See `from_numpy`; `dtype` is given where it is not NumPy's (bfloat16 in uint16)."""
+        dtype = dtype or as_dtype(array.dtype)
         if not array.flags.aligned or not array.dtype.isnative:
             array = np.array(array, dtype=dtype.numpy)
         type_ = TensorType(array.shape, dtype)
@@ -140,7 +132,7 @@ class Tensor(Indexable):
         self.array, self.type, self.layout = None, type, None
         self.node, self.owner = node, owner
         self.sig = ("traced", type)
-        self.base = self.grad_fn = self._grad = None
+        self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = [0, None]
         return self
@@ -168,7 +160,7 @@ class Tensor(Indexable):
             outputs = tuple(
                 Tensor.of_array(next(arrays), r, None)
                 if isinstance(r, TensorType)
-                else _alias(operands, r)
+                else _alias(unit, operands, r)
                 for r in plan.results
             )
         if state.grad_enabled:
@@ -227,18 +219,26 @@ class Tensor(Indexable):
         """Whether any view that shares the memory is still alive."""
         return bool(self._version[1])
 
-    def shares(self, view: Tensor) -> None:
-        """Let `view` be a view of the memory."""
+    @property
+    def views(self) -> list[Tensor]:
+        """The views alive that share the memory."""
+        return list(self._version[1] or ())
+
+    def shares(self, view: Tensor, how: Any) -> None:
+        """Let `view` be a view of the memory, made by the op or the key `how`."""
         view.base = self if self.base is None else self.base
+        view.origin = (self, how)
         version = view._version = self._version
         if version[1] is None:
             version[1] = WeakSet()
         version[1].add(view)
 
-    def view_over(self, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+    def view_over(
+        self, array: Array, type: TensorType, layout: tuple[int, ...] | None, how: Any
+    ) -> Tensor:
         """A tensor over a part of the memory."""
         out = Tensor.of_array(array, type, layout)
-        self.shares(out)
+        self.shares(out, how)
         return out
 
     def changed(self, times: int = 1) -> None:
@@ -252,7 +252,7 @@ class Tensor(Indexable):
 
     # -- values -------------------------------------------------------------------------------
 
-    def _concrete(self, what: str) -> Array:
+    def concrete(self, what: str) -> Array:
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, what)
@@ -264,11 +264,14 @@ class Tensor(Indexable):
             )
         return self.array
 
-    values = _concrete
+    def storage(self) -> Array:
+        """The memory as a NumPy array: the values, for bfloat16 their bits as uint16."""
+        return self.concrete("storage()")
 
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
 
+        NumPy has no bfloat16: its values come as a new array of float32, which has them exactly.
         Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`.
         """
         if self.requires_grad:
@@ -279,14 +282,16 @@ class Tensor(Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return self._concrete("numpy()")
+        return decode(self.concrete("numpy()"), self.type.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False and self.type.dtype is bfloat16:
+            raise ValueError("NumPy has no bfloat16: an array of the values is a copy")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
-        array = self._concrete("item()")
+        array = self.concrete("item()")
         if array.size != 1:
             raise ShapeError(
                 "only one element can become a Python number",
@@ -294,11 +299,11 @@ class Tensor(Indexable):
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
             )
-        return array.item()
+        return decode(array, self.type.dtype).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self._concrete("tolist()").tolist()
+        return decode(self.concrete("tolist()"), self.type.dtype).tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -307,7 +312,7 @@ class Tensor(Indexable):
         return int(self.item())
 
     def __bool__(self) -> bool:
-        if self._concrete("bool()").size != 1:
+        if self.concrete("bool()").size != 1:
             raise ArgumentError(
                 "the truth value of several elements is ambiguous",
                 op="bool",
@@ -333,7 +338,8 @@ class Tensor(Indexable):
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, "repr()")
-        text = np.array2string(self.array, separator=", ", prefix="tensor(", threshold=1000)
+        values = decode(self.array, self.type.dtype)
+        text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
         notes = ""
         if self.type.dtype.name not in ("float32", "int64", "bool"):
             notes += f", dtype={self.type.dtype!r}"
@@ -395,7 +401,7 @@ class Tensor(Indexable):
         out = object.__new__(Tensor)
         out.array, out.type, out.layout, out.sig = self.array, self.type, self.layout, self.sig
         out.node, out.owner = self.node, self.owner
-        out.base = out.grad_fn = out._grad = None
+        out.base = out.origin = out.grad_fn = out._grad = None
         out.requires_grad = False
         out._version = self._version
         return out
@@ -412,7 +418,7 @@ class Tensor(Indexable):
             raise DTypeError(
                 "only floats have gradients",
                 op="requires_grad_",
-                expect="float32 or float64",
+                expect="a float dtype",
                 actual=self.type.dtype.name,
             )
         if state.trace is not None and requires_grad != self.requires_grad:
@@ -432,7 +438,7 @@ class Tensor(Indexable):
         """A new tensor of this type with one value."""
         dtype = self.type.dtype
         array = memory.empty(self.type.shape, dtype)  # type: ignore[arg-type]
-        array.fill(value)
+        array.fill(encode(value, dtype) if dtype.is_low else value)
         out = Tensor.of_array(array, TensorType(self.type.shape, dtype), None)
         if state.trace is not None:
             state.trace.note_created(out, "")
@@ -464,25 +470,28 @@ class Tensor(Indexable):
                 hint="with dg.no_grad(): ...",
             )
         if recorded and (self.base is not None or self.has_views):
-            own = f"{self.type!r}, of which there are views"
-            raise GradientError(
-                "views and their bases cannot be changed in place while gradients are recorded",
-                op=unit.name,
-                expect="a tensor whose memory no view shares, or dg.no_grad()",
-                actual=own if self.base is None else f"a view of {self.base.type!r}",
-                hint="clone() it first",
-            )
+            if write_view(self, unit, others):
+                return self
+            raise refuse(self, unit)
         if trace is not None:
             trace.write(self, unit, others, recorded)
             return self
         if recorded:
             (value,) = self.apply_unit(unit, (self, *others))
-            self._run_write(ASSIGN, (self, value.detached()))
-            self.requires_grad = True
-            self.grad_fn, self.output_number = value.grad_fn, value.output_number
+            self.store(value)
+            self.become(value)
         else:
             self._run_write(unit, (self, *others))
         return self
+
+    def store(self, value: Tensor) -> None:
+        """Overwrite the values with those of another tensor of the same type."""
+        self._run_write(ASSIGN, (self, value.detached()))
+
+    def become(self, value: Tensor) -> None:
+        """Have the history of another tensor from now on."""
+        self.requires_grad = True
+        self.grad_fn, self.output_number = value.grad_fn, value.output_number
 
     def _run_write(self, unit: Unit, operands: tuple[Any, ...]) -> None:
         operands = self._settled(unit, operands)
@@ -513,22 +522,6 @@ class Tensor(Indexable):
         plan.run(operands)
         self.changed()
 
-    def add_(self, other: Any) -> Tensor:
-        """self += other in place."""
-        return self._write(Add.of(), other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """self -= other in place."""
-        return self._write(Sub.of(), other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """self *= other in place."""
-        return self._write(Mul.of(), other)
-
-    def div_(self, other: Any) -> Tensor:
-        """self /= other in place."""
-        return self._write(Div.of(), other)
-
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted and broadcast."""
         return self._write(ASSIGN, other)
@@ -548,22 +541,9 @@ class Tensor(Indexable):
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
 
-    index_add_ = in_place(index_add)
-    index_copy_ = in_place(index_copy)
-    index_fill_ = in_place(index_fill)
-    masked_fill_ = in_place(masked_fill)
-    masked_scatter_ = in_place(masked_scatter)
-    scatter_ = in_place(scatter)
-    scatter_add_ = in_place(scatter_add)
-    scatter_reduce_ = in_place(scatter_reduce)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
-
 
 @composite
+@raw
 def assign(target: Any, source: Any) -> Any:
     """source with the dtype and shape of target."""
     if source.ndim > target.ndim or any(
@@ -582,14 +562,16 @@ def assign(target: Any, source: Any) -> Any:
 ASSIGN: Unit = assign.unit  # type: ignore[attr-defined]
 
 
-def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
+def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
     """An output that shares memory with an operand."""
     x = operands[a.operand]
     if a.strides is None:
         return x
     array = strided_view(x.array, a)
     layout = None if a.strides == contiguous_strides(a.shape) else a.strides
-    return x.view_over(array, x.type.with_shape(a.shape), layout)
+    return x.view_over(
+        array, x.type.with_shape(a.shape), layout, unit if isinstance(unit, View) else None
+    )
 
 
 def strided_view(array: Array, a: Alias) -> Array:

@@ -16,7 +16,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.linalg import LinAlgError as NumpyLinAlgError
@@ -75,8 +75,8 @@ def callback(call: HostCall) -> int:
                 function(out, *arrays, *numbers[place:], *params)
         except BaseException as error:  # must not pass through machine code
             _failure.error = error
-            return 1
-        return 0
+            return 0
+        return 1  # an exception that strikes outside of `try` gives 0 too
 
     entry = _CALLBACK(run)
     _kept.append(entry)
@@ -94,15 +94,15 @@ def _array(address: int, dtype: np.dtype[Any], shape: list[int]) -> Array:
     return np.ndarray(shape, dtype, memory)
 
 
-def raise_failure(op: str, location: Location | None) -> None:
-    """Raise what stopped the program that ran last in this thread, if a function of the host did.
+def raise_failure(op: str, location: Location | None) -> NoReturn:
+    """Raise what a function of the host raised that stopped the last program of this thread.
 
     A numpy.linalg.LinAlgError becomes a LinAlgError, an exception that is no Exception (an
     interrupt) stays what it is, any other one becomes a LibraryError.
     """
     error, _failure.error = _failure.error, None
     if error is None:
-        return
+        raise LibraryError("interrupted", op=op, location=location)
     if isinstance(error, DualgradError) or not isinstance(error, Exception):
         raise error
     singular = isinstance(error, NumpyLinAlgError)
@@ -140,6 +140,28 @@ def _nan_last(order: Array, x: Array, axis: int) -> None:
     if hit.any():
         ranks = np.take_along_axis(hit, order, axis)
         order[...] = np.take_along_axis(order, np.argsort(ranks, axis=axis, kind="stable"), axis)
+
+
+@routine
+def order_of_keys(out: Array, keys: Array) -> None:
+    """The stable order of keys [n], uint64, fast if they are random.
+
+    They are sorted with their positions in place of their low bits; where the high bits of two
+    neighbours are equal, whole keys decide.
+    """
+    low = np.uint64(max(len(keys) - 1, 0).bit_length())
+    mask = (np.uint64(1) << low) - np.uint64(1)
+    packed = (keys & ~mask) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    high = packed >> low
+    (ties,) = np.nonzero(high[1:] == high[:-1])
+    if (np.diff(ties) == 1).any():  # more than two keys
+        out[...] = np.argsort(keys, kind="stable")
+        return
+    out[...] = packed & mask
+    first, second = out[ties], out[ties + 1]
+    swap = keys[first] > keys[second]
+    out[ties], out[ties + 1] = np.where(swap, second, first), np.where(swap, first, second)
 
 
 # -- linear algebra -------------------------------------------------------------------------------
@@ -211,7 +233,12 @@ def svdvals(out: Array, a: Array) -> None:
 
 @routine
 def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None:
-    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted."""
+    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted.
+
+    rtol < 0 stands for max(m, n) * epsilon of the dtype.
+    """
+    if rtol < 0:
+        rtol = max(a.shape[-2:]) * np.finfo(a.dtype).eps
     u, s, vt = np.linalg.svd(a, full_matrices=False, hermitian=bool(hermitian))
     limit = np.maximum(rtol * s.max(-1, keepdims=True, initial=0), atol)
     inverse = np.divide(1, s, where=s > limit, out=np.zeros_like(s))
@@ -220,9 +247,9 @@ def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None
 
 @routine
 def lstsq(out: Array, a: Array, b: Array, rcond: float) -> None:
-    """For each matrix: solution, rank, singular values, in one row."""
+    """For each matrix: solution, rank, singular values, in one row.  rcond as rtol of `pinv`."""
     for at in np.ndindex(out.shape[:-1]):
-        x, _, rank, s = np.linalg.lstsq(a[at], b[at], rcond)
+        x, _, rank, s = np.linalg.lstsq(a[at], b[at], None if rcond < 0 else rcond)
         _pack(out[at], x, np.asarray([rank], out.dtype), s)
 
 

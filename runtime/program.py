@@ -21,7 +21,7 @@ calls comes through the context.
 Externs
     Names that `HostCall.parse` reads are functions of the host, `i64 f(ptr words)`: for each input
     and then the output the address of row-major memory and the dimensions, then further sizes.
-    A non-zero result says that the function raised an exception, which the device has kept.
+    The result is 1, or 0 if the function raised an exception, which the device has kept.
     All other names are compiled routines.
 
 This module is a leaf that compiler and devices share; it needs neither NumPy nor llvmlite.

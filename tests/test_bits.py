@@ -214,7 +214,7 @@ class Machine:
         if x is None:
             return None
         target = x.argmax(axis=1)
-        return functional.cross_entropy(x * 0.5, target, ("mean", "sum", "none")[b % 3])
+        return functional.cross_entropy(x * 0.5, target, reduction=("mean", "sum", "none")[b % 3])
 
     def do_random(self, a: int, b: int, c: int, d: int) -> Any:
         x = self.floating(a)

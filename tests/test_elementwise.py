@@ -16,6 +16,7 @@ from support import as_array, both, same_bits, values
 
 import dualgrad as dg
 from dualgrad import functional as F
+from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import input_node, scalar_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.arithmetic import Add
@@ -208,6 +209,28 @@ def test_functions_of_two_at_edges(name: str) -> None:
     )
 
 
+def test_random_slopes() -> None:
+    numbers = np.linspace(-1, 1, 101, dtype=np.float32)
+
+    def slopes(x: Any) -> Any:
+        y = F.rrelu(x, 0.25, 0.5, training=True)
+        return y, F.rrelu(x, 0.25, 0.5)
+
+    found = []
+    for function in (slopes, dg.function(slopes)):
+        dg.seed(3)
+        found.append([as_array(y) for y in function(dg.tensor(numbers))])
+    for eager, static in zip(*found, strict=True):
+        same_bits(static, eager)
+    below = numbers < 0
+    ratios = found[0][0][below] / numbers[below]
+    assert (ratios >= 0.25).all()
+    assert (ratios < 0.5 + 1e-6).all()
+    assert len(np.unique(ratios)) > 40
+    same_bits(found[0][0][~below], numbers[~below])
+    same_bits(found[0][1], np.where(below, numbers * np.float32(0.375), numbers))
+
+
 def test_clip_at_its_bounds() -> None:
     x = [-2.0, -1.0, 0.0, 1.0, 2.0]
     agree_with_torch(lambda x: dg.clip(x, -1, 1), lambda torch, x: torch.clamp(x, -1, 1), x)
@@ -310,3 +333,56 @@ def test_python_numbers_are_weak(a: DType) -> None:
             continue  # there is no sum of bools
         assert Add.of().trace(x, scalar_node(1, kind))[0].dtype is wanted
         assert Add.of().trace(scalar_node(0, kind), x)[0].dtype is wanted
+
+
+# -- in place -------------------------------------------------------------------------------------
+
+BINARY_NAMES = re.findall(
+    r"\w+",
+    """add sub mul div atan2 copysign floor_divide fmod hypot maximum minimum pow remainder xlogy
+    bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor""",
+)
+OF_INDICES = ("index", "masked", "scatter")  # tested with their functions
+IN_PLACE = sorted(
+    n for n in vars(Changes) if n.endswith("_") and not n.startswith(("_", *OF_INDICES))
+)
+MORE = {"addcdiv": (0.5, 0.5), "addcmul": (0.5, 0.5), "lerp": (0.5, 0.25), "clamp": (0.25, 0.5)}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_changes_in_place(name: str) -> None:
+    plain = name.rstrip("_")
+    whole = plain.startswith("bitwise")
+    two = plain in BINARY_NAMES or plain in ("clamp_min", "clamp_max")
+    others = MORE.get(plain, (2 if whole else 0.75,) if two else ())
+
+    def change(x: Any) -> Any:
+        y = x + 0
+        before = y
+        out = getattr(y, name)(*others)
+        return out, before, getattr(x, plain)(*others)
+
+    def make() -> tuple[Any]:
+        x = dg.tensor([[1, 2, 3], [4, 5, 6]])
+        return (x if whole else x.to(dg.float64) / 7,)
+
+    for found in both(change, make):
+        same_bits(found[0], found[1])
+        same_bits(found[0], found[2])
+
+
+def test_operators_that_assign_change_the_tensor() -> None:
+    x = dg.tensor([7, 8, 9])
+    alias = x
+    x //= 2
+    x **= 2
+    x %= 7
+    x <<= 2
+    x |= 1
+    assert x is alias
+    assert values(alias) == [(((n // 2) ** 2) % 7 << 2) | 1 for n in (7, 8, 9)]
+    flags = other = dg.tensor([True, False])
+    flags &= dg.tensor([True, True])
+    assert flags is other
+    with pytest.raises(DTypeError, match="does not fit in place"):
+        dg.tensor([1, 2]).sqrt_()

@@ -71,6 +71,13 @@ def column_scans() -> Any:
     return lambda x: x.cummax(0), (dg.ones(60, 40),)
 
 
+def call_between_maps() -> Any:
+    return lambda a, b: dg.linalg.solve(a + 1.0, b) * 2.0, (
+        dg.tensor([[0.0, -1.0, -1.0], [-1.0, 0.0, -1.0], [-1.0, -1.0, 0.0]]),
+        dg.ones(3, 4),
+    )
+
+
 SETUPS: tuple[Setup, ...] = (
     map_chain,
     softmax_rows,
@@ -80,6 +87,7 @@ SETUPS: tuple[Setup, ...] = (
     cross_entropy_with_gradient,
     sgd_step,
     transposed_copy,
+    call_between_maps,
     row_scan,
     column_scans,
 )

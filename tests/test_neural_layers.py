@@ -83,6 +83,15 @@ def rms(np: Any, x: Any, w: Any = 1.0, eps: float = 1e-6) -> Any:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
 
 
+def response(np: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+    out = np.empty_like(x)
+    for c in range(x.shape[1]):
+        low, high = max(0, c - size // 2), c + (size - 1) // 2 + 1
+        mean = (x[:, low:high] ** 2).sum(1) / size
+        out[:, c] = x[:, c] / (k + alpha * mean) ** beta
+    return out
+
+
 def bilinear(np: Any, x: Any, y: Any, a: Any, b: Any = 0.0) -> Any:
     return np.einsum("...i,kij,...j->...k", x, a, y) + b
 
@@ -133,6 +142,10 @@ NORMS = (
              lambda x, m, v: nf.instance_norm(x, m, v, use_input_stats=False),
              (F(5, 6, 4), constant(F(6)), constant(F(6, low=0.5))), fixed,
              lambda t, x, m, v: t.nn.functional.instance_norm(x, m, v, use_input_stats=False)),
+    function("local_response_norm", "", (F(2, 7, 5),),
+             lambda np, x: response(np, x, 3, 0.3, 0.6, 1.2), 3, 0.3, 0.6, 1.2),
+    function("local_response_norm", "of an even number of channels", (F(2, 7, 5, 2),),
+             lambda np, x: response(np, x, 4, 0.3, 0.75, 1.0), 4, 0.3),
 )  # fmt: skip
 MAPS = (
     Function("softmin", nf.softmin, (F(4, 9),),

@@ -13,6 +13,7 @@ from support import Array, as_array, same_bits, tensors_in
 import dualgrad as dg
 from dualgrad import functional as F
 from dualgrad.runtime.errors import ArgumentError, DTypeError, GradientError, ShapeError
+from dualgrad.runtime.library import order_of_keys
 
 N = 20_000  # numbers of a statistical test; bounds are 5 standard deviations wide
 
@@ -314,6 +315,25 @@ def test_permutations() -> None:
     kinds = sorted(set(orders))
     assert len(kinds) == 6
     assert_frequencies(np.array([kinds.index(o) for o in orders]), np.ones(6))
+
+
+@pytest.mark.parametrize("bits", [1, 20, 45, 64])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 1000, 20_000])
+def test_order_of_keys_is_that_of_a_stable_sort(n: int, bits: int, rng: Any) -> None:
+    keys = rng.integers(0, 2**64, n, dtype=np.uint64) >> np.uint64(64 - bits)
+    keys <<= np.uint64(64 - bits)  # few bits: many equal keys
+    out = np.empty(n, np.int64)
+    order_of_keys(out, keys)
+    np.testing.assert_array_equal(out, np.argsort(keys, kind="stable"))
+
+
+def test_keys_that_differ_in_low_bits_only(rng: Any) -> None:
+    keys = rng.integers(0, 2**64, 5000, dtype=np.uint64)
+    keys[::2] = keys[1::2] ^ np.uint64(3)
+    rng.shuffle(keys)
+    out = np.empty(5000, np.int64)
+    order_of_keys(out, keys)
+    np.testing.assert_array_equal(out, np.argsort(keys))
 
 
 def test_multinomial_with_replacement() -> None:

@@ -122,6 +122,14 @@ def test_logsumexp_of_infinities() -> None:
     np.testing.assert_array_equal(as_array(x.grad)[[0, 2]], [[0, 0], [1, 0]])
 
 
+def test_quantiles_between_infinities() -> None:
+    x = dg.tensor([[-INF, -INF, 0.0, 2.0], [1.0, INF, INF, INF], [-INF, -INF, -INF, INF]])
+    got = as_array(x.quantile([0.0, 0.4, 0.5, 0.9], 1)).T
+    np.testing.assert_allclose(got[0], [-INF, -INF, -INF, 1.4], rtol=1e-6)
+    np.testing.assert_array_equal(got[1], [1, INF, INF, INF])
+    np.testing.assert_array_equal(got[2], [-INF, -INF, -INF, NAN])
+
+
 @pytest.mark.parametrize("p", [0, 1, 2, 3, 1.5, INF])
 def test_gradient_of_norms_at_zero(p: float) -> None:
     x = dg.zeros(4, requires_grad=True)
@@ -184,6 +192,7 @@ SIZED: dict[str, Callable[[dg.Tensor], Any]] = {
     "var": lambda x: (x.var(1, ddof=1), x.std(), x.var_mean(0)),
     "prod": lambda x: x.prod(1),
     "any": lambda x: ((x > 2.5).any(0), (x > -9).all()),
+    "quantiles": lambda x: (x.quantile((0.1, 0.7), 1), x.nanmedian(0)),
     "diff": lambda x: x.diff(2),
 }
 

@@ -91,6 +91,12 @@ def outputs(result: Any) -> list[Any]:
     return [result]
 
 
+def as_pairs(x: Any) -> Any:
+    """A complex tensor of PyTorch's as a real one, anything else as it is."""
+    is_complex = isinstance(x, torch.Tensor) and x.is_complex()
+    return torch.view_as_real(x.resolve_conj()) if is_complex else x
+
+
 def as_numpy(x: Any) -> Array:
     if isinstance(x, torch.Tensor):
         return x.detach().resolve_conj().numpy()
@@ -142,10 +148,7 @@ def run_sample(op: Any, function: Callable[..., Any], sample: Any, grads: bool) 
     leaves: list[tuple[torch.Tensor, dg.Tensor]] = []
     mine = [ours(x, leaves) for x in (sample.input, *sample.args)]
     named = {k: ours(v, leaves) for k, v in sample.kwargs.items() if k not in PLACES}
-    want = [
-        torch.view_as_real(y.resolve_conj()) if isinstance(y, torch.Tensor) and y.is_complex() else y
-        for y in outputs(op(sample.input, *sample.args, **sample.kwargs))
-    ]
+    want = [as_pairs(y) for y in outputs(op(sample.input, *sample.args, **sample.kwargs))]
     got = outputs(function(*mine, **named))
     assert len(got) == len(want), f"{len(got)} outputs, PyTorch {len(want)}"
     for k, (a, b) in enumerate(zip(got, want, strict=True)):

@@ -172,11 +172,13 @@ def symbol_of(e: Expr) -> Atom:
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
-    """min(a, b)."""
+    """min(a, b); neither is negative."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     if a == b:
         return a
+    if a == 0 or b == 0:
+        return 0
     return Expr.of({(Atom.make("min", "", (a, b)),): 1})
 
 

@@ -20,7 +20,7 @@ def build_call(group: Group, place: Place) -> tuple[Stmt, ...]:
     evaluator = place.evaluator(False)
     inputs = tuple(_block(x, evaluator) for x in node.inputs)
     output = Block(place.destinations[node][0].buffer, 0, node.shape)
-    code = evaluator.new_check(node, op.routine, 0, 0)
+    code = evaluator.new_check(node, "", 0, 0)
     return (Call(op.routine, op.params, tuple(op.dims), inputs, output, code),)
 
 

@@ -303,7 +303,7 @@ class _Interpreter:
             for accumulator, init in zip(stmt.accumulators, inits, strict=True):
                 carry = [np.broadcast_to(x, (stmt.lanes, *outer)).copy() for x in init]
                 if extent:
-                    before = self.steps(accumulator, carry, extent)
+                    before = self.steps(accumulator, carry, symbol_of(stmt.var))
                     if stmt.order == "chain":
                         self.regs.update(zip(accumulator.carry, before, strict=True))
                 carry = combine_halves(accumulator, carry)
@@ -312,13 +312,16 @@ class _Interpreter:
                 self.assign(stmt.stores)
         self.regs.update(totals)
 
-    def steps(self, accumulator: Accumulator, carry: list[Array], extent: int) -> list[Array]:
+    def steps(self, accumulator: Accumulator, carry: list[Array], var: Atom) -> list[Array]:
         """Take all elements into `carry`, `lanes` at a time; what it was before each step."""
         lanes = len(carry[0])
         fixed = self.carry_free(accumulator)
         before: list[list[Array]] = [[] for _ in carry]
-        for start in range(0, extent, lanes):
-            count = min(lanes, extent - start)
+        numbers = np.asarray(self.vars[var])
+        for start in range(0, len(numbers), lanes):
+            count = min(lanes, len(numbers) - start)
+            # a gather whose place depends on a carry reads for the elements at hand alone
+            self.vars[var] = self.accesses[-1].iteration = numbers[start : start + count]
             for old, x in zip(before, carry, strict=True):
                 old.append(x[:count].copy())
             known = {
@@ -329,6 +332,7 @@ class _Interpreter:
             values = evaluate(accumulator.step, self.leaf, known)
             for x, new in zip(carry, values, strict=True):
                 x[:count] = new
+        self.vars[var] = self.accesses[-1].iteration = numbers
         return [np.concatenate(old) for old in before]
 
     def carry_free(self, accumulator: Accumulator) -> dict[Scalar, Array]:

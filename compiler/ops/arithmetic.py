@@ -61,7 +61,7 @@ class Sub(Elementwise):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return binary(sub, operator_reference("subtract"))
+        return binary(sub, operator_reference("subtract"), few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Neg(Elementwise):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return unary(neg, lambda np, x: -x)
+        return unary(neg, lambda np, x: -x, few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Abs(Elementwise):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return unary(absolute, lambda np, x: np.abs(x))
+        return unary(absolute, lambda np, x: np.abs(x), few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ class Maximum(Elementwise):
         def reference(np: Any, x: Any, y: Any) -> Any:
             return np.where(x == y, x, np.maximum(x, y))  # of +0 and -0 the first
 
-        return binary(maximum, reference)
+        return binary(maximum, reference, few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class Minimum(Elementwise):
         def reference(np: Any, x: Any, y: Any) -> Any:
             return np.where(x == y, x, np.minimum(x, y))  # of +0 and -0 the first
 
-        return binary(minimum, reference)
+        return binary(minimum, reference, few=True)
 
 
 # Ops without parameters, made once: the functions below are on the path of every eager call.
@@ -331,11 +331,13 @@ def clip(x: Any, min: Operand | None = None, max: Operand | None = None) -> Any:
     return _clip_low(x, min) if max is None else _clip(x, min, max)
 
 
+@public("clamp_min")
 def clamp_min(x: Any, min: Operand) -> Any:
     """Return clip(x, min)."""
     return _clip_low(x, min)
 
 
+@public("clamp_max")
 def clamp_max(x: Any, max: Operand) -> Any:
     """Return clip(x, None, max)."""
     return _clip_high(x, max)

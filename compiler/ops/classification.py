@@ -30,6 +30,7 @@ from dualgrad.compiler.ops.elementwise import stop_gradient, to
 from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.losses import check_weight
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 IGNORED = -100  # PyTorch's class number of elements that do not count
@@ -277,13 +278,13 @@ def multilabel_soft_margin_loss(
 ) -> Any:
     """Return the mean over classes of weight * binary_cross_entropy_with_logits(input, target).
 
-    input and target [N, C] (or [C]), weight [C].
+    input and target [N, C] (or [C]); weight broadcasts.
     """
     op = "multilabel_soft_margin_loss"
     check_reduction(op, reduction)
     check_equal_shapes(op, input, target)
     if input.ndim == 0:
         raise ShapeError("there are no classes", op=op, expect="input [N, C]", actual="()")
-    check_shape(op, "weight", weight, (input.shape[-1],))
+    check_weight(op, "weight", weight, input)
     weights, _ = given(weight)
     return _multilabel_soft_margin_loss(input, target, *weights, reduction=reduction)

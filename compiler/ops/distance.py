@@ -12,7 +12,7 @@ from dualgrad.compiler.ops.base import axes_of, axis_argument, broadcast_shapes
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
-from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.errors import ShapeError
 
 COSINE_EPSILON = 1e-12  # PyTorch's, added to squared lengths in cosine_embedding_loss
 
@@ -23,23 +23,29 @@ def at_least(x: Any, low: Any) -> Any:
 
 
 def norm(x: Any, p: float, axes: tuple[int, ...], keepdims: bool = False) -> Any:
-    """(sum |x|**p)**(1/p) over axes; the gradient of a norm of 0 is 0."""
+    """(sum |x|**p)**(1/p) over axes, for p = inf the maximum, for p = 0 the number of elements
+    that are not 0.  The gradient is 0 for a norm of 0, and for elements of 0 (unless p is 1 or
+    2, where the formula gives it)."""
     if p == 1:
         return abs(x).sum(axes, keepdims)
     if p == math.inf:
         return abs(x).max(axes, keepdims)
+    if p == -math.inf:
+        return abs(x).min(axes, keepdims)
     if p == 0:
         return where(x.eq(0), stop_gradient(x), 1.0).sum(axes, keepdims)
-    squares = (x * x).sum(axes, keepdims)
-    zero = squares.eq(0)
-    return where(zero, 0.0, where(zero, 1.0, squares).sqrt())
+    if p == 2:
+        return _root((x * x).sum(axes, keepdims), 0.5)
+    zero = x.eq(0)
+    powers = where(zero, 1.0, abs(x)) ** p
+    return _root(where(zero, 0.0 if p > 0 else math.inf, powers).sum(axes, keepdims), 1.0 / p)
 
 
-def check_p(op: str, p: Any) -> float:
-    """p as a float; ArgumentError unless it is the order of a norm."""
-    if p not in (0, 1, 2, math.inf):
-        raise ArgumentError("no such norm", op=op, expect="p = 0, 1, 2 or inf", actual=f"p={p!r}")
-    return float(p)
+def _root(total: Any, exponent: float) -> Any:
+    """total**exponent, whose gradient at 0 is 0."""
+    zero = total.eq(0)
+    safe = where(zero, 1.0, total)
+    return where(zero, 0.0, safe.sqrt() if exponent == 0.5 else safe**exponent)
 
 
 @composite
@@ -54,7 +60,7 @@ def normalize(input: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12, **d
     Where the norm is less than eps it is a constant to the gradient.
     """
     axes = axes_of("normalize", axis_argument("normalize", axis, dim), input.ndim)
-    return _normalize(input, eps, p=check_p("normalize", p), axes=axes)
+    return _normalize(input, eps, p=float(p), axes=axes)
 
 
 @composite
@@ -77,8 +83,7 @@ def pairwise_distance(
             expect="x1 and x2 [..., D]",
             actual=f"{dim_text(x1.shape)} and {dim_text(x2.shape)}",
         )
-    p = check_p("pairwise_distance", p)
-    return _pairwise_distance(x1, x2, eps, p=p, keepdim=bool(keepdim))
+    return _pairwise_distance(x1, x2, eps, p=float(p), keepdim=bool(keepdim))
 
 
 @composite
@@ -87,11 +92,12 @@ def _cdist(x: Any, y: Any, *, p: float) -> Any:
     return norm(difference, p, (difference.ndim - 1,))
 
 
-def cdist(x1: Any, x2: Any, p: float = 2.0) -> Any:
+def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str | None = None) -> Any:
     """Return the distances norm_p(x1[..., i, :] - x2[..., j, :]) as [..., P, R].
 
     x1 [..., P, D] and x2 [..., R, D]; the other dimensions broadcast.  Every distance is a sum of
-    its own differences, so those of close points are accurate.
+    its own differences, so those of close points are accurate; `compute_mode`, which asks for
+    other ways in PyTorch, changes nothing.
     """
     if x1.ndim < 2 or x2.ndim < 2 or not same(x1.shape[-1], x2.shape[-1]):
         raise ShapeError(
@@ -100,7 +106,7 @@ def cdist(x1: Any, x2: Any, p: float = 2.0) -> Any:
             expect="x1 [..., P, D] and x2 [..., R, D]",
             actual=f"{dim_text(x1.shape)} and {dim_text(x2.shape)}",
         )
-    return _cdist(x1, x2, p=check_p("cdist", p))
+    return _cdist(x1, x2, p=float(p))
 
 
 @composite
@@ -120,7 +126,8 @@ def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8, **dim:
     The sum of x1 / max(|x1|, eps) * x2 / max(|x2|, eps); x1 and x2 broadcast.
     """
     rank = len(broadcast_shapes("cosine_similarity", [x1.shape, x2.shape]))
-    (axis,) = axes_of("cosine_similarity", axis_argument("cosine_similarity", axis, dim), rank)
+    axis = axis_argument("cosine_similarity", axis, dim)
+    (axis,) = axes_of("cosine_similarity", axis, rank)
     shape = broadcast_shapes("cosine_similarity", [x1.shape, x2.shape])
     return _cosine_similarity(x1.expand(shape), x2.expand(shape), eps, axis=axis - rank)
 
@@ -196,5 +203,5 @@ def triplet_margin_loss(
     check_shape(op, "positive", positive, anchor.shape)
     check_shape(op, "negative", negative, anchor.shape)
     return _triplet_margin_loss(
-        anchor, positive, negative, margin, eps, p=check_p(op, p), swap=swap, reduction=reduction
+        anchor, positive, negative, margin, eps, p=float(p), swap=swap, reduction=reduction
     )

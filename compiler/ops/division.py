@@ -29,7 +29,7 @@ class Div(FloatFunction):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return binary(div, operator_reference("divide"), low=0.5, high=2.0)
+        return binary(div, operator_reference("divide"), low=0.5, high=2.0, few=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,7 @@ class Log(FloatFunction):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return unary(log, lambda np, x: np.log(x), low=0.1, high=4, ulps=2)
+        return unary(log, lambda np, x: np.log(x), low=0.1, high=4, ulps=2, few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Sigmoid(FloatFunction):
         def reference(np: Any, x: Any) -> Any:
             return 1 / (1 + np.exp(-x))
 
-        return unary(sigmoid, reference, low=-6, high=6, ulps=3)
+        return unary(sigmoid, reference, low=-6, high=6, ulps=3, few=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +332,8 @@ def _logit_samples() -> list[Sample]:
 
 def _times_log(function: str) -> Any:
     def reference(np: Any, x: Any, y: Any) -> Any:
+        dtype = np.result_type(x, y)
+        x, y = np.asarray(x, dtype), np.asarray(y, dtype)
         zero = (x == 0) & ~np.isnan(y)
         return np.where(zero, 0.0 * x, x * getattr(np, function)(np.where(zero, 1.0, y)))
 

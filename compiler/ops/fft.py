@@ -27,7 +27,7 @@ from dualgrad.compiler.ops.linalg_base import as_floats, case, refused
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import select
-from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 ADJOINT = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
 
@@ -247,8 +247,6 @@ def _complex(op: str, x: Any, s: Any, axes: Any, norm: Any, inverse: bool) -> An
 
 
 def _half(op: str, x: Any, s: Any, axes: Any, norm: Any) -> Any:
-    if x.dtype.kind not in "iuf":
-        raise DTypeError("takes real numbers", op=op, expect="numbers", actual=x.dtype.name)
     places, sizes = _plan(op, x.shape, s, axes)
     return _rfftn(x, axes=places, sizes=sizes, norm=_check_norm(op, norm))
 

@@ -8,9 +8,12 @@ from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
+from dualgrad.compiler.ops.slicing import Slice
 from dualgrad.compiler.ops.take_put import Take
 from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import DTypeError, ShapeError
 
 
@@ -45,6 +48,7 @@ def along(idx: Any, axis: int, shape: tuple[Any, ...]) -> Any:
 
 
 @composite
+@raw
 def _take(x: Node, idx: Node, *, axis: int) -> Any:
     positions = idx.reshape((1, idx.size, 1))
     out = Take.of(axis).on(split_at(x, axis), positions)
@@ -82,6 +86,7 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
 
 
 @composite
+@raw
 def _take_along_axis(x: Node, idx: Node, *, axis: int) -> Any:
     shapes = [(*s[:axis], 1, *s[axis + 1 :]) for s in (x.shape, idx.shape)]
     full = broadcast_shapes("take_along_axis", shapes)
@@ -118,19 +123,124 @@ def check_rank(op: str, x: Any, idx: Any) -> None:
 @public("gather")
 def gather(x: Any, dim: int, index: Any) -> Any:
     """Return out[i, j, ...] = x[index[i, j, ...], j, ...] for dim=0, and so on (PyTorch's
-    `gather`): the shape is that of `index`, which has x's sizes except along `dim`.
+    `gather`): the shape is that of `index`, whose other sizes may be smaller than x's.
 
     Errors and gradient as in `take`.
     """
     check_index("gather", index)
     check_rank("gather", x, index)
     axis = normalize_axis("gather", dim, x.ndim)
-    sizes = enumerate(zip(x.shape, index.shape, strict=True))
-    if not all(k == axis or same(n, m) for k, (n, m) in sizes):
+    check_inside("gather", "tensor", index, x, axis)
+    return _gather(x, index, axis=axis)
+
+
+@composite
+@raw
+def _gather(x: Node, idx: Node, *, axis: int) -> Any:
+    corner = corner_of(x, idx, axis)
+    if corner is not None:
+        x = corner.on(x)
+    return Take.of(axis).on(split_at(x, axis), split_at(idx, axis)).reshape(idx.shape)
+
+
+def check_inside(op: str, what: str, index: Any, x: Any, axis: int | None) -> None:
+    """Refuse an index that is longer than a tensor along another axis than the one it indexes."""
+    sizes = [p for k, p in enumerate(zip(index.shape, x.shape, strict=True)) if k != axis]
+    if any(isinstance(n, int) and isinstance(m, int) and n > m for n, m in sizes):
         raise ShapeError(
-            "the index does not fit",
-            op="gather",
-            expect=f"the sizes {dim_text(x.shape)}, except along dim={axis}",
+            f"the index is larger than the {what}",
+            op=op,
+            expect=f"at most {dim_text(x.shape)}" + ("" if axis is None else f", but along {axis}"),
             actual=dim_text(index.shape),
         )
-    return _take_along_axis(x, index, axis=axis)
+
+
+def corner_of(x: Any, idx: Any, axis: int | None) -> Slice | None:
+    """The first elements of x, as many as an index has along each axis but `axis`; None if these
+    are all."""
+    pairs = enumerate(zip(x.shape, idx.shape, strict=True))
+    sizes = tuple(n if k == axis else m for k, (n, m) in pairs)
+    if all(same(n, m) for n, m in zip(sizes, x.shape, strict=True)):
+        return None
+    return Slice.of((0,) * x.ndim, (1,) * x.ndim, sizes)
+
+
+@samples_of(take)
+def _take_cases() -> list[Sample]:
+    where = Arg((2, 3), int64, values=(0, -1, 2, 1))
+    cases: list[tuple[tuple[int, ...], Any]] = [((5,), 0), ((4, 5), 1), ((3, 4, 2), -2)]
+    good = [
+        Sample(
+            lambda x, i, a=a: take(x, i, a),
+            (Arg(s, layout=way), where),
+            lambda np, x, i, a=a: np.take(x, i % (x.size if a is None else x.shape[a]), a),
+        )
+        for s, a in [*cases, ((3, 4), None)]
+        for way in ("contiguous", "strided")
+    ]
+    number = Sample(lambda x: take(x, -2, 1), (Arg((3, 4)),), lambda np, x: np.take(x, -2, 1))
+    bad = [
+        ((Arg((3,)), Arg((2,), int64, values=(0, 3))), IndexError, r"expect: -3 <= .* < 3"),
+        ((Arg((3,)), Arg((2,))), TypeError, r"positions are integers"),
+    ]
+    return [*good, number, *(Sample(take, a, error=e, match=m) for a, e, m in bad)]
+
+
+@samples_of(index_select)
+def _index_select_cases() -> list[Sample]:
+    args = (Arg((3, 4)), Arg((5,), int64, values=(3, 0, 1)))
+    good = Sample(lambda x, i: index_select(x, 1, i), args, lambda np, x, i: x[:, i])
+    bad = (Arg((3, 4)), Arg((5, 1), int64))
+    return [
+        good,
+        Sample(lambda x, i: index_select(x, 1, i), bad, error=ValueError, match="one dimension"),
+    ]
+
+
+@samples_of(take_along_axis)
+def _take_along_axis_cases() -> list[Sample]:
+    where = Arg((3, 2), int64, values=(0, -1, 2, 1))
+    cases = [
+        (Arg((3, 4)), where, 1),
+        (Arg((1, 4)), where, 1),
+        (Arg((3, 4)), Arg((1, 4), int64, values=(2, 0)), 0),
+    ]
+    bad = (Arg((3, 4)), Arg((2,), int64))
+    return [
+        *(
+            Sample(
+                lambda x, i, a=a: take_along_axis(x, i, a),
+                (x, i),
+                lambda np, x, i, a=a: np.take_along_axis(x, i % x.shape[a], a),
+            )
+            for x, i, a in cases
+        ),
+        Sample(take_along_axis, bad, error=ValueError, match="different numbers of dimensions"),
+    ]
+
+
+@samples_of(gather)
+def _gather_cases() -> list[Sample]:
+    def reference(np: Any, x: Any, index: Any, dim: int) -> Any:
+        out = np.empty(index.shape, x.dtype)
+        for at in np.ndindex(*index.shape):
+            place = list(at)
+            place[dim] = index[at] % x.shape[dim]
+            out[at] = x[tuple(place)]
+        return out
+
+    cases = [(Arg((3, 4)), Arg((5, 4), int64, values=(2, 0, 1)), 0)]
+    cases += [(Arg((3, 4)), Arg((2, 7), int64, values=(3, 0, -1)), 1)]
+    cases += [(Arg((6,), layout="strided"), Arg((9,), int64, -6, 6), 0)]
+    bad = (Arg((3, 4)), Arg((4, 4), int64))
+    return [
+        *(
+            Sample(
+                lambda x, i, d=d: gather(x, d, i),
+                (x, i),
+                lambda np, x, i, d=d: reference(np, x, i, d),
+            )
+            for x, i, d in cases
+        ),
+        Sample(lambda x, i: gather(x, 1, i), bad, error=ValueError, match="larger than the tensor"),
+    ]

@@ -19,8 +19,8 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import broadcast_shapes
-from dualgrad.compiler.ops.composite import Composite, composite
-from dualgrad.compiler.ops.create import Size
+from dualgrad.compiler.ops.composite import Composite, composite, raw
+from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.logical import where
@@ -97,7 +97,7 @@ class Item(View):
 
 @dataclass(frozen=True, eq=False)
 class Wrapped(Index):
-    """Integer positions (operand 1) as int64 in [0, size): negative ones count from the end.
+    """Integer positions as int64 in [0, size): negative ones count from the end.
 
     Stops with IndexOutOfBounds for a position outside of [-size, size).
     """
@@ -399,22 +399,19 @@ def _layout(
 
 def _flat(layout: Layout, indices: tuple[Node, ...], names: tuple[int, ...]) -> Any:
     """The positions along the middle axis, as [1, k, 1]."""
-    count = product(layout.indices)
+    number = product(layout.indices)
     if len(indices) == 1:
-        return indices[0].reshape((1, count, 1))
+        return indices[0].reshape((1, number, 1))
     total: Any = None
     for i, axis, name in zip(indices, layout.axes, names, strict=True):
         size = layout.shape[axis]
         place = Wrapped.of(size, name).on(i)
-        total = place if total is None else total * _number(size) + place
-    return expand_to(total, layout.indices).reshape((1, count, 1))
-
-
-def _number(size: Dim) -> Any:
-    return size if isinstance(size, int) else Size.of(size).on()
+        total = place if total is None else total * count(size, int64) + place
+    return expand_to(total, layout.indices).reshape((1, number, 1))
 
 
 @composite
+@raw
 def _lookup(
     x: Node, *indices: Node, axes: tuple[int, ...], front: int, names: tuple[int, ...]
 ) -> Any:
@@ -427,6 +424,7 @@ def _lookup(
 
 
 @composite
+@raw
 def _assign(
     x: Node,
     value: Node,
@@ -487,6 +485,7 @@ ASSIGN_WHOLE = Composite.of(
 
 
 @composite
+@raw
 def _assign_where(x: Node, value: Node, mask: Node) -> Any:
     full = mask.reshape((*mask.shape, *(1,) * (x.ndim - mask.ndim)))
     new = expand_to(_fitted(value, x.shape[mask.ndim :], x), x.shape)

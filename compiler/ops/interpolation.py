@@ -214,9 +214,13 @@ def interpolate(
 # -- channels and space ---------------------------------------------------------------------------
 
 
-def _check_blocks(op: str, x: Any, fits: bool, expect: str, factor: Any) -> None:
-    if not isinstance(factor, int) or factor < 1:
+def _check_factor(op: str, factor: Any) -> int:
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise ArgumentError("no such factor", op=op, expect="an int >= 1", actual=repr(factor))
+    return factor
+
+
+def _check_blocks(op: str, x: Any, fits: bool, expect: str, factor: int) -> None:
     if not fits:
         raise ShapeError(
             "sizes do not fit the factor",
@@ -238,8 +242,8 @@ def _pixel_shuffle(x: Any, *, r: int) -> Any:
 def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     """Return [..., C, H * r, W * r] of input [..., C * r**2, H, W]: channel c * r**2 + i * r + j
     becomes row i, column j of the r x r block of each pixel."""
-    r = upscale_factor
-    fits = input.ndim >= 3 and (not isinstance(r, int) or same(input.shape[-3] % (r * r), 0))
+    r = _check_factor("pixel_shuffle", upscale_factor)
+    fits = input.ndim >= 3 and same(input.shape[-3] % (r * r), 0)
     _check_blocks("pixel_shuffle", input, fits, "[..., C * r**2, H, W]", r)
     return _pixel_shuffle(input, r=r)
 
@@ -255,10 +259,8 @@ def _pixel_unshuffle(x: Any, *, r: int) -> Any:
 
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     """Return [..., C * r**2, H, W] of input [..., C, H * r, W * r]; undoes `pixel_shuffle`."""
-    r = downscale_factor
-    fits = input.ndim >= 3 and (
-        not isinstance(r, int) or all(same(n % r, 0) for n in input.shape[-2:])
-    )
+    r = _check_factor("pixel_unshuffle", downscale_factor)
+    fits = input.ndim >= 3 and all(same(n % r, 0) for n in input.shape[-2:])
     _check_blocks("pixel_unshuffle", input, fits, "[..., C, H * r, W * r]", r)
     return _pixel_unshuffle(input, r=r)
 
@@ -272,8 +274,7 @@ def _channel_shuffle(x: Any, *, groups: int) -> Any:
 
 def channel_shuffle(input: Any, groups: int) -> Any:
     """Return input [N, C, ...] with the channels of its groups taken in turn."""
-    fits = input.ndim >= 3 and (
-        not isinstance(groups, int) or groups < 1 or same(input.shape[1] % groups, 0)
-    )
+    groups = _check_factor("channel_shuffle", groups)
+    fits = input.ndim >= 3 and same(input.shape[1] % groups, 0)
     _check_blocks("channel_shuffle", input, fits, "[N, a multiple of groups, ...]", groups)
     return _channel_shuffle(input, groups=groups)

@@ -13,7 +13,7 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis, result_dtype
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Part, Region
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
@@ -202,6 +202,7 @@ def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
 
 
 @composite
+@raw
 def _roll(x: Any, *, axes: tuple[int, ...], shifts: tuple[Offset, ...]) -> Any:
     for axis, shift in zip(axes, shifts, strict=True):
         rest = x.shape[axis] - shift
@@ -237,6 +238,7 @@ def roll(x: Any, shifts: Any, axis: Any = None, **dims: Any) -> Any:
 
 
 @composite
+@raw
 def _tile(x: Any, *, counts: tuple[Dim, ...]) -> Any:
     between = tuple(n for size in x.shape for n in (1, size))
     full = tuple(n for count, size in zip(counts, x.shape, strict=True) for n in (count, size))
@@ -256,6 +258,7 @@ def tile(x: Any, *counts: Any) -> Any:
 
 
 @composite
+@raw
 def _repeat_interleave(x: Any, *, count: Dim, axis: int) -> Any:
     n = x.shape[axis]
     before, after = x.shape[:axis], x.shape[axis + 1 :]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from dualgrad.compiler.ir.dims import Dim, at_most, product, same
+from dualgrad.compiler.ir.dims import Dim, Offset, at_most, same
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import apply, dim_text
 from dualgrad.compiler.ops.base import broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
-from dualgrad.compiler.ops.slicing import narrow
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import Index, View, expand_to, flatten_index
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, float64
 from dualgrad.runtime.errors import ShapeError
 
@@ -103,10 +105,40 @@ def symmetric(x: Any) -> Any:
     return (x + turned(x)) * 0.5
 
 
+@dataclass(frozen=True, eq=False)
+class Packed(View):
+    """One of the arrays that stand one after another in the last dimension, by its place there
+    and its shape."""
+
+    start: Offset
+    shape: tuple[Dim, ...]
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape((*types[0].shape[:-1], *self.shape))
+
+    def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
+        batch = len(shape) - 1
+        return (*index[:batch], self.start + flatten_index(index[batch:], self.shape))
+
+    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
+        return (accumulate(g, self, x.shape),)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def good(start: int, shape: tuple[int, ...], of: tuple[int, ...]) -> Sample:
+            def reference(np: Any, x: Any) -> Any:
+                stop = start + int(np.prod(shape))
+                return x[..., start:stop].reshape((*x.shape[:-1], *shape))
+
+            return Sample(lambda x: part(x, start, *shape), (Arg(of),), reference)
+
+        cases = [(2, (2, 3), (9,)), (0, (4,), (3, 5)), (4, (), (2, 5)), (1, (2, 1), (2, 3, 4))]
+        return [good(*c) for c in (*cases, (1, (0, 3), (2, 4)))]
+
+
 def part(x: Any, start: Dim, *shape: Dim) -> Any:
-    """One of the arrays that stand one after another in the last dimension of x."""
-    flat = narrow(x, x.ndim - 1, start, product(shape))
-    return flat.reshape((*x.shape[:-1], *shape))
+    """One of the arrays that stand one after another in the last dimension of x, sharing memory."""
+    return apply(Packed.of(start, shape), x)[0]
 
 
 # -- samples --------------------------------------------------------------------------------------

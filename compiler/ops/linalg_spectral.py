@@ -14,14 +14,12 @@ from dualgrad.compiler.ops.linalg_base import (
     as_floats,
     case,
     diagonal_matrix,
-    epsilon,
     need_matrix,
     need_square,
     part,
     product_of,
     refused,
     shorter,
-    symmetric,
     turned,
 )
 from dualgrad.compiler.ops.logical import where
@@ -30,17 +28,18 @@ from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.errors import ArgumentError
 
 
-def reciprocal_or_zero(x: Any) -> Any:
-    """1 / x, but 0 where x is 0."""
+def ratio(x: Any, y: Any) -> Any:
+    """x / y, but 0 where x is 0, whatever y is."""
     none = x.eq(0.0)
-    return where(none, 0.0, 1.0 / where(none, 1.0, x))
+    return where(none, x, x / where(none, 1.0, y))
 
 
-def gaps(x: Any) -> Any:
-    """1 / (x_j - x_i) [..., i, j] for x [..., n]; 0 where they are equal."""
-    n = x.shape[-1]
-    columns, rows = x.reshape((*x.shape[:-1], 1, n)), x.reshape((*x.shape[:-1], n, 1))
-    return reciprocal_or_zero(columns - rows)
+def over_gaps(x: Any, w: Any) -> Any:
+    """(x_ij - x_ji) / (w_j - w_i) for x [..., n, n], w [..., n]: infinite where values are equal
+    but the derivative depends on the choice of their vectors, 0 where nothing asks for them."""
+    n = w.shape[-1]
+    columns, rows = w.reshape((*w.shape[:-1], 1, n)), w.reshape((*w.shape[:-1], n, 1))
+    return ratio(x - turned(x), columns - rows)
 
 
 def scaled(columns: Any, x: Any) -> Any:
@@ -64,10 +63,10 @@ class Eigh(Library):
         return part(packed, 0, n), part(packed, n, n, n)
 
     def vjp(self, g: Any, out: Any, a: Any) -> tuple[Any, ...]:
-        """Giles (2008), section 3.1.  What mixes eigenvectors of one eigenvalue is left out."""
+        """Giles (2008), section 3.1, the symmetric part."""
         (w, v), (gw, gv) = self.parts(out, a), self.parts(g, a)
-        inner = gaps(w) * matmul(turned(v), gv) + diagonal_matrix(gw)
-        return (symmetric(product_of(v, inner, turned(v))),)
+        inner = over_gaps(matmul(turned(v), gv), w) * 0.5 + diagonal_matrix(gw)
+        return (product_of(v, inner, turned(v)),)
 
     @staticmethod
     def samples() -> list[Sample]:
@@ -116,8 +115,8 @@ def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
     """Return (w, v) with x v = v w: ascending eigenvalues w [..., N], columns v [..., N, N].
 
     x [..., N, N] is symmetric; only its lower ("L") or upper ("U") triangle is read, the gradient
-    is symmetric.  The sign of each eigenvector is LAPACK's choice; eigenvectors of one eigenvalue
-    have a gradient only in combinations that do not depend on the choice.
+    is symmetric.  The sign of each eigenvector is LAPACK's choice; a gradient through vectors of
+    equal eigenvalues is infinite or NaN, through eigenvalues alone it is not.
     """
     need_square("eigh", x)
     triangle = _triangle("eigh", UPLO)
@@ -184,26 +183,25 @@ class Svd(Library):
         return part(packed, 0, *u), part(packed, first, *s), part(packed, first + s[0], *v)
 
     def vjp(self, g: Any, out: Any, a: Any) -> tuple[Any, ...]:
-        """Townsend, "Differentiating the singular value decomposition" (2016).  What mixes
-        singular vectors of one singular value is left out."""
+        """Townsend, "Differentiating the singular value decomposition" (2016)."""
         m, n = a.shape[-2:]
         (u, s, vt), (gu, gs, gvt) = self.parts(out, a), self.parts(g, a)
         if self.full:
             k = s.shape[-1]
             u, gu = narrow(u, -1, 0, k), narrow(gu, -1, 0, k)
             vt, gvt = narrow(vt, -2, 0, k), narrow(gvt, -2, 0, k)
-        v, gv, f = turned(vt), turned(gvt), gaps(s * s)
-        left, right = f * matmul(turned(u), gu), f * matmul(vt, gv)
-        rows = s.reshape((*s.shape, 1))
-        inner = scaled(left + turned(left), s) + (right + turned(right)) * rows
-        total = product_of(u, inner + diagonal_matrix(gs), vt)
-        inverse = reciprocal_or_zero(s)
+        v, gv, squares = turned(vt), turned(gvt), s * s
+        left = over_gaps(matmul(turned(u), gu), squares)
+        right = over_gaps(matmul(vt, gv), squares)
+        inner = scaled(left, s) + right * s.reshape((*s.shape, 1)) + diagonal_matrix(gs)
+        total = product_of(u, inner, vt)
+        columns = s.reshape((*s.shape[:-1], 1, s.shape[-1]))
         if not at_most(m - n, 0):
             beside = gu - matmul(u, matmul(turned(u), gu))
-            total = total + matmul(scaled(beside, inverse), vt)
+            total = total + matmul(ratio(beside, columns), vt)
         if not at_most(n - m, 0):
             beside = gv - matmul(v, matmul(vt, gv))
-            total = total + matmul(scaled(u, inverse), turned(beside))
+            total = total + matmul(u, turned(ratio(beside, columns)))
         return (total,)
 
     @staticmethod
@@ -253,8 +251,8 @@ def svd(x: Any, full_matrices: bool = True) -> tuple[Any, Any, Any]:
     """Return (u, s, vh) with x = u s vh, s [..., K] descending, K = min(M, N), x [..., M, N].
 
     u [..., M, M] and vh [..., N, N], or [..., M, K] and [..., K, N] without `full_matrices`.
-    The sign of each pair of vectors is LAPACK's choice; gradients through vectors of one singular
-    value exist only in combinations that do not depend on the choice.  The vectors that
+    The sign of each pair of vectors is LAPACK's choice; a gradient through vectors of equal
+    singular values is infinite or NaN, through singular values alone it is not.  The vectors that
     `full_matrices` adds count as constants.
     """
     need_matrix("svd", x)
@@ -366,5 +364,5 @@ def pinv(
     need_matrix("pinv", x)
     relative = rcond if rtol is None else rtol
     if relative is None:
-        relative = 0.0 if atol else max(x.shape[-2:]) * epsilon(x.dtype)
+        relative = 0.0 if atol else -1.0
     return _pinv(x, atol=float(atol or 0.0), rtol=float(relative), hermitian=bool(hermitian))

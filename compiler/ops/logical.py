@@ -23,6 +23,7 @@ class Where(Elementwise):
     """x where the condition holds, else y."""
 
     accepts = "biuf"
+    raw = True
 
     def scalar(self, b: Math, c: Scalar, x: Scalar, y: Scalar) -> Scalar:
         return b.select(c, x, y)
@@ -147,7 +148,7 @@ def compare_samples(function: Callable[..., Any], reference: Any) -> list[Sample
 
     equal = (Arg((6,), int64, values=(1, 2, 3)), Arg((6,), int64, values=(1, 3, 2)))
     return [
-        *binary(function, on_arrays, gradient=False),
+        *binary(function, on_arrays, gradient=False, few=function is not eq),
         Sample(function, equal, on_arrays, gradient=False),
     ]
 

@@ -164,12 +164,12 @@ def binary_cross_entropy(
     """
     check_reduction("binary_cross_entropy", reduction)
     check_equal_shapes("binary_cross_entropy", input, target)
-    _check_weight("binary_cross_entropy", "weight", weight, input)
+    check_weight("binary_cross_entropy", "weight", weight, input)
     weights, _ = given(weight)
     return _binary_cross_entropy(input, target, *weights, reduction=reduction)
 
 
-def _check_weight(op: str, what: str, weight: Any, input: Any) -> None:
+def check_weight(op: str, what: str, weight: Any, input: Any) -> None:
     if weight is None:
         return
     whole = broadcast_shapes(op, [input.shape, weight.shape])
@@ -207,8 +207,8 @@ def binary_cross_entropy_with_logits(
     op = "binary_cross_entropy_with_logits"
     check_reduction(op, reduction)
     check_equal_shapes(op, input, target)
-    _check_weight(op, "weight", weight, input)
-    _check_weight(op, "pos_weight", pos_weight, input)
+    check_weight(op, "weight", weight, input)
+    check_weight(op, "pos_weight", pos_weight, input)
     weights, which = given(weight, pos_weight)
     return _bce_with_logits(input, target, *weights, which=which, reduction=reduction)
 
@@ -339,12 +339,13 @@ def gaussian_nll_loss(
 ) -> Any:
     """Return (log(var) + (input - target)**2 / var) / 2, plus log(2 pi) / 2 if `full`.
 
-    var is a number or has the input's shape, with a last dimension of size 1 or none.  Variances
+    input and target broadcast.  var is a number or has the input's shape, with a last dimension
+    of size 1 or none.  Variances
     below eps count as eps; the gradient does not see this bound.
     """
     op = "gaussian_nll_loss"
     check_reduction(op, reduction)
-    check_equal_shapes(op, input, target)
+    broadcast_shapes(op, [input.shape, target.shape])
     if not isinstance(var, (int, float)):
         shape = tuple(var.shape)
         if input.ndim and equal(shape, input.shape[:-1]):

@@ -21,6 +21,8 @@ from dualgrad.compiler.ops.arguments import (
 )
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -44,13 +46,13 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 @composite
 def _layer_norm(x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given) -> Any:
     centered, _, variance = _centered(as_float(x), axes)
-    return _affine(centered * (1.0 / (variance + eps).sqrt()), *restored(affine, which))
+    return _affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
 
 
 @composite
 def _rms_norm(x: Any, eps: Any, *weight: Any, axes: tuple[int, ...], which: Given) -> Any:
     x = as_float(x)
-    scale = 1.0 / ((x * x).mean(axes, keepdims=True) + eps).sqrt()
+    scale = ((x * x).mean(axes, keepdims=True) + eps).rsqrt()
     (w,) = restored(weight, which)
     return _affine(x * scale, w, None)
 
@@ -131,7 +133,7 @@ def _group_norm(x: Any, eps: Any, *affine: Any, groups: int, which: Given) -> An
     shape = x.shape
     grouped = x.reshape((shape[0], groups, shape[1] // groups, *shape[2:]))
     centered, _, variance = _centered(grouped, tuple(range(2, grouped.ndim)))
-    y = (centered * (1.0 / (variance + eps).sqrt())).reshape(shape)
+    y = (centered * (variance + eps).rsqrt()).reshape(shape)
     return _channel_affine(y, *restored(affine, which))
 
 
@@ -166,7 +168,7 @@ def _channel_norm(
     """x normalised over axes; mean and unbiased variance without these axes."""
     x = as_float(x)
     centered, mean, variance = _centered(x, axes)
-    y = _channel_affine(centered * (1.0 / (variance + eps).sqrt()), *restored(affine, which))
+    y = _channel_affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
     n = product(x.shape[a] for a in axes)
     unbiased = variance * (count(n, x.dtype) / count(n - 1, x.dtype))
     return y, mean.squeeze(axes), unbiased.squeeze(axes)
@@ -194,7 +196,7 @@ def channel_norm(
 @composite
 def _fixed_norm(x: Any, mean: Any, variance: Any, eps: Any, *affine: Any, which: Given) -> Any:
     x = as_float(x)
-    scale = 1.0 / (variance + eps).sqrt()
+    scale = (variance + eps).rsqrt()
     y = (x - _per_channel(mean, x.ndim)) * _per_channel(scale, x.ndim)
     return _channel_affine(y, *restored(affine, which))
 
@@ -203,3 +205,27 @@ def fixed_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps
     """x [N, C, ...] normalised with given statistics [C]."""
     affine, which = given(weight, bias)
     return _fixed_norm(input, mean, variance, eps, *affine, which=which)
+
+
+@composite
+def _local_response_norm(x: Any, alpha: Any, beta: Any, k: Any, *, size: int) -> Any:
+    x = as_float(x)
+    n, c, *space = x.shape
+    squares = (x * x).reshape((n, c, product(space)))
+    near = windows(pad(squares, (0, 0, size // 2, (size - 1) // 2)), (1,), (size,), (1,), (1,))
+    mean = near.sum(-1) / float(size)
+    return x * ((mean * alpha + k) ** -beta).reshape(x.shape)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Return x / (k + alpha * mean of x**2 over `size` neighbouring channels)**beta.
+
+    input [N, C, L, ...]; channels outside count as 0.
+    """
+    op = "local_response_norm"
+    check_channels(op, input, 3)
+    if size < 1:
+        raise ArgumentError("no channels", op=op, expect="size >= 1", actual=str(size))
+    return _local_response_norm(input, alpha, beta, k, size=int(size))

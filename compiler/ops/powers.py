@@ -34,7 +34,7 @@ class Sqrt(FloatFunction):
 
     @staticmethod
     def samples() -> list[Sample]:
-        return unary(sqrt, lambda np, x: np.sqrt(x), low=0.1, high=4)
+        return unary(sqrt, lambda np, x: np.sqrt(x), low=0.1, high=4, few=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from dualgrad.compiler.kernel.scalar import Scalar, bitcast, cast, const, index
 from dualgrad.compiler.ops.composite import Composite, composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import flatten_index
@@ -231,6 +232,31 @@ class RandomInteger(Random):
         return [case(0, 9), case(-5, 5), case(-(2**62), 2**62 + 3 * 2**20), case(7, 7)]
 
 
+@dataclass(frozen=True, eq=False)
+class RandomOrder(Library):
+    """The positions of random keys [n] (uint64) in ascending order, int64 [n]."""
+
+    routine = "order_of_keys"
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_dtype(int64)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        def order(np: Any, keys: Any) -> Any:
+            return np.argsort(keys, kind="stable")
+
+        keys = (5, 2**63, 1, 5, 2**63 + 2**11, 0, 1)
+        counts = (0, 1, 7, 200)
+        args = [Arg((n,), uint64, values=keys) for n in counts]
+        args.append(Arg((500,), uint64, low=0, high=2.0**63, layout="strided"))
+        return [
+            Sample(lambda x: apply(RandomOrder.of(), x)[0], (a,), order, gradient=False)
+            for a in args
+        ]
+
+
 def wide_product(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
     """High and low 64 bits of x * y for uint64."""
     (x_low, x_high), (y_low, y_high) = ((v & 0xFFFFFFFF, v >> 32) for v in (x, y))
@@ -269,6 +295,7 @@ def uniform(
 ) -> Any:
     """Floats [shape] in [low, high); numbers that rounding makes `high` become `low`."""
     x = low + RandomUniform.of(shape, working(dtype)).on(seed, position) * (high - low)
+    x = cast_node(x, dtype)
     return cast_node(where(x < high, x, low), dtype)
 
 
@@ -307,9 +334,9 @@ def bernoulli(seed: Any, position: Any, p: Any, *, shape: tuple[Dim, ...], dtype
 
 
 @composite
-def bits(seed: Any, position: Any, *, shape: tuple[Dim, ...], dtype: DType) -> Any:
-    """uint32 or uint64 [shape]."""
-    return RandomBits.of(shape, dtype).on(seed, position)
+def permutation(seed: Any, position: Any, *, count: Dim) -> Any:
+    """The numbers below `count` in the order of 64 random bits each, int64 [count]."""
+    return RandomOrder.of().on(RandomBits.of((count,), uint64).on(seed, position))
 
 
 def _fill(x: Any, *operands: Any, distribution: Callable[..., Any]) -> Any:

@@ -9,21 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.kernel.scalar import Number
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.arithmetic import maximum
 from dualgrad.compiler.ops.base import normalize_axis, result_dtype
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
-from dualgrad.compiler.ops.gather import along, check_index, check_rank, split_at
+from dualgrad.compiler.ops.gather import (
+    along,
+    check_index,
+    check_inside,
+    check_rank,
+    corner_of,
+    split_at,
+)
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.scan import cumsum
-from dualgrad.compiler.ops.slicing import Slice
 from dualgrad.compiler.ops.take_put import Put, Take, constant_like
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType, bool_, float32, int32, int64
@@ -46,42 +52,18 @@ def check_updates(op: str, x: Any, source: Any, how: str = "set") -> None:
         )
 
 
-def check_inside(op: str, what: str, index: Any, x: Any, axis: int | None) -> None:
-    """Refuse an index that is longer than a tensor along another axis than the one it indexes."""
-    pairs = enumerate(zip(index.shape, x.shape, strict=True))
-    if any(
-        k != axis and isinstance(n, int) and isinstance(m, int) and n > m for k, (n, m) in pairs
-    ):
-        raise ShapeError(
-            f"the index is larger than the {what}",
-            op=op,
-            expect=f"at most {dim_text(x.shape)}" + ("" if axis is None else f", but along {axis}"),
-            actual=dim_text(index.shape),
-        )
-
-
-def _corner(x: Node, sizes: tuple[Dim, ...]) -> Slice | None:
-    """The first elements of x along each axis; None if these are all."""
-    if all(same(n, m) for n, m in zip(sizes, x.shape, strict=True)):
-        return None
-    return Slice.of((0,) * x.ndim, (1,) * x.ndim, sizes)
-
-
 def _fitted(x: Node, idx: Node, source: Node) -> Any:
     """What is written: of the dtype of x and the shape of the index."""
     source = cast_node(source, x.dtype)
     if not source.ndim:
         return expand_to(source, idx.shape)
-    corner = _corner(source, idx.shape)
+    corner = corner_of(source, idx, None)
     return source if corner is None else corner.on(source)
 
 
 def _inside(x: Node, idx: Node, axis: int, change: Callable[[Any], Any]) -> Any:
     """x with the part that an index can reach changed."""
-    sizes = tuple(
-        n if k == axis else m for k, (n, m) in enumerate(zip(x.shape, idx.shape, strict=True))
-    )
-    corner = _corner(x, sizes)
+    corner = corner_of(x, idx, axis)
     return change(x) if corner is None else Overwrite.of(corner).on(x, change(corner.on(x)))
 
 
@@ -183,6 +165,7 @@ def scatter_reduce(
 
 
 @composite
+@raw
 def _put_along_axis(x: Node, idx: Node, values: Node, *, axis: int) -> Any:
     shape = (*x.shape[:axis], idx.shape[axis], *x.shape[axis + 1 :])
     return _put(x, idx, expand_to(cast_node(values, x.dtype), shape), axis, "set")
@@ -298,6 +281,7 @@ def check_mask(op: str, x: Any, mask: Any) -> None:
 
 
 @composite
+@raw
 def _masked_fill(x: Node, mask: Node, value: Node) -> Any:
     return where(mask, expand_to(cast_node(value, x.dtype), x.shape), x)
 
@@ -312,6 +296,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 
 @composite
+@raw
 def _masked_scatter(x: Node, mask: Node, source: Node) -> Any:
     full, count = expand_to(mask, x.shape), product(x.shape)
     number = cumsum(cast_node(full.reshape((count,)), int64), 0) - 1

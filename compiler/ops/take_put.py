@@ -235,4 +235,9 @@ def _put_sample(how: str, args: Any, gradient: bool = True) -> Sample:
 
 def constant_like(x: Any, value: float, dtype: DType | None = None) -> Node:
     """One number in the shape of x."""
-    return expand_to(cast_node(as_node(value), dtype or x.dtype), x.shape)
+    return filled(value, dtype or x.dtype, x.shape)
+
+
+def filled(value: float, dtype: DType, shape: tuple[Dim, ...]) -> Node:
+    """One number in every element."""
+    return expand_to(cast_node(as_node(value), dtype), shape)

@@ -347,7 +347,7 @@ def cost(node: Node) -> int:
     if not isinstance(node.op, Elementwise):
         return 0
     operands = [reg(f"x{k}", x.dtype) for k, x in enumerate(node.inputs)]
-    return len(children_first((node.op.scalar(Math(), *operands),)))
+    return len(children_first((node.op.element(Math(), node.dtype, *operands),)))
 
 
 def fuse(graph: Graph) -> list[Group]:

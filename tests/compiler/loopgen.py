@@ -300,6 +300,22 @@ class Generator:
         self.arrays[buffer.name] = fill(self.data, dtype, size, self.special)
         return s.load(buffer, at)
 
+    def position(self, scope: Scope, choices: int) -> Scalar:
+        """A computed number below `choices`, a power of two."""
+        number = self.expression(scope, self.rng.choice(self.dtypes), self.rng.choice([0, 0, 2]))
+        return self.cast(number, int64) & (choices - 1)
+
+    def gather(self, scope: Scope, dtype: DType) -> Scalar:
+        """A load of which a part of the place is computed, in steps of a size."""
+        choices, step = self.rng.choice([2, 8, 64]), self.rng.choice([1, 1, 3])
+        found = self.load(scope, dtype)
+        buffer, at = found.memory
+        size = int(dim_value(buffer.size, dict(self.sizes))) + (choices - 1) * step
+        wide = Buffer(f"i{len(self.inputs)}", dtype, size)
+        self.inputs.append(wide)
+        self.arrays[wide.name] = fill(self.data, dtype, size, self.special)
+        return s.gather(wide, at, self.position(scope, choices) * step)
+
     def store(self, scope: Scope, value: Scalar | None = None) -> Store:
         """To a new buffer; the loops stand in it in any order, perhaps with gaps or reversed."""
         dtype = value.dtype if value is not None else self.rng.choice(self.dtypes)
@@ -314,13 +330,19 @@ class Generator:
             at = at + step * ((count - 1) - var if self.rng.random() < 0.1 else var)
             step *= max(1, count) + self.rng.choice([0, 0, 0, 1])
         size = int(self.values_of(at, scope.vars).max(initial=0)) + 1 + self.rng.choice([0, 3])
+        position = None
+        if self.rng.random() < 0.15:  # to one of four copies: iterations still do not meet
+            position = self.position(scope, 4) * size
+            size *= 4
         buffer = Buffer(f"o{len(self.outputs)}", dtype, size)
         self.outputs.append(buffer)
         self.arrays[buffer.name] = fill(self.data, dtype, size, False)
         if self.rng.random() < 0.15:
             scope = Scope(scope.vars, scope.regs, [*scope.pool, s.load(buffer, at)])
         depth = self.rng.choice([1, 2, 4, 6])
-        return Store(buffer, at, self.expression(scope, dtype, depth) if value is None else value)
+        if value is None:
+            value = self.expression(scope, dtype, depth)
+        return Store(buffer, at, value, position)
 
     def check(self, scope: Scope) -> Check:
         small = self.cast(self.expression(scope, self.rng.choice(self.dtypes), 2), int64)
@@ -352,6 +374,8 @@ class Generator:
             return self.cast(s.param(name, of), dtype)
         if kind < 0.4:
             return self.cast(s.index(self.index(scope.vars)), dtype)
+        if kind < 0.5 and len(self.inputs) < 40:
+            return self.gather(scope, dtype)
         return self.load(scope, dtype)
 
     def expression(self, scope: Scope, dtype: DType, depth: int, leaves: bool = True) -> Scalar:

@@ -109,6 +109,9 @@ MADE_UP = Scalar.make("tan", (ONE,), float32)
 TO_BOOL = Scalar.make("cast", (s.load(Z, COL),), bool_)
 MIXED = Scalar.make("add", (ONE, s.const(1.0, float64)), float32)
 WRONG_LOAD = Scalar.make("load", (), float64, (X, COL))
+FLOAT_PLACE = s.gather(X, 0, s.load(X, COL))
+WRONG_GATHER = Scalar.make("gather", (s.load(Z, COL),), float64, (X, 0))
+NARROW = s.cast(s.load(Z, COL), int32)
 OTHER_X = Buffer("x", float64, 1280)
 
 
@@ -137,6 +140,10 @@ REFUSED = {
     "variable outside": (store(ONE), "j: j is not a variable of a loop around it"),
     "index value outside": (vector(Check(s.index(sym("k", 9)), 9, 0)), "index value k: k is not"),
     "extent outside": (Loop("serial", sym("k", COL), COL, ()), "extent j: j is not a variable"),
+    "gathered at a float": (vector(store(FLOAT_PLACE)), "a place in x is a float32"),
+    "gathered dtype": (vector(store(WRONG_GATHER)), r"x\[0 \+ z\[j\]\] is read as float64"),
+    "gathered outside": (store(s.gather(X, COL, s.index(0))), "index j: j is not a variable"),
+    "stored at an int32": (vector(Store(Y, 0, ONE, NARROW)), "a place in y is a int32"),
     "stored dtype": (vector(store(s.index(COL))), "a int64 is stored to y"),
     "too far": (vector(Store(Y, AT + 1, ONE)), "of y reaches 1280"),
     "load too far": (vector(store(s.load(X, AT * 2))), "of x reaches 2558"),
@@ -267,6 +274,29 @@ kernel mm  # contract
     c = c[0; 8, 4, 1]
     sum: f32 = sums
     c[4*p + q] = sum + x[q]
+"""
+    )
+
+
+def test_text_of_computed_places() -> None:
+    k = s.load(Z, COL)
+    taken = Store(Y, AT, s.gather(X, ROW * 10, k) + s.gather(X, 0, k * 3))
+    put = Store(Y, COL, ONE, s.select(k < 0, k + 10, k))
+    kernel = rows(vector(Check(k, 10, 2), taken), Loop("serial", COL, 10, (put,)))
+    verify(kernel)
+    assert (
+        render(kernel)
+        == """\
+kernel softmax_0  # map
+  buffers z: i64[10], y: f32[1280], x: f32[1280]
+  parallel i < 128:
+    vector j < 10:
+      %1 = z[j]
+      check 0 <= %1 < 10, else error 2
+      y[10*i + j] = x[10*i + %1] + x[%1 * 3]
+    serial j < 10:
+      %1 = z[j]
+      y[j + select(%1 < 0, %1 + 10, %1)] = 1.0
 """
     )
 

@@ -30,5 +30,5 @@ def host_call(entry: Entry, c: Call) -> None:
             place += 1 + len(x.shape)
         for k, d in enumerate(c.sizes):
             f.store("i64", entry.dim(d), f.at(words, place + k, "i64"))
-        failed = f.result("i64", entry.extern(c.host.name), ("ptr", words))
-    entry.stop_if(f.compare("ne", failed, 0), 0, c.code)
+        done = f.result("i64", entry.extern(c.host.name), ("ptr", words))
+    entry.stop_if(f.compare("eq", done, 0), 0, c.code)

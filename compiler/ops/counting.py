@@ -1,0 +1,121 @@
+"""Counting how often numbers occur, or fall into bins.
+
+A size that depends on values is asked for with `item()`, so these functions run eagerly unless
+all bounds are given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ops.arithmetic import minimum
+from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.elementwise import cast_node, to
+from dualgrad.compiler.ops.gather import check_index
+from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.rounding import floor
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
+from dualgrad.compiler.ops.take_put import Put, filled
+from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.dtype import float64, int64
+from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+
+
+def totals(positions: Any, weights: Any, size: Dim) -> Any:
+    """The sum of the weights that go to each of `size` positions, in their order."""
+    column = (1, positions.size, 1)
+    updates = expand_to(weights, positions.shape).reshape(column)
+    zeros = filled(0, weights.dtype, (1, size, 1))
+    return Put.of(0, "add").on(zeros, positions.reshape(column), updates).reshape((size,))
+
+
+@composite
+def _bincount(x: Node, *weights: Node, size: Dim) -> Any:
+    if weights:
+        (given,) = weights
+        return totals(x, given if given.dtype.is_float else cast_node(given, float64), size)
+    return totals(x, filled(1, int64, x.shape), size)
+
+
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """Return how often each of 0, 1, ..., max(x) occurs in x [n], at least `minlength` numbers.
+
+    int64; with `weights` [n] the sum of the weights instead, in their order (float64 if they are
+    no floats).  Raises ArgumentError for negative numbers.
+    """
+    check_index("bincount", x)
+    if x.ndim != 1 or (weights is not None and weights.shape != x.shape):
+        raise ShapeError(
+            "numbers and weights stand in one dimension",
+            op="bincount",
+            expect="x (n,) and weights (n,)",
+            actual=f"{x.shape}" + ("" if weights is None else f" and {weights.shape}"),
+        )
+    if not isinstance(minlength, int) or minlength < 0:
+        raise ArgumentError(
+            "minlength is natural", op="bincount", expect="minlength >= 0", actual=f"{minlength}"
+        )
+    smallest, largest = (int(f().item()) for f in (x.min, x.max)) if x.size else (0, -1)
+    if smallest < 0:
+        raise ArgumentError(
+            "only natural numbers are counted",
+            op="bincount",
+            expect="x >= 0",
+            actual=f"{smallest}",
+        )
+    given = () if weights is None else (weights,)
+    return _bincount(x, *given, size=max(largest + 1, minlength))
+
+
+@composite
+def _histc(x: Any, low: Any, high: Any, *, bins: Dim) -> Any:
+    low, high = cast_node(low, x.dtype), cast_node(high, x.dtype)
+    inside = (x >= low) & (x <= high)
+    share = (x - low) / (high - low) * count(bins, x.dtype)
+    place = to(where(inside, floor(share), 0.0), int64)
+    place = minimum(place, count(bins - 1, int64))
+    return totals(place, cast_node(inside, x.dtype), bins)
+
+
+def histc(x: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
+    """Return how many elements of x (floats) fall into each of `bins` bins of equal width.
+
+    The bins span [min, max], or all of x if both are 0; the last one contains its upper end.
+    Other elements do not count.  Returns [bins] of x's dtype.
+    """
+    if not x.dtype.is_float:
+        raise DTypeError("counts floats", op="histc", expect="floats", actual=x.dtype.name)
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1 or min > max:
+        raise ArgumentError(
+            "there must be bins",
+            op="histc",
+            expect="bins >= 1 and min <= max",
+            actual=f"bins={bins}, min={min}, max={max}",
+        )
+    low, high = float(min), float(max)
+    if low == high:
+        if low == 0 and x.size:
+            low, high = x.min().item(), x.max().item()
+        if low == high:
+            low, high = low - 1, high + 1
+    return _histc(x, low, high, bins=bins)
+
+
+@samples_of(histc)
+def _histc_cases() -> list[Sample]:
+    def reference(np: Any, x: Any, bins: int, low: float, high: float) -> Any:
+        return np.histogram(x, bins, (low, high))[0].astype(x.dtype)
+
+    values = (-1.0, -0.75, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, -2.0)
+    return [
+        Sample(
+            lambda x, a=a: histc(x, *a),
+            (Arg((4, 10), values=values),),
+            lambda np, x, a=a: reference(np, x, *a),
+            gradient=False,
+        )
+        for a in ((4, -1.0, 1.0), (8, 0.0, 1.0), (1, -1.0, 2.0))
+    ]

@@ -1,0 +1,59 @@
+"""Integer expressions: quotients and remainders keep their values, and simplify where they can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualgrad.compiler.ir.dims import Dim, evaluate, sym, symbol_of
+
+N, M = sym("n"), sym("m")
+U, V = sym("i", N), sym("j", M)
+SIZES = [symbol_of(v) for v in (N, M)]
+LOOPS = [symbol_of(v) for v in (U, V)]
+
+
+def rows(n: Dim, m: Dim) -> tuple[Any, Any]:
+    return sym("i", n), sym("j", m)
+
+
+@pytest.mark.parametrize("n", [N, N + 1, N // 2 + 1, 3 * N + M])
+@pytest.mark.parametrize("m", [M, M + 2, (M + 1) // 3 + 1, N * M, N * M + N + 1])
+def test_rows_and_columns_come_apart(n: Dim, m: Dim) -> None:
+    i, j = rows(n, m)
+    flat = i * m + j
+    assert flat // m == i
+    assert flat % m == j
+    assert flat // (n * m) == 0
+    assert flat % (n * m) == flat
+
+
+def test_what_is_not_certain_stays() -> None:
+    i, j = rows(N, M + 1)
+    assert (i * M + j) // M == i + j // M
+    assert (i * (M + 1) - j) % (M + 1) != 0
+    assert (N * M) // (M + 1) != N
+
+
+atoms = st.sampled_from([1, N, M, U, V, N // 2, (N + M) // 3, N * M])
+terms = st.tuples(st.integers(-3, 3), atoms, atoms)
+
+
+def polynomial(parts: list[tuple[int, Any, Any]]) -> Dim:
+    return sum((c * x * y for c, x, y in parts), 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(terms, max_size=5), st.lists(terms, min_size=1, max_size=3), st.data())
+def test_division_keeps_its_value(a: list[Any], b: list[Any], data: Any) -> None:
+    dividend, divisor = polynomial(a), polynomial(b)
+    sizes = [data.draw(st.integers(2, 9)) for _ in SIZES]
+    places = [data.draw(st.integers(0, n - 1)) for n in sizes]
+    values = dict(zip([*SIZES, *LOOPS], [*sizes, *places], strict=True))
+    x, y = evaluate(dividend, values), evaluate(divisor, values)
+    if x >= 0 and y > 0:
+        assert evaluate(dividend // divisor, values) == x // y
+        assert evaluate(dividend % divisor, values) == x % y
