@@ -305,10 +305,12 @@ def test_other_names_are_the_same_function(names: str) -> None:
     assert all(f is first for f in others)
 
 
-@pytest.mark.parametrize("name", ["real", "imag", "conj"])
-def test_there_are_no_complex_numbers(name: str) -> None:
+def test_there_are_no_complex_numbers() -> None:
+    x = dg.ones(2)
+    assert dg.real(x) is x
+    assert dg.conj(x) is x
     with pytest.raises(DTypeError, match="no complex numbers"):
-        getattr(dg, name)(dg.ones(2))
+        dg.imag(x)
 
 
 # -- one table of promotion -----------------------------------------------------------------------

@@ -199,6 +199,11 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
     return axis % ndim
 
 
+def axis_of(op: str, axis: int, ndim: int) -> int:
+    """axis as a number in [0, ndim); of a number, which has one axis to say so, 0."""
+    return 0 if ndim == 0 and axis in (0, -1) else normalize_axis(op, axis, ndim)
+
+
 def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
     """The axis, also under PyTorch's name `dim`."""
     unknown = set(dim) - {"dim"}

@@ -7,7 +7,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis
+from dualgrad.compiler.ops.base import axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
@@ -32,17 +32,10 @@ def _relu_samples() -> list[Sample]:
     return unary(relu, lambda np, x: np.maximum(x, 0), low=0.5)
 
 
-def _along(op: str, function: Any, x: Any, axis: Any) -> Any:
-    """A function along an axis; a tensor without dimensions counts as one of one element."""
-    if x.ndim == 0:
-        return function(x.reshape((1,)), axis=normalize_axis(op, axis, 1)).reshape(())
-    return function(x, axis=normalize_axis(op, axis, x.ndim))
-
-
 @composite
 def _softmax(x: Any, *, axis: int) -> Any:
     x = as_float(x)
-    if x.shape[axis] == 0:
+    if x.ndim and x.shape[axis] == 0:
         return copy(x)
     e = (x - stop_gradient(x.max(axis, keepdims=True))).exp()
     return e * (1.0 / e.sum(axis, keepdims=True))
@@ -50,14 +43,15 @@ def _softmax(x: Any, *, axis: int) -> Any:
 
 @public("softmax")
 def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
-    """Return exp(x - max x) times the reciprocal of its sum along `axis`."""
-    return _along("softmax", _softmax, x, axis_argument("softmax", axis, dim))
+    """Return exp(x - max x) times the reciprocal of its sum along `axis` (empty if that is)."""
+    axis = axis_of("softmax", axis_argument("softmax", axis, dim), x.ndim)
+    return _softmax(x, axis=axis)
 
 
 @composite
 def _log_softmax(x: Any, *, axis: int) -> Any:
     x = as_float(x)
-    if x.shape[axis] == 0:
+    if x.ndim and x.shape[axis] == 0:
         return copy(x)
     shifted = x - stop_gradient(x.max(axis, keepdims=True))
     return shifted - shifted.exp().sum(axis, keepdims=True).log()
@@ -66,7 +60,8 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 @public("log_softmax")
 def log_softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
     """Return x - max x - log(sum of exp(x - max x)) along `axis`."""
-    return _along("log_softmax", _log_softmax, x, axis_argument("log_softmax", axis, dim))
+    axis = axis_of("log_softmax", axis_argument("log_softmax", axis, dim), x.ndim)
+    return _log_softmax(x, axis=axis)
 
 
 @composite
@@ -76,7 +71,8 @@ def _softmin(x: Any, *, axis: int) -> Any:
 
 def softmin(input: Any, axis: int = -1, **dim: Any) -> Any:
     """Return softmax(-input) along `axis` (also named `dim`)."""
-    return _along("softmin", _softmin, input, axis_argument("softmin", axis, dim))
+    axis = axis_of("softmin", axis_argument("softmin", axis, dim), input.ndim)
+    return _softmin(input, axis=axis)
 
 
 @composite
