@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from dualgrad.compiler.grad import Vjp
@@ -44,6 +45,9 @@ def _text(x: Any) -> str:
         return f"vjp {_text(x.unit)} {x.given} {x.wanted}"
     if isinstance(x, type) and issubclass(x, Op):
         return f"class {_named(x)}"
+    if is_dataclass(x) and not isinstance(x, type):
+        values = tuple(getattr(x, f.name) for f in fields(x))
+        return f"{_named(type(x))}{_text(values)}"
     raise LookupError(f"no text stands for {x!r}")
 
 
