@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad import recipes
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
-    Guard,
     ShapeEnv,
     shape_env,
     substitute,
@@ -31,7 +31,8 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import size_of
 from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.view import Reshape, View, through_views
-from dualgrad.engine import Bound, Executable, compile_graph
+from dualgrad.engine import Bound, compile_graph
+from dualgrad.recipes import Recipe
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
@@ -72,18 +73,8 @@ class Plan:
         return bound.run(arrays)
 
 
-@dataclass
-class Variant:
-    """A program for a pattern of sizes, valid where its guards hold."""
-
-    guards: tuple[Guard, ...]
-    executable: Executable
-    tensors: tuple[int, ...]  # operands that the program reads
-    numbers: tuple[int, ...]
-
-
 _plans: dict[tuple[Any, ...], Plan] = {}
-_variants: dict[tuple[Any, ...], list[Variant]] = {}
+_variants: dict[tuple[Any, ...], list[Recipe]] = {}
 
 
 find_plan = _plans.get
@@ -209,7 +200,7 @@ class Planner:
         values: dict[Atom, int],
         types: list[TensorType],
         strides: list[Any],
-    ) -> Variant:
+    ) -> Recipe:
         """The program of the pattern whose guards hold for these sizes."""
         numbers = tuple(_kind(x) for x in self.operands if not hasattr(x, "sig"))
         places = tuple(self.tensors)  # 2 - x and x - 2 are different programs
@@ -226,12 +217,18 @@ class Planner:
         for v in variants:
             if all(g.holds(values) for g in v.guards):
                 return v
-        env = ShapeEnv(values)
-        with shape_env(env):
-            graph, layouts, tensors, scalars = self.graph(computed, types, strides)
-            executable = compile_graph(graph, layouts, self.unit.name, lines=False)
-        variants.append(Variant(tuple(env.guards), executable, tensors, scalars))
-        return variants[-1]
+        on_disk = recipes.key_of(self.general, key[1:])
+        recipe = None if on_disk is None else recipes.find(on_disk, values)
+        if recipe is None:
+            env = ShapeEnv(values)
+            with shape_env(env):
+                graph, layouts, tensors, scalars = self.graph(computed, types, strides)
+                executable = compile_graph(graph, layouts, self.unit.name, lines=False)
+            recipe = Recipe(tuple(env.guards), tensors, scalars, executable)
+            if on_disk is not None:
+                recipes.add(on_disk, recipe, executable.program.key)
+        variants.append(recipe)
+        return recipe
 
     def graph(
         self, computed: list[int], types: list[TensorType], strides: list[Any]

@@ -208,9 +208,12 @@ def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True)
     return Compiled(program, code, lines, times)
 
 
+_processors = cache(cpu_count)
+
+
 def max_threads() -> int:
     """The number of threads that programs are made for."""
-    return max(get_num_threads(), cpu_count())
+    return max(get_num_threads(), _processors())
 
 
 def code_of(key: str, launch: Launch, times: Times, program: LoopProgram | None) -> Code | None:

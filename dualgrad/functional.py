@@ -1,5 +1,6 @@
 """Functions of tensors for neural networks, under PyTorch's names."""
 
+from dualgrad.attention import scaled_dot_product_attention
 from dualgrad.compiler.ops.activation import (
     celu,
     elu,
@@ -28,7 +29,6 @@ from dualgrad.compiler.ops.adaptive import (
     adaptive_max_pool2d,
     adaptive_max_pool3d,
 )
-from dualgrad.compiler.ops.attention import scaled_dot_product_attention
 from dualgrad.compiler.ops.classification import (
     cross_entropy,
     multi_margin_loss,

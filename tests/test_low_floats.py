@@ -25,6 +25,7 @@ from dualgrad.compiler.ir.node import Graph, input_node
 from dualgrad.compiler.kernel.scalar import Scalar, cast, primitive, reg
 from dualgrad.compiler.lower.reference import run
 from dualgrad.compiler.lower.reference_scalar import evaluate
+from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.sample import Arg
 from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.config import config
@@ -41,6 +42,7 @@ from dualgrad.runtime.dtype import (
 )
 from dualgrad.runtime.errors import ArgumentError, CompileError, DTypeError
 from dualgrad.runtime.floats import decode, encode
+from dualgrad.runtime.library import FUNCTIONS
 
 LOW = (float16, bfloat16)
 NAMES = [d.name for d in LOW]
@@ -277,10 +279,20 @@ def test_no_arithmetic_in_16_bits() -> None:
 
 def takes_floats(case: Case) -> bool:
     floats = [a for a in case.sample.args if isinstance(a, Arg) and a.dtype is float32]
-    return bool(floats) and not (isinstance(case.op, type) and case.op.__name__ == "Cast")
+    return bool(floats) and case.name != "Cast"
 
 
 OPS = [c for c in FIRST.values() if takes_floats(c) and c.sample.reference]
+
+
+def in_turn(cases: list[Case]) -> list[tuple[Case, DType]]:
+    """Every case with one of the dtypes."""
+    return [(c, LOW[k % 2]) for k, c in enumerate(cases)]
+
+
+def is_of_several_ops(case: Case) -> bool:
+    """Whether the sample's function makes a matrix out of its arguments first."""
+    return case.name == "tensorsolve" or (case.op is not None and issubclass(case.op, Library))
 
 
 def arguments(case: Case, dtype: DType) -> tuple[list[Any], list[Any]]:
@@ -326,12 +338,13 @@ def test_op_computes_in_float32_and_rounds_once(case: Case, dtype: DType) -> Non
     largest = np.abs(reference(case, [np.abs(a) for a in arrays])).max(initial=0)
     single = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
     allowed = 0.5 * spacing(exact, dtype) + sample.ulps * single + sample.relative * largest
+    if is_of_several_ops(case):
+        allowed = allowed + 16 * spacing(np.max(np.abs(exact)), dtype)
     error = np.abs(as_array(got).astype(np.float64) - exact)
     assert (error <= allowed).all(), f"{error.max()} > {np.max(allowed)}"
 
 
-@low
-@pytest.mark.parametrize("case", OPS, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(OPS), ids=str)
 def test_op_has_the_same_bits_everywhere(case: Case, dtype: DType) -> None:
     tensors, _ = arguments(case, dtype)
     want = case.sample.function(*tensors)
@@ -357,15 +370,14 @@ def interpreted(function: Callable[..., Any], xs: list[Any]) -> Array:
     }
     for b in (*program.outputs, *(t.buffer for t in program.temporaries)):
         memory[b.name] = np.zeros(dim_value(b.size, {}), b.dtype.numpy)
-    assert run(program.kernels, memory, {}, {}, seed=1) == 0
+    assert run(program.kernels, memory, {}, {}, 1, FUNCTIONS) == 0
     return memory["o0"].reshape(result.shape)
 
 
 GRADIENTS = [c for c in first_of_each(SMOOTH, 1) if takes_floats(c)]
 
 
-@low
-@pytest.mark.parametrize("case", GRADIENTS, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(GRADIENTS), ids=str)
 def test_gradients(case: Case, dtype: DType) -> None:
     """In the operand's dtype, a few roundings from the float64 gradient, equal in both modes."""
     places = differentiable(case)
@@ -393,7 +405,8 @@ def test_gradients(case: Case, dtype: DType) -> None:
         same_bits(static, eager, case)
         scale = max(1e-3, np.abs(as_array(want)).max(initial=0))
         error = np.abs(as_array(eager) - as_array(want)).max(initial=0)
-        assert error <= 4 * scale * 2.0 ** -DIGITS[dtype], f"{error} at {scale}"
+        roundings = 16 if is_of_several_ops(case) else 4
+        assert error <= roundings * scale * 2.0 ** -DIGITS[dtype], f"{error} at {scale}"
 
 
 @low

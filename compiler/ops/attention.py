@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from dualgrad.compiler.ir.dims import same
@@ -44,13 +45,7 @@ def _for_queries(x: Any, query: Any) -> Any:
     return groups.reshape((*batch, heads, length, width))
 
 
-@composite
-def _attention(
-    query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
-) -> Any:
-    scale, mask = restored(optional, which)
-    if grouped:
-        key, value = _for_queries(key, query), _for_queries(value, query)
+def _weights(query: Any, key: Any, scale: Any, mask: Any, causal: bool) -> Any:
     if scale is None:
         scale = 1.0 / count(query.shape[-1], query.dtype).sqrt()
     scores = matmul(query, key.transpose(-2, -1)) * scale
@@ -58,9 +53,31 @@ def _attention(
         scores = where(_causal(scores), scores, NEVER)
     if mask is not None:
         scores = where(mask, scores, NEVER) if mask.dtype is bool_ else scores + mask
-    if scores.shape[-1] == 0:
-        return matmul(scores, value)
-    return matmul(_safe_softmax(scores), value)
+    return scores if scores.shape[-1] == 0 else _safe_softmax(scores)
+
+
+@composite
+def _attention(
+    query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
+) -> Any:
+    if grouped:
+        key, value = _for_queries(key, query), _for_queries(value, query)
+    scale, mask = restored(optional, which)
+    return matmul(_weights(query, key, scale, mask, causal), value)
+
+
+@composite
+def _attention_weights(
+    query: Any, key: Any, *optional: Any, causal: bool, grouped: bool, which: Given
+) -> Any:
+    key = _for_queries(key, query) if grouped else key
+    scale, mask = restored(optional, which)
+    return _weights(query, key, scale, mask, causal)
+
+
+@composite
+def _mixed(weights: Any, value: Any, *, grouped: bool) -> Any:
+    return matmul(weights, _for_queries(value, weights) if grouped else value)
 
 
 def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
@@ -101,41 +118,31 @@ def _check_mask(query: Any, key: Any, mask: Any) -> None:
         )
 
 
-def scaled_dot_product_attention(
+def attention(
     query: Any,
     key: Any,
     value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    attn_mask: Any,
+    is_causal: bool,
+    scale: Any,
+    enable_gqa: bool,
+    drop: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return softmax(query @ key.T * scale + mask) @ value.
-
-    query [..., L, E], key [..., S, E], value [..., S, V]; the result is [..., L, V].  `attn_mask`
-    broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
-    scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
-    `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
-    that may see nothing gives 0, and its gradients are 0.  Raises ShapeError if shapes do not
-    fit, ArgumentError for a mask together with is_causal.
-    """
+    """See `dualgrad.attention`; `drop` is what happens to the softmax before it meets value."""
     op = "scaled_dot_product_attention"
     _check(query, key, value, enable_gqa)
-    if dropout_p != 0.0:
-        raise ArgumentError(
-            "dropout of scores is not supported", op=op, expect="dropout_p=0", actual=str(dropout_p)
-        )
     if is_causal and attn_mask is not None:
         raise ArgumentError(
-            "is_causal is a mask already",
-            op=op,
-            expect="one of attn_mask and is_causal",
-            actual="both",
+            "is_causal is a mask already", op=op, expect="one of both", actual="two masks"
         )
     if attn_mask is not None and not enable_gqa:
         _check_mask(query, key, attn_mask)
     optional, which = given(scale, attn_mask)
-    return _attention(
-        query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
+    if drop is None:
+        return _attention(
+            query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
+        )
+    weights = _attention_weights(
+        query, key, *optional, causal=is_causal, grouped=enable_gqa, which=which
     )
+    return _mixed(drop(weights), value, grouped=enable_gqa)

@@ -86,6 +86,11 @@ class Op:
         return self.of(*values)
 
     @property
+    def values(self) -> list[Any]:
+        """The static parameters."""
+        return [getattr(self, k) for k in self.parameters]
+
+    @property
     def dims(self) -> list[Dim]:
         """All sizes and offsets among the fields."""
         found: list[Dim] = []
@@ -119,7 +124,7 @@ class Op:
         return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:
-        fields = [getattr(self, k) for k in self.parameters]
+        fields = self.values
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
 
@@ -192,6 +197,11 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
             actual=f"axis={axis} for a tensor of {ndim} dimensions",
         )
     return axis % ndim
+
+
+def axis_of(op: str, axis: int, ndim: int) -> int:
+    """axis as a number in [0, ndim); of a number, which has one axis to say so, 0."""
+    return 0 if ndim == 0 and axis in (0, -1) else normalize_axis(op, axis, ndim)
 
 
 def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:

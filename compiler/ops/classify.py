@@ -76,9 +76,9 @@ class IsFinite(Question):
 class SignBit(Question):
     """x is negative or -0; of a NaN, what its sign bit is."""
 
-    accepts = "iuf"
-
     def scalar(self, b: Math, x: Scalar) -> Scalar:
+        if x.dtype is bool_:
+            return b.const(False, bool_)
         if x.dtype.is_float:
             x = b.bitcast(x, INTEGERS[x.dtype.bits])
         return x < 0
@@ -208,28 +208,24 @@ def nextafter(x: Operand, y: Operand) -> Any:
     return apply(_NEXTAFTER, x, y)[0]
 
 
-def _no_complex(name: str) -> Any:
+def real(x: Any) -> Any:
+    """Return x: there are no complex numbers."""
+    return x
+
+
+def imag(x: Any) -> Any:
+    """Raise DTypeError: there are no complex numbers."""
     raise DTypeError(
         "there are no complex numbers",
-        op=name,
+        op="imag",
         expect="a complex dtype, which dualgrad does not have",
         actual="real numbers",
     )
 
 
-def real(x: Any) -> Any:
-    """Raise DTypeError: there are no complex numbers."""
-    return _no_complex("real")
-
-
-def imag(x: Any) -> Any:
-    """Raise DTypeError: there are no complex numbers."""
-    return _no_complex("imag")
-
-
 def conj(x: Any) -> Any:
-    """Raise DTypeError: there are no complex numbers."""
-    return _no_complex("conj")
+    """Return x: there are no complex numbers."""
+    return x
 
 
 def limit(dtype: DType) -> float:

@@ -9,7 +9,7 @@ from dualgrad.compiler.ir.value import public
 from dualgrad.compiler.ops.arithmetic import absolute
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.elementwise import stop_gradient
+from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.reduce import as_float
@@ -26,6 +26,8 @@ INF = float("inf")
 @composite
 def _logcumsumexp(x: Any, *, axis: int) -> Any:
     x = as_float(x)
+    if x.ndim == 0:
+        return copy(x)
     fixed = stop_gradient(x)
     largest, before = (CumMax.of(axis, False, exclusive).on(fixed) for exclusive in (False, True))
     # Where everything so far is -inf (or something is inf) the shift is 0, so nothing is NaN.

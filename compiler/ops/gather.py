@@ -7,7 +7,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import axis_argument, axis_of, broadcast_shapes, normalize_axis
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Slice
@@ -82,7 +82,10 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
             expect="an index of shape (k,)",
             actual=dim_text(getattr(index, "shape", ())),
         )
-    return _take(x, index, axis=normalize_axis("index_select", dim, x.ndim))
+    axis = axis_of("index_select", dim, x.ndim)
+    if x.ndim == 0:
+        return _take(x.reshape((1,)), index, axis=axis).reshape(())
+    return _take(x, index, axis=axis)
 
 
 @composite
@@ -123,13 +126,16 @@ def check_rank(op: str, x: Any, idx: Any) -> None:
 @public("gather")
 def gather(x: Any, dim: int, index: Any) -> Any:
     """Return out[i, j, ...] = x[index[i, j, ...], j, ...] for dim=0, and so on (PyTorch's
-    `gather`): the shape is that of `index`, whose other sizes may be smaller than x's.
+    `gather`): the shape is that of `index`, whose other sizes may be smaller than x's.  Nothing is
+    read for an index without elements, of any shape; a number is read as a row of one.
 
     Errors and gradient as in `take`.
     """
     check_index("gather", index)
+    axis = axis_of("gather", dim, x.ndim)
+    if index.size == 0 or (x.ndim == 0 and index.ndim < 2):
+        return _take(x.reshape((x.size,)), index, axis=0)
     check_rank("gather", x, index)
-    axis = normalize_axis("gather", dim, x.ndim)
     check_inside("gather", "tensor", index, x, axis)
     return _gather(x, index, axis=axis)
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.arguments import check_shape, equal, given
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis
+from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
+from dualgrad.compiler.ops.base import axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
+from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of, unary
-from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -35,21 +34,25 @@ def _relu_samples() -> list[Sample]:
 
 @composite
 def _softmax(x: Any, *, axis: int) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
+    x = as_float(x)
+    if x.ndim and x.shape[axis] == 0:
+        return copy(x)
     e = (x - stop_gradient(x.max(axis, keepdims=True))).exp()
     return e * (1.0 / e.sum(axis, keepdims=True))
 
 
 @public("softmax")
 def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
-    """Return exp(x - max x) times the reciprocal of its sum along `axis`."""
-    axis = normalize_axis("softmax", axis_argument("softmax", axis, dim), x.ndim)
+    """Return exp(x - max x) times the reciprocal of its sum along `axis` (empty if that is)."""
+    axis = axis_of("softmax", axis_argument("softmax", axis, dim), x.ndim)
     return _softmax(x, axis=axis)
 
 
 @composite
 def _log_softmax(x: Any, *, axis: int) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
+    x = as_float(x)
+    if x.ndim and x.shape[axis] == 0:
+        return copy(x)
     shifted = x - stop_gradient(x.max(axis, keepdims=True))
     return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
@@ -57,7 +60,7 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 @public("log_softmax")
 def log_softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
     """Return x - max x - log(sum of exp(x - max x)) along `axis`."""
-    axis = normalize_axis("log_softmax", axis_argument("log_softmax", axis, dim), x.ndim)
+    axis = axis_of("log_softmax", axis_argument("log_softmax", axis, dim), x.ndim)
     return _log_softmax(x, axis=axis)
 
 
@@ -68,7 +71,7 @@ def _softmin(x: Any, *, axis: int) -> Any:
 
 def softmin(input: Any, axis: int = -1, **dim: Any) -> Any:
     """Return softmax(-input) along `axis` (also named `dim`)."""
-    axis = normalize_axis("softmin", axis_argument("softmin", axis, dim), input.ndim)
+    axis = axis_of("softmin", axis_argument("softmin", axis, dim), input.ndim)
     return _softmin(input, axis=axis)
 
 

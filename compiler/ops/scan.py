@@ -22,6 +22,7 @@ from dualgrad.compiler.kernel.scalar import Number, Scalar, cast
 from dualgrad.compiler.ops.base import (
     Op,
     axis_argument,
+    axis_of,
     broadcast_shapes,
     normalize_axis,
     result_dtype,
@@ -367,14 +368,16 @@ def row_and_axis(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, 
     axis = axis_argument(op, axis, dim)
     if axis is None:
         return x.reshape((x.size,)), 0
-    return x, normalize_axis(op, axis, x.ndim)
+    return x, axis_of(op, axis, x.ndim)
 
 
 @composite
 def _accumulated(
     x: Node, *, op: type[Scan], axis: int, reverse: bool, exclusive: bool, dtype: DType | None
-) -> Node:
+) -> Any:
     x = cast_node(x, dtype or wide(x.dtype))
+    if x.ndim == 0:
+        return op.of(0, reverse, exclusive).on(x.reshape((1,))).reshape(())
     return op.of(axis, reverse, exclusive).on(x)
 
 
@@ -444,7 +447,9 @@ def linear_recurrence(
 @composite
 def _cumulative_extremum(x: Node, *, op: type[CumExtremum], axis: int) -> tuple[Node, Node]:
     narrow = cast_node(x, uint8) if x.dtype is bool_ else x
-    values, places = (op.of(axis, False, False, gives).on(narrow) for gives in ("value", "place"))
+    row = narrow if x.ndim else narrow.reshape((1,))
+    found = (op.of(axis, False, False, gives).on(row) for gives in ("value", "place"))
+    values, places = (y.reshape(x.shape) for y in found)
     return cast_node(values, x.dtype) if x.dtype is not bool_ else values.ne(0), places
 
 
