@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dualgrad.compiler.build.formats import INF
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -23,6 +22,7 @@ from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_o
 from dualgrad.runtime.dtype import DType, bool_, float64, int8, int16, int32, int64
 from dualgrad.runtime.errors import DTypeError
 
+INF = float("inf")
 INTEGERS = {t.bits: t for t in (int8, int16, int32, int64)}
 FRACTION_BITS = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dualgrad.compiler.build import trigonometry
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.build.philox import philox4x32
@@ -158,7 +157,7 @@ class RandomNormal(Random):
         first, second = whole(words[:half]), whole(words[half:])
         radius = b.sqrt(-2.0 * b.log(positive_fraction(b, first, self.dtype)))
         angle = b.fma(fraction(second, self.dtype), math.pi / 2, -math.pi / 4)
-        sine, cosine = trigonometry.eighth(b, angle)
+        sine, cosine = b.eighth(angle)
         wave = b.select(b.ne(second & 1, 0), sine, cosine)
         return radius * b.select(b.ne(second & 2, 0), -wave, wave)
 
