@@ -28,7 +28,6 @@ from dualgrad.compiler.ops.adaptive import (
     adaptive_max_pool2d,
     adaptive_max_pool3d,
 )
-from dualgrad.compiler.ops.attention import scaled_dot_product_attention
 from dualgrad.compiler.ops.classification import (
     cross_entropy,
     multi_margin_loss,
@@ -104,7 +103,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from dualgrad.random import dropout, rrelu
+from dualgrad.random import dropout, rrelu, scaled_dot_product_attention
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [

@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 
-def diagonal(x: Any, offset: int = 0) -> Any:
-    """Return the diagonals of matrices [..., M, N], sharing memory."""
-    return _diagonal(x, offset, -2, -1)
+def diagonal(x: Any, offset: int = 0, *, dim1: int = -2, dim2: int = -1) -> Any:
+    """Return the diagonals of matrices [..., M, N], sharing memory; they may stand in any axes."""
+    return _diagonal(x, offset, dim1, dim2)
 
 
 def __getattr__(name: str) -> Any:

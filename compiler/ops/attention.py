@@ -14,6 +14,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.random import dropout
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -48,7 +49,7 @@ def _for_queries(x: Any, query: Any) -> Any:
 def _attention(
     query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
 ) -> Any:
-    scale, mask = restored(optional, which)
+    scale, mask, *noise = restored(optional, which)
     if grouped:
         key, value = _for_queries(key, query), _for_queries(value, query)
     if scale is None:
@@ -60,7 +61,8 @@ def _attention(
         scores = where(mask, scores, NEVER) if mask.dtype is bool_ else scores + mask
     if scores.shape[-1] == 0:
         return matmul(scores, value)
-    return matmul(_safe_softmax(scores), value)
+    weights = _safe_softmax(scores)
+    return matmul(dropout(weights, *noise) if which[-1] else weights, value)
 
 
 def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
@@ -101,15 +103,15 @@ def _check_mask(query: Any, key: Any, mask: Any) -> None:
         )
 
 
-def scaled_dot_product_attention(
+def attention(
     query: Any,
     key: Any,
     value: Any,
     attn_mask: Any = None,
-    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    noise: tuple[Any, Any, Any] | None = None,
 ) -> Any:
     """Return softmax(query @ key.T * scale + mask) @ value.
 
@@ -117,15 +119,12 @@ def scaled_dot_product_attention(
     broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
     scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
     `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
-    that may see nothing gives 0, and its gradients are 0.  Raises ShapeError if shapes do not
-    fit, ArgumentError for a mask together with is_causal.
+    that may see nothing gives 0, and its gradients are 0.  `noise` is a seed, a position and the
+    probability with which a weight is dropped, as `random.dropout` takes them.  Raises ShapeError
+    if shapes do not fit, ArgumentError for a mask together with is_causal.
     """
     op = "scaled_dot_product_attention"
     _check(query, key, value, enable_gqa)
-    if dropout_p != 0.0:
-        raise ArgumentError(
-            "dropout of scores is not supported", op=op, expect="dropout_p=0", actual=str(dropout_p)
-        )
     if is_causal and attn_mask is not None:
         raise ArgumentError(
             "is_causal is a mask already",
@@ -135,7 +134,7 @@ def scaled_dot_product_attention(
         )
     if attn_mask is not None and not enable_gqa:
         _check_mask(query, key, attn_mask)
-    optional, which = given(scale, attn_mask)
+    optional, which = given(scale, attn_mask, *(noise or (None, None, None)))
     return _attention(
         query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
     )
