@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
 from dualgrad.compiler.ir.value import Rename, Unit
-from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
 from dualgrad.compiler.ops.view import expand_to
 
 
@@ -69,7 +69,8 @@ class Vjp:
 
     `given` says which outputs have a cotangent, `wanted` which inputs need a gradient.  Operands
     are the given cotangents, then all inputs, then all outputs of the unit; what the formula
-    does not use, the program does not take.
+    does not use, the program does not take.  With 16-bit floats it computes in float32 and rounds
+    each gradient once, to the dtype of its operand.
     """
 
     unit: Unit
@@ -98,8 +99,10 @@ class Vjp:
         n_given, n_inputs = sum(self.given), len(self.wanted)
         # Leaves in place of the operands: what lies behind them is not to be looked at.
         leaves = _distinct(nodes)
-        cotangents = iter(leaves[:n_given])
-        inputs, known = leaves[n_given : n_given + n_inputs], leaves[n_given + n_inputs :]
+        raw = isinstance(self.unit, Elementwise) and self.unit.raw
+        operands = leaves if raw else tuple(map(widened, leaves))
+        cotangents = iter(operands[:n_given])
+        inputs, known = operands[n_given : n_given + n_inputs], operands[n_given + n_inputs :]
         outputs = self.unit.trace(*inputs)
         seeds = tuple(next(cotangents) if g else None for g in self.given)
         targets = tuple(x for x, w in zip(inputs, self.wanted, strict=True) if w)
@@ -108,8 +111,15 @@ class Vjp:
             g if g is not None else expand_to(cast_node(as_node(0.0), x.dtype), x.shape)
             for x, g in zip(targets, grads, strict=True)
         )
+        asked = leaves[n_given : n_given + n_inputs]
+        dtypes = (x.dtype for x, w in zip(asked, self.wanted, strict=True) if w)
+        full = tuple(narrowed(g, d) if d.is_low else g for g, d in zip(full, dtypes, strict=True))
         # Outputs that the caller has are read, not computed again; everything else is.
-        stand_ins = {o: k for o, k in zip(outputs, known, strict=True) if o not in leaves}
+        stand_ins = {
+            o: cast_node(k, o.dtype)
+            for o, k in zip(outputs, known, strict=True)
+            if o not in operands
+        }
         back = {leaf: x for leaf, x in zip(leaves, nodes, strict=True) if leaf is not x}
         return replace(replace(full, stand_ins), back)
 

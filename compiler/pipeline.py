@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
 from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topological
-from dualgrad.compiler.ir.types import contiguous_strides
+from dualgrad.compiler.ir.types import Layouts, contiguous_strides
 from dualgrad.compiler.ir.verify import verify_graph
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
 from dualgrad.compiler.kernel.call import build_call, whole_of
 from dualgrad.compiler.kernel.contract import build_contract, home_of, is_row_major
-from dualgrad.compiler.kernel.evaluate import Access, CheckSite, Evaluator
+from dualgrad.compiler.kernel.evaluate import Access, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
@@ -30,6 +30,7 @@ from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
+from dualgrad.compiler.launch import CheckSite
 from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
@@ -37,13 +38,12 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index
-from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed, through_views
+from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index, through_views
+from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import int64
 
-Layouts = tuple[tuple[Dim, ...] | None, ...]  # strides per input in elements; None: contiguous
 BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,

@@ -9,24 +9,18 @@
 Code runs eagerly by default.  `@dg.function` compiles the same Python by tracing it.
 """
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
 # In a clone, compiler/ and runtime/ stand beside this folder; an installed copy has them inside.
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import (
-    data,
-    elementwise,
-    fft,
-    functional,
-    linalg,
-    nn,
-    optim,
-    positions,
-    random,
-    reductions,
-)
+from dualgrad import elementwise as _elementwise
+from dualgrad import fft, functional, linalg, random
+from dualgrad import positions as _positions
+from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -42,6 +36,7 @@ from dualgrad.compiler.ops.axes import broadcast_tensors as broadcast_arrays
 from dualgrad.compiler.ops.axes import movedim as moveaxis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
+from dualgrad.compiler.ops.convert import astype
 from dualgrad.compiler.ops.einsum import einsum
 from dualgrad.compiler.ops.grid import meshgrid, tril, triu
 from dualgrad.compiler.ops.joining import (
@@ -60,6 +55,8 @@ from dualgrad.compiler.ops.joining import (
 from dualgrad.compiler.ops.joining import cat as concat
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
+from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
+from dualgrad.compiler.ops.linalg_solve import inv as inverse
 from dualgrad.compiler.ops.neural import log_softmax, relu, softmax
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.products import (
@@ -109,6 +106,7 @@ from dualgrad.creation import (
     zeros,
     zeros_like,
 )
+from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
@@ -135,7 +133,9 @@ from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
+    bfloat16,
     bool_,
+    float16,
     float32,
     float64,
     int8,
@@ -151,6 +151,9 @@ from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
 
+if TYPE_CHECKING:
+    from dualgrad import data, nn, optim
+
 __all__ = [
     "EagerFallback",
     "Function",
@@ -163,14 +166,17 @@ __all__ = [
     "arange",
     "argsort",
     "asarray",
+    "astype",
     "baddbmm",
     "bernoulli",
+    "bfloat16",
     "bmm",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
+    "can_cast",
     "cat",
     "chunk",
     "composite",
@@ -178,6 +184,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "det",
     "diag",
     "diag_embed",
     "diagonal",
@@ -195,8 +202,10 @@ __all__ = [
     "exponential",
     "eye",
     "fft",
+    "finfo",
     "flatten",
     "flip",
+    "float16",
     "float32",
     "float64",
     "from_numpy",
@@ -207,21 +216,26 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "hstack",
+    "iinfo",
     "initial_seed",
     "inner",
     "int8",
     "int16",
     "int32",
     "int64",
+    "inverse",
     "is_grad_enabled",
+    "isdtype",
     "kron",
     "lgamma",
     "linalg",
     "linspace",
     "log_softmax",
+    "logdet",
     "logspace",
     "manual_seed",
     "matmul",
+    "matrix_power",
     "matrix_transpose",
     "meshgrid",
     "mm",
@@ -242,6 +256,7 @@ __all__ = [
     "permute",
     "permute_dims",
     "polygamma",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
@@ -253,12 +268,14 @@ __all__ = [
     "relu",
     "repeat_interleave",
     "reshape",
+    "result_type",
     "roll",
     "rot90",
     "seed",
     "select",
     "set_num_threads",
     "set_rng_state",
+    "slogdet",
     "softmax",
     "sort",
     "split",
@@ -291,16 +308,24 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
-__all__ += elementwise.__all__
-__all__ += positions.__all__
-__all__ += reductions.__all__
+__all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
 
 
+# Imported when first used: programs without models and files of data need none of them.
+_LATER = ("data", "nn", "optim")
+
+
 def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return _import_module(f"dualgrad.{name}")
     if name in ("complex64", "complex128", "cfloat", "cdouble"):
         raise AttributeError(
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
             "dg.fft keeps (real, imaginary) in a last dimension of size 2"
         )
     raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -13,6 +13,7 @@ from dualgrad.compiler.ops.view import expand, reshape
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.floats import encode
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -29,7 +30,12 @@ def from_numpy(array: Array) -> Tensor:
         raise ArgumentError(
             "no NumPy array", op="from_numpy", expect="numpy.ndarray", actual=type(array).__name__
         )
-    out = Tensor.of_numpy(array)
+    return from_storage(array, as_dtype(array.dtype))
+
+
+def from_storage(array: Array, dtype: DType) -> Tensor:
+    """A tensor over an array that holds what `Tensor.storage` gives: bits for bfloat16."""
+    out = Tensor.of_numpy(array, dtype)
     if state.trace is not None:
         state.trace.note_created(out, "from_numpy")
     return out
@@ -46,8 +52,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         out = out.to(dtype) if dtype is not None else out
         return out.requires_grad_(requires_grad)
     wanted = None if dtype is None else as_dtype(dtype)
-    array = _as_array(data, wanted)
-    out = Tensor.of_numpy(array)
+    out = _of_numbers(data, wanted)
     if state.trace is not None:
         # Python numbers are guarded by the trace; what stands in an array is not.
         foreign = isinstance(data, np.ndarray | np.generic)
@@ -55,7 +60,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     return out.requires_grad_(requires_grad)
 
 
-def _as_array(data: Any, wanted: DType | None) -> Array:
+def _of_numbers(data: Any, wanted: DType | None) -> Tensor:
     try:
         array = np.array(data)
     except ValueError as error:
@@ -75,8 +80,8 @@ def _as_array(data: Any, wanted: DType | None) -> Array:
         as_dtype(array.dtype)
     check_range("tensor", array, wanted)
     out = memory.empty(array.shape, wanted)
-    out[...] = array
-    return out
+    out[...] = encode(array, wanted) if wanted.is_low else array
+    return Tensor.of_numpy(out, wanted)
 
 
 def check_range(op: str, array: Array, dtype: DType) -> None:
@@ -128,9 +133,10 @@ def full(
         return filled.requires_grad_() if requires_grad else filled
     out = empty(shape, dtype=type(fill_value) if dtype is None else dtype, device=device)
     assert out.array is not None
+    low = out.type.dtype.is_low
     if isinstance(fill_value, int):
         check_range("full", np.array(fill_value), out.type.dtype)
-    out.array.fill(fill_value)
+    out.array.fill(encode(fill_value, out.type.dtype) if low else fill_value)
     return out.requires_grad_(requires_grad)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad import recipes
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
-    Guard,
     ShapeEnv,
     shape_env,
     substitute,
@@ -26,15 +26,13 @@ from dualgrad.compiler.ir.dims import (
     symbols,
 )
 from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
-from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.kernel.evaluate import Access, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer
-from dualgrad.compiler.kernel.program import size_of
+from dualgrad.compiler.launch import size_of
 from dualgrad.compiler.ops.elementwise import Copy
-from dualgrad.compiler.ops.view import Reshape, View
-from dualgrad.compiler.passes.fuse import through_views
-from dualgrad.engine import Bound, Executable, compile_graph
+from dualgrad.compiler.ops.view import Reshape, View, through_views
+from dualgrad.engine import Bound, compile_graph
+from dualgrad.recipes import Recipe
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
@@ -75,18 +73,8 @@ class Plan:
         return bound.run(arrays)
 
 
-@dataclass
-class Variant:
-    """A program for a pattern of sizes, valid where its guards hold."""
-
-    guards: tuple[Guard, ...]
-    executable: Executable
-    tensors: tuple[int, ...]  # operands that the program reads
-    numbers: tuple[int, ...]
-
-
 _plans: dict[tuple[Any, ...], Plan] = {}
-_variants: dict[tuple[Any, ...], list[Variant]] = {}
+_variants: dict[tuple[Any, ...], list[Recipe]] = {}
 
 
 find_plan = _plans.get
@@ -212,7 +200,7 @@ class Planner:
         values: dict[Atom, int],
         types: list[TensorType],
         strides: list[Any],
-    ) -> Variant:
+    ) -> Recipe:
         """The program of the pattern whose guards hold for these sizes."""
         numbers = tuple(_kind(x) for x in self.operands if not hasattr(x, "sig"))
         places = tuple(self.tensors)  # 2 - x and x - 2 are different programs
@@ -229,12 +217,18 @@ class Planner:
         for v in variants:
             if all(g.holds(values) for g in v.guards):
                 return v
-        env = ShapeEnv(values)
-        with shape_env(env):
-            graph, layouts, tensors, scalars = self.graph(computed, types, strides)
-            executable = compile_graph(graph, layouts, self.unit.name, lines=False)
-        variants.append(Variant(tuple(env.guards), executable, tensors, scalars))
-        return variants[-1]
+        on_disk = recipes.key_of(self.general, key[1:])
+        recipe = None if on_disk is None else recipes.find(on_disk, values)
+        if recipe is None:
+            env = ShapeEnv(values)
+            with shape_env(env):
+                graph, layouts, tensors, scalars = self.graph(computed, types, strides)
+                executable = compile_graph(graph, layouts, self.unit.name, lines=False)
+            recipe = Recipe(tuple(env.guards), tensors, scalars, executable)
+            if on_disk is not None:
+                recipes.add(on_disk, recipe, executable.program.key)
+        variants.append(recipe)
+        return recipe
 
     def graph(
         self, computed: list[int], types: list[TensorType], strides: list[Any]
@@ -287,8 +281,28 @@ def view_of(
     """(offset, strides) in elements under which views of `source` share its memory; None if
     a copy is needed."""
     at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
-    access = Access(Buffer("", source.dtype, 0), strides)
-    return linear_steps(Evaluator({source: access}).value(output, at).memory[1], at)
+    index: tuple[Dim, ...] = at
+    node = output
+    while (steps := steps_of(node, source, strides)) is None:
+        op, (behind,) = node.op, node.inputs
+        assert isinstance(op, View)
+        node, index = behind, op.source(index, behind.shape)
+    position: Dim = 0
+    for i, step in zip(index, steps, strict=True):
+        position = position + step * i
+    return linear_steps(position, at)
+
+
+def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, ...] | None:
+    """Strides of a node that lies in the memory of `source` in row-major order; None if it is
+    some other view."""
+    if node is source:
+        return strides
+    if isinstance(node.op, Reshape):
+        (behind,) = node.inputs
+        if steps_of(behind, source, strides) == contiguous_strides(behind.shape):
+            return contiguous_strides(node.shape)
+    return None
 
 
 def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ...]] | None:

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
+import os
 import struct
 import threading
 import time
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad import compiler
+from dualgrad import compiler, runtime
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph
-from dualgrad.compiler.kernel.program import LoopProgram, plan_arena, size_of
-from dualgrad.compiler.lower.llvm.gemm import gemm_module, routine_name
-from dualgrad.compiler.lower.llvm.module import module_of
-from dualgrad.compiler.lower.llvm.target import assembly, object_code
-from dualgrad.compiler.pipeline import Layouts, lower
+from dualgrad.compiler.ir.types import Layouts
+from dualgrad.compiler.launch import Launch, plan_arena, size_of
 from dualgrad.runtime import cpu, library, memory
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
-from dualgrad.runtime.dtype import ALL
 from dualgrad.runtime.errors import ArgumentError, CompileError, IndexOutOfBounds
 from dualgrad.runtime.host import cpu_count
+from dualgrad.runtime.lazy import LazyModule
+from dualgrad.runtime.linker import llvm_version
 from dualgrad.runtime.profile import counters
-from dualgrad.runtime.program import HostCall, KernelInfo, Program, decode_error
+from dualgrad.runtime.program import HostCall, Program, decode_error
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.runtime.threads import get_num_threads
 
-_FORMAT = "1"  # of what a cache entry holds
+if TYPE_CHECKING:
+    from dualgrad.compiler import codegen
+    from dualgrad.compiler.kernel.program import LoopProgram
+else:
+    # As long to import as all the rest, and not needed by a process that finds its programs on
+    # disk or asks for none.
+    codegen = LazyModule("dualgrad.compiler.codegen")
+
+_FORMAT = "2"  # of what a cache entry holds
 _address = struct.Struct("=q").pack
 _HELD_BELOW = 20_000  # elements that a program may touch while it keeps the GIL
 _lock = threading.RLock()
@@ -43,23 +47,30 @@ new_array = memory.empty
 
 
 @cache
-def _versions() -> str:
-    """What machine code depends on besides the loop program and the processor."""
-    names = []
-    for package in ("dualgrad", "llvmlite"):
-        try:
-            names.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            names.append(f"{package} unknown")
-    return "; ".join([*names, f"format {_FORMAT}", platform.machine(), _source_state()])
+def versions() -> str:
+    """What machine code depends on besides its program and the processor."""
+    return f"{llvm_version()}, format {_FORMAT}, {_source_state()}"
 
 
 def _source_state() -> str:
-    """Changes whenever the compiler's files do: code made by an older compiler is not taken."""
-    folder = Path(compiler.__file__).parent
-    files = sorted(folder.rglob("*.py"))
-    states = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hash_of(repr(states))
+    """Changes whenever the project's files do: code made by an older compiler is not taken."""
+    states: list[tuple[str, int, int]] = []
+    folders = [f for package in (compiler, runtime) for f in package.__path__]
+    folders.append(os.path.dirname(__file__))
+    for top, folder in enumerate(folders):
+        _note_files(folder, str(top), states)
+    return hash_of(repr(sorted(states)))
+
+
+def _note_files(folder: str, name: str, states: list[tuple[str, int, int]]) -> None:
+    """Name, size and time of each source file in a folder (scandir: a fifth of pathlib's time)."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.name.endswith(".py"):
+                status = entry.stat()
+                states.append((f"{name}/{entry.name}", status.st_size, status.st_mtime_ns))
+            elif entry.is_dir() and entry.name != "__pycache__":
+                _note_files(entry.path, f"{name}/{entry.name}", states)
 
 
 @dataclass
@@ -73,30 +84,31 @@ class Times:
 
 
 class Executable:
-    """A loop program with its machine code loaded."""
+    """A program with its machine code loaded."""
 
-    def __init__(
-        self,
-        program: LoopProgram,
-        loaded: cpu.Loaded,
-        accesses: tuple[str, ...],
-        times: Times,
-        lines: bool,
-    ) -> None:
-        self.program, self.loaded, self.accesses = program, loaded, accesses
-        self.times, self.lines = times, lines
+    def __init__(self, launch: Launch, code: Code, lines: bool) -> None:
+        self.launch, self.lines = launch, lines
+        self.loaded, self.accesses = code
 
     def bind(self, values: dict[Atom, int]) -> Bound:
         """The program for these sizes."""
         return Bound(self, values)
 
+
+class Compiled(Executable):
+    """An executable that knows what it was made from."""
+
+    def __init__(self, program: LoopProgram, code: Code, lines: bool, times: Times) -> None:
+        super().__init__(program.launch, code, lines)
+        self.program, self.times = program, times
+
     def llvm(self) -> str:
         """The LLVM IR of the program."""
-        return module_of(self.program, cpu.host_target(), config.check).text
+        return codegen.module_of(self.program, cpu.host_target(), config.check).text
 
     def asm(self) -> str:
         """The machine code of the program, as assembly text."""
-        return assembly(self.llvm(), cpu.host_target())
+        return codegen.assembly(self.llvm(), cpu.host_target())
 
 
 class Bound:
@@ -108,18 +120,18 @@ class Bound:
     )  # fmt: skip
 
     def __init__(self, executable: Executable, values: dict[Atom, int]) -> None:
-        program = executable.program
-        offsets, self.arena = plan_arena(program.temporaries, values)
+        program = executable.launch
+        offsets, self.arena = plan_arena(program.spaces, values)
         numbers = [*offsets, *(values[a] for a in program.symbols)]
         self.prefix = struct.pack(f"={len(numbers)}q", *numbers)
         self.scalars = struct.Struct(
             "=" + "".join("d" if d.is_float else "q" for d in program.scalars)
         ).pack
-        self.outputs = [(size_of(t.shape, values), t.dtype) for t in program.output_types]
+        self.outputs = [(size_of(t.shape, values), t.dtype) for t in program.outputs]
         self.constant = _address(0) + self.prefix
         self.pack = cpu.packer(len(program.inputs) + len(program.outputs))
         self.executable, self.values = executable, values
-        touched = [*(b.size for b in program.inputs), *(b.size for b in program.outputs)]
+        touched = [*program.inputs, *(t.size for t in program.outputs)]
         total = sum(evaluate(n, values) for n in touched)
         heavy = total > _HELD_BELOW or any(k.kind == "contract" for k in program.kernels)
         self.launch = executable.loaded if heavy else executable.loaded.launch_held
@@ -139,7 +151,7 @@ class Bound:
             except struct.error:
                 raise ArgumentError(
                     "a Python integer is too large",
-                    op=self.executable.program.name,
+                    op=self.executable.launch.name,
                     expect="-2**63 <= n < 2**63",
                     actual=", ".join(map(str, scalars)),
                     hint="write it as a float",
@@ -151,7 +163,7 @@ class Bound:
 
     def fail(self, error: int) -> None:
         """Raise what an error word of the program means."""
-        program = self.executable.program
+        program = self.executable.launch
         code, value = decode_error(error)
         if code < len(program.checks):
             site = program.checks[code]
@@ -180,7 +192,7 @@ Code = tuple[cpu.Loaded, tuple[str, ...]]  # machine code, and the buffers its c
 _codes: dict[str, Code] = {}
 
 
-def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True) -> Executable:
+def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True) -> Compiled:
     """The executable of a graph; programs of one text share their machine code.
 
     `layouts` gives each input's strides in elements, None for contiguous ones.  Without `lines`
@@ -189,40 +201,59 @@ def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True)
     times = Times()
     started = time.perf_counter()
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
-    program = lower(graph, layouts, name, max(get_num_threads(), cpu_count()))
+    program = codegen.lower(graph, layouts, name, max_threads())
     times.passes = time.perf_counter() - started
-    key = f"{program.key} {config.check}"
+    code = code_of(program.key, program.launch, times, program)
+    assert code is not None
+    return Compiled(program, code, lines, times)
+
+
+_processors = cache(cpu_count)
+
+
+def max_threads() -> int:
+    """The number of threads that programs are made for."""
+    return max(get_num_threads(), _processors())
+
+
+def code_of(key: str, launch: Launch, times: Times, program: LoopProgram | None) -> Code | None:
+    """The machine code of the program with this key; without the program itself, only if there
+    is some already."""
+    known = f"{key} {config.check}"
     with _lock:
-        code = _codes.get(key)
+        code = _codes.get(known)
         if code is None:
-            code = _codes[key] = _load(program, times)
-    return Executable(program, *code, times, lines)
+            code = _load(key, launch, times, program)
+            if code is not None:
+                _codes[known] = code
+    return code
 
 
-def _load(program: LoopProgram, times: Times) -> Code:
+def _load(key: str, launch: Launch, times: Times, program: LoopProgram | None) -> Code | None:
     """Machine code from the disk cache, or new, linked into the process."""
     target = cpu.host_target()
-    key = f"{program.key} {target.key} {config.check} {_versions()}"
+    key = f"{key} {target.key} {config.check} {versions()}"
     started = time.perf_counter()
     entry = default_cache().get(key)
-    if entry is None:
-        module = module_of(program, target, config.check)
-        code = object_code(module.text, target)
+    if entry is not None:
+        text, _, code = entry.partition(b"\n")
+        head = json.loads(text)
+        counters.cache_hits += 1
+        times.cached = True
+    elif program is not None:
+        module = codegen.module_of(program, target, config.check)
+        code = codegen.object_code(module.text, target)
         head = {"externs": module.externs, "accesses": module.accesses}
         default_cache().put(key, json.dumps(head).encode() + b"\n" + code)
         counters.compiled += 1
         counters.compile_seconds += time.perf_counter() - started
     else:
-        text, _, code = entry.partition(b"\n")
-        head = json.loads(text)
-        counters.cache_hits += 1
-        times.cached = True
+        return None
     times.codegen = time.perf_counter() - started
     externs = tuple(head["externs"])
-    infos = tuple(KernelInfo(k.name, k.kind, k.lines) for k in program.kernels)
     addresses = {n: _routines(n) for n in externs}
     started = time.perf_counter()
-    loaded = cpu.load(Program(program.name, code, externs, infos), addresses)
+    loaded = cpu.load(Program(launch.name, code, externs, launch.kernels), addresses)
     times.load = time.perf_counter() - started
     return loaded, tuple(head["accesses"])
 
@@ -233,14 +264,12 @@ def _routines(name: str) -> int:
     call = HostCall.parse(name)
     if call is not None:
         return library.callback(call)
-    dtype = next(d for d in ALL if d.kind != "b" and routine_name(d) == name)
     target = cpu.host_target()
-    text = gemm_module(dtype, target)
-    key = f"{name} {hash_of(text)} {target.key} {_versions()}"
+    key = f"routine {name} {target.key} {versions()}"
     code = default_cache().get(key)
     if code is None:
         started = time.perf_counter()
-        code = object_code(text, target)
+        code = codegen.object_code(codegen.routine_module(name, target), target)
         default_cache().put(key, code)
         counters.compiled += 1
         counters.compile_seconds += time.perf_counter() - started

@@ -9,8 +9,6 @@ import numpy as np
 
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.kernel.ir import Call, Check, Store, walk
-from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.engine import compile_graph
 from dualgrad.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
 from dualgrad.survey import TENSOR, Survey
@@ -251,7 +249,7 @@ def finish_trace(
     graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
-    if checks_late(executable.program):
+    if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     quick = not (effects or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
@@ -295,17 +293,6 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
 
 def _is_tensor(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) > 0 and entry[0] == TENSOR
-
-
-def checks_late(program: LoopProgram) -> bool:
-    """Whether a run-time check comes after an input has been overwritten."""
-    overwritten = False
-    for kernel in program.kernels:
-        stmts = list(walk(kernel.body))
-        if overwritten and any(isinstance(s, Check | Call) for s in stmts):
-            return True
-        overwritten |= any(isinstance(s, Store) and s.buffer.name[0] == "i" for s in stmts)
-    return False
 
 
 def _copied(t: Tensor) -> Tensor:

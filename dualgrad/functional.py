@@ -1,5 +1,6 @@
 """Functions of tensors for neural networks, under PyTorch's names."""
 
+from dualgrad.attention import scaled_dot_product_attention
 from dualgrad.compiler.ops.activation import (
     celu,
     elu,
@@ -103,7 +104,7 @@ from dualgrad.compiler.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from dualgrad.random import dropout, rrelu, scaled_dot_product_attention
+from dualgrad.random import dropout, rrelu
 from dualgrad.running import batch_norm, instance_norm
 
 __all__ = [

@@ -18,6 +18,7 @@ from dualgrad.compiler.ir.value import Value
 from dualgrad.compiler.ops.indexing import (
     ASSIGN_WHERE,
     ASSIGN_WHOLE,
+    Item,
     Subscript,
     assignment,
     look_up,
@@ -78,6 +79,8 @@ class Indexable(Value):
             return
         found = read_key(self, key)
         part = None if recorded else shared(self, found.basic)
+        if not found.indices and came_from(value, self, found.view):
+            return
         unit = assignment(found, self.shape, whole=part is not None)
         (self if part is None else part)._write(unit, value, *found.indices)
 
@@ -113,10 +116,22 @@ def shared(x: Tensor, key: Any) -> Tensor | None:
         layout = tuple([s // size for s in array.strides])
         if min(layout) < 0:
             return None
-    out = x.view_over(array, TensorType(array.shape, x.type.dtype), layout)
+    out = x.view_over(array, TensorType(array.shape, x.type.dtype), layout, Key(key))
     if x.requires_grad and state.grad_enabled:
         record(read_key(x, key).view, (x,), (out,), NOTHING)
     return out
+
+
+class Key:
+    """The view that a basic key shows, worked out when it is asked for."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __call__(self, source: Tensor) -> Item:
+        return read_key(source, self.key).view
 
 
 def same_memory(view: Tensor, value: Any) -> bool:
@@ -125,6 +140,14 @@ def same_memory(view: Tensor, value: Any) -> bool:
         return False
     assert view.array is not None
     return bool(view.array.ctypes.data == value.array.ctypes.data)
+
+
+def came_from(value: Any, x: Tensor, view: Item) -> bool:
+    """Whether a value is this view of x itself."""
+    origin = getattr(value, "origin", None)
+    if origin is None or origin[0] is not x:
+        return False
+    return (origin[1](x) if isinstance(origin[1], Key) else origin[1]) is view
 
 
 def read_key(x: Tensor, key: Any) -> Subscript:

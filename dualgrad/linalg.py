@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 
-def diagonal(x: Any, offset: int = 0, *, dim1: int = -2, dim2: int = -1) -> Any:
-    """Return the diagonals of matrices [..., M, N], sharing memory; they may stand in any axes."""
-    return _diagonal(x, offset, dim1, dim2)
+def diagonal(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
+    """Return the diagonals of matrices [..., M, N], or of two other axes, sharing memory."""
+    return _diagonal(x, offset, axis1, axis2, **dims)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.engine import Bound, Executable
+from dualgrad.engine import Bound, Compiled
 from dualgrad.survey import Survey
 from dualgrad.tensor import Tensor
 from dualgrad.trace import Source
@@ -60,7 +60,7 @@ class Effect:
 class Path:
     """One compiled program of a function, and how it is called."""
 
-    executable: Executable
+    executable: Compiled
     bound: Bound
     sources: list[Source]
     constants: list[Tensor]

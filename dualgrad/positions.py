@@ -3,6 +3,7 @@
 from dualgrad.compiler.ops.counting import (
     bincount,
     histc,
+    histogram,
 )
 from dualgrad.compiler.ops.gather import (
     gather,
@@ -46,6 +47,7 @@ __all__ = [
     "flatnonzero",
     "gather",
     "histc",
+    "histogram",
     "index_add",
     "index_copy",
     "index_fill",

@@ -13,7 +13,6 @@ from typing import Any
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops import random as ops
 from dualgrad.compiler.ops.activation import leaky_relu
-from dualgrad.compiler.ops.attention import attention
 from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
@@ -422,34 +421,3 @@ def rrelu(
         return leaky_relu(x, (lower + upper) / 2)  # type: ignore[no-any-return]
     slope = uniform(x.shape, lower, upper, dtype=x.dtype, generator=generator)
     return leaky_relu(x, slope)  # type: ignore[no-any-return]
-
-
-def scaled_dot_product_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    generator: Generator | None = None,
-) -> Tensor:
-    """Return softmax(query @ key.T * scale + mask) @ value.
-
-    query [..., L, E], key [..., S, E], value [..., S, V]; the result is [..., L, V].  `attn_mask`
-    broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
-    scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
-    `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
-    that may see nothing gives 0, and its gradients are 0.  Weights of values are dropped with
-    probability `dropout_p` as by `dropout`.  Raises ShapeError if shapes do not fit,
-    ArgumentError for a mask together with is_causal.
-    """
-    op = "scaled_dot_product_attention"
-    p, noise = _probability(op, dropout_p), None
-    if 0 < p < 1 and min(query.ndim, key.ndim) > 1:
-        lead = query.shape[:-2]
-        lead = lead if enable_gqa else broadcast_shapes(op, [lead, key.shape[:-2]])
-        noise = (*_words(generator, 1, (*lead, query.shape[-2], key.shape[-2])), p)
-    out: Tensor = attention(query, key, value, attn_mask, is_causal, scale, enable_gqa, noise)
-    return out * 0.0 if p == 1 else out

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import collections
 import datetime
-import decimal
 import enum
-import fractions
 import functools
 import operator
 import pathlib
@@ -22,7 +20,6 @@ import re
 import sys
 import threading
 import types
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,9 +37,11 @@ _FOREIGN = frozenset(sys.stdlib_module_names) | {
 }  # fmt: skip
 _PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis), DType, range)
 _VALUES = (
-    decimal.Decimal, fractions.Fraction, datetime.date, datetime.time, datetime.timedelta,
-    datetime.tzinfo, pathlib.PurePath, re.Pattern, uuid.UUID, np.dtype, np.generic,
+    datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, pathlib.PurePath,
+    re.Pattern, np.dtype, np.generic,
 )  # fmt: skip
+# Also values, of modules that are not imported for that: without them there are none.
+_LATE_VALUES = (("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"))
 # Objects without state of their own that code could read.
 _INERT = (
     types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType,
@@ -277,7 +276,7 @@ class Survey:
         if inner is not None:  # a compiled function
             self.key.append(kind)
             return [inner]
-        if isinstance(x, _VALUES):
+        if isinstance(x, (*_VALUES, *_late_values())):
             self.key.append((kind, str(x), repr(x)))
             return []
         if isinstance(x, _INERT) or _root(kind) in ("typing", "abc", "_abc", "_typing", "weakref"):
@@ -396,6 +395,11 @@ def _set_all(owner: Any, names: tuple[str, ...], held: tuple[Any, ...]) -> None:
 
 def _root_name(module: str | None) -> str:
     return (module or "").partition(".")[0]
+
+
+def _late_values() -> tuple[type, ...]:
+    modules = ((sys.modules.get(module), name) for module, name in _LATE_VALUES)
+    return tuple(getattr(m, name) for m, name in modules if hasattr(m, name))
 
 
 def _root(kind: type) -> str:

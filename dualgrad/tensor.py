@@ -17,14 +17,15 @@ from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
+from dualgrad.compiler.ops.assign import ASSIGN
+from dualgrad.compiler.ops.elementwise import Elementwise, copy
 from dualgrad.compiler.ops.logical import eq, ne
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
+from dualgrad.rewriting import refuse, write_view
 from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import as_dtype
+from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
 from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
@@ -32,6 +33,7 @@ from dualgrad.runtime.errors import (
     ShapeError,
     TraceError,
 )
+from dualgrad.runtime.floats import decode, encode
 from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
@@ -54,6 +56,7 @@ class Tensor(Changes, Indexable):
         "grad_fn",
         "layout",
         "node",
+        "origin",
         "output_number",
         "owner",
         "requires_grad",
@@ -66,6 +69,7 @@ class Tensor(Changes, Indexable):
     node: Node | None
     owner: object  # the trace that a traced tensor belongs to
     base: Tensor | None
+    origin: tuple[Tensor, Any] | None  # of a view: its source and the op, or the key of an index
     grad_fn: TapeNode | None
     output_number: int
     requires_grad: bool
@@ -90,7 +94,7 @@ class Tensor(Changes, Indexable):
         self.array, self.type, self.layout, self.sig = data.array, data.type, data.layout, data.sig
         self.node = data.node
         self.owner = data.owner
-        self.base = self.grad_fn = self._grad = None
+        self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = data._version
         self.requires_grad_(requires_grad)
@@ -101,15 +105,15 @@ class Tensor(Changes, Indexable):
         self = object.__new__(Tensor)
         self.array, self.type, self.layout = array, type, layout
         self.sig = type if layout is None else (type, layout)
-        self.node = self.owner = self.base = self.grad_fn = self._grad = None
+        self.node = self.owner = self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = [0, None]
         return self
 
     @classmethod
-    def of_numpy(cls, array: Array) -> Tensor:
-        """See `from_numpy`."""
-        dtype = as_dtype(array.dtype)
+    def of_numpy(cls, array: Array, dtype: DType | None = None) -> Tensor:
+        """See `from_numpy`; `dtype` is given where it is not NumPy's (bfloat16 in uint16)."""
+        dtype = dtype or as_dtype(array.dtype)
         if not array.flags.aligned or not array.dtype.isnative:
             array = np.array(array, dtype=dtype.numpy)
         type_ = TensorType(array.shape, dtype)
@@ -128,7 +132,7 @@ class Tensor(Changes, Indexable):
         self.array, self.type, self.layout = None, type, None
         self.node, self.owner = node, owner
         self.sig = ("traced", type)
-        self.base = self.grad_fn = self._grad = None
+        self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = [0, None]
         return self
@@ -156,7 +160,7 @@ class Tensor(Changes, Indexable):
             outputs = tuple(
                 Tensor.of_array(next(arrays), r, None)
                 if isinstance(r, TensorType)
-                else _alias(operands, r)
+                else _alias(unit, operands, r)
                 for r in plan.results
             )
         if state.grad_enabled:
@@ -215,18 +219,26 @@ class Tensor(Changes, Indexable):
         """Whether any view that shares the memory is still alive."""
         return bool(self._version[1])
 
-    def shares(self, view: Tensor) -> None:
-        """Let `view` be a view of the memory."""
+    @property
+    def views(self) -> list[Tensor]:
+        """The views alive that share the memory."""
+        return list(self._version[1] or ())
+
+    def shares(self, view: Tensor, how: Any) -> None:
+        """Let `view` be a view of the memory, made by the op or the key `how`."""
         view.base = self if self.base is None else self.base
+        view.origin = (self, how)
         version = view._version = self._version
         if version[1] is None:
             version[1] = WeakSet()
         version[1].add(view)
 
-    def view_over(self, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+    def view_over(
+        self, array: Array, type: TensorType, layout: tuple[int, ...] | None, how: Any
+    ) -> Tensor:
         """A tensor over a part of the memory."""
         out = Tensor.of_array(array, type, layout)
-        self.shares(out)
+        self.shares(out, how)
         return out
 
     def changed(self, times: int = 1) -> None:
@@ -252,9 +264,14 @@ class Tensor(Changes, Indexable):
             )
         return self.array
 
+    def storage(self) -> Array:
+        """The memory as a NumPy array: the values, for bfloat16 their bits as uint16."""
+        return self.concrete("storage()")
+
     def numpy(self) -> Array:
         """The values as a NumPy array that shares memory.
 
+        NumPy has no bfloat16: its values come as a new array of float32, which has them exactly.
         Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`.
         """
         if self.requires_grad:
@@ -265,9 +282,11 @@ class Tensor(Changes, Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
-        return self.concrete("numpy()")
+        return decode(self.concrete("numpy()"), self.type.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False and self.type.dtype is bfloat16:
+            raise ValueError("NumPy has no bfloat16: an array of the values is a copy")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
@@ -280,11 +299,31 @@ class Tensor(Changes, Indexable):
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
             )
-        return array.item()
+        return decode(array, self.type.dtype).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self.concrete("tolist()").tolist()
+        return decode(self.concrete("tolist()"), self.type.dtype).tolist()
+
+    def __copy__(self) -> Tensor:
+        """The same memory and history under a second name."""
+        out = self.detached()
+        out.__class__, out.base, out._grad = type(self), self.base, self._grad
+        out.requires_grad, out.grad_fn = self.requires_grad, self.grad_fn
+        out.output_number = getattr(self, "output_number", 0)
+        return out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `deepcopy` and `pickle`: values, `requires_grad` and gradient of a leaf."""
+        if self.grad_fn is not None:
+            raise GradientError(
+                "a computed tensor cannot be copied with its graph",
+                op="copy",
+                expect="a leaf",
+                actual=f"a result of {self.grad_fn.name}",
+                hint="copy x.detach(), or call x.clone()",
+            )
+        return restored, (type(self), self.concrete("copying"), self.requires_grad, self._grad)
 
     def __float__(self) -> float:
         return float(self.item())
@@ -319,7 +358,8 @@ class Tensor(Changes, Indexable):
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, "repr()")
-        text = np.array2string(self.array, separator=", ", prefix="tensor(", threshold=1000)
+        values = decode(self.array, self.type.dtype)
+        text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
         notes = ""
         if self.type.dtype.name not in ("float32", "int64", "bool"):
             notes += f", dtype={self.type.dtype!r}"
@@ -381,7 +421,7 @@ class Tensor(Changes, Indexable):
         out = object.__new__(Tensor)
         out.array, out.type, out.layout, out.sig = self.array, self.type, self.layout, self.sig
         out.node, out.owner = self.node, self.owner
-        out.base = out.grad_fn = out._grad = None
+        out.base = out.origin = out.grad_fn = out._grad = None
         out.requires_grad = False
         out._version = self._version
         return out
@@ -398,7 +438,7 @@ class Tensor(Changes, Indexable):
             raise DTypeError(
                 "only floats have gradients",
                 op="requires_grad_",
-                expect="float32 or float64",
+                expect="a float dtype",
                 actual=self.type.dtype.name,
             )
         if state.trace is not None and requires_grad != self.requires_grad:
@@ -418,7 +458,7 @@ class Tensor(Changes, Indexable):
         """A new tensor of this type with one value."""
         dtype = self.type.dtype
         array = memory.empty(self.type.shape, dtype)  # type: ignore[arg-type]
-        array.fill(value)
+        array.fill(encode(value, dtype) if dtype.is_low else value)
         out = Tensor.of_array(array, TensorType(self.type.shape, dtype), None)
         if state.trace is not None:
             state.trace.note_created(out, "")
@@ -450,25 +490,28 @@ class Tensor(Changes, Indexable):
                 hint="with dg.no_grad(): ...",
             )
         if recorded and (self.base is not None or self.has_views):
-            own = f"{self.type!r}, of which there are views"
-            raise GradientError(
-                "views and their bases cannot be changed in place while gradients are recorded",
-                op=unit.name,
-                expect="a tensor whose memory no view shares, or dg.no_grad()",
-                actual=own if self.base is None else f"a view of {self.base.type!r}",
-                hint="clone() it first",
-            )
+            if write_view(self, unit, others):
+                return self
+            raise refuse(self, unit)
         if trace is not None:
             trace.write(self, unit, others, recorded)
             return self
         if recorded:
             (value,) = self.apply_unit(unit, (self, *others))
-            self._run_write(ASSIGN, (self, value.detached()))
-            self.requires_grad = True
-            self.grad_fn, self.output_number = value.grad_fn, value.output_number
+            self.store(value)
+            self.become(value)
         else:
             self._run_write(unit, (self, *others))
         return self
+
+    def store(self, value: Tensor) -> None:
+        """Overwrite the values with those of another tensor of the same type."""
+        self._run_write(ASSIGN, (self, value.detached()))
+
+    def become(self, value: Tensor) -> None:
+        """Have the history of another tensor from now on."""
+        self.requires_grad = True
+        self.grad_fn, self.output_number = value.grad_fn, value.output_number
 
     def _run_write(self, unit: Unit, operands: tuple[Any, ...]) -> None:
         operands = self._settled(unit, operands)
@@ -519,33 +562,24 @@ class Tensor(Changes, Indexable):
     random_: Callable[..., Tensor]
 
 
-@composite
-def assign(target: Any, source: Any) -> Any:
-    """source with the dtype and shape of target."""
-    if source.ndim > target.ndim or any(
-        n != 1 and n != m
-        for n, m in zip(reversed(source.shape), reversed(target.shape), strict=False)
-    ):
-        raise ShapeError(
-            "shapes do not fit",
-            op="copy_",
-            expect=f"a source that broadcasts to {target.shape}",
-            actual=f"{source.shape}",
-        )
-    return copy(expand_to(cast_node(source, target.dtype), target.shape))
+def restored(kind: type, array: Array, requires_grad: bool, grad: Tensor | None) -> Tensor:
+    """A leaf as `Tensor.__reduce__` describes it."""
+    out = Tensor.of_numpy(array)
+    out.__class__ = kind
+    out.requires_grad, out._grad = requires_grad, grad
+    return out
 
 
-ASSIGN: Unit = assign.unit  # type: ignore[attr-defined]
-
-
-def _alias(operands: tuple[Any, ...], a: Alias) -> Any:
+def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
     """An output that shares memory with an operand."""
     x = operands[a.operand]
     if a.strides is None:
         return x
     array = strided_view(x.array, a)
     layout = None if a.strides == contiguous_strides(a.shape) else a.strides
-    return x.view_over(array, x.type.with_shape(a.shape), layout)
+    return x.view_over(
+        array, x.type.with_shape(a.shape), layout, unit if isinstance(unit, View) else None
+    )
 
 
 def strided_view(array: Array, a: Alias) -> Array:

@@ -153,7 +153,7 @@ class Trace:
             return
         strides = found[1]
         out.layout = None if strides == contiguous_strides(out.type.shape) else strides
-        source.shares(out)
+        source.shares(out, unit)
         self.views.append((weakref.ref(out), source, unit))
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
@@ -200,8 +200,7 @@ class Trace:
         if recorded:
             (value,) = self.apply(unit, operands)
             node = value.node
-            target.requires_grad = True
-            target.grad_fn, target.output_number = value.grad_fn, value.output_number
+            target.become(value)
         else:
             (node,) = unit.trace(*(self.node_of(x) for x in operands))
         check_write(unit, target.type, node.type)
@@ -209,6 +208,10 @@ class Trace:
             if view is not None:
                 node = Overwrite.of(view).on(self.node_of(source), node)
             target = source
+        self.assign(target, node)
+
+    def assign(self, target: Tensor, node: Node) -> None:
+        """Let a tensor that is no view have another value from now on."""
         if target.node is not None:
             target.node = node
         else:

@@ -6,8 +6,12 @@ standard is silent it does what PyTorch does:
     bool with anything      -> the other
     integer with float      -> that float
     uint64 with a signed    -> DTypeError (no integer holds both)
+    float16 with bfloat16   -> float32
     Python scalar           -> weak: the tensor's dtype, unless the scalar's kind is higher
                                (bool < integer < float)
+
+float16 and bfloat16 are formats to store numbers in: every op on them computes in float32 and
+rounds its result once.  bfloat16 is the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class DType:
     kind      "b" bool, "i" signed, "u" unsigned integer, "f" float
     bits      width of the value (8 for bool, which is stored in a byte)
     itemsize  bytes per element
-    numpy     the NumPy dtype with the same layout
+    numpy     the NumPy dtype of its memory: the same type, or uint16 for bfloat16
     """
 
     name: str
@@ -51,6 +55,16 @@ class DType:
     @property
     def is_signed(self) -> bool:
         return self.kind in "if"
+
+    @property
+    def is_low(self) -> bool:
+        """True for the 16-bit floats, which are computed with in float32."""
+        return self.kind == "f" and self.bits == 16
+
+    @property
+    def compute(self) -> DType:
+        """The dtype that formulas on this one are evaluated in."""
+        return float32 if self.is_low else self
 
     def __repr__(self) -> str:
         return f"dualgrad.{self.name}"
@@ -76,17 +90,21 @@ uint8 = _make("uint8")
 uint16 = _make("uint16")
 uint32 = _make("uint32")
 uint64 = _make("uint64")
+float16 = _make("float16")
+bfloat16 = DType("bfloat16", "bf16", "f", 16, 2, np.dtype("uint16"))
 float32 = _make("float32")
 float64 = _make("float64")
 
-ALL = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64)
+INTS = (int8, int16, int32, int64, uint8, uint16, uint32, uint64)
+NATIVE = (bool_, *INTS, float16, float32, float64)  # those that NumPy has
+ALL = (*NATIVE, bfloat16)
 DEFAULT_FLOAT = float32
 DEFAULT_INT = int64
 
 _KNOWN: dict[object, DType] = {
     **{t.name: t for t in ALL},
-    **{t.numpy: t for t in ALL},
-    **{t.numpy.type: t for t in ALL},
+    **{t.numpy: t for t in NATIVE},
+    **{t.numpy.type: t for t in NATIVE},
     "bool_": bool_,
     bool: bool_,
     int: DEFAULT_INT,
@@ -128,7 +146,7 @@ def _promote_rule(a: DType, b: DType) -> DType | None:
     """The promotion table, from its rules; None where there is no common dtype."""
     wide, narrow = (a, b) if a.bits >= b.bits else (b, a)
     if a.kind == b.kind:
-        return wide
+        return wide if a is b or a.bits != b.bits else float32
     for first, second in ((a, b), (b, a)):
         if first.kind == "b" or second.kind == "f":
             return second

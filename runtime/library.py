@@ -233,7 +233,12 @@ def svdvals(out: Array, a: Array) -> None:
 
 @routine
 def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None:
-    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted."""
+    """Moore-Penrose inverses: singular values above max(atol, rtol * largest) are inverted.
+
+    rtol < 0 stands for max(m, n) * epsilon of the dtype.
+    """
+    if rtol < 0:
+        rtol = max(a.shape[-2:]) * np.finfo(a.dtype).eps
     u, s, vt = np.linalg.svd(a, full_matrices=False, hermitian=bool(hermitian))
     limit = np.maximum(rtol * s.max(-1, keepdims=True, initial=0), atol)
     inverse = np.divide(1, s, where=s > limit, out=np.zeros_like(s))
@@ -242,9 +247,9 @@ def pinv(out: Array, a: Array, atol: float, rtol: float, hermitian: int) -> None
 
 @routine
 def lstsq(out: Array, a: Array, b: Array, rcond: float) -> None:
-    """For each matrix: solution, rank, singular values, in one row."""
+    """For each matrix: solution, rank, singular values, in one row.  rcond as rtol of `pinv`."""
     for at in np.ndindex(out.shape[:-1]):
-        x, _, rank, s = np.linalg.lstsq(a[at], b[at], rcond)
+        x, _, rank, s = np.linalg.lstsq(a[at], b[at], None if rcond < 0 else rcond)
         _pack(out[at], x, np.asarray([rank], out.dtype), s)
 
 

@@ -40,6 +40,12 @@ def _llvm() -> Any:
     return binding
 
 
+def llvm_version() -> str:
+    """What generates machine code here: the versions of llvmlite and LLVM."""
+    llvmlite: Any = importlib.import_module("llvmlite")
+    return f"llvmlite {llvmlite.__version__}, llvm {'.'.join(map(str, _llvm().llvm_version_info))}"
+
+
 def target_of(triple: str, cpu: str, features: str) -> Target:
     """The Target of a CPU, given as LLVM writes it; vector sizes follow from its features."""
     present = set(features.split(","))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import weakref
 
@@ -457,3 +459,21 @@ def test_order_of_contributions_is_that_of_creation() -> None:
     for f in reversed(factors):
         late_first = np.float32(late_first + np.float32(f))
     same_bits(x.grad, np.array([late_first], np.float32))
+
+
+def test_leaves_are_copied_and_pickled():
+    x = dg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    view = x.detach()[1:]
+    (x * x).sum().backward()
+    for twin in (copy.deepcopy(x), pickle.loads(pickle.dumps(x)), copy.copy(x)):
+        assert twin.requires_grad
+        assert twin.tolist() == x.tolist()
+        assert twin.grad.tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    for twin in (copy.deepcopy(view), pickle.loads(pickle.dumps(view.transpose(0, 1)))):
+        assert sorted(twin.flatten().tolist()) == [3.0, 4.0]
+        twin.zero_()
+    assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    parameter = copy.deepcopy(dg.nn.Parameter(view))
+    assert type(parameter) is dg.nn.Parameter
+    with pytest.raises(RuntimeError, match="cannot be copied with its graph"):
+        copy.deepcopy(x * 2)

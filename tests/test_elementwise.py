@@ -101,6 +101,14 @@ def test_a_division_by_zero_does_not_stop_vectors() -> None:
             same_bits(found[1], np.remainder(x, y))
 
 
+@pytest.mark.parametrize("towards", [np.inf, -np.inf, 0.0, -0.0, 1.0, np.nan])
+def test_floats_beside_every_half_float(towards: float) -> None:
+    x, y = np.arange(2**16, dtype=np.uint16).view(np.float16), np.float16(towards)
+    with np.errstate(all="ignore"):
+        want = np.where(x == y, y, np.nextafter(x, y))  # of two zeros the second, as in C
+    same_bits(dg.nextafter(dg.from_numpy(x), dg.tensor(np.asarray(y))), want)
+
+
 # -- operators ------------------------------------------------------------------------------------
 
 BINARY = [

@@ -124,6 +124,21 @@ def test_matrix_power(n: int) -> None:
     same_bits(static, eager)
 
 
+def test_inside_of_a_composite_for_sizes_that_are_symbols() -> None:
+    @dg.composite
+    def everything(x: Any) -> Any:
+        gram = x @ x.mT
+        parts = [linalg.pinv(x), linalg.lstsq(x, x)[0], linalg.cholesky(gram), *linalg.qr(x)]
+        parts += [linalg.svdvals(x), linalg.solve(gram, x), linalg.matrix_rank(x) * 1.0]
+        parts += [*linalg.eigh(gram), linalg.det(gram), dg.einsum("ij,kj->", x, gram @ x)]
+        return sum((p.abs().sum() for p in parts), x.sum())
+
+    for m, n in ((2, 4), (3, 5), (4, 2), (3, 3), (2, 4)):
+        x = dg.tensor(drawn(m, n) if m <= n else drawn(n, n + 1))
+        want = everything.__wrapped__(x)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(as_array(everything(x)), as_array(want), rtol=1e-11)
+
+
 # -- least squares --------------------------------------------------------------------------------
 
 

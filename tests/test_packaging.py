@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -44,10 +45,15 @@ def test_version_is_said_once():
 def test_public_names_are_exported():
     """Type checkers offer what `__all__` names; all that `__init__` imports is public."""
     module = ast.parse((ROOT / "dualgrad" / "__init__.py").read_text(encoding="utf-8"))
-    imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
-    names = {name.asname or name.name for node in imports for name in node.names}
+    names: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dualgrad"):
+            every = [name.name for name in node.names] == ["*"]
+            found = importlib.import_module(node.module).__all__ if every else ()
+            names |= {*found} if every else {name.asname or name.name for name in node.names}
     assert {name for name in names if not name.startswith("_")} == set(dg.__all__)
     assert all(hasattr(dg, name) for name in dg.__all__)
+    assert set(dg.__all__) <= set(dir(dg))
 
 
 CLONE = """

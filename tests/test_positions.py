@@ -243,6 +243,19 @@ def test_histc_of_all_values() -> None:
     same_bits(dg.histc(dg.ones(3), 4), np.array([0, 0, 3, 0], np.float32))
 
 
+def test_histogram_of_all_values() -> None:
+    for x in (X, INDEX, np.full(3, 2.5), np.zeros(0)):
+        for got, want in zip(dg.histogram(dg.tensor(x)), np.histogram(x), strict=True):
+            if want.dtype.kind == "f":
+                np.testing.assert_allclose(as_array(got), want, rtol=1e-6, atol=1e-7)
+            else:
+                same_bits(got, want)
+    density, _ = dg.histogram(dg.tensor(X), 4, density=True)
+    np.testing.assert_allclose(as_array(density), np.histogram(X, 4, density=True)[0], rtol=1e-6)
+    with pytest.raises(ArgumentError, match="there must be bins"):
+        dg.histogram(dg.tensor(X), 0)
+
+
 def test_one_hot_of_all_classes() -> None:
     x = dg.tensor([[1, 0], [3, 1]])
     same_bits(F.one_hot(x), np.eye(4, dtype=np.int64)[as_array(x)])

@@ -58,7 +58,7 @@ class Builder:
     def cast(self, x: Scalar, dtype: DType) -> Scalar:
         """x converted as NumPy's astype does; to bool it asks for x != 0."""
         if dtype is bool_ and x.dtype is not bool_:
-            return self.ne(x, 0)
+            return self.ne(s.cast(x, x.dtype.compute), 0)
         return s.cast(x, dtype)
 
     def bitcast(self, x: Scalar, dtype: DType) -> Scalar:

@@ -11,6 +11,8 @@ from typing import ClassVar
 from dualgrad.compiler.ir.dims import Dim, product
 from dualgrad.runtime.dtype import DType
 
+Layouts = tuple[tuple[Dim, ...] | None, ...]  # strides per input in elements; None: contiguous
+
 
 class TensorType:
     """What is known of a tensor before it exists.  Equal types are the same object."""

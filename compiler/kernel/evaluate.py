@@ -35,18 +35,6 @@ class Access:
 
 
 @dataclass
-class CheckSite:
-    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
-    of the host: what the message needs."""
-
-    op: str
-    what: str
-    bound: Dim
-    line: tuple[str, int] | None = None
-    low: Dim = 0
-
-
-@dataclass
 class Evaluator:
     """Pulls elements of nodes.
 
@@ -141,7 +129,7 @@ class Evaluator:
             return s.const(op.value, node.dtype)
         if isinstance(op, View | Elementwise):
             xs = [self._memo[w] for w in self._operands(node, at)]
-            return xs[0] if isinstance(op, View) else op.scalar(Math(), *xs)
+            return xs[0] if isinstance(op, View) else op.element(Math(), node.dtype, *xs)
         if isinstance(op, Index):
             return op.value(Math(), self.loads(node), at)
         raise CompileError(f"{node!r} is neither stored nor computed here", op="kernel build")

@@ -84,7 +84,7 @@ def constant_text(e: Scalar) -> str:
     assert isinstance(e.attr, (bool, int, float))
     if e.dtype.is_float:
         with np.errstate(over="ignore"):
-            return str(e.dtype.numpy.type(e.attr))
+            return str(e.dtype.compute.numpy.type(e.attr))
     return str(e.attr)
 
 

@@ -11,14 +11,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
+from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.kernel.evaluate import CheckSite
-from dualgrad.compiler.kernel.ir import Buffer, Kernel
+from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, walk
 from dualgrad.compiler.kernel.printer import render
+from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
-
-ALIGNMENT = 64
+from dualgrad.runtime.program import KernelInfo
 
 
 @dataclass(frozen=True)
@@ -70,39 +69,30 @@ class LoopProgram:
         """Number of launch parameters: arena, offsets of temporaries, symbols, scalars."""
         return 1 + len(self.temporaries) + len(self.symbols) + len(self.scalars)
 
-
-def plan_arena(
-    temporaries: tuple[Temporary, ...], values: dict[Atom, int]
-) -> tuple[list[int], int]:
-    """Offsets in bytes for temporaries, and the size of the arena.
-
-    Greedy by size (largest first) into the lowest gap between temporaries that live at the same
-    time; see Pisarchyk and Lee, "Efficient memory management for deep neural net inference"
-    (2020).
-    """
-    sizes = [
-        -(-evaluate(t.buffer.size, values) * t.buffer.dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        for t in temporaries
-    ]
-    offsets = [0] * len(temporaries)
-    placed: list[int] = []
-    for k in sorted(range(len(temporaries)), key=lambda k: -sizes[k]):
-        t = temporaries[k]
-        busy = sorted(
-            (offsets[p], offsets[p] + sizes[p])
-            for p in placed
-            if temporaries[p].first <= t.last and t.first <= temporaries[p].last
+    @property
+    def launch(self) -> Launch:
+        """What running it takes."""
+        return Launch(
+            self.name,
+            tuple(b.size for b in self.inputs),
+            self.output_types,
+            tuple(
+                Space(t.buffer.size * t.buffer.dtype.itemsize, t.first, t.last)
+                for t in self.temporaries
+            ),
+            self.symbols,
+            self.scalars,
+            tuple(KernelInfo(k.name, k.kind, k.lines) for k in self.kernels),
+            self.checks,
         )
-        start = 0
-        for low, high in busy:
-            if start + sizes[k] <= low:
-                break
-            start = max(start, high)
-        offsets[k] = start
-        placed.append(k)
-    total = max((o + s for o, s in zip(offsets, sizes, strict=True)), default=0)
-    return offsets, total
 
-
-def size_of(dims: tuple[Dim, ...], values: dict[Atom, int]) -> tuple[int, ...]:
-    return tuple(evaluate(d, values) for d in dims)
+    @property
+    def checks_late(self) -> bool:
+        """Whether a run-time check comes after an input has been overwritten."""
+        overwritten = False
+        for kernel in self.kernels:
+            stmts = list(walk(kernel.body))
+            if overwritten and any(isinstance(s, Check | Call) for s in stmts):
+                return True
+            overwritten |= any(isinstance(s, Store) and s.buffer.name[0] == "i" for s in stmts)
+        return False

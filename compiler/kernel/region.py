@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dualgrad.compiler.ir.dims import sym
+from dualgrad.compiler.ir.dims import Dim, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.build import Place, at_of, indices_in, map_loops, nest, variables
 from dualgrad.compiler.kernel.collapse import collapsible, extent_of, renamed
-from dualgrad.compiler.kernel.evaluate import At, Evaluator
+from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Loop, Stmt, Store
 from dualgrad.compiler.ops.region import Part, Region
 from dualgrad.compiler.passes.fuse import index_in, squeezed
@@ -48,9 +48,15 @@ def _stores(node: Node, part: Part, at: At, place: Place, evaluator: Evaluator) 
     out = []
     for access in place.destinations[node]:
         index = evaluator.place(access.index(part.at(at)))
-        sum_ = s.load(access.buffer, index) + value if part.adds else value
-        out.append(Store(access.buffer, index, sum_))
+        out.append(Store(access.buffer, index, _sum(access, index, value) if part.adds else value))
     return out
+
+
+def _sum(access: Access, index: Dim, value: s.Scalar) -> s.Scalar:
+    """What stands in memory and a value; 16-bit floats are added in float32."""
+    parts = (s.load(access.buffer, index), value)
+    left, right = (s.cast(x, x.dtype.compute) for x in parts)
+    return s.cast(left + right, value.dtype)
 
 
 def _adding(node: Node, part: Part, place: Place) -> tuple[Stmt, ...]:

@@ -30,7 +30,8 @@ from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
-from dualgrad.compiler.passes.fuse import EXPENSIVE, Group, cost, index_in, through_views
+from dualgrad.compiler.ops.view import through_views
+from dualgrad.compiler.passes.fuse import EXPENSIVE, Group, cost, index_in
 
 
 @dataclass

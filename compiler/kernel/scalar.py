@@ -12,6 +12,9 @@ Primitives round as IEEE 754 says (round to nearest, no flush to zero); integers
 count lies in [0, bits).  Integer division truncates towards zero and must neither be by zero nor
 overflow; `cast` from float to integer truncates, saturates out of range and makes NaN 0;
 `shr` is arithmetic for signed and logical for unsigned integers.
+
+16-bit floats are loaded, stored, selected and converted, nothing else: a `cast` to one rounds
+once, whatever it converts from, and one from it is exact.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.runtime.dtype import DType, bool_, float64, int64
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.floats import rounded
 
 if TYPE_CHECKING:
     from dualgrad.compiler.ir.dims import Dim
@@ -188,10 +192,10 @@ def cast_dim(attr: Attr) -> Dim:
 
 
 def const(value: Number, dtype: DType) -> Scalar:
-    """A constant; it is rounded to `dtype` when it is lowered."""
+    """A constant; it is rounded to float32 when it is lowered, to a 16-bit float at once."""
     exact: Number
     if dtype.is_float:
-        exact = float(value)
+        exact = rounded(float(value), dtype) if dtype.is_low else float(value)
     elif dtype.kind == "b":
         exact = bool(value)
     else:
@@ -239,7 +243,7 @@ def cast(x: Scalar, dtype: DType) -> Scalar:
 
 def _is_exact(x: Scalar) -> bool:
     """Whether a constant's Python number is its value and survives `float`."""
-    if x.dtype is float64:
+    if x.dtype is float64 or x.dtype.is_low:
         return True
     return not x.dtype.is_float and abs(int(x.attr)) <= 2**53  # type: ignore[arg-type]
 
@@ -266,13 +270,19 @@ def primitive(name: str, *args: Scalar) -> Scalar:
     """The application of a primitive; operands that do not fit are a CompileError."""
     count, kinds, result = PRIMITIVES[name]
     dtype = args[0].dtype
-    if len(args) != count or dtype.kind not in kinds or any(a.dtype is not dtype for a in args):
+    fits = len(args) == count and takes(kinds, dtype)
+    if not fits or any(a.dtype is not dtype for a in args):
         raise CompileError(
             f"{name}({', '.join(a.dtype.name for a in args)})",
             op="scalar",
             expect=f"{count} operands of one dtype of kind {'/'.join(kinds)}",
         )
     return Scalar.make(name, args, dtype if result == "same" else bool_)
+
+
+def takes(kinds: str, dtype: DType) -> bool:
+    """Whether a primitive of these kinds computes with a dtype."""
+    return dtype.kind in kinds and not dtype.is_low
 
 
 def children_first(roots: tuple[Scalar, ...]) -> list[Scalar]:

@@ -26,7 +26,7 @@ from dualgrad.compiler.kernel.build import (
 from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.evaluate import At, Evaluator
 from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
-from dualgrad.compiler.kernel.scalar import Scalar, index, reg
+from dualgrad.compiler.kernel.scalar import Scalar, cast, index, reg
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.passes.fuse import Group, index_in
 
@@ -101,12 +101,15 @@ def _chain(
     for k, n in enumerate(scans):
         op = n.op
         assert isinstance(op, Scan)
-        init = op.init(b, n.inputs[0].dtype)
+        dtype = n.inputs[0].dtype.compute
+        init = op.init(b, dtype)
         carry = tuple(reg(f"{prefix}s{k}_{j}", x.dtype) for j, x in enumerate(init))
-        xs = [evaluator.value(x, index_in(x.shape, at)) for x in n.inputs]
+        operands = (evaluator.value(x, index_in(x.shape, at)) for x in n.inputs)
+        xs = [cast(x, x.dtype.compute) for x in operands]
         following = op.step(b, carry, *xs, position=index(position))
         accumulators.append(Accumulator(carry, init, following))
-        results[n] = op.emit(b, carry if op.exclusive else following, n.inputs[0].dtype)
+        result = op.emit(b, carry if op.exclusive else following, dtype)
+        results[n] = cast(result, n.dtype)
     stores: list[Store] = []
     for n in place.roots:
         if n not in results:

@@ -91,4 +91,5 @@ def store_of(
     index, step = access.index((at[0], 0, at[2])), access.strides[1]
     there = position if step == 1 else position * s.index(step)
     old = s.gather(access.buffer, index, there)
-    return Store(access.buffer, index, op.combine(Math(), old, new), there)
+    value = op.combine(Math(), *(s.cast(x, x.dtype.compute) for x in (old, new)))
+    return Store(access.buffer, index, s.cast(value, new.dtype), there)

@@ -39,7 +39,7 @@ from dualgrad.compiler.kernel.ir import (
     Store,
 )
 from dualgrad.compiler.kernel.printer import Line, lines_of
-from dualgrad.compiler.kernel.scalar import PARAM_DTYPES, PRIMITIVES, Scalar, children_first
+from dualgrad.compiler.kernel.scalar import PARAM_DTYPES, PRIMITIVES, Scalar, children_first, takes
 from dualgrad.runtime.dtype import bool_, int64
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.srcinfo import Location
@@ -364,7 +364,7 @@ class _Verifier:
         elif e.op in PRIMITIVES:
             count, kinds, result = PRIMITIVES[e.op]
             fits = len(dtypes) == count and all(t is dtypes[0] for t in dtypes)
-            fits = fits and dtypes[0].kind in kinds
+            fits = fits and takes(kinds, dtypes[0])
             fits = fits and e.dtype is (dtypes[0] if result == "same" else bool_)
         else:
             self.refuse(f"unknown primitive {e.op!r}")

@@ -17,6 +17,7 @@ import numpy as np
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.floats import decode, encode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Leaf = Callable[..., Array]  # of a scalar and the values of its operands
@@ -62,7 +63,7 @@ def _ordered(roots: tuple[Scalar, ...], known: frozenset[Scalar]) -> tuple[Scala
 
 def constant(value: object, dtype: DType) -> Array:
     """`value` rounded to `dtype`, as an array without dimensions."""
-    return np.asarray(value).astype(dtype.numpy)
+    return encode(value, dtype)
 
 
 def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
@@ -70,7 +71,7 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if e.op == "const":
         return constant(e.attr, e.dtype)
     if e.op == "cast":
-        return _cast(args[0], e.dtype)
+        return _cast(decode(args[0], e.args[0].dtype), e.dtype)
     if e.op == "bitcast":
         return np.asarray(args[0]).view(e.dtype.numpy)
     found = _FLOAT_OPS.get(e.op) if e.args[0].dtype.is_float else _INT_OPS.get(e.op)
@@ -82,7 +83,7 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
 
 def _cast(x: Array, dtype: DType) -> Array:
     if x.dtype.kind != "f" or not dtype.is_int:
-        return x.astype(dtype.numpy)
+        return encode(x, dtype)
     limits = np.iinfo(dtype.numpy)
     # the float nearest to a limit of 64 bits may lie beyond it
     low, high = x <= float(limits.min), x >= float(limits.max)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from dualgrad.compiler.ir.dims import same
@@ -14,7 +15,6 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.random import dropout
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -45,13 +45,7 @@ def _for_queries(x: Any, query: Any) -> Any:
     return groups.reshape((*batch, heads, length, width))
 
 
-@composite
-def _attention(
-    query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
-) -> Any:
-    scale, mask, *noise = restored(optional, which)
-    if grouped:
-        key, value = _for_queries(key, query), _for_queries(value, query)
+def _weights(query: Any, key: Any, scale: Any, mask: Any, causal: bool) -> Any:
     if scale is None:
         scale = 1.0 / count(query.shape[-1], query.dtype).sqrt()
     scores = matmul(query, key.transpose(-2, -1)) * scale
@@ -59,10 +53,31 @@ def _attention(
         scores = where(_causal(scores), scores, NEVER)
     if mask is not None:
         scores = where(mask, scores, NEVER) if mask.dtype is bool_ else scores + mask
-    if scores.shape[-1] == 0:
-        return matmul(scores, value)
-    weights = _safe_softmax(scores)
-    return matmul(dropout(weights, *noise) if which[-1] else weights, value)
+    return scores if scores.shape[-1] == 0 else _safe_softmax(scores)
+
+
+@composite
+def _attention(
+    query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
+) -> Any:
+    if grouped:
+        key, value = _for_queries(key, query), _for_queries(value, query)
+    scale, mask = restored(optional, which)
+    return matmul(_weights(query, key, scale, mask, causal), value)
+
+
+@composite
+def _attention_weights(
+    query: Any, key: Any, *optional: Any, causal: bool, grouped: bool, which: Given
+) -> Any:
+    key = _for_queries(key, query) if grouped else key
+    scale, mask = restored(optional, which)
+    return _weights(query, key, scale, mask, causal)
+
+
+@composite
+def _mixed(weights: Any, value: Any, *, grouped: bool) -> Any:
+    return matmul(weights, _for_queries(value, weights) if grouped else value)
 
 
 def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
@@ -107,34 +122,27 @@ def attention(
     query: Any,
     key: Any,
     value: Any,
-    attn_mask: Any = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    noise: tuple[Any, Any, Any] | None = None,
+    attn_mask: Any,
+    is_causal: bool,
+    scale: Any,
+    enable_gqa: bool,
+    drop: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return softmax(query @ key.T * scale + mask) @ value.
-
-    query [..., L, E], key [..., S, E], value [..., S, V]; the result is [..., L, V].  `attn_mask`
-    broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
-    scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
-    `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
-    that may see nothing gives 0, and its gradients are 0.  `noise` is a seed, a position and the
-    probability with which a weight is dropped, as `random.dropout` takes them.  Raises ShapeError
-    if shapes do not fit, ArgumentError for a mask together with is_causal.
-    """
+    """See `dualgrad.attention`; `drop` is what happens to the softmax before it meets value."""
     op = "scaled_dot_product_attention"
     _check(query, key, value, enable_gqa)
     if is_causal and attn_mask is not None:
         raise ArgumentError(
-            "is_causal is a mask already",
-            op=op,
-            expect="one of attn_mask and is_causal",
-            actual="both",
+            "is_causal is a mask already", op=op, expect="one of both", actual="two masks"
         )
     if attn_mask is not None and not enable_gqa:
         _check_mask(query, key, attn_mask)
-    optional, which = given(scale, attn_mask, *(noise or (None, None, None)))
-    return _attention(
-        query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
+    optional, which = given(scale, attn_mask)
+    if drop is None:
+        return _attention(
+            query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
+        )
+    weights = _attention_weights(
+        query, key, *optional, causal=is_causal, grouped=enable_gqa, which=which
     )
+    return _mixed(drop(weights), value, grouped=enable_gqa)

@@ -8,7 +8,7 @@ from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
@@ -111,6 +111,7 @@ def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
 
 
 @composite
+@raw
 def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
     n = x.shape[-1] + abs(offset)
     row, column = (-offset, 0) if offset < 0 else (0, offset)

@@ -86,6 +86,11 @@ class Op:
         return self.of(*values)
 
     @property
+    def values(self) -> list[Any]:
+        """The static parameters."""
+        return [getattr(self, k) for k in self.parameters]
+
+    @property
     def dims(self) -> list[Dim]:
         """All sizes and offsets among the fields."""
         found: list[Dim] = []
@@ -119,7 +124,7 @@ class Op:
         return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:
-        fields = [getattr(self, k) for k in self.parameters]
+        fields = self.values
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
 

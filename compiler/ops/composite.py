@@ -16,6 +16,8 @@ from typing import Any, ClassVar, TypeVar, cast
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import Rename, apply
 from dualgrad.compiler.ops.base import renamed
+from dualgrad.compiler.ops.elementwise import narrowed, widened
+from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,13 +48,33 @@ class Composite:
         static = ((k, renamed(v, str(kinds.get(k)), rename)) for k, v in self.static)
         return Composite.of(self.body, tuple(static))
 
+    @property
+    def raw(self) -> bool:
+        """Whether the body takes 16-bit floats as they are."""
+        return getattr(self.body, "raw", False)
+
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
-        out = self.body(*nodes, **dict(self.static))
-        return out if isinstance(out, tuple) else (out,)
+        """The body as a graph.  On 16-bit floats it works in float32; its float32 results are
+        rounded to the operands' dtype where all floats among these have the one."""
+        static = dict(self.static)
+        out = self.body(*nodes, **static) if self.raw else self.body(*map(widened, nodes), **static)
+        results = out if isinstance(out, tuple) else (out,)
+        floats = {n.dtype for n in nodes if n.dtype.is_float and not n.type.weak}
+        dtype = floats.pop() if len(floats) == 1 and not self.raw else float32
+        if not dtype.is_low:
+            return results
+        return tuple(narrowed(r, dtype) if r.dtype is float32 else r for r in results)
 
     def __str__(self) -> str:
         text = ", ".join(f"{k}={v}" for k, v in self.static)
         return f"{self.name}[{text}]" if text else self.name
+
+
+def raw(body: F) -> F:
+    """Let the body of a composite take 16-bit floats as they are: it only moves or converts
+    them.  Its gradient is computed in float32 all the same."""
+    body.raw = True  # type: ignore[attr-defined]
+    return body
 
 
 def composite(body: F) -> F:

@@ -125,12 +125,12 @@ def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8, **dim:
 
     The sum of x1 / max(|x1|, eps) * x2 / max(|x2|, eps); x1 and x2 broadcast.
     """
-    if x1.ndim == 0 and x2.ndim == 0:  # numbers are vectors of one element
+    if x1.ndim == x2.ndim == 0:
         x1, x2 = x1.reshape((1,)), x2.reshape((1,))
-    rank = len(broadcast_shapes("cosine_similarity", [x1.shape, x2.shape]))
+    shape = broadcast_shapes("cosine_similarity", [x1.shape, x2.shape])
+    rank = len(shape)
     axis = axis_argument("cosine_similarity", axis, dim)
     (axis,) = axes_of("cosine_similarity", axis, rank)
-    shape = broadcast_shapes("cosine_similarity", [x1.shape, x2.shape])
     return _cosine_similarity(x1.expand(shape), x2.expand(shape), eps, axis=axis - rank)
 
 

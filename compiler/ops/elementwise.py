@@ -3,6 +3,9 @@
 Each class states `scalar(b, *xs)`, a formula on operands of one dtype.  `accepts` lists the
 kinds of dtype it takes, `floats` turns integers into the default float first, `result` names the
 dtype of the result where it is not that of the operands.
+
+On 16-bit floats a formula is evaluated in float32 and its result rounded once, unless the class
+says `raw = True`: then it gets them as they are.
 """
 
 from __future__ import annotations
@@ -15,10 +18,10 @@ from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
-from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.kernel.scalar import Scalar, cast
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import View, expand_to
 from dualgrad.runtime.dtype import (
     DEFAULT_FLOAT,
     DType,
@@ -44,6 +47,14 @@ class Elementwise(Op, abstract=True):
     accepts: ClassVar[str] = "iuf"
     floats: ClassVar[bool] = False
     result: ClassVar[DType | None] = None
+    raw: ClassVar[bool] = False
+
+    def element(self, b: Math, dtype: DType, *xs: Scalar) -> Scalar:
+        """The formula's value, of the result dtype: 16-bit floats go through float32."""
+        if self.raw:
+            return self.scalar(b, *xs)
+        out = self.scalar(b, *(cast(x, x.dtype.compute) for x in xs))
+        return cast(out, dtype) if dtype.is_low else out
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
         dtype = result_dtype(self.name, types)
@@ -88,12 +99,13 @@ def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
 
 @dataclass(frozen=True, eq=False)
 class Cast(Elementwise):
-    """Conversion of dtype.  Floats are truncated to integers, out of range to the nearest one
-    there is, NaN to 0.  To bool it asks for x != 0; between integers it wraps."""
+    """Conversion of dtype, rounded once.  Floats are truncated to integers, out of range to the
+    nearest one there is, NaN to 0.  To bool it asks for x != 0; between integers it wraps."""
 
     dtype: DType
     weak: bool = False
     accepts = "biuf"
+    raw = True
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.cast(x, self.dtype)
@@ -173,11 +185,32 @@ def _destination(
     return x.dtype if dtype is None else dtype, bool(others[1]) if len(others) > 1 else copy
 
 
+def widened(x: Node) -> Node:
+    """x in the dtype that is computed in: float32 for the 16-bit floats."""
+    return cast_node(x, x.dtype.compute) if x.dtype.is_low else x
+
+
+def narrowed(x: Node, dtype: DType) -> Node:
+    """A float32 result as a 16-bit float; what was only widened before is taken as it was."""
+    views: list[Node] = []
+    source = x
+    while isinstance(source.op, View):
+        views.append(source)
+        source = source.inputs[0]
+    if not isinstance(source.op, Cast) or source.inputs[0].dtype is not dtype:
+        return cast_node(x, dtype)
+    source = source.inputs[0]
+    for view in reversed(views):
+        source = view.op.on(source)  # type: ignore[union-attr]
+    return source
+
+
 @dataclass(frozen=True, eq=False)
 class Copy(Elementwise):
     """The same values in new, contiguous memory."""
 
     accepts = "biuf"
+    raw = True
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return x
@@ -201,6 +234,7 @@ class Stop(Elementwise):
     maximum does to a softmax has no derivative, though each part of the formula has one."""
 
     accepts = "biuf"
+    raw = True
     vjp = None
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:

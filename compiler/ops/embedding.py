@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.value import dim_text
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient, to
 from dualgrad.compiler.ops.gather import check_index, take
 from dualgrad.compiler.ops.index import one_hot as flags
@@ -17,6 +17,7 @@ from dualgrad.runtime.errors import IndexOutOfBounds, ShapeError
 
 
 @composite
+@raw
 def _embedding(idx: Any, weight: Any, *, padding: int | None) -> Any:
     rows = take(weight, idx, 0)
     if padding is None:

@@ -332,6 +332,8 @@ def _logit_samples() -> list[Sample]:
 
 def _times_log(function: str) -> Any:
     def reference(np: Any, x: Any, y: Any) -> Any:
+        dtype = np.result_type(x, y)
+        x, y = np.asarray(x, dtype), np.asarray(y, dtype)
         zero = (x == 0) & ~np.isnan(y)
         return np.where(zero, 0.0 * x, x * getattr(np, function)(np.where(zero, 1.0, y)))
 

@@ -8,7 +8,7 @@ from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, axis_of, broadcast_shapes, normalize_axis
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Slice
 from dualgrad.compiler.ops.take_put import Take
@@ -48,6 +48,7 @@ def along(idx: Any, axis: int, shape: tuple[Any, ...]) -> Any:
 
 
 @composite
+@raw
 def _take(x: Node, idx: Node, *, axis: int) -> Any:
     positions = idx.reshape((1, idx.size, 1))
     out = Take.of(axis).on(split_at(x, axis), positions)
@@ -88,6 +89,7 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
 
 
 @composite
+@raw
 def _take_along_axis(x: Node, idx: Node, *, axis: int) -> Any:
     shapes = [(*s[:axis], 1, *s[axis + 1 :]) for s in (x.shape, idx.shape)]
     full = broadcast_shapes("take_along_axis", shapes)
@@ -139,6 +141,7 @@ def gather(x: Any, dim: int, index: Any) -> Any:
 
 
 @composite
+@raw
 def _gather(x: Node, idx: Node, *, axis: int) -> Any:
     corner = corner_of(x, idx, axis)
     if corner is not None:

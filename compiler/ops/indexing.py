@@ -19,7 +19,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import broadcast_shapes
-from dualgrad.compiler.ops.composite import Composite, composite
+from dualgrad.compiler.ops.composite import Composite, composite, raw
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
@@ -411,6 +411,7 @@ def _flat(layout: Layout, indices: tuple[Node, ...], names: tuple[int, ...]) -> 
 
 
 @composite
+@raw
 def _lookup(
     x: Node, *indices: Node, axes: tuple[int, ...], front: int, names: tuple[int, ...]
 ) -> Any:
@@ -423,6 +424,7 @@ def _lookup(
 
 
 @composite
+@raw
 def _assign(
     x: Node,
     value: Node,
@@ -483,6 +485,7 @@ ASSIGN_WHOLE = Composite.of(
 
 
 @composite
+@raw
 def _assign_where(x: Node, value: Node, mask: Node) -> Any:
     full = mask.reshape((*mask.shape, *(1,) * (x.ndim - mask.ndim)))
     new = expand_to(_fitted(value, x.shape[mask.ndim :], x), x.shape)

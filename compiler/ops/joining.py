@@ -13,7 +13,7 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis, result_dtype
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.gather import take
@@ -205,6 +205,7 @@ def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
 
 
 @composite
+@raw
 def _roll(x: Any, *, axes: tuple[int, ...], shifts: tuple[Offset, ...]) -> Any:
     for axis, shift in zip(axes, shifts, strict=True):
         rest = x.shape[axis] - shift
@@ -240,6 +241,7 @@ def roll(x: Any, shifts: Any, axis: Any = None, **dims: Any) -> Any:
 
 
 @composite
+@raw
 def _tile(x: Any, *, counts: tuple[Dim, ...]) -> Any:
     between = tuple(n for size in x.shape for n in (1, size))
     full = tuple(n for count, size in zip(counts, x.shape, strict=True) for n in (count, size))
@@ -259,6 +261,7 @@ def tile(x: Any, *counts: Any) -> Any:
 
 
 @composite
+@raw
 def _repeat_interleave(x: Any, *, count: Dim, axis: int) -> Any:
     n = x.shape[axis]
     before, after = x.shape[:axis], x.shape[axis + 1 :]
@@ -267,6 +270,7 @@ def _repeat_interleave(x: Any, *, count: Dim, axis: int) -> Any:
 
 
 @composite
+@raw
 def _repeat_each(x: Any, repeats: Any, *, total: Dim, axis: int) -> Any:
     n = x.shape[axis]
     ends = expand_to(cast_node(repeats, int64), (n,)).cumsum(0)

@@ -22,7 +22,6 @@ from dualgrad.compiler.ops.linalg_base import (
     as_floats,
     case,
     common_batch,
-    epsilon,
     need_matrix,
     np_shifted,
     part,
@@ -134,8 +133,7 @@ def lstsq(
             expect=f"[..., {a.shape[-2]}, K] or [{a.shape[-2]}]",
             actual=dim_text(b.shape),
         )
-    default = max(a.shape[-2:]) * epsilon(a.dtype)
-    limit = float(default if rcond is None else rcond)
+    limit = float(-1.0 if rcond is None else rcond)
     packed = _lstsq(a, column, rcond=limit)
     x, rank, s = Lstsq.of(limit).parts(packed, a, column)
     miss = matmul(a, x) - column

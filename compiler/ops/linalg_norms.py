@@ -10,6 +10,7 @@ from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.base import axes_of, axis_argument
 from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import (
     as_floats,
@@ -20,6 +21,7 @@ from dualgrad.compiler.ops.linalg_base import (
     np_shifted,
     refused,
     shifted,
+    shorter,
 )
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
@@ -122,8 +124,11 @@ def cond(x: Any, p: Any = None) -> Any:
 
 
 @composite
-def _matrix_rank(x: Any, atol: Any, rtol: Any, *, hermitian: bool) -> Any:
+def _matrix_rank(x: Any, atol: Any, rtol: Any, *, usual: bool, hermitian: bool) -> Any:
     (x,) = as_floats("matrix_rank", x)
+    if usual:
+        m, n = x.shape[-2:]
+        rtol = count(m + n - shorter(m, n), x.dtype) * epsilon(x.dtype)
     s = absolute(Eigvalsh.of("L").on(x)) if hermitian else Svdvals.of().on(x)
     limit = maximum(s.max(-1) * rtol, atol)
     return cast_node(s > limit.unsqueeze(-1), int64).sum(-1)
@@ -147,11 +152,11 @@ def matrix_rank(
     absolute_limit = tol if atol is None else atol
     if x.shape[-1] == 0 or x.shape[-2] == 0:
         return _no_rank(x)
-    default = max(x.shape[-2:]) * epsilon(x.dtype) if absolute_limit is None else 0.0
     return _matrix_rank(
         x,
         0.0 if absolute_limit is None else absolute_limit,
-        default if rtol is None else rtol,
+        0.0 if rtol is None else rtol,
+        usual=absolute_limit is None and rtol is None,
         hermitian=bool(hermitian),
     )
 

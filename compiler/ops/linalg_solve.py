@@ -29,7 +29,8 @@ from dualgrad.compiler.ops.linalg_base import (
     triangle,
     turned,
 )
-from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ShapeError
 
@@ -276,6 +277,12 @@ def slogdet(x: Any) -> tuple[Any, Any]:
     return part(both, 0), part(both, 1)
 
 
+def logdet(x: Any) -> Any:
+    """Return log det [...] of matrices [..., N, N]: NaN where the determinant is negative."""
+    sign, size = slogdet(x)
+    return where(sign < 0.0, float("nan"), size)
+
+
 @composite
 def _matrix_power(x: Any, *, n: int) -> Any:
     if n == 0:
@@ -293,3 +300,59 @@ def matrix_power(x: Any, n: int) -> Any:
     """Return x [..., N, N] to the integer power n, by repeated squaring; n < 0 inverts first."""
     need_square("matrix_power", x)
     return _matrix_power(inv(x) if n < 0 else x, n=abs(n))
+
+
+@samples_of(logdet)
+def _logdet_samples() -> list[Sample]:
+    def good(by: float, shape: tuple[int, ...]) -> Sample:
+        return case(
+            lambda x: logdet(shifted(x, by)),
+            lambda np, x: np.log(np.linalg.det(np_shifted(np, x, by))),
+            shape,
+            relative=3e-6 if by > 0 else 0.0,
+            gradient=by > 0,
+        )
+
+    return [good(9.0, (3, 3)), good(-9.0, (3, 3)), good(9.0, (2, 4, 4))]
+
+
+@samples_of(matrix_power)
+def _matrix_power_samples() -> list[Sample]:
+    def good(n: int, shape: tuple[int, ...]) -> Sample:
+        return case(
+            lambda x: matrix_power(shifted(x), n),
+            lambda np, x: np.linalg.matrix_power(np_shifted(np, x), n),
+            shape,
+        )
+
+    bad = refused(lambda x: matrix_power(x, 2), "takes square matrices", (2, 3))
+    return [*(good(n, (3, 3)) for n in (0, 1, 2, 5, -1, -2)), good(3, (2, 2, 2)), bad]
+
+
+@samples_of(solve_triangular)
+def _solve_triangular_samples() -> list[Sample]:
+    def good(upper: bool, unit: bool, left: bool, *shapes: tuple[int, ...]) -> Sample:
+        def reference(np: Any, a: Any, b: Any) -> Any:
+            a = np.triu(np_shifted(np, a)) if upper else np.tril(np_shifted(np, a))
+            if unit:
+                a = a * (1 - np.eye(a.shape[-1])) + np.eye(a.shape[-1])
+            if left:
+                return np.linalg.solve(a, b)
+            return np.swapaxes(np.linalg.solve(a.swapaxes(-1, -2), b.swapaxes(-1, -2)), -1, -2)
+
+        return case(
+            lambda a, b: solve_triangular(
+                shifted(a), b, upper=upper, left=left, unitriangular=unit
+            ),
+            reference,
+            *shapes,
+            relative=1e-5,
+        )
+
+    return [
+        good(True, False, True, (3, 3), (3, 2)),
+        good(False, False, True, (2, 3, 3), (3, 1)),
+        good(True, True, True, (3, 3), (3, 2)),
+        good(False, False, False, (3, 3), (2, 3)),
+        refused(lambda a, b: solve_triangular(a, b, upper=True), "does not fit", (3, 3), (2, 2)),
+    ]

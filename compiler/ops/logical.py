@@ -23,6 +23,7 @@ class Where(Elementwise):
     """x where the condition holds, else y."""
 
     accepts = "biuf"
+    raw = True
 
     def scalar(self, b: Math, c: Scalar, x: Scalar, y: Scalar) -> Scalar:
         return b.select(c, x, y)

@@ -6,14 +6,13 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.arguments import check_shape, equal, given
+from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
 from dualgrad.compiler.ops.base import axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import cast_node, copy, stop_gradient
+from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of, unary
-from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -35,7 +34,7 @@ def _relu_samples() -> list[Sample]:
 
 @composite
 def _softmax(x: Any, *, axis: int) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
+    x = as_float(x)
     if x.ndim and x.shape[axis] == 0:
         return copy(x)
     e = (x - stop_gradient(x.max(axis, keepdims=True))).exp()
@@ -51,7 +50,7 @@ def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
 
 @composite
 def _log_softmax(x: Any, *, axis: int) -> Any:
-    x = x if x.dtype.is_float else cast_node(x, DEFAULT_FLOAT)
+    x = as_float(x)
     if x.ndim and x.shape[axis] == 0:
         return copy(x)
     shifted = x - stop_gradient(x.max(axis, keepdims=True))

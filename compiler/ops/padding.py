@@ -6,7 +6,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset
 from dualgrad.compiler.ir.node import as_node
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.region import Overwrite
@@ -19,6 +19,7 @@ MODES = ("constant", "reflect", "replicate", "circular")
 
 
 @composite
+@raw
 def _pad_constant(
     x: Any, value: Any, *, before: tuple[Offset, ...], after: tuple[Offset, ...]
 ) -> Any:
@@ -28,6 +29,7 @@ def _pad_constant(
 
 
 @composite
+@raw
 def _pad_edges(x: Any, *, before: tuple[Offset, ...], after: tuple[Offset, ...], mode: str) -> Any:
     for axis, (b, a) in enumerate(zip(before, after, strict=True)):
         if b == 0 and a == 0:

@@ -58,7 +58,7 @@ def _paired(a: Any, b: Any, first: list[int], second: list[int]) -> Any:
     sizes = list(a.shape)
     for i, j in zip(first, second, strict=True):
         sizes[i] = b.shape[j] if sizes[i] == 1 else sizes[i]
-    return expand(a, tuple(sizes))
+    return a if tuple(sizes) == a.shape else expand(a, tuple(sizes))
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:

@@ -15,7 +15,7 @@ from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.base import Op
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import Composite, composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import Index, Permute, View, expand_to
@@ -89,6 +89,7 @@ class Overwrite(Region):
 
 
 @composite
+@raw
 def _overwrite(base: Any, value: Any, *, view: View) -> Any:
     shape = view.infer(base.type).shape
     return Overwrite.of(view).on(base, expand_to(cast_node(value, base.dtype), shape))
@@ -110,6 +111,11 @@ def overwrite(base: Any, view: View, value: Any) -> Any:
             actual=str(given),
         )
     return _overwrite(base, value, view=view)
+
+
+def overwriting(view: View) -> Composite:
+    """The unit of (base, value) that `overwrite` runs."""
+    return Composite.of(_overwrite.unit.body, (("view", view),))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)

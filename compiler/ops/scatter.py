@@ -16,7 +16,7 @@ from dualgrad.compiler.kernel.scalar import Number
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.arithmetic import maximum
 from dualgrad.compiler.ops.base import axis_of, normalize_axis, result_dtype
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.gather import (
     along,
@@ -179,6 +179,7 @@ def scatter_reduce(
 
 
 @composite
+@raw
 def _put_along_axis(x: Node, idx: Node, values: Node, *, axis: int) -> Any:
     shape = (*x.shape[:axis], idx.shape[axis], *x.shape[axis + 1 :])
     return _put(x, idx, expand_to(cast_node(values, x.dtype), shape), axis, "set")
@@ -305,10 +306,12 @@ def _widened(x: Any, mask: Any) -> Any:
     """x repeated along axes that it has not, or with size 1, where the mask has more."""
     sizes = (1,) * (mask.ndim - x.ndim) + x.shape
     masks = (1,) * (len(sizes) - mask.ndim) + mask.shape
-    return expand(x, tuple(m if n == 1 else n for n, m in zip(sizes, masks, strict=True)))
+    full = tuple(m if n == 1 else n for n, m in zip(sizes, masks, strict=True))
+    return x if full == x.shape else expand(x, full)
 
 
 @composite
+@raw
 def _masked_fill(x: Node, mask: Node, value: Node) -> Any:
     return where(mask, expand_to(cast_node(value, x.dtype), x.shape), x)
 
@@ -324,6 +327,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 
 @composite
+@raw
 def _masked_scatter(x: Node, mask: Node, source: Node) -> Any:
     full, count = expand_to(mask, x.shape), product(x.shape)
     number = cumsum(cast_node(full.reshape((count,)), int64), 0) - 1

@@ -10,7 +10,7 @@ from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, dim_text
-from dualgrad.compiler.kernel.scalar import Scalar, index
+from dualgrad.compiler.kernel.scalar import Scalar, cast, index
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.arithmetic import minimum
 from dualgrad.compiler.ops.base import result_dtype
@@ -41,6 +41,11 @@ def before(b: Builder, x: Scalar, y: Scalar) -> Scalar:
     return (x < y) | (b.isnan(y) & ~b.isnan(x)) if x.dtype.is_float else x < y
 
 
+def widened(x: Scalar) -> Scalar:
+    """x in a dtype that can be compared."""
+    return cast(x, x.dtype.compute)
+
+
 @dataclass(frozen=True, eq=False)
 class Search(Index):
     """For sorted rows x [o, n] and y [o, m]: how many of a row come before y[o, j] (or, with
@@ -58,11 +63,11 @@ class Search(Index):
         low, high = index(0), index(n)
         if n == 0:
             return low
-        wanted = loads(1, at)
+        wanted = widened(loads(1, at))
         for _ in range(depth(n)):
             middle = (low + high) >> 1
             # an interval that is empty already stays so, whatever stands there
-            there = loads.gather(0, (at[0], b.minimum(middle, index(n - 1))))
+            there = widened(loads.gather(0, (at[0], b.minimum(middle, index(n - 1)))))
             passes = ~before(b, wanted, there) if self.right else before(b, there, wanted)
             goes = (low < high) & passes
             low, high = b.select(goes, middle + 1, low), b.select(goes, high, middle)

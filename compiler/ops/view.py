@@ -179,6 +179,15 @@ def flatten_index(index: Index, shape: tuple[Dim, ...]) -> Dim:
     return position
 
 
+def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...]]:
+    """The node behind a chain of views, and the index into it that `at` stands for."""
+    while isinstance(node.op, View):
+        (source,) = node.inputs
+        at = node.op.source(at, source.shape)
+        node = source
+    return node, at
+
+
 def unflatten(position: Dim, shape: tuple[Dim, ...]) -> Index:
     """The index of a row-major position."""
     out: list[Dim] = []

@@ -27,7 +27,7 @@ from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
-from dualgrad.compiler.ops.view import View
+from dualgrad.compiler.ops.view import View, through_views
 
 Kind = Literal["map", "contract", "row", "column", "scan", "region", "update", "call"]
 SOLO = {"region", "update", "call"}  # kinds of one node: nothing else is in their kernels
@@ -71,15 +71,6 @@ def index_in(shape: tuple[Dim, ...], at: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The index into `shape` whose entries outside of size-1 dimensions are `at`."""
     rest = iter(at)
     return tuple(0 if n == 1 else next(rest) for n in shape)
-
-
-def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...]]:
-    """The node behind a chain of views, and the index into it that `at` stands for."""
-    while isinstance(node.op, View):
-        (source,) = node.inputs
-        at = node.op.source(at, source.shape)
-        node = source
-    return node, at
 
 
 Producer = tuple[Node, tuple[Dim, ...], tuple[Expr, ...]]
@@ -356,7 +347,7 @@ def cost(node: Node) -> int:
     if not isinstance(node.op, Elementwise):
         return 0
     operands = [reg(f"x{k}", x.dtype) for k, x in enumerate(node.inputs)]
-    return len(children_first((node.op.scalar(Math(), *operands),)))
+    return len(children_first((node.op.element(Math(), node.dtype, *operands),)))
 
 
 def fuse(graph: Graph) -> list[Group]:

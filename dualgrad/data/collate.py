@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.creation import from_numpy
+from dualgrad.creation import from_numpy, from_storage
+from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import DataError
 from dualgrad.tensor import Tensor
 
@@ -27,9 +28,9 @@ def default_collate(items: Sequence[Any]) -> Any:
     """
     first = items[0]
     if isinstance(first, Tensor):
-        return _stack([item.detach().numpy() for item in items])
+        return _stack([item.storage() for item in items], first.dtype)
     if isinstance(first, (np.ndarray, np.generic)):
-        return _stack(items)
+        return _stack(items, as_dtype(first.dtype))
     if isinstance(first, (bool, int, float)):
         return from_numpy(np.array(items, dtype=type(first)))
     if isinstance(first, (str, bytes)):
@@ -46,11 +47,13 @@ def default_collate(items: Sequence[Any]) -> Any:
     )
 
 
-def _stack(arrays: Sequence[Any]) -> Tensor:
+def _stack(arrays: Sequence[Any], dtype: DType) -> Tensor:
     shapes = {np.shape(array) for array in arrays}
     if len(shapes) > 1:
         raise _uneven("shapes", shapes)
-    return from_numpy(np.stack(arrays))
+    stacked = np.stack(arrays)
+    same = stacked.dtype == dtype.numpy
+    return from_storage(stacked, dtype) if same else from_numpy(stacked)
 
 
 def _collate_mappings(first: Mapping[Any, Any], items: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dualgrad.creation import from_numpy
+from dualgrad.creation import from_storage
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.tensor import Tensor
 
@@ -50,14 +50,14 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         self.tensors = tensors
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, ...]:
-        return tuple(from_numpy(np.asarray(t.detach().numpy()[index])) for t in self.tensors)
+        return tuple(from_storage(np.asarray(t.storage()[index]), t.dtype) for t in self.tensors)
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
 
     def gather(self, indices: NDArray[np.int64]) -> list[Tensor]:
         """Return the rows `indices` [m] of each tensor as new tensors [m, ...]."""
-        return [from_numpy(_rows(t.detach().numpy(), indices)) for t in self.tensors]
+        return [from_storage(_rows(t.storage(), indices), t.dtype) for t in self.tensors]
 
 
 def _rows(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:

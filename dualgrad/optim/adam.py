@@ -54,8 +54,8 @@ class Adam(Optimizer):
 
     def initial_state(self, param: Tensor, group: Mapping[str, Any]) -> State:
         return {
-            "exp_avg": zeros_like(param),
-            "exp_avg_sq": zeros_like(param),
+            "exp_avg": zeros_like(param, dtype=param.dtype.compute),
+            "exp_avg_sq": zeros_like(param, dtype=param.dtype.compute),
             "beta1_power": full((), 1.0, dtype=float64),
             "beta2_power": full((), 1.0, dtype=float64),
         }

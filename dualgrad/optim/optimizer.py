@@ -27,6 +27,8 @@ class Optimizer(ABC):
     `param_groups` is a list of dicts as in PyTorch; hyper-parameters may be changed there between
     steps.  `state` is a list with one dict of tensors per parameter, in the order of the groups.
 
+    The state of a 16-bit float parameter is float32, and so is the arithmetic of a step.
+
     All state exists from the constructor on and is updated in place, and a step changes nothing
     else: so a compiled step sees the same objects on every call.
 

@@ -52,7 +52,8 @@ class RMSprop(Optimizer):
             require("RMSprop", name, group[name], 0.0)
 
     def initial_state(self, param: Tensor, group: Mapping[str, Any]) -> State:
-        return {name: zeros_like(param) for name in _state_names(group)}
+        dtype = param.dtype.compute
+        return {name: zeros_like(param, dtype=dtype) for name in _state_names(group)}
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
         current = stored("RMSprop", state, _state_names(group))

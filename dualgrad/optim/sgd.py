@@ -59,7 +59,11 @@ class SGD(Optimizer):
         if not group["momentum"]:
             return {}
         # the factor of the gradient: 1 at the first step, 1 - dampening ever after
-        return {"momentum_buffer": zeros_like(param), "intake": full((), 1.0, dtype=param.dtype)}
+        dtype = param.dtype.compute
+        return {
+            "momentum_buffer": zeros_like(param, dtype=dtype),
+            "intake": full((), 1.0, dtype=dtype),
+        }
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
         lr, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dualgrad.compiler.ir.dims import Dim, evaluate, sym, symbol_of
 
 N, M = sym("n"), sym("m")
-I, J = sym("i", N), sym("j", M)
+U, V = sym("i", N), sym("j", M)
 SIZES = [symbol_of(v) for v in (N, M)]
-LOOPS = [symbol_of(v) for v in (I, J)]
+LOOPS = [symbol_of(v) for v in (U, V)]
 
 
 def rows(n: Dim, m: Dim) -> tuple[Any, Any]:
@@ -38,7 +38,7 @@ def test_what_is_not_certain_stays() -> None:
     assert (N * M) // (M + 1) != N
 
 
-atoms = st.sampled_from([1, N, M, I, J, N // 2, (N + M) // 3, N * M])
+atoms = st.sampled_from([1, N, M, U, V, N // 2, (N + M) // 3, N * M])
 terms = st.tuples(st.integers(-3, 3), atoms, atoms)
 
 

@@ -36,10 +36,10 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
     steps,
 )
 from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
-from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.dtype import ALL, DType
 from dualgrad.runtime.program import Target
 
-__all__ = ["DESC", "gemm_module", "routine_name", "workspace_bytes"]
+__all__ = ["DESC", "gemm_module", "routine_module", "routine_name", "workspace_bytes"]
 
 # Found by measuring on a core with 32 kB + 1 MB of cache; none of these changes a result.
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
@@ -68,6 +68,12 @@ def gemm_module(dtype: DType, target: Target) -> str:
     head = f'target triple = "{target.triple}"\n' + t.declarations()
     body = kernels(t) + packing(t) + steps(t)
     return head + body + _routine(t, routine_name(dtype))
+
+
+def routine_module(name: str, target: Target) -> str:
+    """LLVM IR of the routine with this symbol."""
+    dtype = next(d for d in ALL if d.kind != "b" and routine_name(d) == name)
+    return gemm_module(dtype, target)
 
 
 def workspace_bytes(m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.floats import encode
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,10 @@ class Lanes:
 
 
 def element(dtype: DType) -> str:
-    """The LLVM type of one value in a register."""
+    """The LLVM type of one value in a register; 16-bit floats are held as their bits."""
     if dtype.kind == "b":
         return "i1"
-    if dtype.is_float:
+    if dtype.is_float and not dtype.is_low:
         return "float" if dtype.bits == 32 else "double"
     return f"i{dtype.bits}"
 
@@ -57,6 +60,8 @@ def literal(value: object, dtype: DType) -> str:
     if not dtype.is_float:
         return str(value)
     number = float(value)  # type: ignore[arg-type]
+    if dtype.is_low:
+        return str(int(encode(number, dtype).view(np.uint16)))
     if dtype.bits == 32:
         try:
             number = struct.unpack("f", struct.pack("f", number))[0]
@@ -159,10 +164,17 @@ def _comparison(op: str, dtype: DType) -> str:
 def convert(
     f: Function, names: Declarations, x: str, source: DType, target: DType, width: int
 ) -> str:
-    """x from one dtype to another (never to bool)."""
+    """x from one dtype to another (never to bool); of 16-bit floats only what targets do best,
+    float16 from and to float32."""
     a, b = vector(element(source), width), vector(element(target), width)
     if target.kind == "b":
         raise CompileError("a cast to bool is a comparison", op="llvm")
+    if source.is_low:
+        half = vector("half", width)
+        return f.value(f"fpext {half} {f.value(f'bitcast {a} {x} to {half}')} to {b}")
+    if target.is_low:
+        half = vector("half", width)
+        return f.value(f"bitcast {half} {f.value(f'fptrunc {a} {x} to {half}')} to {b}")
     if source.is_float and target.is_float:
         return f.value(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {a} {x} to {b}")
     if source.is_float:

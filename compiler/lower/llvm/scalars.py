@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dualgrad.compiler.build.float16 import conversion
 from dualgrad.compiler.ir.dims import Atom, Expr, symbol_of, symbols, terms_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.compiler.lower.llvm.lanes import apply, constant, element, splat
 from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
+from dualgrad.runtime.program import Target
 
 
 class ScalarCode(MemoryCode):
@@ -54,6 +56,10 @@ class ScalarCode(MemoryCode):
         if e.op == "param":
             one = self.frame.load_scalar(self.f, e)
             return splat(self.f, one, element(e.dtype), width)
+        if e.op == "cast":
+            formula = conversion(e.args[0], e.dtype, converts_half(self.target))
+            if formula is not None:
+                return self.value(formula)
         xs = [self.value_of(x) for x in e.args]
         return apply(self.f, self.names, e, xs, width)
 
@@ -132,3 +138,8 @@ class ScalarCode(MemoryCode):
                     stale.add(e)
             for key in [k for k in names if isinstance(k, tuple) and k[0] in stale]:
                 del names[key]
+
+
+def converts_half(target: Target) -> bool:
+    """Whether a target has instructions between float16 and float32."""
+    return "+f16c" in target.features.split(",") or target.triple.startswith(("aarch64", "arm64"))

@@ -1,0 +1,125 @@
+"""What it takes to run a program whose machine code is there: sizes, parameters, checks.
+
+This is all that is kept of a program on disk, beside its code: see `Launch.plain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
+from dualgrad.compiler.ir.plain import (
+    Plain,
+    plain_atom,
+    plain_dim,
+    plain_type,
+    read_atom,
+    read_dim,
+    read_type,
+)
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.runtime.dtype import DType, as_dtype
+from dualgrad.runtime.program import KernelInfo
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class CheckSite:
+    """A run-time check of low <= value < bound, or, with an empty `what`, the call of a function
+    of the host: what the message needs."""
+
+    op: str
+    what: str
+    bound: Dim
+    line: tuple[str, int] | None = None
+    low: Dim = 0
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes of the arena that kernels `first`..`last` use."""
+
+    nbytes: Dim
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a program is run.
+
+    inputs    number of elements that each input reaches over
+    outputs   types of the new tensors it makes
+    """
+
+    name: str
+    inputs: tuple[Dim, ...]
+    outputs: tuple[TensorType, ...]
+    spaces: tuple[Space, ...]
+    symbols: tuple[Atom, ...]
+    scalars: tuple[DType, ...]
+    kernels: tuple[KernelInfo, ...]
+    checks: tuple[CheckSite, ...]
+
+    def plain(self) -> Plain:
+        """As lists, for files; the user's lines are left out."""
+        return [
+            self.name,
+            [plain_dim(n) for n in self.inputs],
+            [plain_type(t) for t in self.outputs],
+            [[plain_dim(s.nbytes), s.first, s.last] for s in self.spaces],
+            [plain_atom(a) for a in self.symbols],
+            [d.name for d in self.scalars],
+            [[k.name, k.kind] for k in self.kernels],
+            [[c.op, c.what, plain_dim(c.bound), plain_dim(c.low)] for c in self.checks],
+        ]
+
+    @classmethod
+    def read(cls, plain: Plain) -> Launch:
+        name, inputs, outputs, spaces, symbols, scalars, kernels, checks = plain
+        return cls(
+            name,
+            tuple(map(read_dim, inputs)),
+            tuple(map(read_type, outputs)),
+            tuple(Space(read_dim(n), first, last) for n, first, last in spaces),
+            tuple(map(read_atom, symbols)),
+            tuple(map(as_dtype, scalars)),
+            tuple(KernelInfo(name, kind, ()) for name, kind in kernels),
+            tuple(
+                CheckSite(op, what, read_dim(bound), None, read_dim(low))
+                for op, what, bound, low in checks
+            ),
+        )
+
+
+def plan_arena(spaces: tuple[Space, ...], values: dict[Atom, int]) -> tuple[list[int], int]:
+    """Offsets in bytes for spaces, and the size of the arena.
+
+    Greedy by size (largest first) into the lowest gap between spaces that are used at the same
+    time; see Pisarchyk and Lee, "Efficient memory management for deep neural net inference"
+    (2020).
+    """
+    sizes = [-(-evaluate(s.nbytes, values) // ALIGNMENT) * ALIGNMENT for s in spaces]
+    offsets = [0] * len(spaces)
+    placed: list[int] = []
+    for k in sorted(range(len(spaces)), key=lambda k: -sizes[k]):
+        s = spaces[k]
+        busy = sorted(
+            (offsets[p], offsets[p] + sizes[p])
+            for p in placed
+            if spaces[p].first <= s.last and s.first <= spaces[p].last
+        )
+        start = 0
+        for low, high in busy:
+            if start + sizes[k] <= low:
+                break
+            start = max(start, high)
+        offsets[k] = start
+        placed.append(k)
+    total = max((o + s for o, s in zip(offsets, sizes, strict=True)), default=0)
+    return offsets, total
+
+
+def size_of(dims: tuple[Dim, ...], values: dict[Atom, int]) -> tuple[int, ...]:
+    return tuple(evaluate(d, values) for d in dims)

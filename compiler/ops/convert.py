@@ -1,0 +1,75 @@
+"""Methods that convert to one dtype each, under the names of NumPy and PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ir.value import public
+from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.runtime.dtype import (
+    as_dtype,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int32,
+    int64,
+)
+
+
+@public("astype")
+def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
+    """Return x converted to `dtype`: a copy, or with `copy=False` x itself if it has it."""
+    return _copied(x) if copy and x.dtype is as_dtype(dtype) else to(x, dtype)
+
+
+_copied = copy
+
+
+@public("type_as")
+def type_as(x: Any, other: Any) -> Any:
+    """Return x converted to the dtype of `other`."""
+    return to(x, other.dtype)
+
+
+@public("half")
+def half(x: Any) -> Any:
+    """Return x as float16."""
+    return to(x, float16)
+
+
+@public("bfloat16")
+def to_bfloat16(x: Any) -> Any:
+    """Return x as bfloat16."""
+    return to(x, bfloat16)
+
+
+@public("float")
+def to_float(x: Any) -> Any:
+    """Return x as float32."""
+    return to(x, float32)
+
+
+@public("double")
+def double(x: Any) -> Any:
+    """Return x as float64."""
+    return to(x, float64)
+
+
+@public("int")
+def to_int(x: Any) -> Any:
+    """Return x as int32."""
+    return to(x, int32)
+
+
+@public("long")
+def to_long(x: Any) -> Any:
+    """Return x as int64."""
+    return to(x, int64)
+
+
+@public("bool")
+def to_bool(x: Any) -> Any:
+    """Return x != 0."""
+    return to(x, bool_)

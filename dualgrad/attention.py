@@ -1,0 +1,39 @@
+"""Attention with dropout, which takes random numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ops.attention import attention
+from dualgrad.random import dropout
+from dualgrad.tensor import Tensor
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return softmax(query @ key.T * scale + mask) @ value.
+
+    query [..., L, E], key [..., S, E], value [..., S, V]; the result is [..., L, V].  `attn_mask`
+    broadcasts to [..., L, S]: bools are true where a query may look, floats are added to the
+    scores.  `is_causal` lets query i see the keys 0..i.  `scale` is 1 / sqrt(E) by default.  With
+    `enable_gqa` several heads of the query (dimension -3) share one of key and value.  A query
+    that may see nothing gives 0, and its gradients are 0.  `dropout_p` of the softmax is dropped,
+    in evaluation too.  Raises ShapeError if shapes do not fit, ArgumentError for a mask together
+    with is_causal.
+    """
+
+    def drop(weights: Any) -> Any:
+        return dropout(weights, dropout_p)
+
+    out: Tensor = attention(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, drop if dropout_p else None
+    )
+    return out
