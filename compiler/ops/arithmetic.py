@@ -108,11 +108,14 @@ class Abs(Elementwise):
 
 
 class Sign(Elementwise):
-    """-1, 0 or 1; NaN for NaN."""
+    """-1, 0 or 1; NaN for NaN; of a bool itself."""
 
+    accepts = "biuf"
     vjp = None
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
+        if x.dtype is bool_:
+            return x
         one = b.const(1, x.dtype)
         found = b.select(x > 0, one, b.select(b.eq(x, 0), 0, x))
         return b.select(x < 0, -one, found) if x.dtype.is_signed else found
@@ -120,7 +123,8 @@ class Sign(Elementwise):
     @staticmethod
     def samples() -> list[Sample]:
         whole = unary(sign, lambda np, x: np.sign(x), dtype=int64, low=-9, high=9, few=True)
-        return [*unary(sign, lambda np, x: np.sign(x), few=True), *whole]
+        plain = unary(sign, lambda np, x: x if x.dtype == bool else np.sign(x), few=True)
+        return [*plain, *whole]
 
 
 class Maximum(Elementwise):
@@ -372,12 +376,14 @@ def addcdiv(x: Any, tensor1: Operand, tensor2: Operand, value: float = 1) -> Any
 
 @composite
 def _heaviside(x: Any, values: Any) -> Any:
+    if x.dtype is bool_:
+        return where(x, True, values)
     return where(x > 0, 1, where(x.eq(0), values, where(x < 0, 0, x)))
 
 
 @public("heaviside")
 def heaviside(x: Operand, values: Operand) -> Any:
-    """Return 0 for x < 0, `values` at 0, 1 for x > 0; NaN for NaN."""
+    """Return 0 for x < 0, `values` at 0, 1 for x > 0; NaN for NaN.  Of bools it is `or`."""
     return _heaviside(x, values)
 
 

@@ -370,9 +370,8 @@ def _accumulated(
     x: Node, *, op: type[Scan], axis: int, reverse: bool, exclusive: bool, dtype: DType | None
 ) -> Any:
     x = cast_node(x, dtype or wide(x.dtype))
-    if x.ndim == 0:
-        return op.of(0, reverse, exclusive).on(x.reshape((1,))).reshape(())
-    return op.of(axis, reverse, exclusive).on(x)
+    row = x if x.ndim else x.reshape((1,))
+    return op.of(axis, reverse, exclusive).on(row).reshape(x.shape)
 
 
 @public("cumsum")
