@@ -6,6 +6,8 @@ reference in float64, rounded once.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from bisect import bisect_right
 from collections.abc import Callable
 from fractions import Fraction
@@ -573,6 +575,18 @@ def test_numpy_arrays() -> None:
         np.asarray(brain, copy=False)
     assert dg.from_numpy(np.array([1, 2], np.uint16)).dtype is dg.uint16
     assert dg.tensor(half).dtype is float16
+
+
+@low
+def test_copies(dtype: DType) -> None:
+    x = dg.tensor([1.5, 0.1], dtype=dtype, requires_grad=True)
+    x.square().sum().backward()
+    for y in (copy.copy(x), copy.deepcopy(x), pickle.loads(pickle.dumps(x)), x.clone().detach()):
+        same_bits(y, x)
+        assert y.dtype is dtype
+    grad = pickle.loads(pickle.dumps(x)).grad
+    assert grad.dtype is dtype
+    same_bits(grad, x.grad)
 
 
 @low

@@ -1,13 +1,11 @@
-"""Conversion to a dtype under the names of NumPy and PyTorch, and to the type of a tensor."""
+"""Methods that convert to one dtype each, under the names of NumPy and PyTorch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dualgrad.compiler.ir.value import Unit, public
-from dualgrad.compiler.ops.composite import composite, raw
-from dualgrad.compiler.ops.elementwise import cast_node, copy, to
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ir.value import public
+from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.runtime.dtype import (
     as_dtype,
     bfloat16,
@@ -18,7 +16,6 @@ from dualgrad.runtime.dtype import (
     int32,
     int64,
 )
-from dualgrad.runtime.errors import ShapeError
 
 
 @public("astype")
@@ -76,23 +73,3 @@ def to_long(x: Any) -> Any:
 def to_bool(x: Any) -> Any:
     """Return x != 0."""
     return to(x, bool_)
-
-
-@composite
-@raw
-def assign(target: Any, source: Any) -> Any:
-    """source with the dtype and shape of target."""
-    if source.ndim > target.ndim or any(
-        n != 1 and n != m
-        for n, m in zip(reversed(source.shape), reversed(target.shape), strict=False)
-    ):
-        raise ShapeError(
-            "shapes do not fit",
-            op="copy_",
-            expect=f"a source that broadcasts to {target.shape}",
-            actual=f"{source.shape}",
-        )
-    return copy(expand_to(cast_node(source, target.dtype), target.shape))
-
-
-ASSIGN: Unit = assign.unit  # type: ignore[attr-defined]
