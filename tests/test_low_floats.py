@@ -590,6 +590,20 @@ def test_copies(dtype: DType) -> None:
 
 
 @low
+def test_selection_goes_by_the_values(dtype: DType) -> None:
+    x = dg.tensor([0.5, -0.0, -3.0, 0.0, 2.0, -3.0, 0.5], dtype=dtype)
+    assert dg.nonzero(x).tolist() == [[0], [2], [4], [5], [6]]
+    found, places, counts = dg.unique(x, return_inverse=True, return_counts=True)
+    assert found.dtype is dtype
+    assert found.tolist() == [-3.0, 0.0, 0.5, 2.0]
+    assert places.tolist() == [2, 1, 0, 1, 3, 0, 2]
+    assert counts.tolist() == [2, 2, 2, 1]
+    assert dg.masked_select(x, x > 0.4).tolist() == [0.5, 2.0, 0.5]
+    assert x[x < 0].dtype is dtype
+    assert dg.sort(x)[0].tolist() == [-3.0, -3.0, 0.0, 0.0, 0.5, 0.5, 2.0]
+
+
+@low
 def test_changes_in_place(dtype: DType) -> None:
     def step(x: Any, y: Any) -> Any:
         x.add_(y)
