@@ -117,9 +117,9 @@ def unique_values(x: Tensor) -> Tensor:
 
 def _unique(x: Tensor, axis: int | None) -> tuple[Tensor, Array, Array, Array]:
     array = decode(x.concrete("unique()"), x.dtype)
-    values, *rest = np.unique(array, True, True, True, axis=axis, equal_nan=False)
+    values, first, inverse, counts = np.unique(array, True, True, True, axis=axis, equal_nan=False)
     stored = np.asarray(encode(values, x.dtype), order="C")
-    return Tensor.of_numpy(stored, x.dtype), *rest
+    return Tensor.of_numpy(stored, x.dtype), first, inverse, counts
 
 
 @public("unique")
