@@ -57,6 +57,6 @@ def _attention_samples() -> list[Sample]:
     return [
         formula(attend, reference, *qkv, relative=1e-5),
         formula(attend, reference, *qkv, mask, relative=1e-5),
-        formula(lambda *xs: attend(*xs, is_causal=True), causal, *qkv, relative=1e-5),
+        formula(lambda q, k, v: attend(q, k, v, is_causal=True), causal, *qkv, relative=1e-5),
         Sample(attend, (Arg((2, 3, 3)), *qkv[1:]), error=ValueError, match="attention"),
     ]

@@ -24,10 +24,13 @@ def arange(
     """Numbers from start (0 if only one argument is given) to below stop, in steps.
 
     Computed as NumPy does, in float64 or int64, and converted then; the dtype follows the
-    arguments unless given.
+    arguments unless given.  For an integer dtype they are truncated first, as in PyTorch, so that
+    steps are equal.
     """
     check_device("arange", device)
     first, last = (0, start) if stop is None else (start, stop)
+    if dtype is not None and as_dtype(dtype).is_int:
+        first, last, step = int(first), int(last), int(step)
     if step == 0:
         raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float

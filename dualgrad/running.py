@@ -47,8 +47,11 @@ def batch_norm(
 
     In training mean and var are those of the batch, and the running ones, if given, move towards
     them by `momentum` (the variance with N - 1 in place of N); else the running ones are used.
-    All vectors are [C].  Raises ShapeError if shapes do not fit or a channel has one number only.
+    All vectors are [C]; an input (0,) is given back.  Raises ShapeError if shapes do not fit or a
+    channel has one number only.
     """
+    if tuple(input.shape) == (0,):
+        return input.clone()
     check_channels(
         "batch_norm",
         input,

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 def _new(array: Array) -> Tensor:
-    return Tensor.of_numpy(np.ascontiguousarray(array))
+    return Tensor.of_numpy(np.asarray(array, order="C"))
 
 
 @public("nonzero")

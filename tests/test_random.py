@@ -126,6 +126,9 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "multinomial": lambda: dg.multinomial(dg.tensor(WEIGHTS), 10, replacement=True),
     "multinomial without replacement": lambda: dg.multinomial(dg.tensor(WEIGHTS), 3),
     "dropout": lambda: F.dropout(dg.ones(40, 3), 0.3),
+    "attention": lambda: F.scaled_dot_product_attention(
+        dg.ones(2, 3), dg.ones(5, 3), dg.eye(5), dropout_p=0.5
+    ),
     "uniform_": fill("uniform_", -1.0, 3.0),
     "normal_": fill("normal_", 1.0, 0.5, dtype=dg.float64),
     "exponential_": fill("exponential_", 3.0),

@@ -37,9 +37,16 @@ def _of_pairs(function: Callable[..., Any]) -> Callable[..., Any]:
 ORDER: dict[str, Callable[..., Any]] = {
     "where": lambda x, condition, y: dg.where(condition, x, y),
     "einsum": lambda tensors, equation: dg.einsum(equation, *tensors),
+    "nn.functional.embedding": lambda weight, x, **how: dg.functional.embedding(x, weight, **how),
+    # PyTorch's op changes a copy, too
+    "zero_": lambda x: x.clone().zero_(),
     # complex tensors are pairs here
     **{f"fft.{name}": _of_pairs(getattr(dg.fft, name)) for name in COMPLEX},
 }
+
+
+# ops whose vectors may have either sign: PyTorch's samples say what does not depend on it
+SIGNS = ("linalg.eigh", "linalg.svd")
 
 
 def function_for(name: str) -> Callable[..., Any] | None:
@@ -99,7 +106,7 @@ def as_pairs(x: Any) -> Any:
 
 def as_numpy(x: Any) -> Array:
     if isinstance(x, torch.Tensor):
-        return x.detach().resolve_conj().numpy()
+        return x.detach().resolve_conj().numpy(force=True)
     if isinstance(x, dg.Tensor):
         return np.asarray(x.detach().numpy())
     return np.asarray(x)
@@ -148,8 +155,10 @@ def run_sample(op: Any, function: Callable[..., Any], sample: Any, grads: bool) 
     leaves: list[tuple[torch.Tensor, dg.Tensor]] = []
     mine = [ours(x, leaves) for x in (sample.input, *sample.args)]
     named = {k: ours(v, leaves) for k, v in sample.kwargs.items() if k not in PLACES}
-    want = [as_pairs(y) for y in outputs(op(sample.input, *sample.args, **sample.kwargs))]
-    got = outputs(function(*mine, **named))
+    expected, found = op(sample.input, *sample.args, **sample.kwargs), function(*mine, **named)
+    if op.name in SIGNS:
+        expected, found = map(sample.output_process_fn_grad, (expected, found))
+    want, got = [as_pairs(y) for y in outputs(expected)], outputs(found)
     assert len(got) == len(want), f"{len(got)} outputs, PyTorch {len(want)}"
     for k, (a, b) in enumerate(zip(got, want, strict=True)):
         assert_close(a, b, f"output {k}")

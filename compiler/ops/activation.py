@@ -134,7 +134,12 @@ def _hardtanh(x: Any, low: Any, high: Any) -> Any:
 
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """Return x between two bounds; at them the gradient is 0."""
+    """Return x between two bounds; at them the gradient is 0.
+
+    Integers stay integers between bounds that are whole numbers.
+    """
+    if x.dtype.is_int and float(min_val).is_integer() and float(max_val).is_integer():
+        min_val, max_val = int(min_val), int(max_val)
     return _hardtanh(x, min_val, max_val)
 
 

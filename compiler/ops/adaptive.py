@@ -169,9 +169,9 @@ def _adaptive_samples(function: Any, name: str, rank: int) -> list[Sample]:
             x = np.stack(parts, axis)
         return x
 
-    more = {"relative": 0.0} if name == "max" else {}
+    relative = 0.0 if name == "max" else 3e-6
     bad = Sample(lambda x: function(x, -1), (arg,), error=ValueError, match=function.__name__)
-    return [formula(lambda x: function(x, sizes), reference, arg, **more), bad]
+    return [formula(lambda x: function(x, sizes), reference, arg, relative=relative), bad]
 
 
 @samples_of(adaptive_avg_pool1d)

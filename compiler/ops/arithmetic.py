@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -17,8 +15,10 @@ from dualgrad.runtime.dtype import (
     int64,
 )
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Add(Elementwise):
     """x + y; integers wrap, of bools it is `or`."""
 
@@ -42,7 +42,6 @@ class Add(Elementwise):
         return [*binary(add, operator_reference("add")), *whole, bad]
 
 
-@dataclass(frozen=True, eq=False)
 class Sub(Elementwise):
     """x - y; integers wrap."""
 
@@ -57,7 +56,6 @@ class Sub(Elementwise):
         return binary(sub, operator_reference("subtract"), few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Mul(Elementwise):
     """x * y; integers wrap, of bools it is `and`."""
 
@@ -74,7 +72,6 @@ class Mul(Elementwise):
         return binary(mul, operator_reference("multiply"))
 
 
-@dataclass(frozen=True, eq=False)
 class Neg(Elementwise):
     """-x; unsigned integers wrap."""
 
@@ -89,7 +86,6 @@ class Neg(Elementwise):
         return unary(neg, lambda np, x: -x, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Abs(Elementwise):
     """|x|; the gradient at 0 is 0."""
 
@@ -104,13 +100,15 @@ class Abs(Elementwise):
         return unary(absolute, lambda np, x: np.abs(x), few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Sign(Elementwise):
-    """-1, 0 or 1; NaN for NaN."""
+    """-1, 0 or 1; NaN for NaN; of a bool itself."""
 
+    accepts = "biuf"
     vjp = None
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
+        if x.dtype is bool_:
+            return x
         one = b.const(1, x.dtype)
         found = b.select(x > 0, one, b.select(b.eq(x, 0), 0, x))
         return b.select(x < 0, -one, found) if x.dtype.is_signed else found
@@ -118,10 +116,10 @@ class Sign(Elementwise):
     @staticmethod
     def samples() -> list[Sample]:
         whole = unary(sign, lambda np, x: np.sign(x), dtype=int64, low=-9, high=9, few=True)
-        return [*unary(sign, lambda np, x: np.sign(x), few=True), *whole]
+        plain = unary(sign, lambda np, x: x if x.dtype == bool else np.sign(x), few=True)
+        return [*plain, *whole]
 
 
-@dataclass(frozen=True, eq=False)
 class Maximum(Elementwise):
     """The larger of two; NaN if either is.  Equal operands share the gradient by halves."""
 
@@ -145,7 +143,6 @@ class Maximum(Elementwise):
         return binary(maximum, reference, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Minimum(Elementwise):
     """The smaller of two; NaN if either is.  Equal operands share the gradient by halves."""
 
@@ -372,12 +369,14 @@ def addcdiv(x: Any, tensor1: Operand, tensor2: Operand, value: float = 1) -> Any
 
 @composite
 def _heaviside(x: Any, values: Any) -> Any:
+    if x.dtype is bool_:
+        return where(x, True, values)
     return where(x > 0, 1, where(x.eq(0), values, where(x < 0, 0, x)))
 
 
 @public("heaviside")
 def heaviside(x: Operand, values: Operand) -> Any:
-    """Return 0 for x < 0, `values` at 0, 1 for x > 0; NaN for NaN."""
+    """Return 0 for x < 0, `values` at 0, 1 for x > 0; NaN for NaN.  Of bools it is `or`."""
     return _heaviside(x, values)
 
 

@@ -246,7 +246,7 @@ def multi_margin_loss(
 ) -> Any:
     """Return sum over c != y of weight[y] * max(0, margin - x[y] + x[c])**p / C, p 1 or 2.
 
-    input [N, C] (or [C]), target y: integers [N] (or []), weight [C].
+    input [N, C] (or [C], or one score []), target y: integers [N] (or []), weight [C].
     """
     op = "multi_margin_loss"
     check_reduction(op, reduction)
@@ -259,6 +259,10 @@ def multi_margin_loss(
             expect="[N, C] or [C]",
             actual=dim_text(input.shape),
         )
+    if input.ndim == 0:
+        input = input.reshape((1,))
+    if input.ndim == 1 and target.ndim == 1:  # a batch of one
+        input = input.reshape((1, input.shape[0]))
     _check_classes(op, input, target, weight)
     weights, which = given(weight)
     return _multi_margin_loss(

@@ -11,13 +11,11 @@ says `raw = True`: then it gets them as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import apply, public
+from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar, cast
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
@@ -33,12 +31,14 @@ from dualgrad.runtime.dtype import (
     int64,
     uint8,
 )
-from dualgrad.runtime.errors import DTypeError
+from dualgrad.runtime.errors import ArgumentError, DTypeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
 
 
-@dataclass(frozen=True, eq=False)
 class Elementwise(Op, abstract=True):
     """out[i] = scalar(x[i], y[i], ...)."""
 
@@ -82,7 +82,6 @@ class Elementwise(Op, abstract=True):
         return TensorType(types[-1].shape, self.result or types[-1].dtype, weak, types[-1].device)
 
 
-@dataclass(frozen=True, eq=False)
 class FloatFunction(Elementwise, abstract=True):
     """A function of floats; integers and bools become the default float first."""
 
@@ -97,7 +96,6 @@ def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
     return Cast.of(dtype, weak).on(x)
 
 
-@dataclass(frozen=True, eq=False)
 class Cast(Elementwise):
     """Conversion of dtype, rounded once.  Floats are truncated to integers, out of range to the
     nearest one there is, NaN to 0.  To bool it asks for x != 0; between integers it wraps."""
@@ -145,14 +143,44 @@ def _cast_sample(arg: Arg, target: DType) -> Sample:
 
 
 @public("to")
-def to(x: Any, dtype: Any) -> Any:
-    """Return x converted to `dtype` (x itself if it has it already).
+def to(
+    x: Any,
+    dtype: Any = None,
+    *others: Any,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> Any:
+    """Return x converted to `dtype` (x itself if it has it already, a copy with `copy`).
 
-    Raises DTypeError if `dtype` names no dtype.  Floats turn into integers by truncation, out of
-    range into the nearest integer there is, NaN into 0; anything into bool by x != 0.
+    Takes what PyTorch's takes: (dtype, non_blocking, copy), (device, dtype, non_blocking, copy) or
+    (tensor, non_blocking, copy), where the tensor names its dtype.  The one device is "cpu", so
+    that and `non_blocking` change nothing.  Raises ArgumentError for another device, DTypeError
+    if `dtype` names no dtype.  Floats turn into integers by truncation, out of range into the
+    nearest integer there is, NaN into 0; anything into bool by x != 0.
     """
-    target = as_dtype(dtype)
-    return x if x.dtype is target else apply(Cast.of(target), x)[0]
+    named = isinstance(dtype, str) and dtype == "cpu"
+    if named or others or device is not None or dtype is None:
+        dtype, copy = _destination(x, dtype, others, device, copy)
+    target = dtype.dtype if isinstance(dtype, Value) else as_dtype(dtype)
+    if x.dtype is target:
+        return apply(Copy.of(), x)[0] if copy else x
+    return apply(Cast.of(target), x)[0]
+
+
+def _destination(
+    x: Any, dtype: Any, others: tuple[Any, ...], device: Any, copy: bool
+) -> tuple[Any, bool]:
+    """The dtype that is asked for, and whether a copy is."""
+    if isinstance(dtype, str) and dtype == "cpu":
+        device, dtype, others = dtype, others[0] if others else None, others[1:]
+    if device not in (None, "cpu"):
+        raise ArgumentError("no such device", op="to", expect="'cpu'", actual=repr(device))
+    if len(others) > 2:
+        raise ArgumentError(
+            "too many arguments", op="to", expect="dtype, non_blocking, copy", actual=f"{others}"
+        )
+    return x.dtype if dtype is None else dtype, bool(others[1]) if len(others) > 1 else copy
 
 
 def widened(x: Node) -> Node:
@@ -175,7 +203,6 @@ def narrowed(x: Node, dtype: DType) -> Node:
     return source
 
 
-@dataclass(frozen=True, eq=False)
 class Copy(Elementwise):
     """The same values in new, contiguous memory."""
 
@@ -198,7 +225,6 @@ def copy(x: Any) -> Any:
     return apply(Copy.of(), x)[0]
 
 
-@dataclass(frozen=True, eq=False)
 class Stop(Elementwise):
     """The same values, through which no gradient flows.  For composites: what a shift by a
     maximum does to a softmax has no derivative, though each part of the formula has one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -14,16 +13,18 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis, result_dtype
 from dualgrad.compiler.ops.composite import composite, raw
+from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node, copy
+from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.region import Part, Region
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
+from dualgrad.compiler.ops.search import searchsorted
 from dualgrad.compiler.ops.slicing import narrow, select
-from dualgrad.compiler.ops.view import expand_to
+from dualgrad.compiler.ops.view import expand, expand_to
 from dualgrad.runtime.dtype import int8, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Concat(Region):
     """Tensors one after another along an axis; their dtypes promote."""
 
@@ -266,10 +267,27 @@ def _repeat_interleave(x: Any, *, count: Dim, axis: int) -> Any:
     return copy(expand_to(one, (*before, n, count, *after))).reshape((*before, n * count, *after))
 
 
+@composite
+@raw
+def _repeat_each(x: Any, repeats: Any, *, total: Dim, axis: int) -> Any:
+    n = x.shape[axis]
+    ends = expand_to(cast_node(repeats, int64), (n,)).cumsum(0)
+    return take(x, searchsorted(ends, Iota.of((total,), 0).on(), right=True), axis)
+
+
 @public("repeat_interleave")
-def repeat_interleave(x: Any, repeats: int, axis: Any = None, **dim: Any) -> Any:
-    """Return x with each element repeated `repeats` times along `axis` (None: of flat x)."""
+def repeat_interleave(
+    x: Any, repeats: Any, axis: Any = None, *, output_size: int | None = None, **dim: Any
+) -> Any:
+    """Return x with each element repeated `repeats` times along `axis` (None: of flat x).
+
+    `repeats` is a number or a tensor of integers, [1] or one for each element of the axis.  For a
+    tensor the size of the result is `output_size`, which must be the sum of all repeats; without
+    it the sum is asked for its value.
+    """
     axis = axis_argument("repeat_interleave", axis, dim)
+    if isinstance(repeats, Value):
+        return _repeated_each(x, repeats, axis, output_size)
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 0:
         raise ArgumentError(
             "the count is no natural number",
@@ -281,6 +299,27 @@ def repeat_interleave(x: Any, repeats: int, axis: Any = None, **dim: Any) -> Any
         x, axis = x.reshape((x.size,)), 0
     axis = normalize_axis("repeat_interleave", axis, x.ndim)
     return _repeat_interleave(x, count=repeats, axis=axis)
+
+
+def _repeated_each(x: Any, repeats: Any, axis: Any, total: int | None) -> Any:
+    if axis is None or x.ndim == 0:
+        x, axis = x.reshape((x.size,)), 0
+    axis = normalize_axis("repeat_interleave", axis, x.ndim)
+    n = x.shape[axis]
+    if (
+        repeats.ndim > 1
+        or not repeats.dtype.is_int
+        or not (repeats.size == 1 or same(repeats.size, n))
+    ):
+        raise ArgumentError(
+            "the counts do not fit",
+            op="repeat_interleave",
+            expect=f"integers ({n},) or (1,)",
+            actual=f"{repeats.dtype.name} {dim_text(repeats.shape)}",
+        )
+    if total is None:
+        total = int(expand(repeats, (n,)).sum().item())
+    return _repeat_each(x, repeats, total=total, axis=axis)
 
 
 def _over(function: Any, *cases: tuple[Any, ...]) -> list[Sample]:
@@ -326,7 +365,26 @@ def _tile_samples() -> list[Sample]:
 @samples_of(repeat_interleave)
 def _repeat_interleave_samples() -> list[Sample]:
     cases = [((3,), "repeat", 2, 0), ((2, 3), "repeat", 3, 1), ((2, 3), "repeat", 2)]
-    return _over(repeat_interleave, *cases, ((2, 0), "repeat", 2, 0))
+
+    def each(counts: tuple[int, ...], **size: int) -> Sample:
+        return Sample(
+            lambda x, n: repeat_interleave(x, n, 1, **size),
+            (Arg((2, 3)), Arg((len(counts),), int64, values=counts)),
+            lambda np, x, n: np.repeat(x, n, 1),
+        )
+
+    bad = Sample(
+        lambda x, n: repeat_interleave(x, n, 0),
+        (Arg((3,)), Arg((2,), int64)),
+        error=ValueError,
+        match="counts do not fit",
+    )
+    return [
+        *_over(repeat_interleave, *cases, ((2, 0), "repeat", 2, 0)),
+        each((0, 1, 2), output_size=3),
+        each((2,), output_size=6),
+        bad,
+    ]
 
 
 def _pieces(function: Any, parts: Any, reference: Any) -> list[Sample]:

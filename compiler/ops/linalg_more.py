@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.axes import movedim
@@ -39,7 +38,6 @@ from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Lstsq(Library):
     """In one row: the solution x [n, k] of least norm that minimizes |a x - b|, the rank of a,
     and its singular values, for a [..., m, n] and b [..., m, k]."""
@@ -114,8 +112,16 @@ def lstsq(
     a [..., M, N], b [..., M, K] (or [M]); x [..., N, K].  Singular values up to `rcond` times the
     largest count as zero (None: max(M, N) * epsilon).  residuals [..., K] are always the sums of
     squares of a x - b, where NumPy has none for some shapes and ranks.  The gradient holds where
-    the rank is constant.  `driver` is LAPACK's choice whatever it says.
+    the rank is constant.
+
+    The algorithm is LAPACK's gelsd whatever `driver` says.  If it says something, results that
+    PyTorch does not give for it are empty (0,): residuals unless M > N, singular values but for
+    "gelsd" and "gelss", the rank for "gels".
     """
+    if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
+        raise ArgumentError(
+            "no such driver", op="lstsq", expect="gels, gelsy, gelsd or gelss", actual=f"{driver!r}"
+        )
     need_matrix("lstsq", a)
     column = b.reshape((*b.shape, 1)) if b.ndim == 1 else b
     if b.ndim == 0 or not same(column.shape[-2], a.shape[-2]):
@@ -129,10 +135,19 @@ def lstsq(
     packed = _lstsq(a, column, rcond=limit)
     x, rank, s = Lstsq.of(limit).parts(packed, a, column)
     miss = matmul(a, x) - column
-    residuals = (miss * miss).sum(-2)
+    residuals, rank = (miss * miss).sum(-2), _rank_of(rank)
     if b.ndim == 1:
         x, residuals = x.reshape(x.shape[:-1]), residuals.reshape(residuals.shape[:-1])
-    return x, residuals, _rank_of(rank), s
+    if driver is not None:
+        residuals = residuals if not at_most(a.shape[-2] - a.shape[-1], 0) else _nothing(s)
+        rank = _nothing(rank) if driver == "gels" else rank
+        s = s if driver in ("gelsd", "gelss") else _nothing(s)
+    return x, residuals, rank, s
+
+
+def _nothing(x: Any) -> Any:
+    """A tensor (0,) of the dtype of x."""
+    return narrow(x.reshape((x.size,)), 0, 0, 0)
 
 
 @composite

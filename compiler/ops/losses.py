@@ -7,10 +7,8 @@ Unless said otherwise input and target have the same shape (losses do not broadc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -34,6 +32,9 @@ from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
 LEAST_LOG = -100.0  # what binary_cross_entropy takes for the logarithm of 0, as PyTorch does
 LEAST_VARIANCE = 1e-12  # of a probability: bounds its gradient, as PyTorch does
@@ -106,7 +107,6 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
 # -- probabilities of two classes -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class BinaryCrossEntropy(Elementwise):
     """-(y log x + (1 - y) log(1 - x)) for a probability x, with logarithms not below -100.
 

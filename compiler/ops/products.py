@@ -20,6 +20,8 @@ from dualgrad.compiler.ops.linalg_base import case, refused
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
+from dualgrad.compiler.ops.view import expand
+from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import DTypeError, ShapeError
 
 
@@ -51,11 +53,19 @@ def _tensordot(a: Any, b: Any, *, first: tuple[int, ...], second: tuple[int, ...
     return contract_pair(a, left, b, right, {*left, *right} - shared)[0]
 
 
+def _paired(a: Any, b: Any, first: list[int], second: list[int]) -> Any:
+    """a with axes of size 1 repeated to the sizes of b's axes."""
+    sizes = list(a.shape)
+    for i, j in zip(first, second, strict=True):
+        sizes[i] = b.shape[j] if sizes[i] == 1 else sizes[i]
+    return a if tuple(sizes) == a.shape else expand(a, tuple(sizes))
+
+
 def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
     """Return the sum of products over pairs of axes; the other axes of a, then of b, remain.
 
     `axes` is a number n (the last n axes of a with the first n of b) or a pair of axes or of
-    lists of axes.  Raises ShapeError if sizes differ.
+    lists of axes.  Raises ShapeError if sizes differ; one of 1 fits any.
     """
     axes = dims.pop("dims", axes)
     axis_argument("tensordot", None, dims)
@@ -65,6 +75,8 @@ def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
         first, second = ([x] if isinstance(x, int) else list(x) for x in axes)
     first = [normalize_axis("tensordot", k, a.ndim) for k in first]
     second = [normalize_axis("tensordot", k, b.ndim) for k in second]
+    if len(first) == len(second):
+        a, b = _paired(a, b, first, second), _paired(b, a, second, first)
     fits = len(first) == len(second) and all(
         same(a.shape[i], b.shape[j]) for i, j in zip(first, second, strict=True)
     )
@@ -122,7 +134,6 @@ def vecdot(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
 
 @composite
 def _kron(a: Any, b: Any) -> Any:
-    a, b = _promoted("kron", a, b)
     rank = max(a.ndim, b.ndim)
     xs = (1,) * (rank - a.ndim) + a.shape
     ys = (1,) * (rank - b.ndim) + b.shape
@@ -243,8 +254,13 @@ def _outer_only(x: Any, a: Any, b: Any, alpha: Any) -> Any:
 
 @public("addr")
 def addr(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """Return beta * x + alpha * outer(a, b) for vectors a and b; x broadcasts."""
+    """Return beta * x + alpha * outer(a, b) for vectors a and b; x broadcasts.
+
+    Of bools the product is `and`, the sum `or`; beta and alpha count as bools too.
+    """
     _need_rank("addr", (a, 1), (b, 1))
+    if all(v.dtype is bool_ for v in (x, a, b)):  # so are the numbers
+        beta, alpha = bool(beta), bool(alpha)
     if beta == 0:
         return _outer_only(x, a, b, alpha)
     return _addr(x, a, b, beta, alpha)

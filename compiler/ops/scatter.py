@@ -15,7 +15,7 @@ from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.kernel.scalar import Number
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.arithmetic import maximum
-from dualgrad.compiler.ops.base import normalize_axis, result_dtype
+from dualgrad.compiler.ops.base import axis_of, normalize_axis, result_dtype
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.gather import (
@@ -31,16 +31,20 @@ from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.scan import cumsum
 from dualgrad.compiler.ops.take_put import Put, Take, constant_like
-from dualgrad.compiler.ops.view import expand_to
-from dualgrad.runtime.dtype import DType, bool_, float32, int32, int64
+from dualgrad.compiler.ops.view import expand, expand_to
+from dualgrad.runtime.dtype import DType, bool_, float32, int32, int64, uint8
 from dualgrad.runtime.errors import DTypeError, ShapeError
 
 REDUCES = {"sum": "add", "prod": "mul", "mean": "add", "amax": "max", "amin": "min"}
 
 
+# what sums and products of bools are, for bools as uint8
+OF_BOOLS = {"add": "max", "mul": "min"}
+
+
 def check_updates(op: str, x: Any, source: Any, how: str = "set") -> None:
-    """Refuse updates whose dtype is wider than that of the tensor, and arithmetic on bools."""
-    if how != "set" and x.dtype is bool_:
+    """Refuse updates of a wider dtype than that of the tensor, and `scatter_reduce` of bools."""
+    if how != "set" and x.dtype is bool_ and op == "scatter_reduce":
         raise DTypeError("does not take bools", op=op, expect="numbers", actual="bool")
     if hasattr(source, "type") and result_dtype(op, [x.type, source.type]) is not x.dtype:
         raise DTypeError(
@@ -75,11 +79,18 @@ def _put(x: Any, idx: Any, source: Any, axis: int, how: str) -> Any:
 
 @composite
 def _scatter(x: Node, idx: Node, source: Node, *, axis: int, how: str) -> Any:
+    if x.dtype is bool_ and how != "set":
+        x, source = cast_node(x, uint8), cast_node(cast_node(source, bool_), uint8)
+        return _scatter(x, idx, source, axis=axis, how=OF_BOOLS[how]).ne(0)
     updates = _fitted(x, idx, source)
     return _inside(x, idx, axis, lambda part: _put(part, idx, updates, axis, how))
 
 
 def _scattered(op: str, x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
+    if x.ndim == 0 and getattr(index, "ndim", 2) < 2:  # a number is a row of one element
+        row = source.reshape((1,)) if getattr(source, "ndim", 1) == 0 else source
+        x, index = x.reshape((1,)), index.reshape((index.size,))
+        return _scattered(op, x, dim, index, row, how).reshape(())
     axis = _checked(op, x, dim, index, source, how)
     return _scatter(x, index, source, axis=axis, how=how)
 
@@ -88,7 +99,7 @@ def _checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str) -> in
     """The axis of a scatter, its arguments checked."""
     check_index(op, index)
     check_rank(op, x, index)
-    axis = normalize_axis(op, dim, x.ndim)
+    axis = axis_of(op, dim, x.ndim)
     check_inside(op, "tensor", index, x, axis)
     if getattr(source, "ndim", 0):
         check_rank(op, source, index)
@@ -98,14 +109,17 @@ def _checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str) -> in
 
 
 @public("scatter")
-def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
+def scatter(x: Any, dim: int, index: Any, src: Any, *, reduce: str | None = None) -> Any:
     """Return x in which out[index[i, j], j] = src[i, j] for dim=0, and so on (PyTorch's).
 
     `index` has as many dimensions as x and may be smaller than x and `src` (a tensor or number);
     only that corner is used.  Of several values for one element the last one stays, and gets all
-    of the gradient.  Raises IndexOutOfBounds for positions outside of [-n, n).
+    of the gradient.  With `reduce` "add" or "multiply" all of them are added to x or multiplied.
+    Raises IndexOutOfBounds for positions outside of [-n, n).
     """
-    return _scattered("scatter", x, dim, index, src, "set")
+    check_choice("scatter", "reduction", reduce or "add", ("add", "multiply"))
+    how = {"add": "add", "multiply": "mul"}[reduce] if reduce else "set"
+    return _scattered("scatter", x, dim, index, src, how)
 
 
 @public("scatter_add")
@@ -198,6 +212,9 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int = -1) -> Any:
 
 @composite
 def _index_put(x: Any, idx: Any, source: Any, scale: Any, *, axis: int, how: str) -> Any:
+    if x.dtype is bool_ and how != "set":
+        x, added = cast_node(x, uint8), cast_node(source & cast_node(scale, bool_), uint8)
+        return _index_put(x, idx, added, 1, axis=axis, how=OF_BOOLS[how]).ne(0)
     count = idx.shape[0]
     shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
     updates = cast_node(source, x.dtype)
@@ -228,20 +245,26 @@ def _index_checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str)
     return axis
 
 
+def _index_changed(op: str, x: Any, dim: int, index: Any, source: Any, scale: Any, how: str) -> Any:
+    if x.ndim == 0:  # a number is a row of one element
+        row = source.reshape((1,)) if getattr(source, "ndim", 1) == 0 else source
+        return _index_changed(op, x.reshape((1,)), dim, index, row, scale, how).reshape(())
+    axis = _index_checked(op, x, dim, index, source, how)
+    return _index_put(x, index, source, scale, axis=axis, how=how)
+
+
 @public("index_add")
 def index_add(x: Any, dim: int, index: Any, source: Any, alpha: Any = 1) -> Any:
     """Return x to whose slices at positions `index` [k] along `dim` those of alpha * source are
     added, one after another.  Raises IndexOutOfBounds for positions outside of [-n, n)."""
-    axis = _index_checked("index_add", x, dim, index, source, "add")
-    return _index_put(x, index, source, alpha, axis=axis, how="add")
+    return _index_changed("index_add", x, dim, index, source, alpha, "add")
 
 
 @public("index_copy")
 def index_copy(x: Any, dim: int, index: Any, source: Any) -> Any:
     """Return x whose slices at positions `index` [k] along `dim` are those of `source`; of
     several for one position the last one.  Errors as in `index_add`."""
-    axis = _index_checked("index_copy", x, dim, index, source, "set")
-    return _index_put(x, index, source, 1, axis=axis, how="set")
+    return _index_changed("index_copy", x, dim, index, source, 1, "set")
 
 
 @public("index_fill")
@@ -249,8 +272,7 @@ def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     """Return x whose slices at positions `index` [k] along `dim` hold one value (a number or a
     tensor without dimensions).  Errors as in `index_add`."""
     check_scalar("index_fill", value)
-    axis = _index_checked("index_fill", x, dim, index, value, "set")
-    return _index_put(x, index, value, 1, axis=axis, how="set")
+    return _index_changed("index_fill", x, dim, index, value, 1, "set")
 
 
 # -- masks ----------------------------------------------------------------------------------------
@@ -280,6 +302,14 @@ def check_mask(op: str, x: Any, mask: Any) -> None:
         )
 
 
+def _widened(x: Any, mask: Any) -> Any:
+    """x repeated along axes that it has not, or with size 1, where the mask has more."""
+    sizes = (1,) * (mask.ndim - x.ndim) + x.shape
+    masks = (1,) * (len(sizes) - mask.ndim) + mask.shape
+    full = tuple(m if n == 1 else n for n, m in zip(sizes, masks, strict=True))
+    return x if full == x.shape else expand(x, full)
+
+
 @composite
 @raw
 def _masked_fill(x: Node, mask: Node, value: Node) -> Any:
@@ -288,8 +318,9 @@ def _masked_fill(x: Node, mask: Node, value: Node) -> Any:
 
 @public("masked_fill")
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """Return x with `value` (a number or a tensor without dimensions) where `mask` holds; the
-    mask broadcasts to x."""
+    """Return x with `value` (a number or a tensor without dimensions) where `mask` holds; x
+    and the mask broadcast."""
+    x = _widened(x, mask)
     check_mask("masked_fill", x, mask)
     check_scalar("masked_fill", value)
     return _masked_fill(x, mask, value)
@@ -307,10 +338,12 @@ def _masked_scatter(x: Node, mask: Node, source: Node) -> Any:
 
 @public("masked_scatter")
 def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
-    """Return x whose elements where `mask` holds are the elements of `source` in their order.
+    """Return x whose elements where `mask` holds are the elements of `source` in their order; x
+    and the mask broadcast.
 
     Raises IndexOutOfBounds if `source` has too few.
     """
+    x = _widened(x, mask)
     check_mask("masked_scatter", x, mask)
     check_updates("masked_scatter", x, source)
     return x if x.size == 0 else _masked_scatter(x, mask, source)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
@@ -24,6 +22,9 @@ from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.take_put import filled
 from dualgrad.runtime.dtype import bool_, float64, int32, int64
 from dualgrad.runtime.errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
 STRIDE = 4  # steps by which the depth of a search grows: one program serves 16 times the sizes
 
@@ -46,7 +47,6 @@ def widened(x: Scalar) -> Scalar:
     return cast(x, x.dtype.compute)
 
 
-@dataclass(frozen=True, eq=False)
 class Search(Index):
     """For sorted rows x [o, n] and y [o, m]: how many of a row come before y[o, j] (or, with
     `right`, not after it), an int64 [o, m].  NaN counts as the largest."""
@@ -109,12 +109,13 @@ def searchsorted(
     *,
     right: bool = False,
     sorter: Any = None,
+    out_int32: bool = False,
 ) -> Any:
     """Return the int64 positions at which `values` keep `sorted_sequence` sorted.
 
     sorted_sequence [n] with values of any shape, or [..., n] with values [..., m].  With side
     "left" the first such position, with "right" (or right=True) the last.  NaN counts as the
-    largest.  `sorter` holds the positions that sort the sequence.
+    largest.  `sorter` holds the positions that sort the sequence.  `out_int32` gives int32.
     """
     check_choice("searchsorted", "side", side, ("left", "right"))
     x = sorted_sequence
@@ -129,7 +130,8 @@ def searchsorted(
         )
     if bool_ in (x.dtype, getattr(values, "dtype", None)):
         raise DTypeError("does not take bools", op="searchsorted", expect="numbers", actual="bool")
-    return _searchsorted(x, values, right=bool(right) or side == "right")
+    found = _searchsorted(x, values, right=bool(right) or side == "right")
+    return to(found, int32) if out_int32 else found
 
 
 def _same_rows(x: Any, values: Any) -> bool:
@@ -138,10 +140,10 @@ def _same_rows(x: Any, values: Any) -> bool:
     return len(shape) == x.ndim and all(same(n, m) for n, m in pairs)
 
 
-def bucketize(input: Any, boundaries: Any, right: bool = False) -> Any:
-    """Return the int64 number of the bin of each element: i where boundaries[i-1] < x <=
+def bucketize(input: Any, boundaries: Any, right: bool = False, *, out_int32: bool = False) -> Any:
+    """Return the int64 (or int32) number of the bin of each element: i where boundaries[i-1] < x <=
     boundaries[i], with `right` where boundaries[i-1] <= x < boundaries[i]."""
-    return searchsorted(boundaries, input, right=right)
+    return searchsorted(boundaries, input, right=right, out_int32=out_int32)
 
 
 def isin(elements: Any, test_elements: Any, invert: bool = False) -> Any:

@@ -90,7 +90,7 @@ def _spread_of(
     given = [names.pop(k) for k in ("correction", "ddof") if k in names]
     if "unbiased" in names:
         given.append(int(names.pop("unbiased")))
-    correction = given[0] if given else 0
+    correction = given[0] if given and given[0] is not None else 0
     if len(given) > 1 or isinstance(correction, bool) or not isinstance(correction, int | float):
         raise ArgumentError(
             "what is subtracted from the count is no number",
