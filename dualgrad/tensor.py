@@ -17,10 +17,10 @@ from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.compiler.ops.composite import composite, raw
-from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, copy
+from dualgrad.compiler.ops.assign import ASSIGN
+from dualgrad.compiler.ops.elementwise import Elementwise, copy
 from dualgrad.compiler.ops.logical import eq, ne
-from dualgrad.compiler.ops.view import View, expand_to
+from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
@@ -541,26 +541,6 @@ class Tensor(Changes, Copying, Indexable):
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
-
-
-@composite
-@raw
-def assign(target: Any, source: Any) -> Any:
-    """source with the dtype and shape of target."""
-    if source.ndim > target.ndim or any(
-        n != 1 and n != m
-        for n, m in zip(reversed(source.shape), reversed(target.shape), strict=False)
-    ):
-        raise ShapeError(
-            "shapes do not fit",
-            op="copy_",
-            expect=f"a source that broadcasts to {target.shape}",
-            actual=f"{source.shape}",
-        )
-    return copy(expand_to(cast_node(source, target.dtype), target.shape))
-
-
-ASSIGN: Unit = assign.unit  # type: ignore[attr-defined]
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
