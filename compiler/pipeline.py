@@ -232,8 +232,11 @@ class Lowering:
         order += self.place_writes(order, group_of)
         called = [n for n in group_of if isinstance(n.op, Library)]
         self.whole = {p for n in called for p, _, _ in producers(n)}
+        last = {p: k for k, g in enumerate(order) for n in g.nodes for p, _, _ in producers(n)}
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
+            if group.kind in SOLO and group.nodes[0] not in self.destinations:
+                self.inherit(group, last, position)
             self.build(group, roots, f"{self.name}_{position}")
         return LoopProgram(
             self.name,
@@ -247,6 +250,17 @@ class Lowering:
             tuple(self.checks),
             self.threads,
         )
+
+    def inherit(self, group: Group, last: dict[Node, int], position: int) -> None:
+        """Let a node overwrite the temporary memory of its base, where nobody reads that later."""
+        (node,) = group.nodes
+        base = _row_major_base(node.inputs[0]) if isinstance(node.op, Overwrite | Update) else None
+        access = None if base is None else self.stored.get(base)
+        if base is None or access is None or access.buffer.name[0] != "t":
+            return
+        home = seen_as(access, base.shape, node.shape)
+        if home is not None and last[base] == position and _reads_in_place(group, node, base):
+            self.destinations[node] = [home]
 
     def add_destination(self, root: Node, buffer: Buffer) -> None:
         """A row-major destination of the node behind `root`."""

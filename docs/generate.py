@@ -102,18 +102,30 @@ def _units(function: Callable[..., Any], seen: set[Any]) -> Iterator[Any]:
 
 
 def _samples(entry: Entry) -> Iterator[Sample]:
-    """The function's own samples, and those of the ops it applies that are calls of it."""
-    name = entry.function.__name__
-    make = SAMPLED.get(name)
+    """The function's own samples, and those beside it that are calls of it."""
+    make = SAMPLED.get(entry.function)
     if make is not None:
         yield from make()
         return
-    for op in (u for u in entry.units if isinstance(u, type) and u in OPS):
+    ops = [u for u in entry.units if isinstance(u, type) and u in OPS]
+    for op in ops or [u for u in OPS if u.__module__ == entry.function.__module__]:
         for sample in op.samples():
-            code = getattr(sample.function, "__code__", None)
-            called = sample.function is entry.function or (code and name in code.co_names)
-            if called or len(entry.units) == 1:
+            if _calls(sample, entry.function) or (ops and len(entry.units) == 1):
                 yield sample
+    for function, other in SAMPLED.items():
+        if function.__module__ == entry.function.__module__:
+            yield from (s for s in other() if _calls(s, entry.function))
+
+
+def _calls(sample: Sample, function: Callable[..., Any]) -> bool:
+    """Whether a sample is a call of this very function, by a global name or from a closure."""
+    called = sample.function
+    code = getattr(called, "__code__", None)
+    if code is None:
+        return called is function
+    cells = [c.cell_contents for c in called.__closure__ or ()]
+    names = [called.__globals__.get(n) for n in code.co_names]
+    return any(x is function for x in (called, *cells, *names))
 
 
 def kind_of(entry: Entry) -> str:

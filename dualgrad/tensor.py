@@ -21,6 +21,7 @@ from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.elementwise import Elementwise, copy
 from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import View
+from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
 from dualgrad.rewriting import refuse, write_view
@@ -39,7 +40,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Indexable):
+class Tensor(Changes, Copying, Indexable):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -305,26 +306,6 @@ class Tensor(Changes, Indexable):
         """The values as nested lists of Python numbers."""
         return decode(self.concrete("tolist()"), self.type.dtype).tolist()
 
-    def __copy__(self) -> Tensor:
-        """The same memory and history under a second name."""
-        out = self.detached()
-        out.__class__, out.base, out._grad = type(self), self.base, self._grad
-        out.requires_grad, out.grad_fn = self.requires_grad, self.grad_fn
-        out.output_number = getattr(self, "output_number", 0)
-        return out
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For `deepcopy` and `pickle`: values, `requires_grad` and gradient of a leaf."""
-        if self.grad_fn is not None:
-            raise GradientError(
-                "a computed tensor cannot be copied with its graph",
-                op="copy",
-                expect="a leaf",
-                actual=f"a result of {self.grad_fn.name}",
-                hint="copy x.detach(), or call x.clone()",
-            )
-        return restored, (type(self), self.concrete("copying"), self.requires_grad, self._grad)
-
     def __float__(self) -> float:
         return float(self.item())
 
@@ -560,14 +541,6 @@ class Tensor(Changes, Indexable):
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
-
-
-def restored(kind: type, array: Array, requires_grad: bool, grad: Tensor | None) -> Tensor:
-    """A leaf as `Tensor.__reduce__` describes it."""
-    out = Tensor.of_numpy(array)
-    out.__class__ = kind
-    out.requires_grad, out._grad = requires_grad, grad
-    return out
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:

@@ -60,7 +60,12 @@ def all_cases() -> Iterator[Case]:
     for op in OPS:
         for number, sample in enumerate(op.samples()):
             yield Case(op.__name__, op, number, sample)
-    for name, make in SAMPLED.items():
+    names: set[str] = set()
+    for function, make in SAMPLED.items():
+        name = function.__name__
+        if name in names:  # those of another name space
+            name = f"{function.__module__.rpartition('.')[2]}.{name}"
+        names.add(name)
         for number, sample in enumerate(make()):
             yield Case(name, None, number, sample)
 

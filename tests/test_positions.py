@@ -90,6 +90,27 @@ def test_updates_happen_where_the_tensor_lies() -> None:
     assert as_array(x).sum() == 9
 
 
+def test_steps_of_a_loop_happen_in_one_memory() -> None:
+    def run(x: dg.Tensor, w: dg.Tensor, i: dg.Tensor) -> Any:
+        z = x * 2.0
+        for t in range(1, 5):
+            z[t] = z[t - 1] * w + z[t]
+        z[i] += 1.0
+        kept = z.clone()
+        z.index_add_(0, i, w.expand(2, 4))
+        z[1:] = z[:-1]
+        z[0] = 5.0
+        return z + 1.0, kept * 2.0, z[2:] * 3.0
+
+    compiled = dg.function(run, strict=True)
+    x, w, i = t(X, X[0], np.array([0, 2]))
+    for got, want in zip(compiled(x, w, i), run(x, w, i), strict=True):
+        same_bits(got, want)
+    # one memory for the loop, one for what comes after the kept copy, one for the shifted rows
+    wide = [line for line in compiled.ir().splitlines() if "temporary" in line and "[20]" in line]
+    assert len(wide) == 3
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_bad_position_leaves_everything_alone(compiled: bool) -> None:
     def step(x: dg.Tensor, i: dg.Tensor) -> None:

@@ -114,3 +114,35 @@ def test_damaged_entries_are_compiled_again(filled: Filled, tmp_path: Path) -> N
 def test_settings_change_no_bits(filled: Filled, environment: dict[str, str]) -> None:
     folder, first = filled
     assert result(start(folder, **environment))["losses"] == first["losses"]
+
+
+LIGHT = """
+import sys
+import dualgrad as dg
+early = sorted(sys.modules)
+x = dg.rand(100)
+y = dg.tanh(x).reshape(10, 10).T[1:] @ dg.ones(10)
+print(json.dumps({"early": early, "late": sorted(sys.modules), "y": [v.hex() for v in y.tolist()]}))
+"""
+
+
+def test_only_a_process_that_makes_programs_loads_the_code_generator(tmp_path: Path) -> None:
+    def run() -> dict[str, Any]:
+        return result(
+            subprocess.Popen(
+                [sys.executable, "-c", "import json\n" + LIGHT],
+                env={**os.environ, "DG_CACHE_DIR": str(tmp_path)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+
+    first, second = run(), run()
+    heavy = {"dualgrad.compiler.codegen", "dualgrad.compiler.pipeline"}
+    for found in (first["early"], second["early"]):
+        unused = {"dualgrad.nn", "dualgrad.data", "urllib.request", "llvmlite.binding"}
+        assert not (heavy | unused) & set(found)
+    assert heavy <= set(first["late"])
+    assert not heavy & set(second["late"])
+    assert first["y"] == second["y"]

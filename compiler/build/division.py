@@ -8,9 +8,13 @@ division by zero, which gives what x / 0 and the remainder of IEEE 754 are.
 
 from __future__ import annotations
 
-from dualgrad.compiler.build.builder import Builder
+from typing import TYPE_CHECKING
+
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64, int64
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
 STEP = 50  # bits of the quotient that one step of a reduction removes
 PHASE = 14 * STEP - 1  # the largest quotient of one phase, as a power of two

@@ -34,3 +34,7 @@ class Math(Power, InverseTrigonometry, ErrorFunctions, GammaFunctions):
     def tan(self, x: Scalar) -> Scalar:
         """Tangent, for finite arguments of any size.  Error: at most 1.5 ulp."""
         return trigonometry.tan(self, x)
+
+    def eighth(self, x: Scalar) -> tuple[Scalar, Scalar]:
+        """Sine and cosine of |x| <= pi/4."""
+        return trigonometry.eighth(self, x)

@@ -70,12 +70,11 @@ _sort_key = attrgetter("sort_key")
 class Expr:
     """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("terms",)
 
     _interned: ClassVar[dict[tuple[tuple[Monomial, int], ...], Expr]] = {}
 
     terms: tuple[tuple[Monomial, int], ...]
-    _hash: int
 
     @classmethod
     def of(cls, terms: Mapping[Monomial, int]) -> Dim:
@@ -90,12 +89,8 @@ class Expr:
         if found is None:
             found = object.__new__(cls)
             found.terms = key
-            found._hash = hash(key)
             found = cls._interned.setdefault(key, found)
         return found
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __add__(self, other: Dim) -> Dim:
         out = dict(self.terms)

@@ -68,7 +68,7 @@ class Scalar:
     A Python number beside a `Scalar` becomes a constant of its dtype.
     """
 
-    __slots__ = ("__weakref__", "_hash", "args", "attr", "dtype", "op")
+    __slots__ = ("__weakref__", "args", "attr", "dtype", "op")
 
     _interned: ClassVar[dict[tuple[object, ...], Scalar]] = {}
 
@@ -76,7 +76,6 @@ class Scalar:
     args: tuple[Scalar, ...]
     dtype: DType
     attr: Attr
-    _hash: int
 
     @classmethod
     def make(cls, op: str, args: tuple[Scalar, ...], dtype: DType, attr: Attr = None) -> Scalar:
@@ -86,15 +85,8 @@ class Scalar:
         if found is None:
             found = object.__new__(cls)
             found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
-            found._hash = hash(key)
             found = cls._interned.setdefault(key, found)
         return found
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
     @property
     def memory(self) -> tuple[Buffer, Dim]:
@@ -287,18 +279,17 @@ def takes(kinds: str, dtype: DType) -> bool:
 
 def children_first(roots: tuple[Scalar, ...]) -> list[Scalar]:
     """All expressions below the roots, operands before their users."""
-    order: list[Scalar] = []
+    done: dict[Scalar, None] = {}  # in order
     seen: set[Scalar] = set()
-    stack = [(r, False) for r in reversed(roots)]
+    stack = [*reversed(roots)]
     while stack:
-        e, done = stack.pop()
-        if done:
-            order.append(e)
-        elif e not in seen:
+        e = stack[-1]
+        if e in seen or not e.args:
+            done[stack.pop()] = None  # the first time counts
+        else:
             seen.add(e)
-            stack.append((e, True))
-            stack.extend((a, False) for a in reversed(e.args) if a not in seen)
-    return order
+            stack += [a for a in reversed(e.args) if a not in done]
+    return list(done)
 
 
 def substitute(e: Scalar, values: dict[Scalar, Scalar]) -> Scalar:

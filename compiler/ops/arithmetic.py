@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -24,8 +22,10 @@ from dualgrad.runtime.dtype import (
     int64,
 )
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Add(Elementwise):
     """x + y; integers wrap, of bools it is `or`."""
 
@@ -49,7 +49,6 @@ class Add(Elementwise):
         return [*binary(add, operator_reference("add")), *whole, bad]
 
 
-@dataclass(frozen=True, eq=False)
 class Sub(Elementwise):
     """x - y; integers wrap."""
 
@@ -64,7 +63,6 @@ class Sub(Elementwise):
         return binary(sub, operator_reference("subtract"), few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Mul(Elementwise):
     """x * y; integers wrap, of bools it is `and`."""
 
@@ -81,7 +79,6 @@ class Mul(Elementwise):
         return binary(mul, operator_reference("multiply"))
 
 
-@dataclass(frozen=True, eq=False)
 class Neg(Elementwise):
     """-x; unsigned integers wrap."""
 
@@ -96,7 +93,6 @@ class Neg(Elementwise):
         return unary(neg, lambda np, x: -x, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Abs(Elementwise):
     """|x|; the gradient at 0 is 0."""
 
@@ -111,7 +107,6 @@ class Abs(Elementwise):
         return unary(absolute, lambda np, x: np.abs(x), few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Sign(Elementwise):
     """-1, 0 or 1; NaN for NaN; of a bool itself."""
 
@@ -132,7 +127,6 @@ class Sign(Elementwise):
         return [*plain, *whole]
 
 
-@dataclass(frozen=True, eq=False)
 class Maximum(Elementwise):
     """The larger of two; NaN if either is.  Equal operands share the gradient by halves."""
 
@@ -156,7 +150,6 @@ class Maximum(Elementwise):
         return binary(maximum, reference, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Minimum(Elementwise):
     """The smaller of two; NaN if either is.  Equal operands share the gradient by halves."""
 

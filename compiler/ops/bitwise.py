@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import Elementwise, operator_reference
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.dtype import bool_, int8, int64, uint8
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Logical(Elementwise, abstract=True):
     """Bitwise on integers, logical on bools."""
 
@@ -23,7 +23,6 @@ class Logical(Elementwise, abstract=True):
     vjp = None
 
 
-@dataclass(frozen=True, eq=False)
 class BitAnd(Logical):
     """x & y."""
 
@@ -35,7 +34,6 @@ class BitAnd(Logical):
         return bit_samples(bit_and, operator.and_)
 
 
-@dataclass(frozen=True, eq=False)
 class BitOr(Logical):
     """x | y."""
 
@@ -47,7 +45,6 @@ class BitOr(Logical):
         return bit_samples(bit_or, operator.or_)
 
 
-@dataclass(frozen=True, eq=False)
 class BitXor(Logical):
     """x ^ y."""
 
@@ -59,7 +56,6 @@ class BitXor(Logical):
         return bit_samples(bit_xor, operator.xor)
 
 
-@dataclass(frozen=True, eq=False)
 class Invert(Logical):
     """~x: `not` on bools, all bits flipped on integers."""
 
@@ -73,7 +69,6 @@ class Invert(Logical):
         return [Sample(invert, (a,), lambda np, x: ~x, gradient=False) for a in (arg, flags)]
 
 
-@dataclass(frozen=True, eq=False)
 class Shift(Elementwise, abstract=True):
     """A shift of integers; counts outside of [0, bits) shift everything out."""
 
@@ -86,7 +81,6 @@ class Shift(Elementwise, abstract=True):
         return inside, b.select(inside, count, 0)
 
 
-@dataclass(frozen=True, eq=False)
 class LeftShift(Shift):
     """x << y; 0 where all bits are shifted out."""
 
@@ -99,7 +93,6 @@ class LeftShift(Shift):
         return shift_samples(left_shift, "left_shift")
 
 
-@dataclass(frozen=True, eq=False)
 class RightShift(Shift):
     """x >> y, rounding down; 0 or -1, as the sign is, where all bits are shifted out."""
 

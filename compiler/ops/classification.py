@@ -31,6 +31,8 @@ from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.losses import check_weight
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
+from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 IGNORED = -100  # PyTorch's class number of elements that do not count
@@ -292,3 +294,99 @@ def multilabel_soft_margin_loss(
     check_weight(op, "weight", weight, input)
     weights, _ = given(weight)
     return _multilabel_soft_margin_loss(input, target, *weights, reduction=reduction)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+SCORES = Arg((4, 3))
+CLASSES = Arg((4,), int64, values=(2, 0, 1, 2))
+WEIGHT = Arg((3,), low=0.3)
+
+
+def _log_softmax(np: Any, x: Any) -> Any:
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+
+def _nll(np: Any, scores: Any, y: Any, w: Any) -> tuple[Any, Any]:
+    """The losses of rows of scores, and their weights."""
+    own = w[y]
+    return -own * np.take_along_axis(scores, y[:, None], 1)[:, 0], own
+
+
+def _class_samples(function: Any, scores: Any) -> list[Sample]:
+    def mean(np: Any, x: Any, y: Any) -> Any:
+        return _nll(np, scores(np, x), y, np.ones(3))[0].mean()
+
+    def weighted(np: Any, x: Any, y: Any, w: Any) -> Any:
+        losses, own = _nll(np, scores(np, x), y, w)
+        return losses.sum() / own.sum()
+
+    def ignoring(np: Any, x: Any, y: Any) -> Any:
+        return np.where(y == 2, 0.0, _nll(np, scores(np, x), y, np.ones(3))[0])
+
+    return [
+        formula(function, mean, SCORES, CLASSES),
+        formula(function, weighted, SCORES, CLASSES, WEIGHT),
+        formula(
+            lambda x, y: function(x, y, ignore_index=2, reduction="none"), ignoring, SCORES, CLASSES
+        ),
+        Sample(function, (SCORES, Arg((3,), int64, 0, 3)), error=ValueError, match="do not fit"),
+    ]
+
+
+@samples_of(nll_loss)
+def _nll_loss_samples() -> list[Sample]:
+    return _class_samples(nll_loss, lambda np, x: x)
+
+
+@samples_of(cross_entropy)
+def _cross_entropy_samples() -> list[Sample]:
+    def smooth(np: Any, x: Any, y: Any) -> Any:
+        shares = 0.8 * np.eye(3)[y] + 0.2 / 3
+        return -(shares * _log_softmax(np, x)).sum(1).mean()
+
+    def soft(np: Any, x: Any, y: Any) -> Any:
+        return -(y * _log_softmax(np, x)).sum(1).mean()
+
+    return [
+        *_class_samples(cross_entropy, _log_softmax),
+        formula(lambda x, y: cross_entropy(x, y, label_smoothing=0.2), smooth, SCORES, CLASSES),
+        formula(cross_entropy, soft, SCORES, Arg((4, 3), low=0.0, high=0.4)),
+    ]
+
+
+@samples_of(multi_margin_loss)
+def _multi_margin_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, p: int, margin: float) -> Any:
+        own = np.take_along_axis(x, y[:, None], 1)
+        short = np.maximum(0, margin - own + x) ** p * (1 - np.eye(3)[y])
+        return short.sum(1).mean() / 3
+
+    def good(p: int, margin: float) -> Sample:
+        return formula(
+            lambda x, y: multi_margin_loss(x, y, p, margin),
+            lambda np, x, y: reference(np, x, y, p, margin),
+            SCORES,
+            CLASSES,
+        )
+
+    bad = Sample(
+        lambda x, y: multi_margin_loss(x, y, 3),
+        (SCORES, CLASSES),
+        error=ValueError,
+        match="no such power",
+    )
+    return [good(1, 1.0), good(2, 0.7), bad]
+
+
+@samples_of(multilabel_soft_margin_loss)
+def _multilabel_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, w: Any = 1.0) -> Any:
+        s = 1 / (1 + np.exp(-x))
+        return -(w * (y * np.log(s) + (1 - y) * np.log(1 - s))).mean()
+
+    shares = Arg((4, 3), low=0.0, high=1.0)
+    return [
+        formula(multilabel_soft_margin_loss, reference, SCORES, shares),
+        formula(multilabel_soft_margin_loss, reference, SCORES, shares, WEIGHT),
+    ]

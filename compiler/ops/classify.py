@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.formats import INF
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.arithmetic import absolute
@@ -23,11 +20,14 @@ from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_o
 from dualgrad.runtime.dtype import DType, bool_, float64, int8, int16, int32, int64
 from dualgrad.runtime.errors import DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
+
+INF = float("inf")
 INTEGERS = {t.bits: t for t in (int8, int16, int32, int64)}
 FRACTION_BITS = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
 
 
-@dataclass(frozen=True, eq=False)
 class Question(Elementwise, abstract=True):
     """A question about a number, answered with a bool."""
 
@@ -36,7 +36,6 @@ class Question(Elementwise, abstract=True):
     vjp = None
 
 
-@dataclass(frozen=True, eq=False)
 class IsNan(Question):
     """x is not a number."""
 
@@ -48,7 +47,6 @@ class IsNan(Question):
         return question_samples(isnan, "isnan")
 
 
-@dataclass(frozen=True, eq=False)
 class IsInf(Question):
     """x is infinite."""
 
@@ -60,7 +58,6 @@ class IsInf(Question):
         return question_samples(isinf, "isinf")
 
 
-@dataclass(frozen=True, eq=False)
 class IsFinite(Question):
     """x is neither infinite nor NaN."""
 
@@ -72,7 +69,6 @@ class IsFinite(Question):
         return question_samples(isfinite, "isfinite")
 
 
-@dataclass(frozen=True, eq=False)
 class SignBit(Question):
     """x is negative or -0; of a NaN, what its sign bit is."""
 
@@ -95,7 +91,6 @@ def question_samples(function: Any, name: str) -> list[Sample]:
     return [*unary(function, operator_reference(name), few=True), whole, flags]
 
 
-@dataclass(frozen=True, eq=False)
 class CopySign(FloatFunction):
     """x with the sign of y."""
 
@@ -111,7 +106,6 @@ class CopySign(FloatFunction):
         return binary(copysign, operator_reference("copysign"), few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class NextAfter(FloatFunction):
     """The float beside x on the way to y.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
@@ -20,17 +18,18 @@ from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import DTypeError, ShapeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 DOT_LANES = 16
 
 
-@dataclass(frozen=True, eq=False)
 class Contraction(Op, abstract=True):
     """A sum of products over a shared index, in the canonical order of `kernel.ir.Contract`."""
 
     required = Op.required
 
 
-@dataclass(frozen=True, eq=False)
 class MatMul(Contraction):
     """c[b, i, j] = sum over k of a[b, i, k] * b[b, k, j]; both operands have three dimensions."""
 
@@ -72,7 +71,6 @@ def _matmul_case(
     )
 
 
-@dataclass(frozen=True, eq=False)
 class Dot(Reduction):
     """Sums of products over the last axis by chains of fma in 16 lanes (matrix-vector)."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.types import TensorType
@@ -16,8 +14,10 @@ from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.dtype import DType, int64
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
-@dataclass(frozen=True, eq=False)
+
 class Size(Index):
     """A dimension as an int64 tensor of no dimensions: what Python computes with `len`, for
     sizes that are symbols.  Every mean over a symbolic axis uses it."""
@@ -36,7 +36,6 @@ class Size(Index):
         return []
 
 
-@dataclass(frozen=True, eq=False)
 class Iota(Index):
     """out[i0, i1, ...] = i_axis, as int64 of a shape."""
 

@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.base import axes_of, axis_argument, broadcast_shapes
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ShapeError
 
 COSINE_EPSILON = 1e-12  # PyTorch's, added to squared lengths in cosine_embedding_loss
@@ -207,3 +208,105 @@ def triplet_margin_loss(
     return _triplet_margin_loss(
         anchor, positive, negative, margin, eps, p=float(p), swap=swap, reduction=reduction
     )
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+POINTS = Arg((3, 4))
+
+
+def _cosine(np: Any, x: Any, y: Any, axis: int = 1) -> Any:
+    lengths = np.linalg.norm(x, axis=axis) * np.linalg.norm(y, axis=axis)
+    return (x * y).sum(axis) / lengths
+
+
+@samples_of(normalize)
+def _normalize_samples() -> list[Sample]:
+    def good(p: float) -> Sample:
+        return formula(
+            lambda x: normalize(x, p),
+            lambda np, x: x / np.linalg.norm(x, p, 1, keepdims=True),
+            POINTS,
+        )
+
+    bad = Sample(
+        lambda x: normalize(x, axis=2), (POINTS,), error=ValueError, match="axis out of range"
+    )
+    return [good(2.0), good(1.0), good(3.0), good(float("inf")), bad]
+
+
+@samples_of(pairwise_distance)
+def _pairwise_distance_samples() -> list[Sample]:
+    def good(p: float) -> Sample:
+        return formula(
+            lambda x, y: pairwise_distance(x, y, p),
+            lambda np, x, y: np.linalg.norm(x - y + 1e-6, p, -1),
+            POINTS,
+            POINTS,
+            relative=1e-5,
+        )
+
+    return [good(2.0), good(1.0)]
+
+
+@samples_of(cdist)
+def _cdist_samples() -> list[Sample]:
+    def good(p: float) -> Sample:
+        return formula(
+            lambda x, y: cdist(x, y, p),
+            lambda np, x, y: np.linalg.norm(x[:, :, None] - y[:, None], p, -1),
+            Arg((1, 3, 2)),
+            Arg((2, 2, 2)),
+            relative=1e-5,
+        )
+
+    bad = Sample(cdist, (POINTS, Arg((3, 5))), error=ValueError, match="points do not fit")
+    return [good(2.0), good(1.0), bad]
+
+
+@samples_of(cosine_similarity)
+def _cosine_similarity_samples() -> list[Sample]:
+    return [
+        formula(cosine_similarity, _cosine, POINTS, POINTS),
+        formula(
+            lambda x, y: cosine_similarity(x, y, 0),
+            lambda np, x, y: _cosine(np, x, y, 0),
+            POINTS,
+            Arg((3, 1)),
+        ),
+    ]
+
+
+@samples_of(cosine_embedding_loss)
+def _cosine_embedding_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, s: Any) -> Any:
+        c = _cosine(np, x, y)
+        return np.where(s == 1, 1 - c, np.maximum(0, c + 0.4)).mean()
+
+    signs = Arg((3,), values=(1.0, -1.0, -1.0), differentiable=False)
+    return [
+        formula(
+            lambda x, y, s: cosine_embedding_loss(x, y, s, -0.4), reference, POINTS, POINTS, signs
+        )
+    ]
+
+
+@samples_of(triplet_margin_loss)
+def _triplet_margin_loss_samples() -> list[Sample]:
+    def reference(np: Any, a: Any, p: Any, n: Any, swap: bool) -> Any:
+        near, far = (np.linalg.norm(a - x + 1e-6, axis=-1) for x in (p, n))
+        if swap:
+            far = np.minimum(far, np.linalg.norm(p - n + 1e-6, axis=-1))
+        return np.maximum(0, near - far + 1).mean()
+
+    return [
+        formula(
+            lambda a, p, n, swap=swap: triplet_margin_loss(a, p, n, swap=swap),
+            lambda np, a, p, n, swap=swap: reference(np, a, p, n, swap),
+            POINTS,
+            POINTS,
+            POINTS,
+            relative=1e-5,
+        )
+        for swap in (False, True)
+    ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.build import division
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -16,8 +14,10 @@ from dualgrad.compiler.ops.sample import Arg, Sample, binary, samples_of, unary_
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Div(FloatFunction):
     """x / y of floats; integers are converted to the default float."""
 
@@ -32,7 +32,6 @@ class Div(FloatFunction):
         return binary(div, operator_reference("divide"), low=0.5, high=2.0, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class FloorDivide(Elementwise):
     """The quotient rounded down; see `compiler.build.division`."""
 
@@ -46,7 +45,6 @@ class FloorDivide(Elementwise):
         return quotient_samples(floor_divide, "floor_divide")
 
 
-@dataclass(frozen=True, eq=False)
 class TruncDivide(Elementwise):
     """The quotient of integers rounded towards zero."""
 
@@ -64,7 +62,6 @@ class TruncDivide(Elementwise):
         return binary(_trunc_divide, reference, dtype=int64, low=-9, high=9, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Remainder(Elementwise):
     """x - floor(x / y) * y, with the sign of y; see `compiler.build.division`."""
 
@@ -79,7 +76,6 @@ class Remainder(Elementwise):
         return quotient_samples(remainder, "remainder")
 
 
-@dataclass(frozen=True, eq=False)
 class Fmod(Elementwise):
     """x - trunc(x / y) * y, with the sign of x; see `compiler.build.division`."""
 

@@ -11,10 +11,8 @@ says `raw = True`: then it gets them as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
@@ -35,10 +33,12 @@ from dualgrad.runtime.dtype import (
 )
 from dualgrad.runtime.errors import ArgumentError, DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
+
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
 
 
-@dataclass(frozen=True, eq=False)
 class Elementwise(Op, abstract=True):
     """out[i] = scalar(x[i], y[i], ...)."""
 
@@ -82,7 +82,6 @@ class Elementwise(Op, abstract=True):
         return TensorType(types[-1].shape, self.result or types[-1].dtype, weak, types[-1].device)
 
 
-@dataclass(frozen=True, eq=False)
 class FloatFunction(Elementwise, abstract=True):
     """A function of floats; integers and bools become the default float first."""
 
@@ -97,7 +96,6 @@ def cast_node(x: Node, dtype: DType, weak: bool = False) -> Node:
     return Cast.of(dtype, weak).on(x)
 
 
-@dataclass(frozen=True, eq=False)
 class Cast(Elementwise):
     """Conversion of dtype, rounded once.  Floats are truncated to integers, out of range to the
     nearest one there is, NaN to 0.  To bool it asks for x != 0; between integers it wraps."""
@@ -205,7 +203,6 @@ def narrowed(x: Node, dtype: DType) -> Node:
     return source
 
 
-@dataclass(frozen=True, eq=False)
 class Copy(Elementwise):
     """The same values in new, contiguous memory."""
 
@@ -228,7 +225,6 @@ def copy(x: Any) -> Any:
     return apply(Copy.of(), x)[0]
 
 
-@dataclass(frozen=True, eq=False)
 class Stop(Elementwise):
     """The same values, through which no gradient flows.  For composites: what a shift by a
     maximum does to a softmax has no derivative, though each part of the formula has one."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.classify import isinf
@@ -22,11 +20,13 @@ from dualgrad.compiler.ops.sample import (
     unary,
 )
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
+
 LN2 = math.log(2.0)
 LN10 = math.log(10.0)
 
 
-@dataclass(frozen=True, eq=False)
 class Exp(FloatFunction):
     """e**x; error bound: see `Math.exp`."""
 
@@ -41,7 +41,6 @@ class Exp(FloatFunction):
         return unary(exp, lambda np, x: np.exp(x), low=-4, high=4, ulps=2)
 
 
-@dataclass(frozen=True, eq=False)
 class Log(FloatFunction):
     """Natural logarithm; -inf at 0, NaN below.  Error bound: see `Math.log`."""
 
@@ -56,7 +55,6 @@ class Log(FloatFunction):
         return unary(log, lambda np, x: np.log(x), low=0.1, high=4, ulps=2, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Sigmoid(FloatFunction):
     """1 / (1 + exp(-x)); error bound: see `Math.sigmoid`."""
 
@@ -74,7 +72,6 @@ class Sigmoid(FloatFunction):
         return unary(sigmoid, reference, low=-6, high=6, ulps=3, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Exp2(FloatFunction):
     """2**x; error bound: see `Math.exp2`."""
 
@@ -89,7 +86,6 @@ class Exp2(FloatFunction):
         return unary(exp2, lambda np, x: np.exp2(x), low=-4, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Expm1(FloatFunction):
     """e**x - 1; error bound: see `Math.expm1`."""
 
@@ -104,7 +100,6 @@ class Expm1(FloatFunction):
         return unary(expm1, lambda np, x: np.expm1(x), ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Log1p(FloatFunction):
     """log(1 + x); error bound: see `Math.log1p`."""
 
@@ -119,7 +114,6 @@ class Log1p(FloatFunction):
         return unary(log1p, lambda np, x: np.log1p(x), low=-0.9, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Log2(FloatFunction):
     """Logarithm to base 2; error bound: see `Math.log2`."""
 
@@ -134,7 +128,6 @@ class Log2(FloatFunction):
         return unary(log2, lambda np, x: np.log2(x), low=0.1, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Log10(FloatFunction):
     """Logarithm to base 10; error bound: see `Math.log10`."""
 
@@ -149,7 +142,6 @@ class Log10(FloatFunction):
         return unary(log10, lambda np, x: np.log10(x), low=0.1, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class LogSigmoid(FloatFunction):
     """log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)), within 2 ulp."""
 
@@ -168,7 +160,6 @@ class LogSigmoid(FloatFunction):
         return unary(log_sigmoid, reference, low=-6, high=6, ulps=2, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class LogAddExp(FloatFunction):
     """log(e**x + e**y) = max + log(1 + exp(-|x - y|)), within 2 ulp of the larger operand."""
 

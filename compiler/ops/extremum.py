@@ -7,10 +7,8 @@ under the name `amax` too, and `argmax` the indices.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import at_most, product
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import apply, public
@@ -34,11 +32,13 @@ from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.runtime.dtype import DType, bool_, int64, uint8
 from dualgrad.runtime.errors import ShapeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 INF = float("inf")
 NOWHERE = limits(int64)[1]
 
 
-@dataclass(frozen=True, eq=False)
 class Extremum(Reduction, abstract=True):
     """The largest or smallest element, NaN if there is one; ties share the gradient evenly."""
 
@@ -60,7 +60,6 @@ class Extremum(Reduction, abstract=True):
         return (where(hit, spread(g / count, self, x.shape), 0.0),)
 
 
-@dataclass(frozen=True, eq=False)
 class Max(Extremum):
     """The largest element."""
 
@@ -75,7 +74,6 @@ class Max(Extremum):
         return _extremum_samples(reduce_max, "max")
 
 
-@dataclass(frozen=True, eq=False)
 class Min(Extremum):
     """The smallest element."""
 
@@ -125,7 +123,6 @@ def first_of_best(
     return (b.select(keep, x, y), b.select(keep, i, j))
 
 
-@dataclass(frozen=True, eq=False)
 class ArgExtremum(Reduction, abstract=True):
     """The place in the run of the first largest or smallest element; NaN beats everything.
 
@@ -163,7 +160,6 @@ class ArgExtremum(Reduction, abstract=True):
         return int64
 
 
-@dataclass(frozen=True, eq=False)
 class Argmax(ArgExtremum):
     """The place of the first largest element."""
 
@@ -178,7 +174,6 @@ class Argmax(ArgExtremum):
         return _arg_samples(argmax, "argmax", -INF)
 
 
-@dataclass(frozen=True, eq=False)
 class Argmin(ArgExtremum):
     """The place of the first smallest element."""
 

@@ -12,7 +12,6 @@ even n, the last stands for two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim
@@ -36,7 +35,6 @@ def _resized(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-@dataclass(frozen=True, eq=False)
 class Fft(Library):
     """The transform (0) or its inverse (1) of pairs along an axis, cut or padded with zeros to
     `size` before (0) or after (1) it."""
@@ -76,7 +74,6 @@ class Fft(Library):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class Rfft(Library):
     """Pairs of the first half of the spectrum of reals, which are cut or padded to n first; then
     the inner pairs doubled (1) and the result cut or padded to `size`."""
@@ -111,7 +108,6 @@ class Rfft(Library):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class Irfft(Library):
     """n reals from pairs of the first half of their spectrum, which is cut or padded, its inner
     pairs halved (1); then the result cut or padded to `size`."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import FloatFunction
 from dualgrad.compiler.ops.powers import hypot, sqrt
 from dualgrad.compiler.ops.sample import Sample, unary
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Tanh(FloatFunction):
     """Hyperbolic tangent; error bound: see `Math.tanh`."""
 
@@ -28,7 +28,6 @@ class Tanh(FloatFunction):
         return unary(tanh, lambda np, x: np.tanh(x), low=-4, high=4, ulps=2, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Sinh(FloatFunction):
     """Hyperbolic sine; error bound: see `Math.sinh`."""
 
@@ -43,7 +42,6 @@ class Sinh(FloatFunction):
         return unary(sinh, lambda np, x: np.sinh(x), low=-4, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Cosh(FloatFunction):
     """Hyperbolic cosine; error bound: see `Math.cosh`."""
 
@@ -58,7 +56,6 @@ class Cosh(FloatFunction):
         return unary(cosh, lambda np, x: np.cosh(x), low=-4, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Asinh(FloatFunction):
     """Inverse hyperbolic sine; error bound: see `Math.asinh`."""
 
@@ -73,7 +70,6 @@ class Asinh(FloatFunction):
         return unary(asinh, lambda np, x: np.arcsinh(x), ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Acosh(FloatFunction):
     """Inverse hyperbolic cosine; error bound: see `Math.acosh`."""
 
@@ -88,7 +84,6 @@ class Acosh(FloatFunction):
         return unary(acosh, lambda np, x: np.arccosh(x), low=1.2, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Atanh(FloatFunction):
     """Inverse hyperbolic tangent; error bound: see `Math.atanh`."""
 

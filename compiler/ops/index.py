@@ -12,10 +12,8 @@ where along the middle axis update `at` goes, and `combine(b, old, new)`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
@@ -24,6 +22,9 @@ from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.dtype import bool_, int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
 
 class Loads(Protocol):
@@ -38,7 +39,6 @@ class Loads(Protocol):
     def check(self, position: Scalar, bound: Dim, what: str, low: Dim = 0) -> None: ...
 
 
-@dataclass(frozen=True, eq=False)
 class Index(Op, abstract=True):
     """out[at] = value(at)."""
 
@@ -51,7 +51,6 @@ class Index(Op, abstract=True):
         """The element of the result at this index."""
 
 
-@dataclass(frozen=True, eq=False)
 class Update(Op, abstract=True):
     """out = base [o, n, i]; then, for k in ascending order and all o and i at once, out[o, p, i]
     becomes combine(out[o, p, i], updates[o, k, i]) with p = position(o, k, i).
@@ -79,7 +78,6 @@ def within(at: tuple[Dim, ...], shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return tuple(0 if n == 1 else i for i, n in zip(at, shape, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
 class OneHot(Index):
     """out[..., c] = (x[...] == c) for c < classes; every x must lie in [0, classes)."""
 

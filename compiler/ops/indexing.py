@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim, Offset, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
@@ -32,6 +31,9 @@ from dualgrad.compiler.ops.view import View, expand_to
 from dualgrad.runtime.dtype import bool_, int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 NEW = -1  # in `places`: an axis of size 1 that comes from none
 
 
@@ -39,7 +41,6 @@ class BadIndex(DTypeError, IndexError):
     """Something that cannot index."""
 
 
-@dataclass(frozen=True, eq=False)
 class Item(View):
     """Along axis a of the operand `sizes[a]` elements, from `starts[a]` in steps of `steps[a]`;
     axis k of the result is axis `places[k]`, or new.  Axes without a place have size 1."""
@@ -95,7 +96,6 @@ class Item(View):
         return [*good, *refused]
 
 
-@dataclass(frozen=True, eq=False)
 class Wrapped(Index):
     """Integer positions as int64 in [0, size): negative ones count from the end.
 

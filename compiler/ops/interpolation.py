@@ -7,7 +7,6 @@ at o * (n - 1) / (m - 1).  Axes are interpolated one after another, the last one
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
@@ -164,9 +163,9 @@ def _target(input: Any, rank: int, size: Any, scale_factor: Any) -> tuple[Any, F
             actual=f"size={size}, scale_factor={scale_factor}",
         )
     if size is None:
-        exact = [Fraction(f) for f in listed]
+        exact = [float(f).as_integer_ratio() for f in listed]
         pairs = zip(input.shape[2:], exact, strict=True)
-        target = tuple((n * f.numerator) // f.denominator for n, f in pairs)
+        target = tuple((n * p) // q for n, (p, q) in pairs)
         factors: Factors = tuple(float(f) for f in listed)
     else:
         target, factors = listed, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -26,7 +25,6 @@ from dualgrad.runtime.dtype import int8, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Concat(Region):
     """Tensors one after another along an axis; their dtypes promote."""
 

@@ -7,14 +7,12 @@ are sizes (see `Op.dims`), known when the program runs, then all other fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from dualgrad.compiler.ops.base import Op
 from dualgrad.runtime.program import Param
 
 
-@dataclass(frozen=True, eq=False)
 class Library(Op, abstract=True):
     """out = routine(inputs)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, at_most, same
@@ -105,7 +104,6 @@ def symmetric(x: Any) -> Any:
     return (x + turned(x)) * 0.5
 
 
-@dataclass(frozen=True, eq=False)
 class Packed(View):
     """One of the arrays that stand one after another in the last dimension, by its place there
     and its shape."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, at_most
@@ -33,7 +32,6 @@ from dualgrad.compiler.ops.slicing import diagonal, narrow
 from dualgrad.runtime.errors import ArgumentError, GradientError
 
 
-@dataclass(frozen=True, eq=False)
 class Cholesky(Library):
     """The triangular l with a = l l^T (0), or u with a = u^T u (1), of symmetric a [..., n, n]."""
 
@@ -92,7 +90,6 @@ def cholesky(x: Any, *, upper: bool = False) -> Any:
     return _cholesky(x, upper=bool(upper))
 
 
-@dataclass(frozen=True, eq=False)
 class Qr(Library):
     """q and then r in one row: a = q r for a [..., m, n].
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -39,7 +38,6 @@ from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Lstsq(Library):
     """In one row: the solution x [n, k] of least norm that minimizes |a x - b|, the rank of a,
     and its singular values, for a [..., m, n] and b [..., m, k]."""

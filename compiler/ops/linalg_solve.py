@@ -6,7 +6,6 @@ mode algorithmic differentiation" (2008), section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import same
@@ -35,7 +34,6 @@ from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Solve(Library):
     """x with a x = b, for a [..., n, n] and b [..., n, k]."""
 
@@ -131,7 +129,6 @@ def solve_triangular(
     return _solve_triangular(a, b, upper=bool(upper), unit=bool(unitriangular))
 
 
-@dataclass(frozen=True, eq=False)
 class Inv(Library):
     """The inverse of each matrix [..., n, n]."""
 
@@ -180,7 +177,6 @@ def inv(x: Any) -> Any:
     return _inv(x)
 
 
-@dataclass(frozen=True, eq=False)
 class Det(Library):
     """The determinant of each matrix [..., n, n]."""
 
@@ -229,7 +225,6 @@ def det(x: Any) -> Any:
     return _det(x)
 
 
-@dataclass(frozen=True, eq=False)
 class Slogdet(Library):
     """Sign and logarithm of the magnitude of each determinant, as [..., 2]."""
 

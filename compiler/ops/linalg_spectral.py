@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, at_most
@@ -47,7 +46,6 @@ def scaled(columns: Any, x: Any) -> Any:
     return columns * x.reshape((*x.shape[:-1], 1, x.shape[-1]))
 
 
-@dataclass(frozen=True, eq=False)
 class Eigh(Library):
     """Eigenvalues and then eigenvectors in one row: a v = v w for symmetric a [..., n, n]."""
 
@@ -123,7 +121,6 @@ def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
     return Eigh.of(triangle).parts(_eigh(x, triangle=triangle), x)
 
 
-@dataclass(frozen=True, eq=False)
 class Eigvalsh(Library):
     """The ascending eigenvalues of symmetric matrices [..., n, n]."""
 
@@ -161,7 +158,6 @@ def eigvalsh(x: Any, UPLO: str = "L") -> Any:
     return _eigvalsh(x, triangle=_triangle("eigvalsh", UPLO))
 
 
-@dataclass(frozen=True, eq=False)
 class Svd(Library):
     """u, s and then v^T in one row: a = u s v^T for a [..., m, n]; `full`: square u and v."""
 
@@ -260,7 +256,6 @@ def svd(x: Any, full_matrices: bool = True) -> tuple[Any, Any, Any]:
     return Svd.of(int(full)).parts(_svd(x, full=full), x)
 
 
-@dataclass(frozen=True, eq=False)
 class Svdvals(Library):
     """The descending singular values of matrices [..., m, n]."""
 
@@ -293,7 +288,6 @@ def svdvals(x: Any) -> Any:
     return _svdvals(x)
 
 
-@dataclass(frozen=True, eq=False)
 class Pinv(Library):
     """The Moore-Penrose inverse of each matrix [..., m, n]."""
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -17,8 +15,10 @@ from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_o
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, bool_, int64
 from dualgrad.runtime.errors import DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Where(Elementwise):
     """x where the condition holds, else y."""
 
@@ -69,7 +69,6 @@ class Where(Elementwise):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class Compare(Elementwise, abstract=True):
     """A comparison: bool for each pair of elements, false where either is NaN (but `ne`)."""
 
@@ -86,7 +85,6 @@ class Compare(Elementwise, abstract=True):
         return dtypes
 
 
-@dataclass(frozen=True, eq=False)
 class Eq(Compare):
     """x == y."""
 
@@ -98,7 +96,6 @@ class Eq(Compare):
         return compare_samples(eq, operator.eq)
 
 
-@dataclass(frozen=True, eq=False)
 class Ne(Compare):
     """x != y."""
 
@@ -110,7 +107,6 @@ class Ne(Compare):
         return compare_samples(ne, operator.ne)
 
 
-@dataclass(frozen=True, eq=False)
 class Lt(Compare):
     """x < y; false is less than true."""
 
@@ -122,7 +118,6 @@ class Lt(Compare):
         return compare_samples(lt, operator.lt)
 
 
-@dataclass(frozen=True, eq=False)
 class Le(Compare):
     """x <= y; false is less than true."""
 

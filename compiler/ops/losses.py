@@ -7,10 +7,8 @@ Unless said otherwise input and target have the same shape (losses do not broadc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -32,8 +30,11 @@ from dualgrad.compiler.ops.distance import at_least
 from dualgrad.compiler.ops.elementwise import Elementwise, stop_gradient
 from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError, ShapeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
 LEAST_LOG = -100.0  # what binary_cross_entropy takes for the logarithm of 0, as PyTorch does
 LEAST_VARIANCE = 1e-12  # of a probability: bounds its gradient, as PyTorch does
@@ -106,7 +107,6 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
 # -- probabilities of two classes -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class BinaryCrossEntropy(Elementwise):
     """-(y log x + (1 - y) log(1 - x)) for a probability x, with logarithms not below -100.
 
@@ -353,3 +353,140 @@ def gaussian_nll_loss(
         elif not (equal(shape, input.shape) or equal(shape, (*input.shape[:-1], 1))):
             check_shape(op, "var", var, input.shape)
     return _gaussian_nll_loss(input, target, var, eps, full=bool(full), reduction=reduction)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+X = Arg((3, 4))
+SHARES = Arg((3, 4), low=0.05, high=0.95)
+SIGNS = Arg((3, 4), values=(1.0, -1.0, -1.0), differentiable=False)
+COUNTS = Arg((3, 4), low=0.2, high=4.0)
+
+
+def loss_samples(function: Any, reference: Any, *args: Arg, **options: Any) -> list[Sample]:
+    """The mean, the losses themselves with `options`, and what is refused."""
+
+    def mean(np: Any, *xs: Any) -> Any:
+        return reference(np, *xs).mean()
+
+    def other(np: Any, *xs: Any) -> Any:
+        return reference(np, *xs, **options)
+
+    return [
+        formula(function, mean, *args),
+        formula(lambda *xs: function(*xs, reduction="none", **options), other, *args),
+        Sample(
+            lambda *xs: function(*xs, reduction="max"),
+            args,
+            error=ValueError,
+            match="no such reduction",
+        ),
+    ]
+
+
+@samples_of(mse_loss)
+def _mse_loss_samples() -> list[Sample]:
+    return loss_samples(mse_loss, lambda np, x, y: (x - y) ** 2, X, X)
+
+
+@samples_of(l1_loss)
+def _l1_loss_samples() -> list[Sample]:
+    return loss_samples(l1_loss, lambda np, x, y: abs(x - y), X, X)
+
+
+@samples_of(huber_loss)
+def _huber_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, delta: float = 1.0) -> Any:
+        d = abs(x - y)
+        return np.where(d < delta, d * d / 2, delta * (d - delta / 2))
+
+    return loss_samples(huber_loss, reference, X, X, delta=0.7)
+
+
+@samples_of(smooth_l1_loss)
+def _smooth_l1_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, beta: float = 1.0) -> Any:
+        d = abs(x - y)
+        return np.where(d < beta, d * d / (2 * beta), d - beta / 2)
+
+    return loss_samples(smooth_l1_loss, reference, X, X, beta=0.5)
+
+
+@samples_of(binary_cross_entropy)
+def _binary_cross_entropy_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, w: Any = 1.0) -> Any:
+        return -w * (y * np.log(x) + (1 - y) * np.log1p(-x))
+
+    weight = Arg((4,), low=0.1)
+    return loss_samples(binary_cross_entropy, reference, SHARES, SHARES) + loss_samples(
+        binary_cross_entropy, reference, SHARES, SHARES, weight
+    )
+
+
+@samples_of(binary_cross_entropy_with_logits)
+def _bce_with_logits_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, w: Any = 1.0, p: Any = 1.0) -> Any:
+        s = 1 / (1 + np.exp(-x))
+        return -w * (p * y * np.log(s) + (1 - y) * np.log(1 - s))
+
+    positive = formula(
+        lambda x, y, p: binary_cross_entropy_with_logits(x, y, reduction="sum", pos_weight=p),
+        lambda np, x, y, p: reference(np, x, y, 1.0, p).sum(),
+        X,
+        SHARES,
+        Arg((4,), low=0.1),
+    )
+    return [*loss_samples(binary_cross_entropy_with_logits, reference, X, SHARES), positive]
+
+
+@samples_of(soft_margin_loss)
+def _soft_margin_loss_samples() -> list[Sample]:
+    return loss_samples(soft_margin_loss, lambda np, x, y: np.log1p(np.exp(-y * x)), X, SIGNS)
+
+
+@samples_of(hinge_embedding_loss)
+def _hinge_embedding_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, margin: float = 1.0) -> Any:
+        return np.where(y == 1, x, np.maximum(0, margin - x))
+
+    return loss_samples(hinge_embedding_loss, reference, X, SIGNS, margin=0.3)
+
+
+@samples_of(margin_ranking_loss)
+def _margin_ranking_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, s: Any, margin: float = 0.0) -> Any:
+        return np.maximum(0, margin - s * (x - y))
+
+    return loss_samples(margin_ranking_loss, reference, X, X, SIGNS, margin=0.5)
+
+
+@samples_of(kl_div)
+def _kl_div_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, log_target: bool = False) -> Any:
+        return np.exp(y) * (y - x) if log_target else y * (np.log(y) - x)
+
+    batch = formula(
+        lambda x, y: kl_div(x, y, "batchmean"),
+        lambda np, x, y: reference(np, x, y).sum() / 3,
+        X,
+        SHARES,
+    )
+    return [*loss_samples(kl_div, reference, X, SHARES, log_target=True), batch]
+
+
+@samples_of(poisson_nll_loss)
+def _poisson_nll_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, full: bool = False) -> Any:
+        t = np.maximum(y, 1)
+        extra = np.where(y > 1, t * np.log(t) - t + np.log(2 * np.pi * t) / 2, 0)
+        return np.exp(x) - y * x + full * extra
+
+    return loss_samples(poisson_nll_loss, reference, X, COUNTS, full=True)
+
+
+@samples_of(gaussian_nll_loss)
+def _gaussian_nll_loss_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, v: Any, full: bool = False) -> Any:
+        return (np.log(v) + (x - y) ** 2 / v + full * np.log(2 * np.pi)) / 2
+
+    return loss_samples(gaussian_nll_loss, reference, X, X, Arg((3, 1), low=0.3), full=True)

@@ -24,7 +24,6 @@ from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class FirstMax(Max):
     """The largest element; its first place in the run takes the whole gradient."""
 

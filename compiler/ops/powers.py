@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, Value, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -21,8 +19,10 @@ from dualgrad.compiler.ops.sample import Arg, Sample, binary, unary
 from dualgrad.runtime.dtype import bool_, int64, uint8
 from dualgrad.runtime.errors import DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Sqrt(FloatFunction):
     """Square root, correctly rounded; NaN below 0."""
 
@@ -37,7 +37,6 @@ class Sqrt(FloatFunction):
         return unary(sqrt, lambda np, x: np.sqrt(x), low=0.1, high=4, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Rsqrt(FloatFunction):
     """1 / sqrt(x), two roundings: within 1 ulp."""
 
@@ -52,7 +51,6 @@ class Rsqrt(FloatFunction):
         return unary(rsqrt, lambda np, x: 1 / np.sqrt(x), low=0.1, high=4, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Cbrt(FloatFunction):
     """Cube root, of negative numbers too; error bound: see `Math.cbrt`."""
 
@@ -67,7 +65,6 @@ class Cbrt(FloatFunction):
         return unary(cbrt, lambda np, x: np.cbrt(x), low=0.1, high=4, ulps=0.5, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Hypot(FloatFunction):
     """sqrt(x**2 + y**2) without overflow on the way; error bound: see `Math.hypot`."""
 
@@ -83,7 +80,6 @@ class Hypot(FloatFunction):
         return binary(hypot, operator_reference("hypot"), ulps=0.5, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Pow(Elementwise):
     """x**y; see `Math.pow` and, for integers, `Math.ipow`."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import apply, public
@@ -26,8 +24,10 @@ from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.scan import CumProd
 from dualgrad.runtime.dtype import DType, bool_, float64, int64
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
-@dataclass(frozen=True, eq=False)
+
 class Prod(Reduction):
     """The product of the elements; its gradient at one is the product of all others."""
 

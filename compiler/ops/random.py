@@ -11,12 +11,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build import trigonometry
-from dualgrad.compiler.build.builder import Builder
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.build.philox import philox4x32
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
@@ -31,12 +27,15 @@ from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import flatten_index
 from dualgrad.runtime.dtype import DType, float32, float64, int64, uint32, uint64
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+    from dualgrad.compiler.build.mathlib import Math
+
 BLOCK = 4  # words that one counter gives
 # Known answers of the authors' Random123 for counter 0 and key 0.
 KNOWN = (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
 
 
-@dataclass(frozen=True, eq=False)
 class Random(Index, abstract=True):
     """One number per element.  Inputs: seed and position, 0-d uint64."""
 
@@ -102,7 +101,6 @@ def positive_fraction(b: Math, bits: Scalar, dtype: DType) -> Scalar:
     return b.fma(cast(bits, dtype), 2.0**-size, 2.0 ** -(size + 1))
 
 
-@dataclass(frozen=True, eq=False)
 class RandomBits(Random):
     """32 or 64 random bits, as uint32 or uint64."""
 
@@ -122,7 +120,6 @@ class RandomBits(Random):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class RandomUniform(Random):
     """Floats in [0, 1): the upper 24 of 32 bits times 2**-24, or 53 of 64 times 2**-53."""
 
@@ -142,7 +139,6 @@ class RandomUniform(Random):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class RandomNormal(Random):
     """Floats of the standard normal distribution.
 
@@ -158,7 +154,7 @@ class RandomNormal(Random):
         first, second = whole(words[:half]), whole(words[half:])
         radius = b.sqrt(-2.0 * b.log(positive_fraction(b, first, self.dtype)))
         angle = b.fma(fraction(second, self.dtype), math.pi / 2, -math.pi / 4)
-        sine, cosine = trigonometry.eighth(b, angle)
+        sine, cosine = b.eighth(angle)
         wave = b.select(b.ne(second & 1, 0), sine, cosine)
         return radius * b.select(b.ne(second & 2, 0), -wave, wave)
 
@@ -178,7 +174,6 @@ class RandomNormal(Random):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class RandomExponential(Random):
     """Floats of the exponential distribution of rate 1: -log(u) for u in (0, 1]."""
 
@@ -198,7 +193,6 @@ class RandomExponential(Random):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class RandomInteger(Random):
     """int64 numbers from `low` to `last`: low + floor(count * bits / 2**128) of 128 random bits.
 
@@ -232,7 +226,6 @@ class RandomInteger(Random):
         return [case(0, 9), case(-5, 5), case(-(2**62), 2**62 + 3 * 2**20), case(7, 7)]
 
 
-@dataclass(frozen=True, eq=False)
 class RandomOrder(Library):
     """The positions of random keys [n] (uint64) in ascending order, int64 [n]."""
 

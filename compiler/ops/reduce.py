@@ -13,10 +13,8 @@ Public functions take `axis` (an int, several ints, or None for all axes; () for
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim, at_most, ceil_div, product
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
@@ -32,13 +30,15 @@ from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, float64, int64, uint64
 from dualgrad.runtime.errors import DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 LANES = 64
 LANE_BLOCK = 4096  # elements of a trailing run that are reduced in one go
 CHAIN_BLOCK = 64  # rows of a leading run
 State = tuple[Scalar, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Reduction(Op, abstract=True):
     """out[..., ...] = finish(combine over the axes start..stop of element(x))."""
 
@@ -82,7 +82,6 @@ def is_trailing(shape: tuple[Dim, ...], stop: int) -> bool:
     return all(n == 1 for n in shape[stop:])
 
 
-@dataclass(frozen=True, eq=False)
 class Sum(Reduction):
     """The sum of the elements; integers are summed as 64-bit integers by the caller."""
 
@@ -160,7 +159,6 @@ def reduction_case(
     )
 
 
-@dataclass(frozen=True, eq=False)
 class BlockSpread(View):
     """The number of a block repeated for every element of the block (see `Reduction.block`)."""
 

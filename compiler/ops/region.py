@@ -41,7 +41,6 @@ class Part:
     swept: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
 class Region(Op, abstract=True):
     """out[part.at(i)] = operand[i], for each part in order."""
 
@@ -52,7 +51,6 @@ class Region(Op, abstract=True):
         """What is stored, in order; together the parts cover the result."""
 
 
-@dataclass(frozen=True, eq=False)
 class Overwrite(Region):
     """The base, with the elements that a view of it shows replaced by a second operand's."""
 
@@ -118,7 +116,6 @@ def overwriting(view: View) -> Composite:
     return Composite.of(_overwrite.unit.body, (("view", view),))  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, eq=False)
 class Accumulate(Region):
     """The adjoint of a view: each element added where the view shows it from, on zeros.
 

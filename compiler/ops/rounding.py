@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -14,8 +12,10 @@ from dualgrad.compiler.ops.sample import Arg, Sample, samples_of, unary
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Rounding(Elementwise, abstract=True):
     """A step function: its gradient is 0."""
 
@@ -29,7 +29,6 @@ class Rounding(Elementwise, abstract=True):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
 class Floor(Rounding):
     """The largest integer up to x."""
 
@@ -41,7 +40,6 @@ class Floor(Rounding):
         return rounding_samples(floor, "floor")
 
 
-@dataclass(frozen=True, eq=False)
 class Ceil(Rounding):
     """The smallest integer from x."""
 
@@ -53,7 +51,6 @@ class Ceil(Rounding):
         return rounding_samples(ceil, "ceil")
 
 
-@dataclass(frozen=True, eq=False)
 class Trunc(Rounding):
     """x without its fraction."""
 
@@ -65,7 +62,6 @@ class Trunc(Rounding):
         return rounding_samples(trunc, "trunc")
 
 
-@dataclass(frozen=True, eq=False)
 class Round(Rounding):
     """The nearest integer, ties to even."""
 

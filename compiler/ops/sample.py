@@ -41,14 +41,14 @@ class Sample:
 
 
 Maker = Callable[[], list[Sample]]
-SAMPLED: dict[str, Maker] = {}  # of op functions that are composites or made of several ops
+SAMPLED: dict[Callable[..., Any], Maker] = {}  # of functions that are made of several ops
 
 
 def samples_of(function: Callable[..., Any]) -> Callable[[Maker], Maker]:
     """Register what makes the samples of a public op function that has no op class of its own."""
 
     def register(make: Maker) -> Maker:
-        SAMPLED[function.__name__] = make
+        SAMPLED[function] = make
         return make
 
     return register
@@ -129,3 +129,22 @@ def binary_samples_of(
 ) -> None:
     """Register a few samples of a function of two tensors that has no op class of its own."""
     samples_of(function)(lambda: binary(function, reference, few=True, **options))
+
+
+def formula(
+    function: Callable[..., Any],
+    reference: Callable[..., Any],
+    *args: Arg,
+    relative: float = 3e-6,
+    gradient: bool = True,
+) -> Sample:
+    """A sample whose reference is worked out in float64 and gives the floats of its operands."""
+
+    def rounded(np: Any, *xs: Any) -> Any:
+        floats = [x.dtype for x in xs if x.dtype.kind == "f"]
+        wide = (x.astype(np.float64) if x.dtype.kind == "f" else x for x in xs)
+        out = np.asarray(reference(np, *wide))
+        small = floats and out.dtype.kind == "f" and np.result_type(*floats).itemsize <= 8
+        return out.astype(np.result_type(*floats)) if small else out
+
+    return Sample(function, args, rounded, relative=relative, gradient=gradient)

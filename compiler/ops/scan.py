@@ -11,10 +11,8 @@ come from `LinearRecurrence`, whose own gradient is a recurrence in the other di
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, public
@@ -35,10 +33,12 @@ from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, float64, int64, uint8
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 INF = float("inf")
 
 
-@dataclass(frozen=True, eq=False)
 class Scan(Op, abstract=True):
     """out[..., i, ...] = emit(state after element i of x along `axis`)."""
 
@@ -78,7 +78,6 @@ def state_dtype(dtype: DType) -> DType:
     return float64 if dtype.is_float else dtype
 
 
-@dataclass(frozen=True, eq=False)
 class CumSum(Scan):
     """Sums of all elements up to each one."""
 
@@ -151,7 +150,6 @@ def accumulated(
     return np.flip(out, axis) if reverse else out
 
 
-@dataclass(frozen=True, eq=False)
 class LinearRecurrence(Scan):
     """h[i] = a[i] * h[i-1] + b[i] along the axis, from h = 0; each step is one fma."""
 
@@ -213,7 +211,6 @@ class LinearRecurrence(Scan):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class CumProd(Scan):
     """Products of all elements up to each one."""
 
@@ -252,7 +249,6 @@ class CumProd(Scan):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class CumExtremum(Scan, abstract=True):
     """The largest or smallest element up to each one: its "value", its "place" along the axis, or
     whether it is the element itself ("fresh").
@@ -300,7 +296,6 @@ class CumExtremum(Scan, abstract=True):
         return (where(fresh, later if self.exclusive else g + later, 0.0),)
 
 
-@dataclass(frozen=True, eq=False)
 class CumMax(CumExtremum):
     """The largest element up to each one."""
 
@@ -315,7 +310,6 @@ class CumMax(CumExtremum):
         return _extremum_samples(cummax, "maximum")
 
 
-@dataclass(frozen=True, eq=False)
 class CumMin(CumExtremum):
     """The smallest element up to each one."""
 

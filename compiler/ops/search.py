@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
@@ -24,6 +22,9 @@ from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.take_put import filled
 from dualgrad.runtime.dtype import bool_, float64, int32, int64
 from dualgrad.runtime.errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
 STRIDE = 4  # steps by which the depth of a search grows: one program serves 16 times the sizes
 
@@ -46,7 +47,6 @@ def widened(x: Scalar) -> Scalar:
     return cast(x, x.dtype.compute)
 
 
-@dataclass(frozen=True, eq=False)
 class Search(Index):
     """For sorted rows x [o, n] and y [o, m]: how many of a row come before y[o, j] (or, with
     `right`, not after it), an int64 [o, m].  NaN counts as the largest."""

@@ -5,7 +5,6 @@ Their gradients put elements back where they came from; see `region`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, minimum, same
@@ -18,7 +17,6 @@ from dualgrad.compiler.ops.view import Index, View
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
 class Slice(View):
     """Along each axis `sizes` elements, from `starts` in steps of `steps` (never 0)."""
 
@@ -168,7 +166,6 @@ def flip(x: Any, axis: Any = None, **dims: Any) -> Any:
     return strided(x, starts, steps, x.shape)
 
 
-@dataclass(frozen=True, eq=False)
 class Diagonal(View):
     """Elements [.., row + i, .., column + i, ..] of two axes, i < size, as a new last axis."""
 
@@ -240,7 +237,6 @@ def _shorter(a: Dim, b: Dim) -> Dim:
     return a if same(a, b) else minimum(a, b)
 
 
-@dataclass(frozen=True, eq=False)
 class Windows(View):
     """Sliding windows: along axes[k] counts[k] windows of sizes[k] elements, `steps` apart, their
     elements `dilations` apart.  The windows' own axes come last, in the order of `axes`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim
@@ -18,7 +17,6 @@ from dualgrad.runtime.dtype import DType, float32, int64
 from dualgrad.runtime.errors import ArgumentError
 
 
-@dataclass(frozen=True, eq=False)
 class Argsort(Library):
     """The positions along an axis in ascending (0) or descending (1) order."""
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import FloatFunction
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
 from dualgrad.runtime.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
+
 _SLOPE = 2 / math.sqrt(math.pi)  # of erf at 0
 LARGEST_ORDER = 30  # of a polygamma function
 
 
-@dataclass(frozen=True, eq=False)
 class Erf(FloatFunction):
     """The error function; error bound: see `Math.erf`."""
 
@@ -33,7 +33,6 @@ class Erf(FloatFunction):
         return unary(erf, _each(math.erf), low=-3, high=3, ulps=2)
 
 
-@dataclass(frozen=True, eq=False)
 class Erfc(FloatFunction):
     """1 - erf(x); error bound: see `Math.erfc`."""
 
@@ -48,7 +47,6 @@ class Erfc(FloatFunction):
         return unary(erfc, _each(math.erfc), low=-4, high=9, ulps=4)
 
 
-@dataclass(frozen=True, eq=False)
 class Erfinv(FloatFunction):
     """The inverse of erf; error bound: see `Math.erfinv`."""
 
@@ -63,7 +61,6 @@ class Erfinv(FloatFunction):
         return unary(erfinv, _each(_inverse_of_erf), low=-0.95, high=0.95, ulps=3)
 
 
-@dataclass(frozen=True, eq=False)
 class Lgamma(FloatFunction):
     """log |gamma(x)|; error bound: see `Math.lgamma`."""
 
@@ -81,7 +78,6 @@ class Lgamma(FloatFunction):
         return unary(lgamma, _each(reference), low=0.1, high=9, ulps=8)
 
 
-@dataclass(frozen=True, eq=False)
 class Digamma(FloatFunction):
     """The derivative of log(gamma(x)); error bound: see `Math.digamma`."""
 
@@ -96,7 +92,6 @@ class Digamma(FloatFunction):
         return unary(digamma, _each(_by_recurrence(0)), low=0.1, high=9, ulps=8)
 
 
-@dataclass(frozen=True, eq=False)
 class Polygamma(FloatFunction):
     """The derivative of order n >= 1 of digamma; error bound: see `Math.polygamma`."""
 

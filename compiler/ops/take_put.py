@@ -6,10 +6,8 @@ Both work along the middle axis of a tensor [outer, n, inner]; the functions of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import Node, as_node
 from dualgrad.compiler.ir.types import TensorType
@@ -22,6 +20,9 @@ from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType, int8, int32, int64, uint8, uint64
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
 
 LARGEST = (1 << 46) - 1  # of a position that an error can name
 HOW = ("set", "add", "mul", "max", "min")
@@ -41,7 +42,6 @@ def position_of(
     return b.select(position < 0, position + index(size), position)
 
 
-@dataclass(frozen=True, eq=False)
 class Take(Index):
     """out[o, k, i] = x[o, idx[o, k, i], i] for x [o, n, i] and integers idx, of which outer and
     inner size may be 1 for all of x's.  Negative positions count from the end; others outside of
@@ -113,7 +113,6 @@ def _take_reference(np: Any, x: Any, idx: Any) -> Any:
     return np.take_along_axis(x, idx, 1)
 
 
-@dataclass(frozen=True, eq=False)
 class Put(Update):
     """base [o, n, i] in which out[o, p, i] = how(out[o, p, i], updates[o, k, i]) with
     p = idx[o, k, i], for k in ascending order; idx as in `Take`.  `how` is one of HOW.

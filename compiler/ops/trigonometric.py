@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
@@ -15,8 +13,10 @@ from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.powers import hypot, sqrt
 from dualgrad.compiler.ops.sample import Sample, binary, unary, unary_samples_of
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.mathlib import Math
 
-@dataclass(frozen=True, eq=False)
+
 class Sin(FloatFunction):
     """Sine; error bound: see `Math.sin`."""
 
@@ -31,7 +31,6 @@ class Sin(FloatFunction):
         return unary(sin, lambda np, x: np.sin(x), ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Cos(FloatFunction):
     """Cosine; error bound: see `Math.cos`."""
 
@@ -46,7 +45,6 @@ class Cos(FloatFunction):
         return unary(cos, lambda np, x: np.cos(x), ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Tan(FloatFunction):
     """Tangent; error bound: see `Math.tan`."""
 
@@ -61,7 +59,6 @@ class Tan(FloatFunction):
         return unary(tan, lambda np, x: np.tan(x), low=-1.2, high=1.2, ulps=1.5, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Asin(FloatFunction):
     """Arc sine; error bound: see `Math.asin`."""
 
@@ -76,7 +73,6 @@ class Asin(FloatFunction):
         return unary(asin, lambda np, x: np.arcsin(x), low=-0.9, high=0.9, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Acos(FloatFunction):
     """Arc cosine; error bound: see `Math.acos`."""
 
@@ -91,7 +87,6 @@ class Acos(FloatFunction):
         return unary(acos, lambda np, x: np.arccos(x), low=-0.9, high=0.9, ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Atan(FloatFunction):
     """Arc tangent; error bound: see `Math.atan`."""
 
@@ -106,7 +101,6 @@ class Atan(FloatFunction):
         return unary(atan, lambda np, x: np.arctan(x), ulps=1, few=True)
 
 
-@dataclass(frozen=True, eq=False)
 class Atan2(FloatFunction):
     """The angle of the point (x, y); error bound: see `Math.atan2`."""
 

@@ -5,7 +5,6 @@ On concrete tensors views share memory; in a program they dissolve into index ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
@@ -19,7 +18,6 @@ from dualgrad.runtime.errors import ArgumentError, ShapeError
 Index = tuple[Dim, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class View(Op, abstract=True):
     """out[i] = x[source(i)]."""
 
@@ -40,7 +38,6 @@ class View(Op, abstract=True):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
 class Reshape(View):
     """Another shape of the same size, elements in row-major order."""
 
@@ -83,7 +80,6 @@ class Reshape(View):
         ]
 
 
-@dataclass(frozen=True, eq=False)
 class Permute(View):
     """Dimensions in another order: dimension k of the result is dimension axes[k]."""
 
@@ -118,7 +114,6 @@ class Permute(View):
         return [case((3, 4), (1, 0)), case((2, 3, 4), (2, 0, 1)), case((), ()), bad]
 
 
-@dataclass(frozen=True, eq=False)
 class Expand(View):
     """Dimensions of size 1 repeated without copying (the rank stays)."""
 
