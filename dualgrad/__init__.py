@@ -53,6 +53,7 @@ from dualgrad.compiler.ops.joining import (
     vstack,
 )
 from dualgrad.compiler.ops.joining import cat as concat
+from dualgrad.compiler.ops.joining import cat as concatenate
 from dualgrad.compiler.ops.joining import unbind as unstack
 from dualgrad.compiler.ops.linalg_more import cross
 from dualgrad.compiler.ops.linalg_solve import det, logdet, matrix_power, slogdet
@@ -181,6 +182,7 @@ __all__ = [
     "chunk",
     "composite",
     "concat",
+    "concatenate",
     "config",
     "cross",
     "data",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ops.attention import attention
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.random import dropout
+from dualgrad.runtime.dtype import bool_
 from dualgrad.tensor import Tensor
 
 
@@ -37,3 +39,24 @@ def scaled_dot_product_attention(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, drop if dropout_p else None
     )
     return out
+
+
+@samples_of(scaled_dot_product_attention)
+def _attention_samples() -> list[Sample]:
+    def reference(np: Any, q: Any, k: Any, v: Any, seen: Any = True) -> Any:
+        scores = q @ np.swapaxes(k, -1, -2) / q.shape[-1] ** 0.5
+        e = np.exp(scores) * seen
+        return e / e.sum(-1, keepdims=True) @ v
+
+    def causal(np: Any, q: Any, k: Any, v: Any) -> Any:
+        return reference(np, q, k, v, np.tri(q.shape[-2], k.shape[-2]))
+
+    qkv = (Arg((2, 3, 4)), Arg((2, 5, 4)), Arg((2, 5, 2)))
+    mask = Arg((3, 5), bool_, values=(1.0, 0.0, 1.0))
+    attend = scaled_dot_product_attention
+    return [
+        formula(attend, reference, *qkv, relative=1e-5),
+        formula(attend, reference, *qkv, mask, relative=1e-5),
+        formula(lambda q, k, v: attend(q, k, v, is_causal=True), causal, *qkv, relative=1e-5),
+        Sample(attend, (Arg((2, 3, 3)), *qkv[1:]), error=ValueError, match="attention"),
+    ]

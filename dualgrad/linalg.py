@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.linalg_solve import (
 from dualgrad.compiler.ops.linalg_spectral import eigh, eigvalsh, pinv, svd, svdvals
 from dualgrad.compiler.ops.products import matrix_trace as trace
 from dualgrad.compiler.ops.products import outer, tensordot, vecdot
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal as _diagonal
 from dualgrad.compiler.ops.statistics import vector_norm
 from dualgrad.runtime.library import LinAlgError
@@ -64,6 +65,19 @@ __all__ = [
 def diagonal(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
     """Return the diagonals of matrices [..., M, N], or of two other axes, sharing memory."""
     return _diagonal(x, offset, axis1, axis2, **dims)
+
+
+@samples_of(diagonal)
+def _diagonal_samples() -> list[Sample]:
+    def good(shape: tuple[int, ...], *places: int) -> Sample:
+        offset, *axes = places if len(places) > 1 else (*places, -2, -1)
+        return Sample(
+            lambda x: diagonal(x, *places),
+            (Arg(shape),),
+            lambda np, x: np.diagonal(x, offset, *axes),
+        )
+
+    return [good((2, 3, 4), 0), good((2, 3, 4), -1), good((2, 3, 4), 1, 0, 2)]
 
 
 def __getattr__(name: str) -> Any:

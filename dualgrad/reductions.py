@@ -1,6 +1,11 @@
 """The reductions and scans of `dualgrad`, under NumPy's and PyTorch's names."""
 
-from dualgrad.compiler.ops.cumulative import diff, logcumsumexp
+from dualgrad.compiler.ops.cumulative import (
+    cumulative_prod,
+    cumulative_sum,
+    diff,
+    logcumsumexp,
+)
 from dualgrad.compiler.ops.extremum import argmax, argmin, nanmax, nanmin
 from dualgrad.compiler.ops.extremum import reduce_all as all
 from dualgrad.compiler.ops.extremum import reduce_any as any
@@ -48,6 +53,8 @@ __all__ = [
     "cummin",
     "cumprod",
     "cumsum",
+    "cumulative_prod",
+    "cumulative_sum",
     "diff",
     "linear_recurrence",
     "logcumsumexp",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualgrad.compiler.ops.normalization import channel_norm, check_channels, fixed_norm
+from dualgrad.compiler.ops.normalization import (
+    channel_norm,
+    check_channels,
+    fixed_norm,
+    np_standard,
+)
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
@@ -99,3 +105,51 @@ def instance_norm(
     if running_var is not None:
         _move(running_var, var.detach().mean(0), momentum)
     return out  # type: ignore[no-any-return]
+
+
+def _standard_samples(function: Any, np_axes: tuple[int, ...]) -> list[Sample]:
+    """Of statistics of the input over the axes, and of given ones."""
+    x, vector, positive = Arg((2, 3, 4)), Arg((3,)), Arg((3,), low=0.5)
+
+    def own(np: Any, x: Any, w: Any, b: Any) -> Any:
+        return np_standard(np, x, np_axes) * w[:, None] + b[:, None]
+
+    def given(np: Any, x: Any, m: Any, v: Any) -> Any:
+        return (x - m[:, None]) / np.sqrt(v[:, None] + 1e-5)
+
+    training = function is batch_norm
+    return [
+        formula(
+            lambda x, w, b: (
+                function(x, None, None, w, b, True) if training else function(x, None, None, w, b)
+            ),
+            own,
+            x,
+            vector,
+            vector,
+            relative=1e-5,
+        ),
+        formula(
+            lambda x, m, v: (
+                function(x, m, v) if training else function(x, m, v, use_input_stats=False)
+            ),
+            given,
+            x,
+            vector,
+            positive,
+            relative=1e-5,
+        ),
+    ]
+
+
+@samples_of(batch_norm)
+def _batch_norm_samples() -> list[Sample]:
+    bad = Sample(
+        lambda x: batch_norm(x, None, None), (Arg((2, 3)),), error=ValueError, match="no statistics"
+    )
+    return [*_standard_samples(batch_norm, (0, 2)), bad]
+
+
+@samples_of(instance_norm)
+def _instance_norm_samples() -> list[Sample]:
+    return _standard_samples(instance_norm, (2,))

@@ -18,6 +18,7 @@ from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.pooling import FirstMax, flat_place
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ShapeError
 
@@ -149,3 +150,55 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
 def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
     """Return the largest elements of shares of [N, C, D, H, W]; see `adaptive_max_pool2d`."""
     return _pool(3, "max", input, output_size, return_indices)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+SHAPES: tuple[tuple[int, ...], ...] = ((2, 1, 7), (1, 2, 3, 4), (1, 1, 2, 3, 4))
+SIZES: tuple[tuple[int, ...], ...] = ((3,), (2, 3), (1, 2, 3))
+
+
+def _adaptive_samples(function: Any, name: str, rank: int) -> list[Sample]:
+    sizes, arg = SIZES[rank - 1], Arg(SHAPES[rank - 1])
+
+    def reference(np: Any, x: Any) -> Any:
+        for axis, m in enumerate(sizes, 2):
+            n = x.shape[axis]
+            shares = [np.arange(k * n // m, -(-(k + 1) * n // m)) for k in range(m)]
+            parts = [getattr(np, name)(np.take(x, s, axis), axis) for s in shares]
+            x = np.stack(parts, axis)
+        return x
+
+    relative = 0.0 if name == "max" else 3e-6
+    bad = Sample(lambda x: function(x, -1), (arg,), error=ValueError, match=function.__name__)
+    return [formula(lambda x: function(x, sizes), reference, arg, relative=relative), bad]
+
+
+@samples_of(adaptive_avg_pool1d)
+def _adaptive_avg_pool1d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_avg_pool1d, "mean", 1)
+
+
+@samples_of(adaptive_avg_pool2d)
+def _adaptive_avg_pool2d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_avg_pool2d, "mean", 2)
+
+
+@samples_of(adaptive_avg_pool3d)
+def _adaptive_avg_pool3d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_avg_pool3d, "mean", 3)
+
+
+@samples_of(adaptive_max_pool1d)
+def _adaptive_max_pool1d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_max_pool1d, "max", 1)
+
+
+@samples_of(adaptive_max_pool2d)
+def _adaptive_max_pool2d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_max_pool2d, "max", 2)
+
+
+@samples_of(adaptive_max_pool3d)
+def _adaptive_max_pool3d_samples() -> list[Sample]:
+    return _adaptive_samples(adaptive_max_pool3d, "max", 3)

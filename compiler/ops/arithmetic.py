@@ -9,14 +9,7 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise, copy, operator_reference
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import (
-    Arg,
-    Sample,
-    binary,
-    binary_samples_of,
-    samples_of,
-    unary,
-)
+from dualgrad.compiler.ops.sample import Arg, Sample, binary, binary_samples_of, samples_of, unary
 from dualgrad.runtime.dtype import (
     bool_,
     int64,
@@ -469,3 +462,8 @@ def _scaled_samples() -> list[Sample]:
         Sample(clamp_min, (x, 0.5), lambda np, x, y: np.maximum(x, y)),
         Sample(clamp_max, (x, Arg((4,))), lambda np, x, y: np.minimum(x, y)),
     ]
+
+
+@samples_of(positive)
+def _positive_samples() -> list[Sample]:
+    return [Sample(positive, (Arg((2, 3)),), lambda np, x: +x)]

@@ -193,3 +193,48 @@ def _diag_samples() -> list[Sample]:
         for s, k in (((3,), 0), ((3,), 1), ((3, 4), 0), ((3, 4), -1))
     ]
     return [*good, bad]
+
+
+@samples_of(ravel)
+def _ravel_samples() -> list[Sample]:
+    args = (Arg((2, 3)), Arg((3, 2), layout="transposed"), Arg(()))
+    return [Sample(ravel, (a,), lambda np, x: np.ravel(x)) for a in args]
+
+
+@samples_of(unflatten)
+def _unflatten_samples() -> list[Sample]:
+    bad = Sample(
+        lambda x: unflatten(x, 0, (4, 2)), (Arg((6,)),), error=ValueError, match="sizes differ"
+    )
+    good = Sample(
+        lambda x: unflatten(x, 1, (-1, 2)), (Arg((2, 6)),), lambda np, x: x.reshape(2, 3, 2)
+    )
+    return [good, bad]
+
+
+@samples_of(matrix_transpose)
+def _matrix_transpose_samples() -> list[Sample]:
+    return [
+        Sample(matrix_transpose, (Arg((2, 3, 4)),), lambda np, x: np.swapaxes(x, -1, -2)),
+        Sample(matrix_transpose, (Arg((3,)),), error=ValueError, match="dimensions"),
+    ]
+
+
+@samples_of(broadcast_tensors)
+def _broadcast_tensors_samples() -> list[Sample]:
+    good = [
+        Sample(
+            lambda x, y, k=k: broadcast_tensors(x, y)[k],
+            (Arg((3, 1)), Arg((2,))),
+            lambda np, x, y, k=k: np.broadcast_arrays(x, y)[k],
+            gradient=False,
+        )
+        for k in (0, 1)
+    ]
+    bad = Sample(
+        lambda x, y: broadcast_tensors(x, y)[0],
+        (Arg((3,)), Arg((2,))),
+        error=ValueError,
+        match="broadcast",
+    )
+    return [*good, bad]

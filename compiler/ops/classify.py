@@ -335,3 +335,18 @@ def _allclose_samples() -> list[Sample]:
         Sample(allclose, (near, Arg((2,), values=values)), reference, gradient=False)
         for values in ((1.000001, 2.0), (1.0, 2.1))
     ]
+
+
+@samples_of(real)
+def _real_samples() -> list[Sample]:
+    return [Sample(real, (Arg((2, 3)),), lambda np, x: np.real(x))]
+
+
+@samples_of(conj)
+def _conj_samples() -> list[Sample]:
+    return [Sample(conj, (Arg((2, 3)),), lambda np, x: np.conj(x))]
+
+
+@samples_of(imag)
+def _imag_samples() -> list[Sample]:
+    return [Sample(imag, (Arg((2, 3)),), error=DTypeError, match="no complex numbers")]

@@ -6,6 +6,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.value import public
 from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.runtime.dtype import (
     as_dtype,
     bfloat16,
@@ -73,3 +74,16 @@ def to_long(x: Any) -> Any:
 def to_bool(x: Any) -> Any:
     """Return x != 0."""
     return to(x, bool_)
+
+
+@samples_of(astype)
+def _astype_samples() -> list[Sample]:
+    return [
+        Sample(lambda x: astype(x, float64), (Arg((2, 3)),), lambda np, x: x.astype(np.float64)),
+        Sample(
+            lambda x: astype(x, int32),
+            (Arg((2, 3)),),
+            lambda np, x: x.astype(np.int32),
+            gradient=False,
+        ),
+    ]

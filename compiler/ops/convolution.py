@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.region import accumulate
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import Windows, strided, windows
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -472,3 +473,126 @@ def fold(
         counts=counts,
     )
     return out.squeeze(0) if single else out
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def _np_conv(np: Any, x: Any, w: Any, stride: int = 1, padding: int = 0) -> Any:
+    """Windows of x [N, C, ...], by each kernel of w [O, C, ...], summed."""
+    rank = w.ndim - 2
+    x = np.pad(x, [(0, 0), (0, 0), *[(padding, padding)] * rank])
+    axes = tuple(range(2, 2 + rank))
+    views = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axes)
+    views = views[(slice(None), slice(None), *[slice(None, None, stride)] * rank)]
+    own = (1, *range(2 + rank, 2 + 2 * rank))
+    return np.moveaxis(np.tensordot(views, w, (own, (1, *axes))), -1, 1)
+
+
+def _np_transposed(np: Any, x: Any, w: Any, stride: int) -> Any:
+    """x [N, C, ...] with zeros between its elements, around which kernels w [C, O, ...] turn."""
+    rank = w.ndim - 2
+    apart = np.zeros((*x.shape[:2], *((n - 1) * stride + 1 for n in x.shape[2:])), x.dtype)
+    apart[(slice(None), slice(None), *[slice(None, None, stride)] * rank)] = x
+    apart = np.pad(apart, [(0, 0), (0, 0), *((k - 1, k - 1) for k in w.shape[2:])])
+    return _np_conv(np, apart, np.swapaxes(np.flip(w, tuple(range(2, 2 + rank))), 0, 1))
+
+
+def _by_channel(b: Any, rank: int) -> Any:
+    return b.reshape((-1, *(1,) * rank))
+
+
+CONVOLVED: tuple[tuple[int, ...], ...] = ((2, 2, 5), (1, 2, 4, 3), (1, 1, 2, 3, 3))
+KERNELS: tuple[tuple[int, ...], ...] = ((2, 2, 3), (3, 2, 2, 2), (2, 1, 2, 2, 1))
+
+
+def _conv_samples(function: Any, rank: int) -> list[Sample]:
+    x, w = Arg(CONVOLVED[rank - 1]), Arg(KERNELS[rank - 1])
+    return [
+        formula(
+            function,
+            lambda np, x, w, b: _np_conv(np, x, w) + _by_channel(b, rank),
+            x,
+            w,
+            Arg(w.shape[:1]),
+        ),
+        formula(
+            lambda x, w: function(x, w, stride=2, padding=1),
+            lambda np, x, w: _np_conv(np, x, w, 2, 1),
+            x,
+            w,
+        ),
+        Sample(function, (Arg((1, 7, *x.shape[2:])), w), error=ValueError, match="fit|channels"),
+    ]
+
+
+def _transposed_samples(function: Any, rank: int) -> list[Sample]:
+    w = Arg(KERNELS[rank - 1])
+    x = Arg((1, w.shape[0], *(2,) * rank))
+    return [
+        formula(
+            lambda x, w, b, stride=stride: function(x, w, b, stride=stride),
+            lambda np, x, w, b, stride=stride: (
+                _np_transposed(np, x, w, stride) + _by_channel(b, rank)
+            ),
+            x,
+            w,
+            Arg(w.shape[1:2]),
+        )
+        for stride in ((2,) if rank == 3 else (1, 2))
+    ]
+
+
+@samples_of(conv1d)
+def _conv1d_samples() -> list[Sample]:
+    return _conv_samples(conv1d, 1)
+
+
+@samples_of(conv_transpose1d)
+def _conv_transpose1d_samples() -> list[Sample]:
+    return _transposed_samples(conv_transpose1d, 1)
+
+
+@samples_of(conv2d)
+def _conv2d_samples() -> list[Sample]:
+    return _conv_samples(conv2d, 2)
+
+
+@samples_of(conv_transpose2d)
+def _conv_transpose2d_samples() -> list[Sample]:
+    return _transposed_samples(conv_transpose2d, 2)
+
+
+@samples_of(conv3d)
+def _conv3d_samples() -> list[Sample]:
+    return _conv_samples(conv3d, 3)
+
+
+@samples_of(conv_transpose3d)
+def _conv_transpose3d_samples() -> list[Sample]:
+    return _transposed_samples(conv_transpose3d, 3)
+
+
+def _np_unfold(np: Any, x: Any) -> Any:
+    """The columns [N, C * 2 * 2, L] of windows of 2 by 2 of x [N, C, ...] padded by 1."""
+    x = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    views = np.lib.stride_tricks.sliding_window_view(x, (2, 2), (2, 3))
+    return np.moveaxis(views, (4, 5), (2, 3)).reshape(x.shape[0], 4 * x.shape[1], -1)
+
+
+@samples_of(unfold)
+def _unfold_samples() -> list[Sample]:
+    return [Sample(lambda x: unfold(x, 2, padding=1), (Arg((1, 2, 3, 2)),), _np_unfold)]
+
+
+@samples_of(fold)
+def _fold_samples() -> list[Sample]:
+    def reference(np: Any, columns: Any) -> Any:
+        # the transpose of unfold, as a matrix whose columns are what it makes of each unit vector
+        units = np.eye(6).reshape(6, 1, 2, 3)
+        matrix = _np_unfold(np, units).reshape(6, -1)
+        return (columns.reshape(1, -1) @ matrix.T).reshape(1, 1, 2, 3)
+
+    good = formula(lambda x: fold(x, (2, 3), 2, padding=1), reference, Arg((1, 4, 12)))
+    bad = Sample(lambda x: fold(x, (2, 3), 2), (Arg((1, 4, 12)),), error=ValueError, match="fold")
+    return [good, bad]

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.dims import at_most
-from dualgrad.compiler.ir.value import public
+from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.arithmetic import absolute
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import as_float
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
-from dualgrad.compiler.ops.scan import CumMax, LinearRecurrence, row_and_axis
+from dualgrad.compiler.ops.scan import CumMax, LinearRecurrence, cumprod, cumsum, row_and_axis
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import bool_, int64
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 INF = float("inf")
 
@@ -74,6 +75,64 @@ def _logcumsumexp_samples() -> list[Sample]:
         case(infinite, 1, False),
         case(Arg((3, 4), values=(1000.0, -1000.0)), 1, False),
         case(Arg((10,), values=SPECIAL[:5]), 0, False),
+    ]
+
+
+def cumulative_sum(
+    x: Any, axis: int | None = None, dtype: Any = None, *, include_initial: bool = False
+) -> Any:
+    """Return `cumsum` along `axis` under the array API's name; `include_initial` puts a 0 first.
+
+    Raises ShapeError without an axis unless x has one dimension.
+    """
+    axis = _only_axis("cumulative_sum", x, axis)
+    return _with_initial(cumsum(x, axis, dtype), axis, 0 if include_initial else None)
+
+
+def cumulative_prod(
+    x: Any, axis: int | None = None, dtype: Any = None, *, include_initial: bool = False
+) -> Any:
+    """Return `cumprod` along `axis`; `include_initial` puts a 1 first.  See `cumulative_sum`."""
+    axis = _only_axis("cumulative_prod", x, axis)
+    return _with_initial(cumprod(x, axis, dtype), axis, 1 if include_initial else None)
+
+
+def _only_axis(op: str, x: Any, axis: int | None) -> int:
+    if axis is None and x.ndim != 1:
+        raise ShapeError("which axis?", op=op, expect="an axis", actual=dim_text(x.shape))
+    return normalize_axis(op, axis or 0, x.ndim)
+
+
+def _with_initial(x: Any, axis: int, first: int | None) -> Any:
+    return x if first is None else pad(x, (0, 0) * (x.ndim - 1 - axis) + (1, 0), value=first)
+
+
+@samples_of(cumulative_sum)
+def _cumulative_sum_samples() -> list[Sample]:
+    return _initial_samples(cumulative_sum, "cumulative_sum")
+
+
+@samples_of(cumulative_prod)
+def _cumulative_prod_samples() -> list[Sample]:
+    return _initial_samples(cumulative_prod, "cumulative_prod")
+
+
+def _initial_samples(function: Any, name: str) -> list[Sample]:
+    def case(arg: Arg, axis: int | None, first: bool) -> Sample:
+        return Sample(
+            lambda x: function(x, axis, include_initial=first),
+            (arg,),
+            lambda np, x: getattr(np, name)(x, axis=axis, include_initial=first),
+            relative=1e-6,
+            gradient=arg.dtype.is_float,
+        )
+
+    return [
+        case(Arg((5,)), None, True),
+        case(Arg((3, 4)), 0, True),
+        case(Arg((3, 4)), -1, False),
+        case(Arg((2, 3), int64, -9, 9), 1, True),
+        Sample(function, (Arg((2, 3)),), error=ValueError, match="which axis"),
     ]
 
 

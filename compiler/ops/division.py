@@ -229,3 +229,16 @@ def _rounding_mode_samples() -> list[Sample]:
     )
     modes = (("floor", "floor"), ("trunc", "trunc"))
     return [*(sample(m, whole, name) for m, name in modes for whole in (True, False)), bad]
+
+
+@samples_of(floor_divmod)
+def _floor_divmod_samples() -> list[Sample]:
+    return [
+        Sample(
+            lambda x, y, k=k: floor_divmod(x, y)[k],
+            (Arg((5,)), Arg((5,), low=0.5)),
+            lambda np, x, y, k=k: np.divmod(x, y)[k],
+            gradient=k == 1,
+        )
+        for k in (0, 1)
+    ]

@@ -82,3 +82,16 @@ def _embedding_cases() -> list[Sample]:
         (lambda i, w: embedding(i, w, 5), (idx, Arg((5, 3))), IndexError, "names no row"),
     ]
     return [*good, *(Sample(f, a, error=e, match=m) for f, a, e, m in bad)]
+
+
+@samples_of(one_hot)
+def _one_hot_samples() -> list[Sample]:
+    classes = Arg((2, 3), int32, values=(0, 3, 1))
+    return [
+        Sample(
+            lambda x: one_hot(x, 4),
+            (classes,),
+            lambda np, x: np.eye(4, dtype=np.int64)[x],
+        ),
+        Sample(lambda x: one_hot(x, 3), (classes,), error=IndexError, match="one_hot"),
+    ]

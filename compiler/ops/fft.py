@@ -24,7 +24,8 @@ from dualgrad.compiler.ops.joining import roll, stack
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.linalg_base import as_floats, case, refused
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Sample, samples_of
+from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import select
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -341,7 +342,7 @@ def ihfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim:
 
 def as_pairs(re: Any, im: Any = None) -> Any:
     """Return real and imaginary parts [...] (None: zeros) as pairs [..., 2]."""
-    return stack([re, re * 0 if im is None else im], -1)
+    return pad(re.unsqueeze(-1), (0, 1)) if im is None else stack([re, im], -1)
 
 
 def real(x: Any) -> Any:
@@ -504,3 +505,33 @@ def _fftshift_samples() -> list[Sample]:
         good(ifftshift, "ifftshift", (5, 4), 0),
         good(fftshift, "fftshift", (5, 4, 2), (0, 1)),
     ]
+
+
+@samples_of(as_pairs)
+def _as_pairs_samples() -> list[Sample]:
+    x = Arg((2, 3))
+    return [
+        Sample(as_pairs, (x, x), lambda np, x, y: np.stack([x, y], -1)),
+        *(
+            Sample(as_pairs, (a,), lambda np, x: np.stack([x, np.zeros_like(x)], -1), gradient=g)
+            for a, g in ((x, True), (Arg((10,), values=SPECIAL), False))
+        ),
+    ]
+
+
+@samples_of(real)
+def _real_samples() -> list[Sample]:
+    good = Sample(real, (Arg((3, 2)),), lambda np, x: x[..., 0])
+    return [good, refused(real, "takes pairs", (2, 3))]
+
+
+@samples_of(imag)
+def _imag_samples() -> list[Sample]:
+    good = Sample(imag, (Arg((3, 2)),), lambda np, x: x[..., 1])
+    return [good, refused(imag, "takes pairs", (2, 3))]
+
+
+@samples_of(conj)
+def _conj_samples() -> list[Sample]:
+    good = Sample(conj, (Arg((3, 2)),), lambda np, x: np.stack([x[..., 0], -x[..., 1]], -1))
+    return [good, refused(conj, "takes pairs", (2, 3))]

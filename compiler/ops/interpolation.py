@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.rounding import floor
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -277,3 +278,91 @@ def channel_shuffle(input: Any, groups: int) -> Any:
     fits = input.ndim >= 3 and same(input.shape[1] % groups, 0)
     _check_blocks("channel_shuffle", input, fits, "[N, a multiple of groups, ...]", groups)
     return _channel_shuffle(input, groups=groups)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def _np_linear(np: Any, x: Any, axis: int, m: int, corners: bool) -> Any:
+    n = x.shape[axis]
+    places = np.linspace(0, n - 1, m) if corners else (np.arange(m) + 0.5) * n / m - 0.5
+    return np.apply_along_axis(lambda row: np.interp(places, np.arange(n), row), axis, x)
+
+
+@samples_of(interpolate)
+def _interpolate_samples() -> list[Sample]:
+    def linear(corners: bool) -> Sample:
+        return formula(
+            lambda x: interpolate(x, 5, mode="linear", align_corners=corners),
+            lambda np, x: _np_linear(np, x, 2, 5, corners),
+            Arg((2, 1, 3)),
+        )
+
+    def nearest(np: Any, x: Any) -> Any:
+        return x[:, :, np.arange(5) * 2 // 5][..., np.arange(2) * 3 // 2]
+
+    def bilinear(np: Any, x: Any) -> Any:
+        return _np_linear(np, _np_linear(np, x, 2, 3, False), 3, 4, False)
+
+    image = Arg((1, 2, 2, 3))
+    return [
+        Sample(lambda x: interpolate(x, (5, 2)), (image,), nearest),
+        Sample(
+            lambda x: interpolate(x, scale_factor=2),
+            (image,),
+            lambda np, x: x.repeat(2, 2).repeat(2, 3),
+        ),
+        linear(False),
+        linear(True),
+        formula(lambda x: interpolate(x, (3, 4), mode="bilinear"), bilinear, image),
+        Sample(
+            lambda x: interpolate(x, 5, mode="bilinear"),
+            (Arg((2, 1, 3)),),
+            error=ValueError,
+            match="interpolate",
+        ),
+    ]
+
+
+@samples_of(pixel_shuffle)
+def _pixel_shuffle_samples() -> list[Sample]:
+    def reference(np: Any, x: Any) -> Any:
+        out = np.empty((1, 4, 6), x.dtype)
+        for i, j in np.ndindex(2, 2):
+            out[0, i::2, j::2] = x[2 * i + j]
+        return out
+
+    bad = Sample(
+        lambda x: pixel_shuffle(x, 2), (Arg((3, 2, 2)),), error=ValueError, match="pixel_shuffle"
+    )
+    return [Sample(lambda x: pixel_shuffle(x, 2), (Arg((4, 2, 3)),), reference), bad]
+
+
+@samples_of(pixel_unshuffle)
+def _pixel_unshuffle_samples() -> list[Sample]:
+    def reference(np: Any, x: Any) -> Any:
+        return np.concatenate([x[:, i::2, j::2] for i in range(2) for j in range(2)])
+
+    bad = Sample(
+        lambda x: pixel_unshuffle(x, 2),
+        (Arg((1, 3, 2)),),
+        error=ValueError,
+        match="pixel_unshuffle",
+    )
+    return [Sample(lambda x: pixel_unshuffle(x, 2), (Arg((1, 4, 6)),), reference), bad]
+
+
+@samples_of(channel_shuffle)
+def _channel_shuffle_samples() -> list[Sample]:
+    bad = Sample(
+        lambda x: channel_shuffle(x, 4),
+        (Arg((2, 6, 2)),),
+        error=ValueError,
+        match="channel_shuffle",
+    )
+    good = Sample(
+        lambda x: channel_shuffle(x, 3),
+        (Arg((2, 6, 2)),),
+        lambda np, x: x[:, [0, 2, 4, 1, 3, 5]],
+    )
+    return [good, bad]

@@ -385,3 +385,46 @@ def _repeat_interleave_samples() -> list[Sample]:
         each((2,), output_size=6),
         bad,
     ]
+
+
+def _pieces(function: Any, parts: Any, reference: Any) -> list[Sample]:
+    """Each of the pieces of [2, 5], split along its last axis."""
+    return [
+        Sample(
+            lambda x, k=k: function(x, parts, 1)[k],
+            (Arg((2, 5)),),
+            lambda np, x, k=k: reference(np, x)[k],
+        )
+        for k in (0, -1)
+    ]
+
+
+@samples_of(split)
+def _split_samples() -> list[Sample]:
+    bad = Sample(
+        lambda x: split(x, (2, 2))[0], (Arg((5,)),), error=ValueError, match="do not cover the axis"
+    )
+    even = _pieces(split, 2, lambda np, x: np.split(x, (2, 4), 1))
+    return [*even, *_pieces(split, (1, 4), lambda np, x: np.split(x, (1,), 1)), bad]
+
+
+@samples_of(chunk)
+def _chunk_samples() -> list[Sample]:
+    bad = Sample(lambda x: chunk(x, 0)[0], (Arg((5,)),), error=ValueError, match="chunk")
+    return [*_pieces(chunk, 3, lambda np, x: np.split(x, (2, 4), 1)), bad]
+
+
+@samples_of(tensor_split)
+def _tensor_split_samples() -> list[Sample]:
+    even = _pieces(tensor_split, 3, lambda np, x: np.array_split(x, 3, 1))
+    return [*even, *_pieces(tensor_split, (1, 2), lambda np, x: np.array_split(x, (1, 2), 1))]
+
+
+@samples_of(unbind)
+def _unbind_samples() -> list[Sample]:
+    good = [
+        Sample(lambda x, k=k: unbind(x, 1)[k], (Arg((2, 3)),), lambda np, x, k=k: x[:, k])
+        for k in (0, -1)
+    ]
+    bad = Sample(lambda x: unbind(x, 2)[0], (Arg((2, 3)),), error=ValueError, match="out of range")
+    return [*good, bad]

@@ -12,7 +12,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.sample import Sample, samples_of, unary
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of, unary
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -122,3 +122,57 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     check_shape("bilinear", "bias", bias, (weight.shape[0],))
     biases, _ = given(bias)
     return _bilinear(input1, input2, weight, *biases)
+
+
+def _np_softmax(np: Any, x: Any, axis: int) -> Any:
+    e = np.exp(x)
+    return e / e.sum(axis, keepdims=True)
+
+
+def _along(function: Any, reference: Any) -> list[Sample]:
+    """Samples of a function along an axis, and an axis that is refused."""
+    good = [
+        formula(lambda x, k=k: function(x, k), lambda np, x, k=k: reference(np, x, k), Arg((3, 5)))
+        for k in (-1, 0)
+    ]
+    empty = formula(function, lambda np, x: x, Arg((3, 0)))
+    bad = Sample(lambda x: function(x, 2), (Arg((3, 5)),), error=ValueError, match="out of range")
+    return [*good, empty, bad]
+
+
+@samples_of(softmax)
+def _softmax_samples() -> list[Sample]:
+    return _along(softmax, _np_softmax)
+
+
+@samples_of(log_softmax)
+def _log_softmax_samples() -> list[Sample]:
+    return _along(log_softmax, lambda np, x, k: np.log(_np_softmax(np, x, k)))
+
+
+@samples_of(softmin)
+def _softmin_samples() -> list[Sample]:
+    return _along(softmin, lambda np, x, k: _np_softmax(np, -x, k))
+
+
+@samples_of(linear)
+def _linear_samples() -> list[Sample]:
+    x, w = Arg((4, 3)), Arg((2, 3))
+    return [
+        formula(linear, lambda np, x, w, b: x @ w.T + b, x, w, Arg((2,))),
+        formula(linear, lambda np, x, w: x @ w.T, Arg((3,)), w),
+        Sample(linear, (Arg((4, 2)), w), error=ValueError, match="do not fit"),
+    ]
+
+
+@samples_of(bilinear)
+def _bilinear_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, y: Any, a: Any, b: Any = 0.0) -> Any:
+        return np.einsum("...i,kij,...j->...k", x, a, y) + b
+
+    x, y, a = Arg((3, 2)), Arg((3, 4)), Arg((2, 2, 4))
+    return [
+        formula(bilinear, reference, x, y, a, Arg((2,))),
+        formula(bilinear, reference, Arg((2,)), Arg((4,)), a),
+        Sample(bilinear, (y, x, a), error=ValueError, match="do not fit"),
+    ]

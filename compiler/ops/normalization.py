@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.arguments import (
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -229,3 +230,79 @@ def local_response_norm(
     if size < 1:
         raise ArgumentError("no channels", op=op, expect="size >= 1", actual=str(size))
     return _local_response_norm(input, alpha, beta, k, size=int(size))
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def np_standard(np: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """x less its mean over the axes, divided by the square root of its variance + 1e-5."""
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+
+
+def by_channel(v: Any, ndim: int) -> Any:
+    return v.reshape((-1, *(1,) * (ndim - 2)))
+
+
+@samples_of(layer_norm)
+def _layer_norm_samples() -> list[Sample]:
+    return [
+        formula(
+            lambda x, w, b: layer_norm(x, 5, w, b),
+            lambda np, x, w, b: np_standard(np, x, (-1,)) * w + b,
+            Arg((3, 5)),
+            Arg((5,)),
+            Arg((5,)),
+            relative=1e-5,
+        ),
+        formula(
+            lambda x: layer_norm(x, (2, 3)),
+            lambda np, x: np_standard(np, x, (-2, -1)),
+            Arg((3, 2, 3)),
+            relative=1e-5,
+        ),
+        Sample(lambda x: layer_norm(x, 4), (Arg((3, 5)),), error=ValueError, match="layer_norm"),
+    ]
+
+
+@samples_of(rms_norm)
+def _rms_norm_samples() -> list[Sample]:
+    return [
+        formula(
+            lambda x, w: rms_norm(x, 5, w, 1e-6),
+            lambda np, x, w: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * w,
+            Arg((3, 5)),
+            Arg((5,)),
+        )
+    ]
+
+
+@samples_of(group_norm)
+def _group_norm_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, w: Any, b: Any) -> Any:
+        parts = np.split(x, 2, 1)
+        out = np.concatenate([np_standard(np, p, (1, 2)) for p in parts], 1)
+        return out * by_channel(w, 3) + by_channel(b, 3)
+
+    good = formula(
+        lambda x, w, b: group_norm(x, 2, w, b),
+        reference,
+        Arg((2, 4, 3)),
+        Arg((4,)),
+        Arg((4,)),
+        relative=1e-5,
+    )
+    bad = Sample(
+        lambda x: group_norm(x, 3), (Arg((2, 4, 3)),), error=ValueError, match="group_norm"
+    )
+    return [good, bad]
+
+
+@samples_of(local_response_norm)
+def _local_response_norm_samples() -> list[Sample]:
+    def reference(np: Any, x: Any) -> Any:
+        near = [x[:, max(0, c - 1) : c + 2] for c in range(x.shape[1])]
+        means = np.stack([(part**2).sum(1) / 3 for part in near], 1)
+        return x / (1.2 + 0.3 * means) ** 0.6
+
+    return [formula(lambda x: local_response_norm(x, 3, 0.3, 0.6, 1.2), reference, Arg((2, 5, 3)))]

@@ -19,7 +19,7 @@ from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.reduce import limits, spread
-from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -362,3 +362,98 @@ def lp_pool2d(
     The gradient of a norm of 0 is 0; a negative sum has no root: NaN.
     """
     return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def np_windows(
+    np: Any, x: Any, kernel: tuple[int, ...], stride: int, padding: int, fill: Any
+) -> Any:
+    """The windows [N, C, places..., size] of x [N, C, ...] padded with `fill`."""
+    rank = len(kernel)
+    pads = [(0, 0), (0, 0), *[(padding, padding)] * rank]
+    x = np.pad(x, pads, constant_values=fill)
+    views = np.lib.stride_tricks.sliding_window_view(x, kernel, tuple(range(2, 2 + rank)))
+    views = views[(slice(None), slice(None), *[slice(None, None, stride)] * rank)]
+    return views.reshape((*views.shape[: 2 + rank], -1))
+
+
+SHAPES: tuple[tuple[int, ...], ...] = ((2, 1, 7), (1, 2, 4, 3), (1, 1, 3, 3, 2))
+KERNELS: tuple[tuple[int, ...], ...] = ((3,), (2, 3), (2, 2, 1))
+BEST = {"max": float("-inf"), "mean": 0.0}
+
+
+def _pool_samples(function: Any, name: str, rank: int) -> list[Sample]:
+    kernel, arg = KERNELS[rank - 1], Arg(SHAPES[rank - 1])
+
+    def good(stride: int, padding: int) -> Sample:
+        def reference(np: Any, x: Any) -> Any:
+            return getattr(np, name)(np_windows(np, x, kernel, stride, padding, BEST[name]), -1)
+
+        relative = 0.0 if name == "max" else 3e-6
+        return formula(
+            lambda x: function(x, kernel, stride, padding), reference, arg, relative=relative
+        )
+
+    short = Sample(
+        lambda x: function(x, 9), (arg,), error=ValueError, match="does not fit|too large|larger"
+    )
+    return [good(1, 0), *([good(2, 1)] if min(kernel) > 1 else []), short]
+
+
+@samples_of(max_pool1d)
+def _max_pool1d_samples() -> list[Sample]:
+    return _pool_samples(max_pool1d, "max", 1)
+
+
+@samples_of(max_pool2d)
+def _max_pool2d_samples() -> list[Sample]:
+    places = Sample(
+        lambda x: max_pool2d(x, (4, 3), return_indices=True)[1],
+        (Arg((1, 2, 4, 3)),),
+        lambda np, x: x.reshape(2, 12).argmax(1).reshape(1, 2, 1, 1),
+        gradient=False,
+    )
+    return [*_pool_samples(max_pool2d, "max", 2), places]
+
+
+@samples_of(max_pool3d)
+def _max_pool3d_samples() -> list[Sample]:
+    return _pool_samples(max_pool3d, "max", 3)
+
+
+@samples_of(avg_pool1d)
+def _avg_pool1d_samples() -> list[Sample]:
+    return _pool_samples(avg_pool1d, "mean", 1)
+
+
+@samples_of(avg_pool2d)
+def _avg_pool2d_samples() -> list[Sample]:
+    return _pool_samples(avg_pool2d, "mean", 2)
+
+
+@samples_of(avg_pool3d)
+def _avg_pool3d_samples() -> list[Sample]:
+    return _pool_samples(avg_pool3d, "mean", 3)
+
+
+def _lp_pool_samples(function: Any, rank: int) -> list[Sample]:
+    kernel = KERNELS[rank - 1]
+    return [
+        formula(
+            lambda x: function(x, 3.0, kernel, 1),
+            lambda np, x: (np_windows(np, x, kernel, 1, 0, 0) ** 3).sum(-1) ** (1 / 3),
+            Arg(SHAPES[rank - 1], low=0.2),
+        )
+    ]
+
+
+@samples_of(lp_pool1d)
+def _lp_pool1d_samples() -> list[Sample]:
+    return _lp_pool_samples(lp_pool1d, 1)
+
+
+@samples_of(lp_pool2d)
+def _lp_pool2d_samples() -> list[Sample]:
+    return _lp_pool_samples(lp_pool2d, 2)

@@ -366,3 +366,21 @@ def _addmm_samples() -> list[Sample]:
         refused(lambda x, y: bmm(x, y), "batches differ", (2, 2, 2), (3, 2, 2)),
         refused(lambda x, y: mv(x, y), "other numbers of dimensions", (2, 2), (2, 2)),
     ]
+
+
+@samples_of(mm)
+def _mm_samples() -> list[Sample]:
+    bad = refused(mm, "other numbers of dimensions", (2,), (2, 2))
+    return [case(mm, lambda np, a, b: a @ b, (2, 3), (3, 4)), bad]
+
+
+@samples_of(bmm)
+def _bmm_samples() -> list[Sample]:
+    bad = refused(bmm, "batches differ", (2, 2, 2), (3, 2, 2))
+    return [case(bmm, lambda np, a, b: a @ b, (2, 2, 3), (2, 3, 4)), bad]
+
+
+@samples_of(mv)
+def _mv_samples() -> list[Sample]:
+    bad = refused(mv, "other numbers of dimensions", (2, 2), (2, 2))
+    return [case(mv, lambda np, a, b: a @ b, (2, 3), (3,)), bad]

@@ -174,3 +174,8 @@ def _topk_samples() -> list[Sample]:
         good(5, (2, 5, 2), 1, False, 1),
         Sample(lambda x: topk(x, 4), (Arg((3,)),), error=ValueError, match="no such number"),
     ]
+
+
+@samples_of(msort)
+def _msort_samples() -> list[Sample]:
+    return [Sample(msort, (Arg((5, 3)),), lambda np, x: np.sort(x, axis=0))]
