@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import GradientError
 
 if TYPE_CHECKING:
@@ -33,12 +34,15 @@ class Copying:
                 actual=f"a result of {self.grad_fn.name}",
                 hint="copy x.detach(), or call x.clone()",
             )
-        return restored, (type(self), self.concrete("copying"), self.requires_grad, self._grad)
+        values = (self.concrete("copying"), self.type.dtype)
+        return restored, (type(self), *values, self.requires_grad, self._grad)
 
 
-def restored(kind: type[Tensor], array: Any, requires_grad: bool, grad: Tensor | None) -> Tensor:
+def restored(
+    kind: type[Tensor], array: Any, dtype: DType, requires_grad: bool, grad: Tensor | None
+) -> Tensor:
     """A leaf as `__reduce__` describes it."""
-    out = kind.of_numpy(array)
+    out = kind.of_numpy(array, dtype)
     out.__class__ = kind
     out.requires_grad, out._grad = requires_grad, grad
     return out

@@ -16,6 +16,7 @@ from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.view import expand
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import DTypeError
+from dualgrad.runtime.floats import decode, encode
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +30,7 @@ def _new(array: Array) -> Tensor:
 def nonzero(x: Tensor, as_tuple: bool = False) -> Any:
     """Return the positions of the elements that are not zero, in row-major order: int64
     [count, ndim], or with `as_tuple` one tensor [count] per dimension, as NumPy does."""
-    found = np.nonzero(np.atleast_1d(x.concrete("nonzero()")))
+    found = np.nonzero(np.atleast_1d(decode(x.concrete("nonzero()"), x.dtype)))
     if as_tuple:
         return tuple(_new(p) for p in found)
     return _new(np.stack(found[: x.ndim], 1) if x.ndim else np.zeros((len(found[0]), 0), np.int64))
@@ -94,32 +95,31 @@ def unique_all(x: Tensor) -> UniqueAll:
     """Return the sorted distinct elements of x, the first position of each in flat x, the number
     of each element's value (of x's shape), and how often each occurs.  NaNs are distinct."""
     values, first, inverse, counts = _unique(x, None)
-    return UniqueAll(_new(values), _new(first), _new(inverse.reshape(x.shape)), _new(counts))
+    return UniqueAll(values, _new(first), _new(inverse.reshape(x.shape)), _new(counts))
 
 
 def unique_counts(x: Tensor) -> UniqueCounts:
     """Return the sorted distinct elements of x and how often each occurs."""
     values, _, _, counts = _unique(x, None)
-    return UniqueCounts(_new(values), _new(counts))
+    return UniqueCounts(values, _new(counts))
 
 
 def unique_inverse(x: Tensor) -> UniqueInverse:
     """Return the sorted distinct elements of x, and the number of each element's value."""
     values, _, inverse, _ = _unique(x, None)
-    return UniqueInverse(_new(values), _new(inverse.reshape(x.shape)))
+    return UniqueInverse(values, _new(inverse.reshape(x.shape)))
 
 
 def unique_values(x: Tensor) -> Tensor:
     """Return the sorted distinct elements of x."""
-    return _new(_unique(x, None)[0])
+    return _unique(x, None)[0]
 
 
-def _unique(x: Tensor, axis: int | None) -> tuple[Array, Array, Array, Array]:
-    array = x.concrete("unique()")
-    found: tuple[Array, Array, Array, Array] = np.unique(
-        array, True, True, True, axis=axis, equal_nan=False
-    )
-    return found
+def _unique(x: Tensor, axis: int | None) -> tuple[Tensor, Array, Array, Array]:
+    array = decode(x.concrete("unique()"), x.dtype)
+    values, first, inverse, counts = np.unique(array, True, True, True, axis=axis, equal_nan=False)
+    stored = np.asarray(encode(values, x.dtype), order="C")
+    return Tensor.of_numpy(stored, x.dtype), first, inverse, counts
 
 
 @public("unique")
@@ -144,4 +144,4 @@ def unique(
     extra = [
         _new(a) for a, wanted in ((inverse, return_inverse), (counts, return_counts)) if wanted
     ]
-    return (_new(values), *extra) if extra else _new(values)
+    return (values, *extra) if extra else values

@@ -5,7 +5,8 @@
 Kernels are maps, row passes (reductions in lanes and vector loops over one row) and column
 reductions (chains in a vector loop).  Operands are kept where the language defines a result:
 divisors are not zero, shift counts fit, floats that become integers are small.  The sign and
-payload of a NaN are unspecified, so they never reach the bits of another value.
+payload of a NaN are unspecified, so they never reach the bits of another value.  Of 16-bit
+floats there is no arithmetic: it is float32's, converted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from random import Random
 
 import numpy as np
 
+import dualgrad as dg
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, minimum, substitute, sym, symbol_of
 from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.ir import (
@@ -31,6 +33,7 @@ from dualgrad.compiler.kernel.ir import (
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.reference import dim_value
 from dualgrad.runtime.dtype import ALL, DType, bool_, float32, float64, int64
+from dualgrad.runtime.floats import encode
 
 LONG = (1, 2, 3, 5, 8, 13, 16, 17, 31, 33, 63, 64, 65, 100, 130)
 SHORT = (1, 1, 2, 3, 4, 5)
@@ -78,17 +81,19 @@ def fill(rng: np.random.Generator, dtype: DType, count: int, special: bool) -> n
     if dtype is bool_:
         return rng.integers(0, 2, count).astype(bool)
     if dtype.is_float:
-        out = rng.standard_normal(count).astype(dtype.numpy)
+        out = rng.standard_normal(count)
         out[::3] = np.round(2 * out[::3]) / 2  # ties
-        info = np.finfo(dtype.numpy)
-        corners = [0.0, -0.0, 1, -1.5, np.inf, -np.inf, np.nan, info.smallest_subnormal, info.max]
+        out = encode(out, dtype)
+        info = dg.finfo(dtype)
+        corners = [0.0, -0.0, 1, -1.5, np.inf, -np.inf, np.nan, info.smallest_normal * info.eps]
+        corners += [info.max, info.smallest_normal]
     else:
         info = np.iinfo(dtype.numpy)
         out = rng.integers(0, 100, count).astype(dtype.numpy)
-        corners = [0, 1, info.max, info.min, info.max // 3]
+        corners = np.array([0, 1, info.max, info.min, info.max // 3], dtype.numpy)
     if special:
         at = rng.integers(0, 3, count) == 0
-        out[at] = rng.choice(np.array(corners, dtype.numpy), int(at.sum()))
+        out[at] = rng.choice(encode(corners, dtype), int(at.sum()))
     return out
 
 
@@ -254,12 +259,14 @@ class Generator:
 
     def update(self, scope: Scope, old: Scalar, leaves: bool = True) -> Scalar:
         """A new value for a carry that depends on the old one."""
+        dtype = old.dtype
+        old = s.cast(old, dtype.compute)
         other = self.expression(scope, old.dtype, self.rng.choice([0, 3]), leaves)
         kinds = {"f": ("add", "mul", "max", "sub"), "b": ("and", "or", "xor")}
         op = self.rng.choice(kinds.get(old.dtype.kind, ("add", "mul", "max", "xor")))
         if op == "max":
-            return s.select(old > other, old, other)
-        return s.primitive(op, old, other)
+            return s.cast(s.select(old > other, old, other), dtype)
+        return s.cast(s.primitive(op, old, other), dtype)
 
     # -- memory ------------------------------------------------------------------------------
 
@@ -411,8 +418,11 @@ class Generator:
             return s.bitcast(self.number(x), dtype)
         if dtype is bool_ and kind < 0.7:
             of = self.rng.choice([t for t in self.dtypes if t is not bool_])
+            of = of.compute
             sides = [self.expression(scope, of, depth, leaves) for _ in range(2)]
             return s.primitive(self.rng.choice(COMPARISONS), *sides)
+        if dtype.is_low:
+            return self.cast(self.operation(scope, float32, depth, leaves), dtype)
         name = self.rng.choice(ARITHMETIC[dtype.kind])
         count = s.PRIMITIVES[name][0]
         args = [self.expression(scope, dtype, depth, leaves) for _ in range(count)]
@@ -435,9 +445,12 @@ class Generator:
         """x, or a number where x is NaN."""
         if not x.dtype.is_float:
             return x
-        return s.select(s.primitive("eq", x, x), x, s.const(1.5, x.dtype))
+        wide = s.cast(x, x.dtype.compute)
+        return s.select(s.primitive("eq", wide, wide), x, s.const(1.5, x.dtype))
 
     def cast(self, x: Scalar, dtype: DType) -> Scalar:
+        if not dtype.is_float:
+            x = s.cast(x, x.dtype.compute)
         if dtype is bool_:
             return x if x.dtype is bool_ else s.primitive("ne", x, s.const(0, x.dtype))
         if x.dtype.is_float and not dtype.is_float:

@@ -19,6 +19,7 @@ from dualgrad.compiler.lower.llvm.module import module_of
 from dualgrad.compiler.lower.llvm.target import object_code
 from dualgrad.compiler.lower.reference import run
 from dualgrad.runtime.cpu import handles, host_target, load
+from dualgrad.runtime.floats import decode
 from dualgrad.runtime.program import Program, decode_error
 
 QUICK, BATCH, BATCHES = 30, 100, 30
@@ -82,7 +83,8 @@ def compare(seed: int, checked: bool) -> None:
         assert decode_error(found)[0] == decode_error(word)[0], what
         return
     for buffer in (*case.inputs, *case.outputs):
-        assert_same_bits(got[buffer.name], want[buffer.name], f"{buffer.name}: {what}")
+        pair = (decode(x[buffer.name], buffer.dtype) for x in (got, want))
+        assert_same_bits(*pair, f"{buffer.name}: {what}")
 
 
 @pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])

@@ -139,9 +139,9 @@ def test_python_types():
     "bad", ["float8", "f32", complex, np.dtype("complex64"), np.dtype(">f4"), [], None, 3, object]
 )
 def test_other_things_are_refused(bad):
-    with pytest.raises(DTypeError, match="not a dtype") as caught:
+    with pytest.raises(DTypeError, match=r"not a dtype|no complex tensors") as caught:
         as_dtype(bad)
-    assert "float32" in caught.value.expect
+    assert "float32" in caught.value.expect or "a real dtype" in caught.value.expect
 
 
 def test_a_dtype_cannot_be_changed():
