@@ -17,6 +17,7 @@ BUILTIN = {
     "IndexOutOfBounds": IndexError,
     "ArgumentError": ValueError,
     "GradientError": RuntimeError,
+    "LibraryError": RuntimeError,
     "TraceError": RuntimeError,
     "CompileError": RuntimeError,
     "DataError": ValueError,
