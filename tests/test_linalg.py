@@ -239,7 +239,6 @@ def test_integers_become_floats() -> None:
         (lambda: linalg.matrix_norm(dg.ones(2, 2), "max"), ArgumentError, "'fro', 'nuc', 1"),
         (lambda: linalg.cross(dg.ones(2), dg.ones(2)), ShapeError, "3 elements"),
         (lambda: dg.einsum("ij", dg.ones(2, 2) > 0), DTypeError, "bools"),
-        (lambda: dg.kron(dg.ones(2) > 0, dg.ones(2) > 0), DTypeError, "bools"),
     ],
 )  # fmt: skip
 def test_refused(call: Callable[[], Any], error: type[Exception], text: str) -> None:

@@ -54,6 +54,7 @@ DIFFERENT: dict[str, str] = {
     "argsort": "equal elements keep their order here, PyTorch's default leaves it open",
     "cat": "a tensor of shape (0,) fits beside any other in PyTorch only",
     "equal": "element by element, as in NumPy and the array API",
+    "histogram": "NumPy's arguments",
     "linalg.solve": "the array API's rule: only one dimension is a vector",
     "logspace": "ends are not truncated for an integer dtype, as in NumPy",
     "nn.functional.hardtanh": "integers between fractions give floats",

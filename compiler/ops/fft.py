@@ -17,6 +17,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import dim_text
+from dualgrad.compiler.ops.arguments import as_float
 from dualgrad.compiler.ops.base import normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Iota
@@ -331,7 +332,7 @@ def hfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: 
     the other half being its conjugate."""
     need_pairs("hfft", x)
     norm = ADJOINT[_check_norm("hfft", norm)]
-    return irfft(_conj(x), n, _axis(axis, dim), norm)
+    return irfft(_conj(as_float(x)), n, _axis(axis, dim), norm)
 
 
 def ihfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
