@@ -109,7 +109,7 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
-from dualgrad.function import EagerFallback, Function, function
+from dualgrad.jit.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from dualgrad.trace import Trace
+    from dualgrad.jit.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from support import as_array, same_bits, tensors_in, values
 
 import dualgrad as dg
 from dualgrad import nn
-from dualgrad.function import EagerFallback
+from dualgrad.jit.function import EagerFallback
 
 SCALE = 2.0
 

@@ -13,8 +13,8 @@ import pytest
 from support import same_bits, tensors_in, values
 
 import dualgrad as dg
-from dualgrad.function import EagerFallback
 from dualgrad.functional import cross_entropy
+from dualgrad.jit.function import EagerFallback
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, GradientError, TraceError
 

@@ -13,8 +13,8 @@ from support import as_array, both, same_bits, tensors_in, values
 import dualgrad as dg
 from dualgrad import nn, optim
 from dualgrad.data import DataLoader, TensorDataset
-from dualgrad.function import EagerFallback
 from dualgrad.functional import cross_entropy, mse_loss
+from dualgrad.jit.function import EagerFallback
 from dualgrad.runtime.config import config
 
 

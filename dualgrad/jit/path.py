@@ -12,9 +12,9 @@ from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
-from dualgrad.survey import Survey
+from dualgrad.jit.survey import Survey
+from dualgrad.jit.trace import Source
 from dualgrad.tensor import Tensor
-from dualgrad.trace import Source
 
 Array = np.ndarray[Any, Any]
 

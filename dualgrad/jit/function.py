@@ -20,16 +20,16 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
-from dualgrad.finish import finish_trace
-from dualgrad.guards import Standing, impurity
-from dualgrad.path import Path
+from dualgrad.jit.finish import finish_trace
+from dualgrad.jit.guards import Standing, impurity
+from dualgrad.jit.path import Path
+from dualgrad.jit.survey import Survey, survey
+from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
-from dualgrad.survey import Survey, survey
 from dualgrad.tensor import Tensor
-from dualgrad.trace import Trace, Unsupported
 
 P = ParamSpec("P")
 R = TypeVar("R")

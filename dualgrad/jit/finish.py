@@ -10,10 +10,10 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
-from dualgrad.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
-from dualgrad.survey import TENSOR, Survey
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
-from dualgrad.trace import Trace, Unsupported
 
 
 @dataclass

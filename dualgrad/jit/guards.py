@@ -6,8 +6,8 @@ import types
 from operator import is_
 from typing import Any
 
+from dualgrad.jit.survey import Survey, survey
 from dualgrad.state import state
-from dualgrad.survey import Survey, survey
 from dualgrad.tensor import Tensor
 
 

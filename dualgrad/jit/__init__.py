@@ -1,0 +1,1 @@
+"""`@function`: tracing Python functions into programs, and calling these faithfully."""
