@@ -84,6 +84,7 @@ class Optimizer(ABC):
                 op=op,
                 expect=", ".join(self.defaults),
                 actual=", ".join(sorted(unknown)),
+                hint="check the spelling",
             )
         self.check(complete)
         states = [self.initial_state(p, complete) for p in params]
@@ -138,6 +139,7 @@ class Optimizer(ABC):
                 f"the state does not fit this {type(self).__name__}",
                 op="load_state_dict",
                 actual="".join(f"\n    {line}" for line in differences),
+                hint="make the optimizer with the parameters that it was saved with",
             )
         for group in state_dict["param_groups"]:
             self.check(group)
@@ -166,7 +168,11 @@ def require(op: str, name: str, value: Any, low: float, high: float = math.inf) 
     if not number or not low <= value < high:
         bound = f"{name} >= {low:g}" if high == math.inf else f"{low:g} <= {name} < {high:g}"
         raise ArgumentError(
-            f"{name} has a value it cannot have", op=op, expect=bound, actual=repr(value)
+            f"{name} has a value it cannot have",
+            op=op,
+            expect=bound,
+            actual=repr(value),
+            hint=f"give {name} a number of this range",
         )
 
 
@@ -198,7 +204,11 @@ def _entries(op: str, params: Iterable[Any]) -> list[Mapping[str, Any]]:
         )
     entries = list(params)
     if not entries:
-        raise ArgumentError("got an empty parameter list", op=op)
+        raise ArgumentError(
+            "got an empty parameter list",
+            op=op,
+            hint="pass model.parameters(), and make the model's layers attributes of it",
+        )
     if not any(isinstance(entry, Mapping) for entry in entries):
         return [{"params": entries}]
     return entries
@@ -208,19 +218,24 @@ def _check_params(op: str, params: list[Any], known: set[int]) -> None:
     for number, param in enumerate(params):
         if not isinstance(param, Tensor):
             raise ArgumentError(
-                f"parameter {number} is no tensor", op=op, actual=type(param).__name__
+                f"parameter {number} is no tensor",
+                op=op,
+                actual=type(param).__name__,
+                hint="pass model.parameters()",
             )
         if not param.is_leaf:
             raise ArgumentError(
                 f"parameter {number} is the result of an operation",
                 op=op,
                 expect="a leaf tensor, which keeps its gradient",
+                hint="pass the tensor that it was computed from",
             )
         if id(param) in known:
             raise ArgumentError(
                 f"parameter {number}, of shape {tuple(param.shape)}, is given more than once",
                 op=op,
                 expect="each parameter in one group, once",
+                hint="put it into one group only",
             )
         known.add(id(param))
 
