@@ -10,9 +10,11 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.lifting import Lifting, check_held, settled
+from dualgrad.jit.numbers import Number
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
-from dualgrad.jit.places import SIZE, STRIDE
-from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
+from dualgrad.jit.survey import TENSOR, Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
 
@@ -38,12 +40,17 @@ class Finish:
     slots: dict[int, int] = field(default_factory=dict)
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
+    numbers: list[Number] = field(default_factory=list)  # that results hold
     cacheable: bool = True
 
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
             return self._tensor(x)
+        if isinstance(x, Number):
+            number = len(self.numbers)
+            self.numbers.append(x)
+            return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -148,8 +155,11 @@ class Finish:
                 hint="call backward() inside the function, or detach() what it returns",
             )
 
-    def effects(self, before: list[Any]) -> list[Effect]:
-        """Assignments to containers that the trace made."""
+    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
+        """Assignments to containers that the trace made.
+
+        `written` is storage that was written, whether or not it holds something else by now.
+        """
         out = []
         for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
             items = container.items() if isinstance(container, dict) else enumerate(container)
@@ -159,12 +169,8 @@ class Finish:
             if not isinstance(container, dict) and len(container) != len(known):
                 raise Unsupported("a Python list grows or shrinks")
             for key, value in items:
-                if key in known and known[key] is value:
+                if key in known and known[key] is value and (id(container), key) not in written:
                     continue
-                if key in known and _is_atom(value) and known[key] == value:
-                    continue
-                if _is_atom(value):
-                    raise Unsupported(f"the Python value {key!r} is changed")
                 out.append(Effect(k, key, self.spec(value)))
         return out
 
@@ -206,20 +212,23 @@ def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
 
-def _is_atom(x: object) -> bool:
-    return isinstance(x, bool | int | float | complex | str | bytes | type(None))
-
-
 def _container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
 
 def finish_trace(
-    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+    trace: Trace,
+    found: Survey,
+    after: Survey,
+    before: list[Any],
+    returned: list[Any],
+    name: str,
+    lifting: Lifting,
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    `before` holds copies of the containers as they were, `after` is a survey after the trace,
+    `returned` holds what the function returned, and is emptied.
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
@@ -230,10 +239,20 @@ def finish_trace(
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
                 hint="compute it inside the function, or detach() it",
             )
-    effects = work.effects(before)
-    rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
-    compare_state(work, found, after)
-    after.tensors.clear()
+    effects = work.effects(before, lifting.written)
+    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
+    assigned = compare_state(work, after, effects, lifting.written)
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for k, _ in assigned:
+        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    result = settled(returned.pop())
+    places = lifting.facts(found)
+    numbers = trace.numbers.evaluator(work.numbers, places)
+    work.numbers.clear()
+    after.clear()
+    check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
@@ -248,7 +267,8 @@ def finish_trace(
     reason = conflict(trace.tensors, written)
     if reason is not None:
         raise Unsupported(reason)
-    graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
+    scalars = tuple(trace.numbers.scalars.values())
+    graph = Graph(tuple(trace.inputs), scalars, tuple(work.nodes), writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
@@ -272,18 +292,27 @@ def finish_trace(
         ", ".join(repr(t.type) for t in found.tensors[:8]),
         work.single(result) if quick else None,
     )
+    path.facts, path.assigned = found.fact_keys(), assigned
+    path.lifted = lifting.lifted(found)
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in path.lifted)
+    path.numbers, path.scalars = numbers, len(scalars)
+    if not path.computes(found, found.facts):
+        raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     return Outcome(path, result, work.cacheable, found)
 
 
-def compare_state(work: Finish, found: Survey, after: Survey) -> None:
-    """Refuse changes of Python state that are no effects of the program.
+def compare_state(
+    work: Finish, after: Survey, effects: list[Effect], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that are changed in places other than containers: (fact, its new value).
 
-    What effects assign, replays assign; any other value must be what it was.
+    What effects assign, replays assign.  Refuses changes of any other Python state.
     """
+    found = work.found
     if len(found.key) != len(after.key):
         work.cacheable = False  # the next call starts from other state anyway
-        return
+        return []
     for old, new in zip(found.key, after.key, strict=True):
         if _is_tensor(old) and _is_tensor(new):
             continue
@@ -291,19 +320,29 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    if work.cacheable:
-        compare_facts(found, after)
+    covered = {(id(found.containers[e.container]), e.key) for e in effects}
+    return changed_facts(work, after, covered, written) if work.cacheable else []
 
 
-def compare_facts(found: Survey, after: Survey) -> None:
-    """Refuse changes of numbers that are no effects of the program."""
-    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
-    for k, (old, new) in enumerate(facts):
-        if old != new and found.places[k].kind not in (SIZE, STRIDE):
-            raise Unsupported(
-                "Python state is changed",
-                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
-            )
+def changed_facts(
+    work: Finish, after: Survey, covered: set[tuple[int, Any]], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that differ after the trace, in places that no effect covers."""
+    found, out = work.found, []
+    for k, (old, new) in enumerate(zip(found.facts, after.facts, strict=True)):
+        kind = found.fact_parts[k][1]
+        if kind in (SIZE, STRIDE):
+            continue
+        if type(new) is type(old) and fact_key(new) == fact_key(old) and not written:
+            continue
+        place = Place.of(found.fact_parts[k])
+        same = type(new) is type(old) and fact_key(new) == fact_key(old)
+        if (same and place.storage not in written) or place.is_below(covered):
+            continue
+        if kind == ELEMENT or not is_writeable(place):
+            raise Unsupported("Python state is changed", actual=f"{place}: {old!r} becomes {new!r}")
+        out.append((k, work.spec(new)))
+    return out
 
 
 def _is_tensor(entry: object) -> bool:
@@ -321,7 +360,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.bound.run(arrays)
+    results = path.bound.run(arrays, work.found.numbers[: path.scalars])
     for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
         if t.node is None:
             assert t.array is not None

@@ -19,7 +19,7 @@ from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
-from dualgrad.jit.places import Arguments
+from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
@@ -81,12 +81,15 @@ class Function(Generic[P, R]):
             quick = quick_key(args)
             for path in self._quick.get(quick, ()) if quick is not None else ():
                 standing = path.standing
-                if standing is None or standing.check() is None or not standing.apart(args):
+                values = None if standing is None else standing.check()
+                if standing is None or values is None or not standing.apart(args):
+                    continue
+                same = standing.found(args, kwargs)
+                if values and not path.computes(same, standing.facts(values)):
                     continue
                 try:
                     if path.single is not None:
-                        return path.run_quick(args)  # type: ignore[no-any-return]
-                    same = standing.found(args, kwargs)
+                        return path.run_quick(args, same.numbers)  # type: ignore[no-any-return]
                     if path.holds(same):
                         return path.run(same)  # type: ignore[no-any-return]
                 except (IndexOutOfBounds, LibraryError):
@@ -120,7 +123,7 @@ class Function(Generic[P, R]):
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
-                self._remember(args, kwargs, path, scope)
+                self._remember(args, kwargs, path, scope, seen)
                 return self._run(path, seen, args, kwargs)
             if known.is_eager(facts):
                 self._note_eager_call()
@@ -141,14 +144,20 @@ class Function(Generic[P, R]):
             return fn(*args, **kwargs)
 
     def _remember(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        path: Path,
+        scope: Scope,
+        found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects else quick_key(args)
+        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
-            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
+            path.standing = Standing(state_of, path.lifted_storage(found))
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
@@ -171,15 +180,22 @@ class Function(Generic[P, R]):
         if found is not None and entry is not None:
             entry.note_change(found.fact_keys())
             lifted = entry.lifted - entry.refused
-        for chosen in (lifted, set()) if lifted else (lifted,):
-            places = [] if found is None else [found.places[k] for k in sorted(chosen)]
-            tracing = Tracing(roots, places)
+        places: list[Place] | None = None
+        if found is not None:
+            places = [found.places[k] for k in sorted(lifted)]
+        tracing = Tracing(roots, places or [])
+        try:
+            return self._attempt(tracing, found, args, kwargs)
+        except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
+            failure = error
+        if tracing.lifting.numbers or lifted:
+            tracing = Tracing(roots, None)
             try:
                 return self._attempt(tracing, found, args, kwargs)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-                if entry is not None:
-                    entry.refused |= chosen
+            if entry is not None:
+                entry.refused |= lifted
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
@@ -191,11 +207,11 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        result = tracing.run(self.__wrapped_function__, args, kwargs)
+        tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(result, scope, found if known else None, self.name)
+        outcome = tracing.finish(scope, found if known else None, self.name)
         if tracing.watch.found is not None:
             self._fall_back(tracing.watch.found)
             self._eager = True

@@ -75,6 +75,10 @@ class Standing:
         ids = {id(x) for x in args}
         return len(ids) == len(args) and self.ids.isdisjoint(ids)
 
+    def facts(self, values: tuple[Any, ...]) -> dict[int, Any]:
+        """The lifted facts, from what `check` gave."""
+        return dict(zip(self.numbers, values, strict=True))
+
     def found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Survey:
         """What a survey would find, for arguments that are tensors."""
         out = Survey()

@@ -23,6 +23,8 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_write, view_of
+from dualgrad.jit.ledger import Ledger
+from dualgrad.jit.numbers import Number
 from dualgrad.runtime.errors import TraceError
 from dualgrad.state import state
 
@@ -66,6 +68,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.numbers = Ledger()
 
     # -- values -------------------------------------------------------------------------------
 
@@ -73,6 +76,8 @@ class Trace:
         """The node that stands for an operand now."""
         if isinstance(x, Absent):
             return Node.make(ABSENT, (), x.type)
+        if isinstance(x, Number):
+            return self.numbers.node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
