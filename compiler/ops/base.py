@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from dualgrad.compiler.ir.dims import Dim, same, settled
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text
@@ -41,7 +42,7 @@ class Op:
     exact: ClassVar[bool] = False
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
-    _instances: ClassVar[dict[tuple[object, ...], Any]] = {}
+    _instances: ClassVar[Interned[Any]] = Interned()
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         own = {k: a for k, a in cls.__annotations__.items() if not a.startswith("ClassVar")}
@@ -71,9 +72,9 @@ class Op:
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
         key = (cls, *fields)
-        found: Self | None = Op._instances.get(key)
+        found: Self | None = Op._instances.find(key)
         if found is None:
-            found = Op._instances.setdefault(key, cls(*fields))
+            found = Op._instances.keep(key, cls(*fields))
         return found
 
     @property

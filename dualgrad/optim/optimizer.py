@@ -14,6 +14,8 @@ from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
+# What schedules keep in parameter groups.
+SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 Group = dict[str, Any]
 State = dict[str, Tensor]
 
@@ -249,7 +251,7 @@ def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         return [f"groups of {given_sizes} parameters instead of {sizes}"]
     lines = []
     for mine, group in zip(own["param_groups"], given["param_groups"], strict=True):
-        if mine.keys() != group.keys():
+        if mine.keys() - group.keys() - SCHEDULED or group.keys() - mine.keys() - SCHEDULED:
             lines.append(f"hyper-parameters {', '.join(group)} instead of {', '.join(mine)}")
     for i, tensors in own["state"].items():
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
