@@ -11,6 +11,7 @@ from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -23,6 +24,7 @@ class Outcome:
     path: Path
     result: Any
     cacheable: bool
+    found: Survey
 
 
 @dataclass
@@ -271,7 +273,7 @@ def finish_trace(
         work.single(result) if quick else None,
     )
     first_run(path, work)
-    return Outcome(path, result, work.cacheable)
+    return Outcome(path, result, work.cacheable, found)
 
 
 def compare_state(work: Finish, found: Survey, after: Survey) -> None:
@@ -289,6 +291,19 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
+    if work.cacheable:
+        compare_facts(found, after)
+
+
+def compare_facts(found: Survey, after: Survey) -> None:
+    """Refuse changes of numbers that are no effects of the program."""
+    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
+    for k, (old, new) in enumerate(facts):
+        if old != new and found.places[k].kind not in (SIZE, STRIDE):
+            raise Unsupported(
+                "Python state is changed",
+                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
+            )
 
 
 def _is_tensor(entry: object) -> bool:

@@ -12,6 +12,7 @@ from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
+from dualgrad.jit.guards import Standing
 from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Source
 from dualgrad.tensor import Tensor
@@ -74,8 +75,26 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
+    exact: tuple[int, ...] = ()  # which of them must be what they were
+    lifted: tuple[int, ...] = ()  # and which are inputs
+    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+
+    def serves(self, found: Survey, facts: list[Any]) -> bool:
+        """Whether the path does for this call what the function does."""
+        old = self.facts
+        if any(old[k] != facts[k] for k in self.exact):
+            return False
+        if self.guards is not None and not self.guards(self.values(found.facts)):
+            return False
+        return self.holds(found)
+
+    def values(self, facts: list[Any]) -> tuple[Any, ...]:
+        """The values of the lifted facts."""
+        return tuple([facts[k] for k in self.lifted])
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
