@@ -10,7 +10,7 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -175,16 +175,17 @@ class Finish:
             if key in position
         ]
 
-    def writes(self) -> tuple[tuple[Node, int], ...]:
+    def writes(self) -> list[tuple[Node, Tensor]]:
         """Values that the program stores into its inputs."""
         trace = self.trace
-        return tuple(
-            (trace.values[id(t)], k)
+        return [
+            (trace.values[id(t)], t)
             for k, t in enumerate(trace.tensors)
             if id(t) in trace.written
+            and id(t) not in trace.sharing.of
             and trace.sources[k].kind != "constant"
             and trace.values[id(t)] is not trace.inputs[k]
-        )
+        ]
 
     def outputs(self) -> list[Output]:
         return [
@@ -242,11 +243,7 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    written = [k for _, k in writes]
-    reason = conflict(trace.tensors, written)
-    if reason is not None:
-        raise Unsupported(reason)
-    graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
+    graph = settled_graph(trace, work.nodes, writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
@@ -259,7 +256,8 @@ def finish_trace(
         executable.bind({}),
         trace.sources,
         [_copied(t) for t in trace.constants],
-        written,
+        trace.sharing.bases(),
+        trace.sharing.aliasing(),
         trace.grads_read,
         grad_pattern(found.tensors, trace.grads_read),
         work.outputs(),
@@ -272,6 +270,15 @@ def finish_trace(
     )
     first_run(path, work)
     return Outcome(path, result, work.cacheable)
+
+
+def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
+    """The graph of a trace, with tensors that overlap read and written through their bases."""
+    roots = trace.sharing.settle((*outputs, *(n for n, _ in writes)))
+    number = {id(t): k for k, t in enumerate(trace.tensors)}
+    n = len(outputs)
+    places = (number[id(t)] for _, t in writes)
+    return Graph(tuple(trace.inputs), (), roots[:n], tuple(zip(roots[n:], places, strict=True)))
 
 
 def compare_state(work: Finish, found: Survey, after: Survey) -> None:
