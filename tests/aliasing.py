@@ -395,7 +395,7 @@ def difference(program: Program) -> str | None:
     expected, _ = history(program, lambda f: f)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EagerFallback)
-        actual, f = history(program, dg.function)
+        actual, _ = history(program, dg.function)
     for k, (e, a) in enumerate(zip(expected, actual, strict=True)):
         if e != a:
             pattern = program.patterns[k] if k < len(program.patterns) else "kept results"

@@ -1,30 +1,20 @@
-"""Tensors that share memory: which inputs of a call overlap, and one flat base behind them.
+"""Tensors that share memory: which inputs of a call overlap, and where.
 
 A path that overwrites inputs holds for calls in which the same inputs overlap at the same
-distances.  Inputs that overlap with one that is overwritten are traced as views of one flat
-input, their family's base: each change of a member is a change of the base, seen by all.
+distances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from dualgrad.compiler.ir.node import Node, input_node, replace
-from dualgrad.compiler.ir.types import TensorType, contiguous_strides
-from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.slicing import Strided
-from dualgrad.compiler.ops.view import Reshape, View
-from dualgrad.jit.errors import UnsupportedMemory
+from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
 from dualgrad.tensor import Tensor
-
-if TYPE_CHECKING:
-    from dualgrad.jit.survey import Survey
-    from dualgrad.jit.trace import Trace
 
 Array = np.ndarray[Any, Any]
 Pattern = tuple[tuple[tuple[int, int], ...], ...]  # families: (number, offset in bytes) each
@@ -147,7 +137,6 @@ class Aliasing:
             return True
         return pattern_of(arrays, self.written) == self.pattern
 
-
     def note_changes(self, tensors: list[Tensor]) -> None:
         """Count a change of everything that has been overwritten."""
         for k in self.written:
@@ -177,180 +166,13 @@ def tensor_at(source: Source, tensors: list[Tensor]) -> Tensor:
     return found._grad
 
 
-def overlaps(found: Survey) -> Pattern:
+def overlaps(leaves: list[Tensor]) -> Pattern:
     """How all the tensors of a call and their gradients overlap."""
-    tensors = [t for _, t in _reachable(found.tensors)]
-    return pattern_of([t.array for t in tensors], range(len(tensors)))  # type: ignore[misc]
+    arrays: list[Any] = [t.array for t in reachable(leaves)]
+    return pattern_of(arrays, range(len(arrays)))
 
 
-def _reachable(leaves: list[Tensor]) -> list[tuple[Source, Tensor]]:
+def reachable(leaves: list[Tensor]) -> list[Tensor]:
     """The tensors of a call and their gradients, each once."""
-    out = {id(t): (Source("leaf", k), t) for k, t in enumerate(leaves)}
-    for k, t in enumerate(leaves):
-        if t._grad is not None:
-            out.setdefault(id(t._grad), (Source("grad", k), t._grad))
-    return list(out.values())
-
-
-# -- tracing over a common base ------------------------------------------------------------------
-
-
-@dataclass
-class Family:
-    """Tensors that overlap in memory, as views of one flat base."""
-
-    base: Tensor
-    first: Source
-    members: list[tuple[Tensor, Source, View]]
-
-
-@dataclass
-class Sharing:
-    """The memory that tensors of a trace share; families appear when a member is overwritten."""
-
-    trace: Trace
-    known: dict[int, list[tuple[Source, Tensor]]] | None = None  # by id, tensors that overlap
-    families: list[Family] = field(default_factory=list)
-    of: dict[int, Family] = field(default_factory=dict)  # by id of a member
-
-    def write(self, target: Tensor, node: Node) -> list[Tensor]:
-        """Let a tensor from outside have another value; returns all that show it."""
-        trace = self.trace
-        family = self._family(target)
-        trace.node_of(target)
-        trace.written[id(target)] = target
-        if family is None:
-            trace.values[id(target)] = node
-            return [target]
-        base = family.base
-        view = next(v for t, _, v in family.members if t is target)
-        if isinstance(view, Reshape):
-            whole = Reshape.of(base.type.shape).on(node) if node.shape != base.type.shape else node
-        else:
-            whole = Overwrite.of(view).on(trace.values[id(base)], node)
-        trace.values[id(base)] = whole
-        trace.written[id(base)] = base
-        self._show(family)
-        return [t for t, _, _ in family.members]
-
-    def _show(self, family: Family) -> None:
-        """Let every member show what the base holds now."""
-        node = self.trace.values[id(family.base)]
-        for t, _, view in family.members:
-            self.trace.values[id(t)] = view.trace(node)[0]
-
-    def _family(self, target: Tensor) -> Family | None:
-        if overlaps_itself(target):
-            raise UnsupportedMemory(
-                "a tensor is changed in place whose elements may share memory",
-                actual=f"{target.type!r}, strides {target.strides_in_elements}",
-            )
-        if id(target) in self.of:
-            return self.of[id(target)]
-        if self.known is None:
-            self.known = {}
-            reachable = _reachable(self.trace.leaves)
-            for group in families([t.array for _, t in reachable]):  # type: ignore[misc]
-                self.known.update(
-                    dict.fromkeys(
-                        (id(reachable[k][1]) for k in group), [reachable[k] for k in group]
-                    )
-                )
-        found = self.known.get(id(target))
-        return None if found is None else self._join(found)
-
-    def _join(self, found: list[tuple[Source, Tensor]]) -> Family:
-        """Trace overlapping tensors as views of one base from now on."""
-        trace = self.trace
-        first_source, first = found[0]
-        assert first.array is not None
-        itemsize, start = first.array.itemsize, _address(first)
-        ends = []
-        places = []
-        for _, t in found:
-            offset, rest = divmod(_address(t) - start, itemsize)
-            if t.type.dtype is not first.type.dtype or rest:
-                raise UnsupportedMemory(
-                    "tensors of different dtypes that overlap in memory are changed in place",
-                    actual=f"{first.type!r} and {t.type!r}",
-                )
-            places.append((offset, t.strides_in_elements))
-            steps = zip(t.type.shape, t.strides_in_elements, strict=True)
-            ends.append(offset + 1 + sum((n - 1) * s for n, s in steps))  # type: ignore[operator]
-        size = max(ends)
-        type_ = TensorType((size,), first.type.dtype)
-        array = np.lib.stride_tricks.as_strided(first.array, (size,), (itemsize,))
-        base = Tensor.of_array(array, type_, None)
-        members = [
-            (t, s, _view(size, t.type.shape, *place))
-            for (s, t), place in zip(found, places, strict=True)
-        ]
-        family = Family(base, first_source, members)
-        trace.add_input(base, Source("base", len(self.families)))
-        self.families.append(family)
-        for t, source, _ in members:
-            self.of[id(t)] = family
-            if source.kind == "grad" and source.number not in trace.grads_read:
-                trace.grads_read.append(source.number)
-        self._show(family)
-        return family
-
-    # -- at the end of the trace --------------------------------------------------------------
-
-    def settle(self, roots: tuple[Node, ...]) -> tuple[Node, ...]:
-        """The roots of the trace's graph with members read through their bases; members that
-        were inputs by themselves are none any more."""
-        trace = self.trace
-        if not self.families:
-            return roots
-        kept = [k for k, t in enumerate(trace.tensors) if id(t) not in self.of]
-        number = {k: n for n, k in enumerate(kept)}
-        change = {trace.inputs[k]: input_node(n, trace.tensors[k].type) for k, n in number.items()}
-        for k, t in enumerate(trace.tensors):
-            if id(t) in self.of:
-                family = self.of[id(t)]
-                base = change[trace.inputs[_position(trace.tensors, family.base)]]
-                view = next(v for m, _, v in family.members if m is t)
-                change[trace.inputs[k]] = view.trace(base)[0]
-        roots = replace(roots, change)
-        trace.inputs = [change[trace.inputs[k]] for k in kept]
-        trace.tensors = [trace.tensors[k] for k in kept]
-        trace.sources = [trace.sources[k] for k in kept]
-        return roots
-
-    def bases(self) -> list[Base]:
-        return [Base(f.first, f.base.type) for f in self.families]
-
-    def aliasing(self) -> Aliasing | None:
-        """What a path needs of the memory of a call; None if it overwrites nothing."""
-        trace = self.trace
-        met = dict(
-            (id(t), s)
-            for t, s in zip(trace.tensors, trace.sources, strict=True)
-            if s.kind in ("leaf", "grad")
-        )
-        for family in self.families:
-            met.update((id(t), s) for t, s, _ in family.members)
-        places = list(met)
-        written = tuple(places.index(key) for key in trace.written if key in met)
-        if not written:
-            return None
-        sources = tuple(met.values())
-        arrays: list[Any] = [tensor_at(s, trace.leaves).array for s in sources]
-        return Aliasing(sources, written, pattern_of(arrays, written))
-
-
-def _view(size: int, shape: tuple[Any, ...], offset: int, strides: tuple[int, ...]) -> View:
-    """A member as a view of its base; one that is all of it, in order, as a reshape."""
-    if offset == 0 and strides == contiguous_strides(shape) and np.prod(shape) == size:
-        return Reshape.of(shape)
-    return Strided.of(offset, strides, shape)
-
-
-def _position(tensors: list[Tensor], x: Tensor) -> int:
-    return next(k for k, t in enumerate(tensors) if t is x)
-
-
-def _address(x: Tensor) -> int:
-    assert x.array is not None
-    return int(x.array.__array_interface__["data"][0])
+    grads = (t._grad for t in leaves)
+    return list({id(t): t for t in (*leaves, *grads) if t is not None}.values())

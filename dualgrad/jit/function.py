@@ -8,31 +8,33 @@ makes the function run eagerly, with one warning that names the line (an error u
 from __future__ import annotations
 
 import functools
-import gc
-import sys
 import threading
-import time
 import types
 import warnings
 from collections.abc import Callable
-from operator import is_
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
-from dualgrad.jit.finish import finish_trace
-from dualgrad.jit.guards import Standing, impurity
+from dualgrad.jit.entry import Entry
+from dualgrad.jit.finish import Outcome
+from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
-from dualgrad.jit.survey import Survey, survey
-from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.jit.places import Arguments
+from dualgrad.jit.scope import Scope
+from dualgrad.jit.survey import Survey, possible, survey
+from dualgrad.jit.trace import Unsupported
+from dualgrad.jit.tracing import Raised, Roots, Tracing, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
-from dualgrad.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
+MAX_SCOPES = 4
+MAX_QUICK = 10_000
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -47,59 +49,79 @@ class Function(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.__wrapped_function__ = fn
         self.strict = strict
-        self.paths: dict[tuple[object, ...], list[Path]] = {}
+        self.scopes: list[tuple[Scope, Entries]] = []  # newest first
         self.n_traces = 0
         self.eager_reason: str | None = None
+        self._eager = False  # every call runs eagerly from now on
         self._uncacheable = 0
-        self._raising: set[tuple[object, ...]] = set()  # keys of calls that raise while traced
-        self._standing: Standing | None = None
+        self._quick: dict[Quick, list[Path]] = {}
         self._lock = threading.RLock()
+        code = getattr(fn, "__code__", None)
+        self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+
+    @property
+    def compiled_function(self) -> Callable[P, R]:
+        """The function itself; surveys know compiled functions by this name."""
+        return self.__wrapped_function__
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         fn = self.__wrapped_function__
-        if state.trace is not None or self.eager_reason is not None or config.eager:
+        if state.trace is not None or self._eager or config.eager:
             return fn(*args, **kwargs)
-        standing = self._standing
-        if standing is not None and not kwargs:
-            quick = standing.key(args) if standing.unchanged() else None
-            path = None if quick is None else standing.paths.get(quick)
-            if path is not None:
-                if path.single is not None:
-                    try:
+        if not kwargs:
+            quick = quick_key(args)
+            for path in self._quick.get(quick, ()) if quick is not None else ():
+                standing = path.standing
+                if standing is None or standing.check() is None or not standing.apart(args):
+                    continue
+                try:
+                    if path.single is not None:
                         return path.run_quick(args)  # type: ignore[no-any-return]
-                    except (IndexOutOfBounds, LibraryError):
-                        return fn(*args, **kwargs)
-                same = standing.found(args, kwargs)
-                if path.holds(same):
-                    return self._run(path, same, args, kwargs)  # type: ignore[no-any-return]
+                    same = standing.found(args, kwargs)
+                    if path.holds(same):
+                        return path.run(same)  # type: ignore[no-any-return]
+                except (IndexOutOfBounds, LibraryError):
+                    return fn(*args, **kwargs)
         return self._call(args, kwargs)  # type: ignore[no-any-return]
+
+    def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
+        return (
+            (self._arguments, args),
+            ("kwargs", kwargs),
+            (self.name, self.__wrapped_function__),
+            ("the default generator", random.default_generator),
+        )
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        found = survey((args, kwargs, fn, random.default_generator))
-        if found.opaque is not None:
-            self._fall_back(
-                Unsupported(
-                    f"it can reach {found.opaque}",
-                    why="a compiled program would not notice when that changes",
-                    hint="pass what is needed as an argument",
-                    location=self._definition(),
-                )
-            )
+        roots = self._roots(args, kwargs)
+        found = entry = None
+        for scope, entries in self.scopes:
+            seen = survey(roots, scope)
+            if seen.opaque is not None:
+                self._fall_back(opaque(seen))
+                return fn(*args, **kwargs)
+            known = entries.get((*seen.key, state.grad_enabled))
+            if found is None:
+                found, entry = seen, known
+            if known is None:
+                continue
+            facts = seen.fact_keys()
+            if known.eager is not None or tuple(facts) in known.raising:
+                return fn(*args, **kwargs)
+            path = known.find(seen, facts)
+            if path is not None:
+                self._remember(args, kwargs, path, scope)
+                return self._run(path, seen, args, kwargs)
+        if not self.scopes and (blocked := possible(roots)).opaque is not None:
+            self._fall_back(opaque(blocked))
             return fn(*args, **kwargs)
-        key = (*found.key, state.grad_enabled)
-        if key in self._raising:
-            return fn(*args, **kwargs)
-        for path in self.paths.get(key, ()):
-            if path.holds(found):
-                self._remember(args, kwargs, path)
-                return self._run(path, found, args, kwargs)
         with self._lock:
-            return self._trace(found, key, args, kwargs)
+            return self._trace(roots, found, entry, args, kwargs)
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -109,67 +131,91 @@ class Function(Generic[P, R]):
             fn: Callable[..., Any] = self.__wrapped_function__
             return fn(*args, **kwargs)
 
-    def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
+    def _remember(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
+    ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        if kwargs or path.effects:
+        quick = None if kwargs or path.effects else quick_key(args)
+        if quick is None:
             return
-        standing = self._standing
-        if standing is None or not standing.unchanged():
-            standing = Standing(self.__wrapped_function__, (random.default_generator,))
-            self._standing = standing
-        quick = standing.key(args)
-        if quick is not None:
-            standing.paths[quick] = path
+        if path.standing is None or path.standing.check() is None:
+            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if len(self._quick) > MAX_QUICK:
+            self._quick.clear()
+        paths = self._quick.setdefault(quick, [])
+        if path not in paths:
+            paths.insert(0, path)
 
     # -- tracing ------------------------------------------------------------------------------
 
     def _trace(
-        self, found: Survey, key: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        roots: Roots,
+        found: Survey | None,
+        entry: Entry | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
+        """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        before = [c.copy() for c in found.containers]
-        trace = Trace(found.tensors, Tensor.of_node)
-        watch = _Watch()
-        started = time.perf_counter()
-        state.trace = trace
-        try:
-            with watch:
-                result = fn(*args, **kwargs)
-        except Exception as error:
-            # What the user's code raised comes again below, from an eager run, with its effects.
-            state.trace = None
-            _roll_back(trace, found, before)
-            if isinstance(error, Unsupported):
-                self._fall_back(error)
-            else:
-                self._raising.add(key)
-            return fn(*args, **kwargs)
-        finally:
-            state.trace = None
+        lifted: set[int] = set()
+        if found is not None and entry is not None:
+            entry.note_change(found.fact_keys())
+            lifted = entry.lifted - entry.refused
+        for chosen in (lifted, set()) if lifted else (lifted,):
+            try:
+                return self._attempt(roots, found, chosen, args, kwargs)
+            except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
+                failure = error
+                if entry is not None:
+                    entry.refused |= chosen
+        self._note_failure(failure, found, entry)
+        return fn(*args, **kwargs)
+
+    def _attempt(
+        self,
+        roots: Roots,
+        found: Survey | None,
+        lifted: set[int],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Trace and compile, run for this call, keep the path."""
+        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
+        tracing = Tracing(roots, places)
+        result = tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
-        seconds = time.perf_counter() - started
-        try:
-            after = survey((args, kwargs, fn, random.default_generator))
-            outcome = finish_trace(trace, found, after, before, result, self.name)
-        except (Unsupported, IndexOutOfBounds, LibraryError) as error:
-            del result
-            _roll_back(trace, found, before)
-            if isinstance(error, Unsupported):
-                self._fall_back(error)
-            return fn(*args, **kwargs)
-        except BaseException:
-            _roll_back(trace, found, before)
-            raise
-        outcome.path.seconds_tracing = seconds
+        watch = tracing.watch
+        old = self.scopes[0][0] if self.scopes else Scope()
+        scope = old.joined(watch.ran, watch.names, watch.computed)
+        outcome = tracing.finish(result, scope, found if scope is old else None, self.name)
         if watch.found is not None:
             self._fall_back(watch.found)
         elif outcome.cacheable:
-            self.paths.setdefault(key, []).append(outcome.path)
+            self._keep(scope, outcome)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:
                 self._fall_back(Unsupported("it makes new Python objects at each call"))
         return outcome.result
+
+    def _keep(self, scope: Scope, outcome: Outcome) -> None:
+        """Put a path where later calls find it."""
+        if not self.scopes or scope is not self.scopes[0][0]:
+            self.scopes.insert(0, (scope, {}))
+            del self.scopes[MAX_SCOPES:]
+        key = (*outcome.found.key, state.grad_enabled)
+        entry = self.scopes[0][1].setdefault(key, Entry())
+        entry.paths.append(outcome.path)
+
+    def _note_failure(self, error: Exception, found: Survey | None, entry: Entry | None) -> None:
+        """A call could not be traced: it runs eagerly, and so do others like it."""
+        if isinstance(error, Unsupported):
+            self._fall_back(error, entry)
+        elif found is not None:
+            known = entry or Entry()
+            self.scopes[0][1].setdefault((*found.key, state.grad_enabled), known)
+            known.raising.add(tuple(found.fact_keys()))
 
     def _definition(self) -> Location | None:
         code = getattr(self.__wrapped_function__, "__code__", None)
@@ -177,9 +223,15 @@ class Function(Generic[P, R]):
             return None
         return Location(code.co_filename, code.co_firstlineno, self.name)
 
-    def _fall_back(self, error: Unsupported) -> None:
-        """Run eagerly from now on; say so once."""
+    def _fall_back(self, error: Unsupported, entry: Entry | None = None) -> None:
+        """Run eagerly from now on, or only calls of one entry; say so once."""
+        error.location = error.location or self._definition()
         where = f"{error.location.filename}:{error.location.lineno}" if error.location else "?"
+        known = self.eager_reason is not None
+        if entry is not None and entry.paths:
+            entry.eager = error
+        else:
+            self._eager = True
         self.eager_reason = f"{error.what} ({where})"
         if self.strict:
             raise TraceError(
@@ -191,6 +243,8 @@ class Function(Generic[P, R]):
                 hint=error.hint,
                 location=error.location,
             ) from None
+        if known:
+            return
         here = user_location()
         text = f"@function {self.name} runs eagerly: {self.eager_reason}"
         file, line = ("<unknown>", 0) if here is None else (here.filename, here.lineno)
@@ -202,8 +256,14 @@ class Function(Generic[P, R]):
     def name(self) -> str:
         return getattr(self.__wrapped_function__, "__name__", "function")
 
+    @property
+    def paths(self) -> list[Path]:
+        """All compiled paths."""
+        entries = [e for _, entries in self.scopes for e in entries.values()]
+        return [p for e in entries for p in e.paths]
+
     def _only(self) -> list[Path]:
-        found = [p for paths in self.paths.values() for p in paths]
+        found = self.paths
         if not found:
             raise ArgumentError(
                 f"@function {self.name} has not been compiled",
@@ -233,60 +293,9 @@ class Function(Generic[P, R]):
         head = [f"@function {self.name}: {self.n_traces} trace(s)"]
         if self.eager_reason is not None:
             head.append(f"  runs eagerly: {self.eager_reason}")
-        for k, path in enumerate(p for paths in self.paths.values() for p in paths):
+        for k, path in enumerate(self.paths):
             head.append(path.report(k))
         return "\n".join(head)
-
-
-class _Watch:
-    """Notices calls during a trace that a replay could not repeat."""
-
-    def __init__(self) -> None:
-        self.found: Unsupported | None = None
-
-    def __enter__(self) -> None:
-        self._before = sys.getprofile()
-        # The collector may call anything, at any time: its callbacks are not the function's.
-        self._collecting = gc.isenabled()
-        gc.disable()
-        sys.setprofile(self._event)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
-        if self._collecting:
-            gc.enable()
-
-    def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event != "c_call" or self.found is not None:
-            return
-        name = impurity(arg)
-        if name is None or frame.f_globals.get("__name__", "").startswith(
-            ("dualgrad.", "linecache")
-        ):
-            return
-        self.found = Unsupported(
-            f"{name} is called, which a compiled program would not repeat",
-            hint="call it outside of the function",
-            location=user_location(),
-        )
-
-
-def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
-    """Undo what tracing did to Python state and version counts."""
-    for container, old in zip(found.containers, before, strict=True):
-        if isinstance(container, dict):
-            same = len(container) == len(old) and all(map(is_, container.values(), old.values()))
-            if not same or not all(map(is_, container, old)):
-                container.clear()
-                container.update(old)
-        elif len(container) != len(old) or not all(map(is_, container, old)):
-            container.clear()
-            container.extend(old)
-    for watch in found.watched:
-        if watch.restore is not None and not watch.unchanged():
-            watch.restore(watch.held)
-    for t in trace.changed:
-        t.changed(-1)
 
 
 @overload

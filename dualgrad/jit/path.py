@@ -13,6 +13,7 @@ from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.guards import Standing
 from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
 
@@ -75,8 +76,26 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
+    exact: tuple[int, ...] = ()  # which of them must be what they were
+    lifted: tuple[int, ...] = ()  # and which are inputs
+    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+
+    def serves(self, found: Survey, facts: list[Any]) -> bool:
+        """Whether the path does for this call what the function does."""
+        old = self.facts
+        if any(old[k] != facts[k] for k in self.exact):
+            return False
+        if self.guards is not None and not self.guards(self.values(found.facts)):
+            return False
+        return self.holds(found)
+
+    def values(self, facts: list[Any]) -> tuple[Any, ...]:
+        """The values of the lifted facts."""
+        return tuple([facts[k] for k in self.lifted])
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
@@ -131,7 +150,8 @@ class Path:
         origin = "from cache" if times.cached else "new"
         lines = [
             f"  program {number}: {self.signature}",
-            f"    runs {self.runs}, inputs {len(self.sources)} (overwritten {len(self.graph.writes)}),"
+            f"    runs {self.runs}, inputs {len(self.sources)}"
+            f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
             f" arena {self.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"

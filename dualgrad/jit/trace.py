@@ -22,9 +22,9 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_write, view_of
-from dualgrad.jit.alias import Sharing
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
+from dualgrad.jit.sharing import Sharing
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import state
 
@@ -91,12 +91,7 @@ class Trace:
         elif number is not None:
             source = Source("grad", number)
         else:
-            raise Unsupported(
-                "a tensor was reached in a way that cannot be followed",
-                actual=f"{x.type!r}",
-                why="it is neither an argument nor found in what the function refers to",
-                hint="pass it as an argument",
-            )
+            raise self.not_found(x)
         return self.add_input(x, source)
 
     def add_input(self, x: Tensor, source: Source) -> Node:
@@ -106,6 +101,30 @@ class Trace:
         self.tensors.append(x)
         self.values[id(x)] = node
         return node
+
+    def renumber(self, leaves: list[Tensor]) -> None:
+        """Let sources name leaves by their place in another list."""
+        position = {id(t): k for k, t in enumerate(leaves)}
+
+        def place(k: int) -> int:
+            new = position.get(id(self.leaves[k]))
+            if new is None:
+                raise self.not_found(self.leaves[k])
+            return new
+
+        self.sources = [
+            s if s.kind == "constant" else Source(s.kind, place(s.number)) for s in self.sources
+        ]
+        self.grads_read = [place(k) for k in self.grads_read]
+        self.leaves, self.position = leaves, position
+
+    def not_found(self, x: Tensor) -> Unsupported:
+        return Unsupported(
+            "a tensor was reached in a way that cannot be followed",
+            actual=f"{x.type!r}",
+            why="it is neither an argument nor found in what the function refers to",
+            hint="pass it as an argument",
+        )
 
     def trace_node(self, node: Node) -> Tensor:
         """A traced tensor of this trace; whether it outlives the trace is checked at its end."""
@@ -219,7 +238,9 @@ class Trace:
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        if any(s == 0 and n > 1 for s, n in zip(target.layout or (), target.type.shape)):
+        if any(
+            s == 0 and n > 1 for s, n in zip(target.layout or (), target.type.shape, strict=False)
+        ):
             raise ArgumentError(
                 "the memory cannot be written",
                 op=unit.name,
