@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Union
 
+from dualgrad.compiler.ir.interned import Interned
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,9 +33,9 @@ LONGEST_DIVISION = 64  # steps of the division of polynomials
 class Atom:
     """A factor that cannot be taken apart: a symbol or a division, remainder or minimum."""
 
-    __slots__ = ("args", "extent", "kind", "name", "sort_key")
+    __slots__ = ("__weakref__", "args", "extent", "kind", "name", "sort_key")
 
-    _interned: ClassVar[dict[tuple[object, ...], Atom]] = {}
+    _interned: ClassVar[Interned[Atom]] = Interned()
 
     kind: str
     name: str
@@ -46,12 +48,12 @@ class Atom:
         cls, kind: str, name: str, args: tuple[Dim, ...] = (), extent: Dim | None = None
     ) -> Atom:
         key = (kind, name, args, extent)
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.kind, found.name, found.args, found.extent = key
             found.sort_key = (kind, repr(found))
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __repr__(self) -> str:
@@ -70,9 +72,9 @@ _sort_key = attrgetter("sort_key")
 class Expr:
     """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
 
-    __slots__ = ("terms",)
+    __slots__ = ("__weakref__", "terms")
 
-    _interned: ClassVar[dict[tuple[tuple[Monomial, int], ...], Expr]] = {}
+    _interned: ClassVar[Interned[Expr]] = Interned()
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -85,11 +87,11 @@ class Expr:
         if len(kept) == 1 and () in kept:
             return kept[()]
         key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key for a in t[0]]))
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.terms = key
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __add__(self, other: Dim) -> Dim:

@@ -7,20 +7,21 @@ from typing import Any
 
 from dualgrad.jit.path import Path
 from dualgrad.jit.survey import Survey
-from dualgrad.jit.trace import Unsupported
 
 MAX_PATHS = 16  # per entry; what needs more runs eagerly
 
 
 @dataclass
 class Entry:
-    """What is known about calls of one structure, whatever their numbers and sizes."""
+    """What is known about calls of one structure, whatever their numbers and sizes.
+
+    Facts are compared by their keys (`Survey.fact_keys`).
+    """
 
     paths: list[Path] = field(default_factory=list)
     lifted: set[int] = field(default_factory=set)  # facts that are to be inputs
     refused: set[int] = field(default_factory=set)  # facts with which that failed
-    eager: Unsupported | None = None
-    raising: set[tuple[Any, ...]] = field(default_factory=set)  # facts of calls that raised
+    unfit: set[tuple[Any, ...]] = field(default_factory=set)  # of calls that cannot be traced
 
     def find(self, found: Survey, facts: list[Any]) -> Path | None:
         """The path that serves this call."""
@@ -28,6 +29,11 @@ class Entry:
             if path.serves(found, facts):
                 return path
         return None
+
+    def is_eager(self, facts: list[Any]) -> bool:
+        """Whether a call that no path serves runs eagerly, without another trace."""
+        known = len(self.unfit) + len(self.paths)
+        return known >= MAX_PATHS or tuple(facts) in self.unfit
 
     def note_change(self, facts: list[Any]) -> None:
         """A call has come that no path serves: what differs from the last is to be an input."""

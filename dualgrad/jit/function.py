@@ -17,17 +17,16 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.entry import Entry
-from dualgrad.jit.finish import Outcome
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Raised, Roots, Tracing, opaque
+from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
-from dualgrad.runtime.srcinfo import Location, user_location
+from dualgrad.runtime.srcinfo import user_location
 from dualgrad.state import state
 
 P = ParamSpec("P")
@@ -35,6 +34,7 @@ R = TypeVar("R")
 Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 MAX_SCOPES = 4
 MAX_QUICK = 10_000
+MAX_EAGER = 8  # calls without any path after which a function is given up
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -51,13 +51,19 @@ class Function(Generic[P, R]):
         self.strict = strict
         self.scopes: list[tuple[Scope, Entries]] = []  # newest first
         self.n_traces = 0
-        self.eager_reason: str | None = None
+        self._reasons: dict[str, None] = {}  # why calls ran eagerly
         self._eager = False  # every call runs eagerly from now on
+        self._eager_calls = 0
         self._uncacheable = 0
         self._quick: dict[Quick, list[Path]] = {}
         self._lock = threading.RLock()
         code = getattr(fn, "__code__", None)
         self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+
+    @property
+    def eager_reason(self) -> str | None:
+        """Why calls ran eagerly, for the first time that one did; None if none did."""
+        return next(iter(self._reasons), None)
 
     @property
     def compiled_function(self) -> Callable[P, R]:
@@ -103,7 +109,8 @@ class Function(Generic[P, R]):
         for scope, entries in self.scopes:
             seen = survey(roots, scope)
             if seen.opaque is not None:
-                self._fall_back(opaque(seen))
+                self._fall_back(opaque(seen, fn))
+                self._note_eager_call()
                 return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
             if found is None:
@@ -111,14 +118,16 @@ class Function(Generic[P, R]):
             if known is None:
                 continue
             facts = seen.fact_keys()
-            if known.eager is not None or tuple(facts) in known.raising:
-                return fn(*args, **kwargs)
             path = known.find(seen, facts)
             if path is not None:
                 self._remember(args, kwargs, path, scope)
                 return self._run(path, seen, args, kwargs)
+            if known.is_eager(facts):
+                self._note_eager_call()
+                return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:
-            self._fall_back(opaque(blocked))
+            self._fall_back(opaque(blocked, fn))
+            self._note_eager_call()
             return fn(*args, **kwargs)
         with self._lock:
             return self._trace(roots, found, entry, args, kwargs)
@@ -163,76 +172,76 @@ class Function(Generic[P, R]):
             entry.note_change(found.fact_keys())
             lifted = entry.lifted - entry.refused
         for chosen in (lifted, set()) if lifted else (lifted,):
+            places = [] if found is None else [found.places[k] for k in sorted(chosen)]
+            tracing = Tracing(roots, places)
             try:
-                return self._attempt(roots, found, chosen, args, kwargs)
+                return self._attempt(tracing, found, args, kwargs)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
                 if entry is not None:
                     entry.refused |= chosen
-        self._note_failure(failure, found, entry)
+        self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
     def _attempt(
         self,
-        roots: Roots,
+        tracing: Tracing,
         found: Survey | None,
-        lifted: set[int],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
-        tracing = Tracing(roots, places)
         result = tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
-        watch = tracing.watch
-        old = self.scopes[0][0] if self.scopes else Scope()
-        scope = old.joined(watch.ran, watch.names, watch.computed)
-        outcome = tracing.finish(result, scope, found if scope is old else None, self.name)
-        if watch.found is not None:
-            self._fall_back(watch.found)
+        scope = self._scope_with(tracing)
+        known = bool(self.scopes) and scope is self.scopes[0][0]
+        outcome = tracing.finish(result, scope, found if known else None, self.name)
+        if tracing.watch.found is not None:
+            self._fall_back(tracing.watch.found)
+            self._eager = True
         elif outcome.cacheable:
-            self._keep(scope, outcome)
+            self._entry(scope, outcome.found).paths.append(outcome.path)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:
                 self._fall_back(Unsupported("it makes new Python objects at each call"))
+                self._eager = True
         return outcome.result
 
-    def _keep(self, scope: Scope, outcome: Outcome) -> None:
-        """Put a path where later calls find it."""
+    def _scope_with(self, tracing: Tracing) -> Scope:
+        """The newest scope, wider if the trace ran code that it does not know."""
+        old = self.scopes[0][0] if self.scopes else Scope()
+        watch = tracing.watch
+        return old.joined(watch.ran, watch.names, watch.computed)
+
+    def _entry(self, scope: Scope, found: Survey) -> Entry:
+        """Where paths of this structure are kept."""
         if not self.scopes or scope is not self.scopes[0][0]:
             self.scopes.insert(0, (scope, {}))
             del self.scopes[MAX_SCOPES:]
-        key = (*outcome.found.key, state.grad_enabled)
-        entry = self.scopes[0][1].setdefault(key, Entry())
-        entry.paths.append(outcome.path)
+        return self.scopes[0][1].setdefault((*found.key, state.grad_enabled), Entry())
 
-    def _note_failure(self, error: Exception, found: Survey | None, entry: Entry | None) -> None:
+    def _note_failure(self, error: Exception, tracing: Tracing) -> None:
         """A call could not be traced: it runs eagerly, and so do others like it."""
+        scope = self._scope_with(tracing)
+        found = survey(tracing.roots, scope)
+        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
         if isinstance(error, Unsupported):
-            self._fall_back(error, entry)
-        elif found is not None:
-            known = entry or Entry()
-            self.scopes[0][1].setdefault((*found.key, state.grad_enabled), known)
-            known.raising.add(tuple(found.fact_keys()))
+            self._note_eager_call()
+            self._fall_back(error)
 
-    def _definition(self) -> Location | None:
-        code = getattr(self.__wrapped_function__, "__code__", None)
-        if code is None:
-            return None
-        return Location(code.co_filename, code.co_firstlineno, self.name)
+    def _note_eager_call(self) -> None:
+        """A function that has never been compiled is not looked at any more after some calls."""
+        self._eager_calls += 1
+        self._eager = self._eager_calls >= MAX_EAGER and not self.paths
 
-    def _fall_back(self, error: Unsupported, entry: Entry | None = None) -> None:
-        """Run eagerly from now on, or only calls of one entry; say so once."""
-        error.location = error.location or self._definition()
+    def _fall_back(self, error: Unsupported) -> None:
+        """Say, once for each reason, that a call runs eagerly."""
+        error.location = error.location or definition(self.__wrapped_function__)
         where = f"{error.location.filename}:{error.location.lineno}" if error.location else "?"
-        known = self.eager_reason is not None
-        if entry is not None and entry.paths:
-            entry.eager = error
-        else:
-            self._eager = True
-        self.eager_reason = f"{error.what} ({where})"
+        reason = f"{error.what} ({where})"
+        known = reason in self._reasons
+        self._reasons[reason] = None
         if self.strict:
             raise TraceError(
                 f"@function {self.name} cannot be compiled: {error.what}",
@@ -246,7 +255,7 @@ class Function(Generic[P, R]):
         if known:
             return
         here = user_location()
-        text = f"@function {self.name} runs eagerly: {self.eager_reason}"
+        text = f"@function {self.name} runs eagerly: {reason}"
         file, line = ("<unknown>", 0) if here is None else (here.filename, here.lineno)
         warnings.warn_explicit(text, EagerFallback, file, line)
 

@@ -18,6 +18,7 @@ from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Watch
+from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -81,7 +82,7 @@ class Tracing:
         try:
             found = found or self._earlier(scope)
             if found.opaque is not None:
-                raise opaque(found)
+                raise opaque(found, self.roots[2][1])
             self._check_met(found)
             self.trace.renumber(found.tensors)
             before = [self._copy_of(c) for c in found.containers]
@@ -130,10 +131,19 @@ class Tracing:
                 )
 
 
-def opaque(found: Survey) -> Unsupported:
+def opaque(found: Survey, fn: Any) -> Unsupported:
     """What a call depends on cannot be followed."""
     return Unsupported(
         f"it can reach {found.opaque}",
         why="a compiled program would not notice when that changes",
         hint="pass what is needed as an argument",
+        location=definition(fn),
     )
+
+
+def definition(fn: Any) -> Location | None:
+    """Where a function begins."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return None
+    return Location(code.co_filename, code.co_firstlineno, code.co_name)
