@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.value import Rename, apply
+from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
 from dualgrad.runtime.dtype import float32
@@ -38,7 +38,11 @@ class Composite:
         # 1 == 1.0 == True are different parameters.
         key = (body, static, tuple(type(v) for _, v in static))
         found = cls._instances.find(key)
-        return found or cls._instances.keep(key, cls(body, static))
+        if found is None:
+            static = tuple((k, plain_number(v)) for k, v in static)
+            key = (body, static, tuple(type(v) for _, v in static))
+            found = cls._instances.keep(key, cls(body, static))
+        return found
 
     @property
     def name(self) -> str:

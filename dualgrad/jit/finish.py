@@ -12,8 +12,9 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
+from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import TENSOR, Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -27,6 +28,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    scope: Scope | None = None  # by which paths of its structure are found
 
 
 @dataclass
@@ -183,16 +185,17 @@ class Finish:
             if key in position
         ]
 
-    def writes(self) -> tuple[tuple[Node, int], ...]:
+    def writes(self) -> list[tuple[Node, Tensor]]:
         """Values that the program stores into its inputs."""
         trace = self.trace
-        return tuple(
-            (trace.values[id(t)], k)
+        return [
+            (trace.values[id(t)], t)
             for k, t in enumerate(trace.tensors)
             if id(t) in trace.written
+            and id(t) not in trace.sharing.of
             and trace.sources[k].kind != "constant"
             and trace.values[id(t)] is not trace.inputs[k]
-        )
+        ]
 
     def outputs(self) -> list[Output]:
         return [
@@ -263,17 +266,12 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    written = [k for _, k in writes]
-    reason = conflict(trace.tensors, written)
-    if reason is not None:
-        raise Unsupported(reason)
-    scalars = tuple(trace.numbers.scalars.values())
-    graph = Graph(tuple(trace.inputs), scalars, tuple(work.nodes), writes)
+    graph = settled_graph(trace, work.nodes, writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
+    quick = not (effects or assigned or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
     path = Path(
@@ -281,7 +279,8 @@ def finish_trace(
         executable.bind({}),
         trace.sources,
         [_copied(t) for t in trace.constants],
-        written,
+        trace.sharing.bases,
+        trace.sharing.aliasing(),
         trace.grads_read,
         grad_pattern(found.tensors, trace.grads_read),
         work.outputs(),
@@ -295,11 +294,23 @@ def finish_trace(
     path.facts, path.assigned = found.fact_keys(), assigned
     path.lifted = lifting.lifted(found)
     path.exact = tuple(k for k in range(len(path.facts)) if k not in path.lifted)
-    path.numbers, path.scalars = numbers, len(scalars)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
     if not path.computes(found, found.facts):
         raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     return Outcome(path, result, work.cacheable, found)
+
+
+def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
+    """The graph of a trace, with tensors that overlap read and written through one input."""
+    scalars = tuple(trace.numbers.scalars.values())
+    n, targets = len(outputs), [t for _, t in writes]
+    roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
+    number = {id(t): k for k, t in enumerate(trace.tensors)}
+    places = [number[id(t)] for t in (*targets, *rows)]
+    changes = zip(roots[n:], places, strict=True)
+    kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
+    return Graph(tuple(trace.inputs), scalars, roots[:n], kept)
 
 
 def compare_state(

@@ -90,6 +90,9 @@ class Tracing:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
+            while not scope.wide and not found.named <= scope.names:
+                scope = scope.joined((), found.named, False)
+                found = self._earlier(scope)
             if found.opaque is not None:
                 raise opaque(found, self.roots[2][1])
             self._check_met(found)
@@ -103,6 +106,7 @@ class Tracing:
             self.undo()
             raise
         outcome.path.seconds_tracing = self.seconds
+        outcome.scope = scope
         return outcome
 
     def _earlier(self, scope: Scope) -> Survey:
