@@ -86,7 +86,7 @@ class Function(Generic[P, R]):
                     if standing is None or values is None or not standing.apart(args):
                         continue
                     same = standing.found(args, kwargs)
-                    if values and not path.computes(same, standing.facts(values)):
+                    if path.numbers and not path.computes(same, standing.facts(values)):
                         continue
                     try:
                         if path.single is not None:
@@ -161,7 +161,8 @@ class Function(Generic[P, R]):
             return
         if path.standing is None or path.standing.check() is None:
             state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
-            path.standing = Standing(state_of, path.lifted_storage(found))
+            constant = {k: found.facts[k] for k in path.lifted}
+            path.standing = Standing(state_of, path.lifted_storage(found), constant)
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
