@@ -149,6 +149,7 @@ from dualgrad.runtime.dtype import (
     uint32,
     uint64,
 )
+from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
@@ -321,7 +322,9 @@ _LATER = ("data", "nn", "optim")
 
 def __getattr__(name: str) -> object:
     if name in _LATER:
-        return _import_module(f"dualgrad.{name}")
+        module = _import_module(f"dualgrad.{name}")
+        _tracebacks.install_marks()
+        return module
     if name in ("complex64", "complex128", "cfloat", "cdouble"):
         raise AttributeError(
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
@@ -333,3 +336,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
+
+
+_tracebacks.install()

@@ -27,6 +27,7 @@ from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
+from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
 
 P = ParamSpec("P")
@@ -74,24 +75,27 @@ class Function(Generic[P, R]):
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        fn = self.__wrapped_function__
-        if state.trace is not None or self._eager or config.eager:
-            return fn(*args, **kwargs)
-        if not kwargs:
-            quick = quick_key(args)
-            for path in self._quick.get(quick, ()) if quick is not None else ():
-                standing = path.standing
-                if standing is None or standing.check() is None or not standing.apart(args):
-                    continue
-                try:
-                    if path.single is not None:
-                        return path.run_quick(args)  # type: ignore[no-any-return]
-                    same = standing.found(args, kwargs)
-                    if path.holds(same):
-                        return path.run(same)  # type: ignore[no-any-return]
-                except (IndexOutOfBounds, LibraryError):
-                    return fn(*args, **kwargs)
-        return self._call(args, kwargs)  # type: ignore[no-any-return]
+        try:
+            if state.trace is not None or self._eager or config.eager:
+                return self.__wrapped_function__(*args, **kwargs)
+            if not kwargs:
+                quick = quick_key(args)
+                for path in self._quick.get(quick, ()) if quick is not None else ():
+                    standing = path.standing
+                    if standing is None or standing.check() is None or not standing.apart(args):
+                        continue
+                    try:
+                        if path.single is not None:
+                            return path.run_quick(args)  # type: ignore[no-any-return]
+                        same = standing.found(args, kwargs)
+                        if path.holds(same):
+                            return path.run(same)  # type: ignore[no-any-return]
+                    except (IndexOutOfBounds, LibraryError):
+                        break  # comes again below, and is left to the user's code
+            return self._call(args, kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            hide_own_frames(error)
+            raise
 
     def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
         return (
@@ -136,9 +140,9 @@ class Function(Generic[P, R]):
         try:
             return path.run(found)
         except (IndexOutOfBounds, LibraryError):
-            # Nothing has been changed; the user's code raises, or handles, the same error.
-            fn: Callable[..., Any] = self.__wrapped_function__
-            return fn(*args, **kwargs)
+            pass  # nothing has been changed; the user's code raises, or handles, the same error
+        fn: Callable[..., Any] = self.__wrapped_function__
+        return fn(*args, **kwargs)
 
     def _remember(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
@@ -200,7 +204,8 @@ class Function(Generic[P, R]):
             self._fall_back(tracing.watch.found)
             self._eager = True
         elif outcome.cacheable:
-            self._entry(scope, outcome.found).paths.append(outcome.path)
+            assert outcome.scope is not None
+            self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:

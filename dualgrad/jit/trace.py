@@ -302,7 +302,7 @@ class Trace:
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""
         self.views.clear()
-        self.changed.clear()
+        self.changed = [t for t in self.changed if t.node is None]
         for again in (True, False):
             alive = [t for ref in self.made if (t := ref()) is not None and id(t) not in kept]
             if not alive or not again:
