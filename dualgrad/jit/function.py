@@ -153,6 +153,8 @@ class Function(Generic[P, R]):
             return
         if path.standing is None or path.standing.check() is None:
             path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if not path.standing.apart(args):
+            return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
