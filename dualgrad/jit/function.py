@@ -126,7 +126,7 @@ class Function(Generic[P, R]):
             if path is not None:
                 self._remember(args, kwargs, path, scope)
                 return self._run(path, seen, args, kwargs)
-            if known.is_eager(facts):
+            if known.is_eager(seen, facts):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:
@@ -153,6 +153,8 @@ class Function(Generic[P, R]):
             return
         if path.standing is None or path.standing.check() is None:
             path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if not path.standing.apart(args):
+            return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
@@ -230,7 +232,7 @@ class Function(Generic[P, R]):
         """A call could not be traced: it runs eagerly, and so do others like it."""
         scope = self._scope_with(tracing)
         found = survey(tracing.roots, scope)
-        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
+        self._entry(scope, found).note_unfit(found, tracing.trace.sharing.decides)
         if isinstance(error, Unsupported):
             self._note_eager_call()
             self._fall_back(error)
