@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.jit.arguments import Binder
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
@@ -58,8 +59,8 @@ class Function(Generic[P, R]):
         self._uncacheable = 0
         self._quick: dict[Quick, list[Path]] = {}
         self._lock = threading.RLock()
-        code = getattr(fn, "__code__", None)
-        self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+        self._binder = Binder(fn)
+        self._arguments = Arguments(self._binder.names)
 
     @property
     def eager_reason(self) -> str | None:
@@ -78,6 +79,11 @@ class Function(Generic[P, R]):
         try:
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
+            if kwargs or len(args) != self._binder.count:
+                call = self._binder.bind(args, kwargs)
+                if call is None:  # Python says what is wrong
+                    return self.__wrapped_function__(*args, **kwargs)
+                args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
                 quick = quick_key(args)
                 for path in self._quick.get(quick, ()) if quick is not None else ():
