@@ -25,8 +25,8 @@ from dualgrad.compiler.ops.view import Expand, View, expand_to
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
-from dualgrad.jit.ledger import Ledger
-from dualgrad.jit.numbers import Number
+from dualgrad.jit.ledger import Ledger, fits
+from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError
@@ -65,6 +65,9 @@ class Trace:
         """The node that stands for an operand now."""
         if isinstance(x, Absent):
             return Node.make(ABSENT, (), x.type)
+        if isinstance(x, int) and not fits(plain(x)):
+            self.numbers.pin(x)
+            raise ArgumentError("a Python integer is too large")  # as the op will say
         if isinstance(x, Number):
             return self.numbers.node(x)
         if not hasattr(x, "sig"):

@@ -56,7 +56,10 @@ class Tracing:
         self.seconds = 0.0
 
     def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Trace the function; `returned` gets what it returns.  Raises Unsupported or Raised, state restored."""
+        """Trace the function; `returned` gets what it returns.
+
+        Raises Unsupported or Raised, with state restored.
+        """
         started = time.perf_counter()
         state.trace = self.trace
         try:
