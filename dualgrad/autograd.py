@@ -152,7 +152,7 @@ def record(
         saves = used_by_gradient(unit, operands)
     node = TapeNode(unit, operands, outputs, saves)
     for k, o in enumerate(outputs):
-        if o.type.dtype.is_float:
+        if o._type.dtype.is_float:
             o.requires_grad = True
             o.grad_fn, o.output_number = node, k
     return saves
@@ -176,21 +176,21 @@ def backward(root: Tensor, gradient: Tensor | None, retain_graph: bool, create_g
 
 def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
     if gradient is None:
-        if root.type.shape and root.type.size != 1:
+        if root.shape and root.size != 1:
             raise GradientError(
                 "only a single number has a gradient without a seed",
                 op="backward",
                 expect="a tensor of one element, or gradient=...",
-                actual=f"shape {root.type.shape}",
+                actual=f"shape {root.shape}",
                 hint="call .sum() or .mean() first",
             )
         return root.filled_like(1.0)
-    if gradient.type.shape != root.type.shape:
+    if gradient.shape != root.shape:
         raise ShapeError(
             "the seed has another shape",
             op="backward",
-            expect=f"gradient of shape {root.type.shape}",
-            actual=f"{gradient.type.shape}",
+            expect=f"gradient of shape {root.shape}",
+            actual=f"{gradient.shape}",
         )
     if gradient.type.dtype is not root.type.dtype:
         raise DTypeError(

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from dualgrad.compiler.ir.dims import Dim, same, settled
+from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text
 from dualgrad.compiler.ops.sample import Sample
@@ -69,6 +70,8 @@ class Op:
 
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
+        if current_env() is not None:
+            fields = tuple(map(parameter, fields, cls.parameters.values()))
         key = (cls, *fields)
         found: Self | None = Op._instances.get(key)
         if found is None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -42,6 +45,9 @@ class Finish:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
             return self._tensor(x)
+        if type(x) is TracedSize:
+            dim = x.dim
+            return lambda r: evaluate(dim, r.values)
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -122,7 +128,7 @@ class Finish:
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = base.detach() if unit is None else base.apply_unit(unit, (base,))[0]
+                r.memo[key] = view_of(base, unit, r.values)
             return r.memo[key]
 
         return rebuild
@@ -200,6 +206,15 @@ class Finish:
         return None
 
 
+def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
+    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it."""
+    if unit is None:
+        return base.detach()
+    unit = concrete_unit(unit, values) if values else unit
+    (out,) = base.apply_unit(unit, (base,))
+    return out  # type: ignore[no-any-return]
+
+
 def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
@@ -247,7 +262,8 @@ def finish_trace(
     if reason is not None:
         raise Unsupported(reason)
     graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
-    layouts = tuple(t.layout for t in trace.tensors)
+    layouts = tuple(map(trace.layout_of, trace.tensors))
+    symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
@@ -256,7 +272,7 @@ def finish_trace(
     )
     path = Path(
         executable,
-        executable.bind({}),
+        executable.bind(symbols.values),
         trace.sources,
         [_copied(t) for t in trace.constants],
         written,
@@ -271,7 +287,26 @@ def finish_trace(
         work.single(result) if quick else None,
     )
     first_run(path, work)
-    return Outcome(path, result, work.cacheable)
+    path.guards = tuple(symbols.env.guards)
+    symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable)
+
+
+def settled(x: Any) -> Any:
+    """A result of the traced call, with numbers for its sizes."""
+    if type(x) is TracedSize:
+        return number_of(x)
+    if type(x) is list or type(x) is dict:
+        for key, value in list(enumerate(x) if type(x) is list else x.items()):
+            new = settled(value)
+            if new is not value:
+                x[key] = new
+        return x
+    if isinstance(x, tuple):
+        parts = [settled(v) for v in x]
+        if any(a is not b for a, b in zip(parts, x, strict=True)):
+            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    return x
 
 
 def compare_state(work: Finish, found: Survey, after: Survey) -> None:
@@ -315,8 +350,10 @@ def first_run(path: Path, work: Finish) -> None:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn
     for x, source, unit in work.views:
-        made = source.detach() if unit is None else source.apply_unit(unit, (source,))[0]
+        made = view_of(source, unit, trace.symbols.values)
         assert made.array is not None
         x.settle(made.array, made.layout)
+        if x.origin is not None:
+            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
     for t, value in trace.grads.values():
         t._grad = value

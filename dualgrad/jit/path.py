@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualgrad.autograd import FreedNode
+from dualgrad.compiler.ir.dims import Atom, Guard
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
@@ -25,6 +26,7 @@ class Results:
 
     tensors: list[Tensor]
     found: Survey
+    values: dict[Atom, int]  # behind the symbols of sizes
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
@@ -40,10 +42,11 @@ class Output:
     freed: str | None  # the unit that made it, if its graph has been freed by backward
 
     def tensor(self, array: Array) -> Tensor:
-        t = Tensor.of_array(array, self.type, None)
+        type = self.type if array.shape == self.type.shape else self.type.with_shape(array.shape)
+        t = Tensor.of_array(array, type, None)
         t.requires_grad = self.requires_grad
         if self.freed is not None:
-            t.grad_fn, t.output_number = FreedNode(self.freed, self.type), 0
+            t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
 
 
@@ -54,6 +57,18 @@ class Effect:
     container: int
     key: Any
     value: Rebuild
+
+
+class Sizes:
+    """The sizes of a call: the values of a path's symbols, and the program for these."""
+
+    __slots__ = ("bound", "values")
+
+    def __init__(self, values: dict[Atom, int], bound: Bound | None) -> None:
+        self.values, self.bound = values, bound
+
+
+NO_SIZES = Sizes({}, None)
 
 
 @dataclass
@@ -74,6 +89,7 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    guards: tuple[Guard, ...] = ()  # over the symbols of sizes
     seconds_tracing: float = 0.0
     runs: int = 0
 
@@ -105,7 +121,7 @@ class Path:
                 out.append(self.constants[s.number])
         return out
 
-    def run(self, found: Survey) -> Any:
+    def run(self, found: Survey, sizes: Sizes = NO_SIZES) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
@@ -113,10 +129,12 @@ class Path:
         inputs = self.inputs(found)
         self.runs += 1
         arrays: list[Any] = [t.array for t in inputs]
-        results = self.bound.run(arrays)
+        results = (sizes.bound or self.bound).run(arrays)
         for k in self.written:
             inputs[k].changed()
-        made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found)
+        made = Results(
+            [o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found, sizes.values
+        )
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
