@@ -11,6 +11,7 @@ Code runs eagerly by default.  `@dg.function` compiles the same Python by tracin
 
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from sys import modules as _modules
 from typing import TYPE_CHECKING
 
 # In a clone, compiler/ and runtime/ stand beside this folder; an installed copy has them inside.
@@ -326,7 +327,8 @@ def __getattr__(name: str) -> object:
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
             "dg.fft keeps (real, imaginary) in a last dimension of size 2"
         )
-    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
+    text = f"module 'dualgrad' has no attribute {name!r}"
+    raise AttributeError(text, name=name, obj=_modules[__name__])  # Python looks for a near name
 
 
 def __dir__() -> list[str]:

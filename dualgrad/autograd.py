@@ -166,6 +166,7 @@ def backward(root: Tensor, gradient: Tensor | None, retain_graph: bool, create_g
             op="backward",
             expect="a tensor computed from one with requires_grad=True",
             actual=f"{root.type!r} with requires_grad=False",
+            hint="make a parameter with requires_grad=True, outside of dg.no_grad()",
         )
     seed = seed_of(root, gradient)
     with enable_grad() if create_graph else no_grad():
@@ -191,6 +192,7 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             op="backward",
             expect=f"gradient of shape {root.shape}",
             actual=f"{gradient.shape}",
+            hint="use dg.ones_like(y) for y.backward(...)",
         )
     if gradient.type.dtype is not root.type.dtype:
         raise DTypeError(
@@ -198,6 +200,7 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             op="backward",
             expect=root.type.dtype.name,
             actual=gradient.type.dtype.name,
+            hint=f"convert it with .astype(dg.{root.type.dtype.name})",
         )
     return gradient
 

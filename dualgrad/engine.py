@@ -28,7 +28,7 @@ from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.linker import llvm_version
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import HostCall, Program, decode_error
-from dualgrad.runtime.srcinfo import Location
+from dualgrad.runtime.srcinfo import Location, called_name
 from dualgrad.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -174,9 +174,12 @@ class Bound:
             low, bound = (evaluate(d, self.values) for d in (site.low, site.bound))
             raise IndexOutOfBounds(
                 f"{site.what} out of range",
-                op=site.op,
+                op=called_name() or site.op,
                 expect=f"{low} <= {site.what} < {bound}",
                 actual=str(value + low),
+                hint="clamp the index, or look where it comes from"
+                if low
+                else f"count classes from 0, or raise their number above {value + low}",
                 location=location,
             )
         buffer = self.executable.accesses[code - len(program.checks)]

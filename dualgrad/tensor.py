@@ -32,6 +32,7 @@ from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
     GradientError,
+    OperandError,
     ShapeError,
     TraceError,
 )
@@ -94,7 +95,8 @@ class Tensor(Changes, Copying, Indexable):
                 actual=type(data).__name__,
                 hint="use dg.tensor(...) or dg.from_numpy(...)",
             )
-        self.array, self._type, self.layout, self.sig = data.array, data._type, data.layout, data.sig
+        self.array, self._type = data.array, data._type
+        self.layout, self.sig = data.layout, data.sig
         self.node = data.node
         self.owner = data.owner
         self.base = self.origin = self.grad_fn = self._grad = None
@@ -277,7 +279,13 @@ class Tensor(Changes, Copying, Indexable):
 
     def __len__(self) -> int:
         if not self.type.shape:
-            raise TypeError("len() of a tensor without dimensions")
+            raise OperandError(
+                "a tensor without dimensions has no length",
+                op="len",
+                expect="at least one dimension",
+                actual=f"{self.type!r}",
+                hint="x.size counts the elements of any tensor",
+            )
         return int(self.shape[0])
 
     # -- values -------------------------------------------------------------------------------
@@ -328,6 +336,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="item",
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
+                hint="index it, reduce it with .sum() or .mean(), or call .tolist()",
             )
         return decode(array, self.type.dtype).item()
 
@@ -348,7 +357,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="bool",
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
-                hint="compare with .sum() or use dg.where",
+                hint="say .any() or .all(), or choose element by element with dg.where",
             )
         return bool(self.item())
 
@@ -359,6 +368,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="index",
                 expect="an integer tensor",
                 actual=self.type.dtype.name,
+                hint="convert it with int(...) or .astype(dg.int64)",
             )
         return int(self.item())
 
@@ -397,6 +407,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="grad",
                 expect=repr(self.type),
                 actual=repr(value.type),
+                hint="assign a gradient of this shape and dtype, or None",
             )
         trace = state.trace
         if trace is None:
@@ -429,7 +440,8 @@ class Tensor(Changes, Copying, Indexable):
     def detached(self) -> Tensor:
         """A second handle on the same value, for the tape: it shares the version."""
         out = object.__new__(Tensor)
-        out.array, out._type, out.layout, out.sig = self.array, self._type, self.layout, self.sig
+        out.array, out._type = self.array, self._type
+        out.layout, out.sig = self.layout, self.sig
         out.node, out.owner = self.node, self.owner
         out.base = out.origin = out.grad_fn = out._grad = None
         out.requires_grad = False
@@ -450,6 +462,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="requires_grad_",
                 expect="a float dtype",
                 actual=self.type.dtype.name,
+                hint="make it a float: dtype=dg.float32",
             )
         if state.trace is not None and requires_grad != self.requires_grad:
             state.trace.note_flag(self)

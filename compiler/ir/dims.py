@@ -15,8 +15,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import gcd
 from operator import attrgetter, index
 from typing import TYPE_CHECKING, ClassVar, Union
+
+from dualgrad.compiler.ir.interned import Interned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +34,9 @@ LONGEST_DIVISION = 64  # steps of the division of polynomials
 class Atom:
     """A factor that cannot be taken apart: a symbol or a division, remainder or minimum."""
 
-    __slots__ = ("args", "extent", "kind", "name", "sort_key")
+    __slots__ = ("__weakref__", "args", "extent", "kind", "name", "sort_key")
 
-    _interned: ClassVar[dict[tuple[object, ...], Atom]] = {}
+    _interned: ClassVar[Interned[Atom]] = Interned()
 
     kind: str
     name: str
@@ -46,12 +49,12 @@ class Atom:
         cls, kind: str, name: str, args: tuple[Dim, ...] = (), extent: Dim | None = None
     ) -> Atom:
         key = (kind, name, args, extent)
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.kind, found.name, found.args, found.extent = key
             found.sort_key = (kind, repr(found))
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __repr__(self) -> str:
@@ -70,9 +73,9 @@ _sort_key = attrgetter("sort_key")
 class Expr:
     """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
 
-    __slots__ = ("terms",)
+    __slots__ = ("__weakref__", "terms")
 
-    _interned: ClassVar[dict[tuple[tuple[Monomial, int], ...], Expr]] = {}
+    _interned: ClassVar[Interned[Expr]] = Interned()
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -85,11 +88,11 @@ class Expr:
         if len(kept) == 1 and () in kept:
             return kept[()]
         key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key for a in t[0]]))
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.terms = key
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __add__(self, other: Dim) -> Dim:
@@ -387,7 +390,7 @@ class ShapeEnv:
         outcome = self.value(d) <= limit
         if self.closed or isinstance(d, int) or _is_certain(d, limit, outcome):
             return outcome
-        guard = Guard(d, limit, outcome)
+        guard = Guard(*_normal(d, limit), outcome)
         if guard not in self.guards:
             self.guards.append(guard)
         return outcome
@@ -397,11 +400,25 @@ class ShapeEnv:
         difference = a - b
         return self.at_most(difference, 0) and self.at_most(-difference, 0)
 
+    def pinned(self) -> list[tuple[Atom, int]]:
+        """Symbols of which the guards leave one value."""
+        tops = {g.expr: g.limit for g in self.guards if g.outcome}
+        found = ((a, sym(a.name)) for a in self.hints)
+        return [(a, n) for a, s in found if (n := tops.get(s)) is not None and tops.get(-s) == -n]
+
     def pin(self, d: Dim) -> int:
         """The number behind a dimension, which it has to be from now on."""
         value = self.value(d)
         self.equal(d, value)
         return value
+
+
+def _normal(d: Dim, limit: int) -> tuple[Dim, int]:
+    """d <= limit without a constant or a common factor on the left."""
+    terms = dict(terms_of(d))
+    limit -= terms.pop((), 0)
+    factor = gcd(*terms.values())
+    return Expr.of({m: c // factor for m, c in terms.items()}), limit // factor
 
 
 def _is_certain(d: Dim, limit: int, outcome: bool) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from dualgrad.compiler.ir.dims import current_env
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.value import Rename, apply
@@ -32,7 +33,7 @@ class Composite:
     body: Callable[..., Any]
     static: tuple[tuple[str, Any], ...]
     exact: ClassVar[bool] = False
-    _instances: ClassVar[dict[tuple[Any, ...], Composite]] = {}
+    _instances: ClassVar[Interned[Composite]] = Interned()
 
     @classmethod
     def of(cls, body: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Composite:
@@ -41,8 +42,8 @@ class Composite:
             static = tuple((k, parameter(v, str(kinds.get(k)))) for k, v in static)
         # 1 == 1.0 == True are different parameters.
         key = (body, static, tuple(type(v) for _, v in static))
-        found = cls._instances.get(key)
-        return found or cls._instances.setdefault(key, cls(body, static))
+        found = cls._instances.find(key)
+        return found or cls._instances.keep(key, cls(body, static))
 
     @property
     def name(self) -> str:

@@ -77,6 +77,7 @@ def slices(x: Any, parts: tuple[slice, ...]) -> Any:
             op="slice",
             expect=f"at most {x.ndim}",
             actual=str(len(parts)),
+            hint="drop an index",
         )
     full = [*parts, *(slice(None),) * (x.ndim - len(parts))]
     ranges = [_range(p, n) for p, n in zip(full, x.shape, strict=True)]
@@ -131,6 +132,7 @@ def narrow(x: Any, axis: int, start: Any, length: Any) -> Any:
             op="narrow",
             expect=f"0 <= start <= start + length <= {n}",
             actual=f"start={start}, length={length}",
+            hint="make start or length smaller",
         )
     starts = tuple(start if k == axis else 0 for k in range(x.ndim))
     sizes = tuple(length if k == axis else n for k, n in enumerate(x.shape))
@@ -151,6 +153,7 @@ def select(x: Any, axis: int, index: int) -> Any:
             op="select",
             expect=f"-{n} <= index < {n} for axis {axis}",
             actual=str(index),
+            hint="count from 0; negative indices count from the end",
         )
     part = narrow(x, axis, index + n if index < 0 else index, 1)
     return part.reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
@@ -321,6 +324,7 @@ def windows(
                 op="windows",
                 expect=f"at least {span} elements along axis {axis}",
                 actual=f"{x.shape[axis]}",
+                hint="use a smaller kernel, or pad the input",
             )
         counts.append((rest if step == 1 else rest // step) + 1)
     return apply(Windows.of(axes, tuple(counts), tuple(sizes), tuple(steps), tuple(dilations)), x)[

@@ -12,7 +12,8 @@ from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, conflict, grad_pattern
+from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
@@ -26,6 +27,7 @@ class Outcome:
     path: Path
     result: Any
     cacheable: bool
+    found: Survey
 
 
 @dataclass
@@ -270,9 +272,10 @@ def finish_trace(
     quick = not (effects or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
+    single = work.single(result) if quick else None
     path = Path(
         executable,
-        executable.bind(symbols.values),
+        Sizes(symbols.values, executable.bind(symbols.values), single),
         trace.sources,
         [_copied(t) for t in trace.constants],
         written,
@@ -284,12 +287,12 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        work.single(result) if quick else None,
     )
+    if symbols.values:
+        path.symbols = symbols.read(found)
     first_run(path, work)
-    path.guards = tuple(symbols.env.guards)
     symbols.env.closed = True
-    return Outcome(path, settled(result), work.cacheable)
+    return Outcome(path, settled(result), work.cacheable, found)
 
 
 def settled(x: Any) -> Any:
@@ -324,6 +327,19 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
+    if work.cacheable:
+        compare_facts(found, after)
+
+
+def compare_facts(found: Survey, after: Survey) -> None:
+    """Refuse changes of numbers that are no effects of the program."""
+    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
+    for k, (old, new) in enumerate(facts):
+        if old != new and found.places[k].kind not in (SIZE, STRIDE):
+            raise Unsupported(
+                "Python state is changed",
+                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
+            )
 
 
 def _is_tensor(entry: object) -> bool:
@@ -341,7 +357,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.bound.run(arrays)
+    results = path.sizes.bound.run(arrays)
     for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
         if t.node is None:
             assert t.array is not None

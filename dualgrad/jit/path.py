@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from dualgrad.autograd import FreedNode
-from dualgrad.compiler.ir.dims import Atom, Guard
+from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
+from dualgrad.jit.guards import Standing
+from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Source
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+MAX_SIZES = 1000  # for which a path keeps its program bound
 
 
 @dataclass
@@ -60,15 +64,18 @@ class Effect:
 
 
 class Sizes:
-    """The sizes of a call: the values of a path's symbols, and the program for these."""
+    """The sizes of a call: the values of a path's symbols, and the program for these.
 
-    __slots__ = ("bound", "values")
+    `single` is the type of the result, where a run takes arguments and makes just that.
+    """
 
-    def __init__(self, values: dict[Atom, int], bound: Bound | None) -> None:
+    __slots__ = ("bound", "single", "values")
+
+    def __init__(self, values: dict[Atom, int], bound: Bound, single: TensorType | None) -> None:
         self.values, self.bound = values, bound
-
-
-NO_SIZES = Sizes({}, None)
+        self.single = single
+        if single is not None and values:
+            self.single = single.with_shape(size_of(single.shape, values))
 
 
 @dataclass
@@ -76,7 +83,7 @@ class Path:
     """One compiled program of a function, and how it is called."""
 
     executable: Compiled
-    bound: Bound
+    sizes: Sizes  # of the traced call
     sources: list[Source]
     constants: list[Tensor]
     written: list[int]  # numbers of the inputs that the program overwrites
@@ -88,10 +95,44 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
-    single: Any  # the type of the result, where a run takes arguments and makes just that
-    guards: tuple[Guard, ...] = ()  # over the symbols of sizes
+    symbols: SizeFacts | None = None  # where the sizes are found that are symbols
+    known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
+    facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
+    exact: tuple[int, ...] = ()  # which of them must be what they were
+    lifted: tuple[int, ...] = ()  # and which are inputs
+    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+
+    def serves(self, found: Survey, facts: list[Any]) -> bool:
+        """Whether the path does for this call what the function does."""
+        old = self.facts
+        if any(old[k] != facts[k] for k in self.exact):
+            return False
+        if self.guards is not None and not self.guards(self.values(found.facts)):
+            return False
+        if self.symbols is not None and not self.symbols.holds(found.facts):
+            return False
+        return self.holds(found)
+
+    def sized(self, facts: list[Any]) -> Sizes:
+        """The program for the sizes among these facts."""
+        if self.symbols is None:
+            return self.sizes
+        key = tuple([facts[k] for k in self.symbols.numbers])
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= MAX_SIZES:
+                self.known.clear()
+            values = self.symbols.values(facts)
+            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            self.known[key] = found
+        return found
+
+    def values(self, facts: list[Any]) -> tuple[Any, ...]:
+        """The values of the lifted facts."""
+        return tuple([facts[k] for k in self.lifted])
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
@@ -100,11 +141,11 @@ class Path:
             return False
         return not self.written or conflict(self.inputs(found), self.written) is None
 
-    def run_quick(self, args: tuple[Any, ...]) -> Any:
+    def run_quick(self, args: tuple[Any, ...], sizes: Sizes) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        results = self.bound.run([args[s.number].array for s in self.sources])
-        return Tensor.of_array(results[0], self.single, None)
+        results = sizes.bound.run([args[s.number].array for s in self.sources])
+        return Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
 
     def inputs(self, found: Survey) -> list[Tensor]:
         """The tensors that the program reads at this call."""
@@ -121,7 +162,7 @@ class Path:
                 out.append(self.constants[s.number])
         return out
 
-    def run(self, found: Survey, sizes: Sizes = NO_SIZES) -> Any:
+    def run(self, found: Survey, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
@@ -129,7 +170,7 @@ class Path:
         inputs = self.inputs(found)
         self.runs += 1
         arrays: list[Any] = [t.array for t in inputs]
-        results = (sizes.bound or self.bound).run(arrays)
+        results = sizes.bound.run(arrays)
         for k in self.written:
             inputs[k].changed()
         made = Results(
@@ -152,7 +193,7 @@ class Path:
             f"  program {number}: {self.signature}",
             f"    runs {self.runs}, inputs {len(self.sources)} (overwritten {len(self.written)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
-            f" arena {self.bound.arena} bytes",
+            f" arena {self.sizes.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"
             f" machine code {1e3 * times.codegen:.1f} ms ({origin}),"
             f" load {1e3 * times.load:.1f} ms",

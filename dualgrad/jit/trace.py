@@ -135,18 +135,37 @@ class Trace:
         elif number is not None:
             source = Source("grad", number)
         else:
-            raise Unsupported(
-                "a tensor was reached in a way that cannot be followed",
-                actual=f"{x.type!r}",
-                why="it is neither an argument nor found in what the function refers to",
-                hint="pass it as an argument",
-            )
+            raise self._not_found(x)
         node = input_node(len(self.inputs), self.type_of(x))
         self.inputs.append(node)
         self.sources.append(source)
         self.tensors.append(x)
         self.values[id(x)] = node
         return node
+
+    def renumber(self, leaves: list[Tensor]) -> None:
+        """Let sources name leaves by their place in another list."""
+        position = {id(t): k for k, t in enumerate(leaves)}
+
+        def place(k: int) -> int:
+            new = position.get(id(self.leaves[k]))
+            if new is None:
+                raise self._not_found(self.leaves[k])
+            return new
+
+        self.sources = [
+            s if s.kind == "constant" else Source(s.kind, place(s.number)) for s in self.sources
+        ]
+        self.grads_read = [place(k) for k in self.grads_read]
+        self.leaves, self.position = leaves, position
+
+    def _not_found(self, x: Tensor) -> Unsupported:
+        return Unsupported(
+            "a tensor was reached in a way that cannot be followed",
+            actual=f"{x.type!r}",
+            why="it is neither an argument nor found in what the function refers to",
+            hint="pass it as an argument",
+        )
 
     def trace_node(self, node: Node) -> Tensor:
         """A traced tensor of this trace; whether it outlives the trace is checked at its end."""
