@@ -28,6 +28,7 @@ from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
+from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
 
 P = ParamSpec("P")
@@ -78,24 +79,27 @@ class Function(Generic[P, R]):
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        fn = self.__wrapped_function__
-        if state.trace is not None or self._eager or config.eager:
-            return fn(*args, **kwargs)
-        if not kwargs:
-            quick = quick_key(args)
-            known = () if quick is None else self._quick.get(quick, ())
-            for path, standing, sizes in known:
-                if standing.check() is None or not standing.apart(args):
-                    continue
-                try:
-                    if sizes.single is not None:
-                        return path.run_quick(args, sizes)  # type: ignore[no-any-return]
-                    same = standing.found(args, kwargs)
-                    if path.holds(same):
-                        return path.run(same, sizes)  # type: ignore[no-any-return]
-                except (IndexOutOfBounds, LibraryError):
-                    return fn(*args, **kwargs)
-        return self._call(args, kwargs)  # type: ignore[no-any-return]
+        try:
+            if state.trace is not None or self._eager or config.eager:
+                return self.__wrapped_function__(*args, **kwargs)
+            if not kwargs:
+                quick = quick_key(args)
+                known = () if quick is None else self._quick.get(quick, ())
+                for path, standing, sizes in known:
+                    if standing.check() is None or not standing.apart(args):
+                        continue
+                    try:
+                        if sizes.single is not None:
+                            return path.run_quick(args, sizes)  # type: ignore[no-any-return]
+                        same = standing.found(args, kwargs)
+                        if path.holds(same):
+                            return path.run(same, sizes)  # type: ignore[no-any-return]
+                    except (IndexOutOfBounds, LibraryError):
+                        break  # comes again below, and is left to the user's code
+            return self._call(args, kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            hide_own_frames(error)
+            raise
 
     def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
         return (
@@ -140,9 +144,9 @@ class Function(Generic[P, R]):
         try:
             return path.run(found, path.sized(found.facts))
         except (IndexOutOfBounds, LibraryError):
-            # Nothing has been changed; the user's code raises, or handles, the same error.
-            fn: Callable[..., Any] = self.__wrapped_function__
-            return fn(*args, **kwargs)
+            pass  # nothing has been changed; the user's code raises, or handles, the same error
+        fn: Callable[..., Any] = self.__wrapped_function__
+        return fn(*args, **kwargs)
 
     def _remember(
         self,
