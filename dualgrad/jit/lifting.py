@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterable
 from typing import Any
 
+from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.jit.ledger import Ledger
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.places import ELEMENT, ROOT, Part, Place, is_writeable, read, write
@@ -111,6 +112,8 @@ def settled(x: Any, known: dict[int, Any] | None = None) -> Any:
     """x with plain numbers in place of those of a trace, in new containers as well."""
     if isinstance(x, Number):
         return x._value
+    if type(x) is TracedSize:
+        return number_of(x)
     known = {} if known is None else known
     kind = type(x)
     if kind is list or kind is dict:

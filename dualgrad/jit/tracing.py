@@ -17,10 +17,12 @@ from dualgrad.jit.ledger import recording
 from dualgrad.jit.lifting import Lifting
 from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
 from dualgrad.jit.scope import Scope
+from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Watch
+from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -48,8 +50,10 @@ class Tracing:
         self.roots = roots
         self.whole = survey(roots, noting=True)
         self.before = Snapshot(self.whole)
-        self.trace = Trace(self.whole.tensors, Tensor.of_node)
-        places = [] if lifted is None else lifted + argument_places(self.whole)
+        self.symbols = Symbols.of(lifted or [])
+        self.trace = Trace(self.whole.tensors, Tensor.of_node, self.symbols)
+        numbers = [p for p in lifted or [] if p.kind not in (SIZE, STRIDE)]
+        places = [] if lifted is None else numbers + argument_places(self.whole)
         self.lifting = Lifting(self.trace.numbers, places)
         self.watch = Watch()
         self.returned: list[Any] = []
@@ -58,13 +62,13 @@ class Tracing:
     def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Trace the function; `returned` gets what it returns.
 
-        Raises Unsupported or Raised, with state restored.
+        Raises Unsupported or Raised, with the state as it was.
         """
         started = time.perf_counter()
         state.trace = self.trace
         try:
             args = self.lifting.place(args)
-            with recording(self.trace.numbers), self.watch:
+            with self.symbols.scope(), recording(self.trace.numbers), self.watch:
                 self.returned.append(fn(*args, **kwargs))
         except Unsupported:
             self.undo()
@@ -83,6 +87,7 @@ class Tracing:
     def undo(self) -> None:
         """Put Python state and version counts back."""
         state.trace = None
+        self.symbols.env.closed = True
         self.lifting.restore()
         self.before.restore()
         for t in self.trace.changed:
@@ -102,11 +107,15 @@ class Tracing:
             self.trace.renumber(found.tensors)
             before = [self._copy_of(c) for c in found.containers]
             after = survey(self.roots, scope)
-            outcome = finish_trace(
-                self.trace, found, after, before, self.returned, name, self.lifting
-            )
-        except BaseException:
+            with self.symbols.scope():
+                outcome = finish_trace(
+                    self.trace, found, after, before, self.returned, name, self.lifting
+                )
+        except BaseException as error:
             self.undo()
+            known = isinstance(error, Unsupported | IndexOutOfBounds | LibraryError)
+            if self.symbols.values and isinstance(error, Exception) and not known:
+                raise Unsupported("a program with symbolic sizes cannot be made") from error
             raise
         outcome.path.seconds_tracing = self.seconds
         outcome.scope = scope
