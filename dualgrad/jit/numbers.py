@@ -139,7 +139,7 @@ class Number:
     __float__ = _asking(float)
     __int__ = _asking(int)
     __complex__ = _asking(complex)
-    __hash__ = _asking(hash)  # type: ignore[assignment]
+    __hash__ = _asking(hash)
     __str__ = _asking(str)
     __repr__ = _asking(repr)
     __format__ = _asking(format)
