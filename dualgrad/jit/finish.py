@@ -14,9 +14,11 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.rebinding import rebindings
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
-from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.snapshot import Snapshot
+from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
 
@@ -233,11 +235,11 @@ def _container(k: int) -> Rebuild:
 
 
 def finish_trace(
-    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+    trace: Trace, found: Survey, after: Survey, before: Snapshot, result: Any, name: str
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    `before` holds the state as it was, `after` is a survey after the trace.
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
@@ -248,9 +250,10 @@ def finish_trace(
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
                 hint="compute it inside the function, or detach() it",
             )
-    effects = work.effects(before)
+    effects = work.effects([before.copies[id(c)] for c in found.containers])
+    rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
-    compare_state(work, found, after)
+    compare_facts(found, after, {b.storage(found) for b in rebound})
     after.tensors.clear()
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
@@ -268,7 +271,7 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
+    quick = not (effects or rebound or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
     single = work.single(result) if quick else None
@@ -288,6 +291,7 @@ def finish_trace(
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
     )
+    path.rebound = rebound
     if symbols.values:
         path.symbols = symbols.read(found)
     first_run(path, work)
@@ -323,38 +327,18 @@ def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Te
     return Graph(tuple(trace.inputs), (), roots[:n], kept)
 
 
-def compare_state(work: Finish, found: Survey, after: Survey) -> None:
-    """Refuse changes of Python state that are no effects of the program.
-
-    What effects assign, replays assign; any other value must be what it was.
-    """
-    if len(found.key) != len(after.key):
-        work.cacheable = False  # the next call starts from other state anyway
-        return
-    for old, new in zip(found.key, after.key, strict=True):
-        if _is_tensor(old) and _is_tensor(new):
-            continue
-        if _is_tensor(old) or _is_tensor(new):
-            work.cacheable = False
-        elif old != new:
-            raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    if work.cacheable:
-        compare_facts(found, after)
-
-
-def compare_facts(found: Survey, after: Survey) -> None:
+def compare_facts(found: Survey, after: Survey, bound: set[tuple[int, Any]]) -> None:
     """Refuse changes of numbers that are no effects of the program."""
+    if found.key != after.key:
+        return  # other objects stand there
     facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
     for k, (old, new) in enumerate(facts):
-        if old != new and found.places[k].kind not in (SIZE, STRIDE):
+        place = found.places[k]
+        if old != new and place.kind not in (SIZE, STRIDE) and place.storage not in bound:
             raise Unsupported(
                 "Python state is changed",
-                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
+                actual=f"{place}: {found.facts[k]!r} becomes {after.facts[k]!r}",
             )
-
-
-def _is_tensor(entry: object) -> bool:
-    return isinstance(entry, tuple) and len(entry) > 0 and entry[0] == TENSOR
 
 
 def _copied(t: Tensor) -> Tensor:

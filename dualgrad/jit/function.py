@@ -163,7 +163,7 @@ class Function(Generic[P, R]):
         sizes: Sizes,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects else quick_key(args)
+        quick = None if kwargs or path.effects or path.rebound else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
