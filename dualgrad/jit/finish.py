@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,15 +130,33 @@ class Finish:
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
-        key = id(x)
+        key, dress = id(x), self._dress(x)
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = view_of(base, unit, r.values)
+                out = r.memo[key] = view_of(base, unit, r.values)
+                dress(out, r)
             return r.memo[key]
 
         return rebuild
+
+    def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
+        """What a second handle has besides memory: class, flag, gradient."""
+        kind, flag, own = type(x), x.requires_grad and x.grad_fn is None, x.base is None
+        grad = self.trace.grads.get(id(x), (x, None))[1]
+        grad_spec = None if grad is None else self.spec(grad)
+
+        def dress(out: Tensor, r: Results) -> None:
+            out.__class__ = kind
+            if own:
+                out.base = None
+            if flag:
+                out.requires_grad = True
+            if grad_spec is not None:
+                out._grad = grad_spec(r)
+
+        return dress
 
     def emit(self, x: Tensor) -> int:
         """The output that holds a traced tensor."""
