@@ -58,6 +58,15 @@ class Rebinding:
     def _owner(self, found: Survey) -> Any:
         return found.owners[self.owner] if self.how in (CELL_CONTENTS, SLOT) else self.owner
 
+    def held(self, found: Survey) -> Any:
+        """What the place holds now."""
+        owner = self._owner(found)
+        if self.how == CELL_CONTENTS:
+            return owner.cell_contents
+        if self.how == SLOT:
+            return getattr(owner, self.key)
+        return owner.__dict__[self.key] if self.how == OWN_ATTRIBUTES else owner[self.key]
+
     def bind(self, found: Survey, value: Any) -> None:
         owner = self._owner(found)
         if self.how == CELL_CONTENTS:
