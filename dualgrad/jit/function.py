@@ -166,7 +166,8 @@ class Function(Generic[P, R]):
         found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
+        changes = path.effects or path.rebound or path.assigned
+        quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:

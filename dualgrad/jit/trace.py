@@ -244,7 +244,7 @@ class Trace:
 
     def note_flag(self, x: Tensor) -> None:
         """`requires_grad` of a tensor is about to change."""
-        if x.node is None and id(x) not in self.created:
+        if x.node is None and id(x) not in self.created and id(x) not in self.handles:
             raise Unsupported(
                 "requires_grad of a tensor from outside is changed",
                 actual=f"{x.type!r}",
@@ -338,7 +338,8 @@ class Trace:
         return t._grad
 
     def set_grad(self, t: Tensor, value: Tensor | None) -> None:
-        if t.node is None and id(t) not in self.position and id(t) not in self.created:
+        here = t.node is not None or id(t) in self.created or id(t) in self.handles
+        if not here and id(t) not in self.position:
             raise Unsupported(
                 "the gradient of a tensor is set that cannot be followed",
                 actual=f"{t.type!r}",
