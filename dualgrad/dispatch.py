@@ -293,7 +293,15 @@ def view_of(
     position: Dim = 0
     for i, step in zip(index, steps, strict=True):
         position = position + step * i
-    return linear_steps(position, at)
+    found = linear_steps(position, at)
+    if found is None:
+        return None
+    offset, steps_found = found
+    whole = contiguous_strides(output.shape)
+    pairs = zip(output.shape, steps_found, whole, strict=True)
+    if 0 in output.shape or all(n == 1 or s == w for n, s, w in pairs):
+        steps_found = whole  # steps along dimensions of size 1 mean nothing
+    return offset, steps_found
 
 
 def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, ...] | None:

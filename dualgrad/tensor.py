@@ -354,7 +354,7 @@ class Tensor(Changes, Copying, Indexable):
         if self.type.dtype.name not in ("float32", "int64", "bool"):
             notes += f", dtype={self.type.dtype!r}"
         if self.grad_fn is not None:
-            notes += f", grad_fn=<{self.grad_fn.name}>"
+            notes += f", grad_fn=<{self.grad_fn.name_of(self.output_number)}>"
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"tensor({text}{notes})"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Union
 
@@ -28,6 +29,7 @@ Offset = Dim  # a position inside of a dimension, not a size
 Monomial = tuple["Atom", ...]
 
 LONGEST_DIVISION = 64  # steps of the division of polynomials
+_REMEMBERED = 20_000  # answers of each function that programs ask for again and again
 
 
 class Atom:
@@ -191,6 +193,7 @@ def product(dims: Iterable[Dim]) -> Dim:
     return out
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """(a // b, a % b), simplified as far as extents of loop variables allow."""
     if isinstance(a, int) and isinstance(b, int):
@@ -286,6 +289,7 @@ def _largest_atom(a: Atom) -> Dim | None:
     return None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def coefficient(e: Dim, v: Expr) -> tuple[Dim, Dim] | None:
     """(k, rest) with e = k * v + rest and v in neither; None where e is not linear in v."""
     atom = symbol_of(v)
@@ -310,9 +314,10 @@ def free_atoms_of(a: Atom) -> set[Atom]:
     return {s for arg in a.args for s in symbols(arg)}
 
 
-def symbols(d: Dim) -> set[Atom]:
+@lru_cache(maxsize=_REMEMBERED)
+def symbols(d: Dim) -> frozenset[Atom]:
     """All symbols that occur in d."""
-    return {s for m, _ in terms_of(d) for a in m for s in free_atoms_of(a)}
+    return frozenset(s for m, _ in terms_of(d) for a in m for s in free_atoms_of(a))
 
 
 def substitute(d: Dim, values: Mapping[Atom, Dim]) -> Dim:

@@ -347,7 +347,8 @@ def getitem(x: Any, key: Any, positions: Positions = no_positions) -> Any:
 def look_up(x: Any, found: Subscript, part: Any = None) -> Any:
     """Return x at a key; `part` is what the key's view shows, where that is known."""
     if part is None:
-        part = x if found.view.is_whole(x.shape) else apply(found.view, x)[0]
+        whole = bool(found.indices) and found.view.is_whole(x.shape)
+        part = x if whole else apply(found.view, x)[0]
     if not found.indices:
         return part
     return _lookup(

@@ -240,6 +240,35 @@ def _shorter(a: Dim, b: Dim) -> Dim:
     return a if same(a, b) else minimum(a, b)
 
 
+class Strided(View):
+    """Of a row of elements, element i at offset + sum(steps * i): how a tensor lies in memory."""
+
+    offset: Offset
+    steps: tuple[Dim, ...]
+    sizes: tuple[Dim, ...]
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape(self.sizes)
+
+    def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
+        place: Dim = self.offset
+        for i, step in zip(index, self.steps, strict=True):
+            place = place + step * i
+        return (place,)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        turned = Strided.of(3, (1, 4), (4, 3))
+        apart = Strided.of(1, (5,), (3,))
+        return [
+            Sample(
+                lambda x: apply(turned, x)[0], (Arg((20,)),), lambda np, x: x[3:15].reshape(3, 4).T
+            ),
+            Sample(lambda x: apply(apart, x)[0], (Arg((12,)),), lambda np, x: x[1::5]),
+        ]
+
+
 class Windows(View):
     """Sliding windows: along axes[k] counts[k] windows of sizes[k] elements, `steps` apart, their
     elements `dilations` apart.  The windows' own axes come last, in the order of `axes`."""

@@ -62,6 +62,8 @@ from dualgrad.tensor import Tensor
 MISSING: Any = object()
 TENSOR = "tensor"
 _REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
+# Methods that are most often not called by what has the instance at hand.
+_LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
 ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
 _shapes: dict[Any, ShapeFacts] = {}
 
@@ -262,6 +264,8 @@ class Survey:
         if isinstance(x, property):
             return [(f, PART, None, part) for f in (x.fget, x.fset) if f is not None]
         if isinstance(x, functools._lru_cache_wrapper):
+            if not is_foreign(x.__module__):
+                return self.stop(f"the cache of {x.__name__}")
             return [(x.__wrapped__, PART, None, part)]
         if isinstance(x, type):
             key.append(x)
@@ -293,7 +297,8 @@ class Survey:
             return []
         inner: list[Part] = [(f.__dict__, PART, None, part)] if f.__dict__ else []
         if self.scope is not None and f.__code__ not in self.scope.codes:
-            self.met.append((f.__code__, f.__globals__))
+            if f.__name__ not in _LATE:
+                self.met.append((f.__code__, f.__globals__))
             return inner
         self.functions.add(f.__code__)
         self.note(CODE, f, None, (f.__code__, f.__defaults__, f.__kwdefaults__))
