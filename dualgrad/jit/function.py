@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
@@ -330,19 +331,5 @@ def function(fn: Any = None, *, strict: bool = False) -> Any:
     """
     if fn is None:
         return functools.partial(function, strict=strict)
-    if not callable(fn) or isinstance(fn, type):
-        raise ArgumentError(
-            "only functions can be compiled",
-            op="function",
-            expect="a function",
-            actual=type(fn).__name__,
-        )
-    if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
-        raise ArgumentError(
-            "a generator cannot be compiled",
-            op="function",
-            expect="a function that returns",
-            actual="one that yields",
-            hint="decorate the function that makes one step",
-        )
+    check_decorated(fn)
     return Function(fn, strict)

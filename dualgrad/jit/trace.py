@@ -21,11 +21,11 @@ from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.dispatch import check_write, view_of
+from dualgrad.dispatch import check_operands, check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.sharing import Sharing
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.refusals: list[Unsupported] = []
         self.sharing = Sharing(self)
 
     # -- values -------------------------------------------------------------------------------
@@ -135,7 +136,11 @@ class Trace:
     # -- ops ----------------------------------------------------------------------------------
 
     def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        nodes = tuple(self.node_of(x) for x in operands)
+        try:
+            nodes = tuple(self.node_of(x) for x in operands)
+        except CompileError:
+            check_operands(unit, operands)
+            raise
         results = unit.trace(*nodes)
         note_lines(results, nodes)
         outputs = tuple(self._output(unit, operands, nodes, r) for r in results)

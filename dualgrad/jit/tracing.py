@@ -55,7 +55,11 @@ class Tracing:
         state.trace = self.trace
         try:
             with self.watch:
-                return fn(*args, **kwargs)
+                result = fn(*args, **kwargs)
+            for refusal in self.trace.refusals:
+                if refusal is not self.watch.found:  # caught by the code that was traced
+                    raise refusal
+            return result
         except Unsupported:
             self.undo()
             raise
