@@ -27,8 +27,8 @@ from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.engine import Bound, Compiled, compile_graph
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
-from dualgrad.jit.trace import Unsupported
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
+from dualgrad.jit.trace import Unsupported
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
