@@ -1,4 +1,4 @@
-"""Why a function, or one call of it, runs eagerly."""
+"""Why calls of a compiled function run eagerly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,3 @@ class Unsupported(TraceError):
         super().__init__(what, **parts)
         if state.trace is not None:
             state.trace.refusals.append(self)
-
-
-class UnsupportedMemory(Unsupported):
-    """What cannot be done where tensors lie in memory as they do in this call."""

@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.jit.arguments import Binder
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
@@ -59,8 +60,8 @@ class Function(Generic[P, R]):
         self._uncacheable = 0
         self._quick: dict[Quick, list[Path]] = {}
         self._lock = threading.RLock()
-        code = getattr(fn, "__code__", None)
-        self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+        self._binder = Binder(fn)
+        self._arguments = Arguments(self._binder.names)
 
     @property
     def eager_reason(self) -> str | None:
@@ -79,6 +80,11 @@ class Function(Generic[P, R]):
         try:
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
+            if kwargs or len(args) != self._binder.count:
+                call = self._binder.bind(args, kwargs)
+                if call is None:  # Python says what is wrong
+                    return self.__wrapped_function__(*args, **kwargs)
+                args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
                 quick = quick_key(args)
                 for path in self._quick.get(quick, ()) if quick is not None else ():
@@ -127,7 +133,7 @@ class Function(Generic[P, R]):
             if path is not None:
                 self._remember(args, kwargs, path, scope)
                 return self._run(path, seen, args, kwargs)
-            if known.is_eager(facts):
+            if known.is_eager(seen, facts):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:
@@ -154,6 +160,8 @@ class Function(Generic[P, R]):
             return
         if path.standing is None or path.standing.check() is None:
             path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if not path.standing.apart(args):
+            return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
@@ -231,7 +239,7 @@ class Function(Generic[P, R]):
         """A call could not be traced: it runs eagerly, and so do others like it."""
         scope = self._scope_with(tracing)
         found = survey(tracing.roots, scope)
-        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
+        self._entry(scope, found).note_unfit(found, tracing.trace.sharing.decides)
         if isinstance(error, Unsupported):
             self._note_eager_call()
             self._fall_back(error)

@@ -24,8 +24,8 @@ from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_operands, check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
-from dualgrad.jit.sharing import Sharing
-from dualgrad.runtime.errors import ArgumentError, CompileError
+from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
+from dualgrad.runtime.errors import CompileError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -243,25 +243,17 @@ class Trace:
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        if any(
-            s == 0 and n > 1 for s, n in zip(target.layout or (), target.type.shape, strict=False)
-        ):
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="an expanded view",
-                hint="clone() it first",
-            )
+        if is_expanded(target):
+            raise not_writeable("an expanded view")
         while True:
             found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
-            if found is None and (target.base is None or id(target) in self.position):
+            if found is None and (target.base is None or self.sharing.knows(target)):
                 break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
                 raise Unsupported(
                     "a view is changed in place whose memory cannot be followed",
                     op=unit.name,
-                    actual=f"a view of {target.base.type!r}",
+                    actual=f"{target.type!r}",
                     hint="change the tensor itself",
                 )
             out.append(found)
