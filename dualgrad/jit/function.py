@@ -17,10 +17,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
+from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
-from dualgrad.jit.path import Path
+from dualgrad.jit.path import Path, Sizes
 from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
@@ -48,8 +49,11 @@ class EagerFallback(UserWarning):
 class Function(Generic[P, R]):
     """A function and the programs it has been compiled to; made by `dualgrad.function`."""
 
-    def __init__(self, fn: Callable[P, R], strict: bool = False) -> None:
+    def __init__(
+        self, fn: Callable[P, R], strict: bool = False, dynamic: Any = None, static: Any = None
+    ) -> None:
         functools.update_wrapper(self, fn)
+        self.declared = Declared.of(fn, dynamic, static)
         self.__wrapped_function__ = fn
         self.strict = strict
         self.scopes: list[tuple[Scope, Entries]] = []  # newest first
@@ -58,7 +62,7 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._quick: dict[Quick, list[Path]] = {}
+        self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
         self._lock = threading.RLock()
         self._binder = Binder(fn)
         self._arguments = Arguments(self._binder.names)
@@ -87,16 +91,19 @@ class Function(Generic[P, R]):
                 args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
                 quick = quick_key(args)
-                for path in self._quick.get(quick, ()) if quick is not None else ():
-                    standing = path.standing
-                    if standing is None or standing.check() is None or not standing.apart(args):
+                known = () if quick is None else self._quick.get(quick, ())
+                for path, standing, sizes in known:
+                    values = standing.check()
+                    if values is None or not standing.apart(args):
+                        continue
+                    same = standing.found(args, kwargs)
+                    if path.numbers and not path.computes(same, standing.facts(values)):
                         continue
                     try:
-                        if path.single is not None:
-                            return path.run_quick(args)  # type: ignore[no-any-return]
-                        same = standing.found(args, kwargs)
+                        if sizes.single is not None:
+                            return path.run_quick(args, sizes, same.numbers)  # type: ignore[no-any-return]
                         if path.holds(same):
-                            return path.run(same)  # type: ignore[no-any-return]
+                            return path.run(same, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
                         break  # comes again below, and is left to the user's code
             return self._call(args, kwargs)  # type: ignore[no-any-return]
@@ -131,7 +138,7 @@ class Function(Generic[P, R]):
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
-                self._remember(args, kwargs, path, scope)
+                self._remember(args, kwargs, path, scope, seen)
                 return self._run(path, seen, args, kwargs)
             if known.is_eager(seen, facts):
                 self._note_eager_call()
@@ -145,28 +152,35 @@ class Function(Generic[P, R]):
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return path.run(found)
+            return path.run(found, path.sized(found.facts))
         except (IndexOutOfBounds, LibraryError):
             pass  # nothing has been changed; the user's code raises, or handles, the same error
         fn: Callable[..., Any] = self.__wrapped_function__
         return fn(*args, **kwargs)
 
     def _remember(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        path: Path,
+        scope: Scope,
+        found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects else quick_key(args)
+        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
-            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
+            constant = {k: found.facts[k] for k in path.lifted}
+            path.standing = Standing(state_of, path.lifted_storage(found), constant)
         if not path.standing.apart(args):
             return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
-        if path not in paths:
-            paths.insert(0, path)
+        paths[:] = [known for known in paths if known[0] is not path]
+        paths.insert(0, (path, path.standing, path.sized(found.facts)))
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -184,15 +198,23 @@ class Function(Generic[P, R]):
         if found is not None and entry is not None:
             entry.note_change(found.fact_keys())
             lifted = entry.lifted - entry.refused
-        for chosen in (lifted, set()) if lifted else (lifted,):
-            places = [] if found is None else [found.places[k] for k in sorted(chosen)]
-            tracing = Tracing(roots, places)
+        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
+        chosen = self.declared.allowed(places)
+        known = {p.identity for p in chosen}
+        chosen += [p for p in self.declared.chosen(roots) if p.identity not in known]
+        tracing = Tracing(roots, chosen)
+        try:
+            return self._attempt(tracing, found, args, kwargs)
+        except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
+            failure = error
+        if tracing.lifting.numbers or chosen:
+            tracing = Tracing(roots, None)
             try:
                 return self._attempt(tracing, found, args, kwargs)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-                if entry is not None:
-                    entry.refused |= chosen
+            if entry is not None:
+                entry.refused |= lifted
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
@@ -204,11 +226,11 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        result = tracing.run(self.__wrapped_function__, args, kwargs)
+        tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(result, scope, found if known else None, self.name)
+        outcome = tracing.finish(scope, found if known else None, self.name)
         if tracing.watch.found is not None:
             self._fall_back(tracing.watch.found)
             self._eager = True
@@ -322,23 +344,32 @@ class Function(Generic[P, R]):
 
 
 @overload
-def function(fn: Callable[P, R], *, strict: bool = False) -> Function[P, R]: ...
+def function(
+    fn: Callable[P, R], *, strict: bool = False, dynamic: Any = None, static: Any = None
+) -> Function[P, R]: ...
 @overload
 def function(
-    fn: None = None, *, strict: bool = False
+    fn: None = None, *, strict: bool = False, dynamic: Any = None, static: Any = None
 ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
-def function(fn: Any = None, *, strict: bool = False) -> Any:
+def function(
+    fn: Any = None, *, strict: bool = False, dynamic: Any = None, static: Any = None
+) -> Any:
     """Compile a function by tracing it; use as `@function` or `@function(strict=True)`.
 
     A decorated function does what the undecorated one does, with the same bits.  Tensors that it
     reaches (arguments in nested containers, parameters, optimizer state, closures) are inputs of
     the program, read anew at each call; changes in place and rebound tensors are its effects.
-    A new shape, dtype or Python value among what it can reach is traced anew.  Where that cannot
-    be kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+    A new dtype, rank or Python value among what it can reach is traced anew; so is the second size
+    of a dimension, after which one program serves all sizes of at least 2.  Where that cannot be
+    kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+
+    dynamic   dimensions of arguments that vary from the first call on: {"x": 0, "y": (0, 1)},
+              or "x" for all of x
+    static    dimensions that get a program for each size
 
     `.ir()`, `.llvm()`, `.asm()`, `.report()` and `.n_traces` explain what happened.
     """
     if fn is None:
-        return functools.partial(function, strict=strict)
+        return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
     check_decorated(fn)
-    return Function(fn, strict)
+    return Function(fn, strict, dynamic, static)

@@ -85,6 +85,11 @@ class Sharing:
     def _family(self, target: Tensor) -> Family | None:
         if id(target) not in self.trace.written:
             self._check_writeable(target)
+        if id(target) in self.trace.symbols.layouts:
+            raise Unsupported(
+                "a tensor with gaps in memory and symbolic strides is changed in place",
+                actual=f"{target.type!r}",
+            )
         if id(target) in self.of:
             return self.of[id(target)]
         if self.known is None:
@@ -110,6 +115,11 @@ class Sharing:
 
     def _join(self, found: list[Tensor]) -> Family:
         """Trace overlapping tensors as views of one row from now on."""
+        if self.trace.symbols.values:
+            raise Unsupported(
+                "tensors that overlap in memory are changed in place where sizes are symbols",
+                actual=f"{found[0].type!r}",
+            )
         dtype, start = found[0].type.dtype, _address(found[0])
         members = []
         for t in found:
@@ -151,7 +161,7 @@ class Sharing:
         old = [trace.inputs[k] for k in kept]
         trace.tensors = [trace.tensors[k] for k in kept]
         trace.sources = [trace.sources[k] for k in kept]
-        trace.inputs = [input_node(n, t.type) for n, t in enumerate(trace.tensors)]
+        trace.inputs = [input_node(n, trace.type_of(t)) for n, t in enumerate(trace.tensors)]
         return replace(roots, dict(zip(old, trace.inputs, strict=True))), shown
 
     def _home(self, row: _Row) -> Node:
