@@ -18,6 +18,7 @@ from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.declared import Declared
+from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path, Sizes
@@ -371,19 +372,5 @@ def function(
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
-    if not callable(fn) or isinstance(fn, type):
-        raise ArgumentError(
-            "only functions can be compiled",
-            op="function",
-            expect="a function",
-            actual=type(fn).__name__,
-        )
-    if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
-        raise ArgumentError(
-            "a generator cannot be compiled",
-            op="function",
-            expect="a function that returns",
-            actual="one that yields",
-            hint="decorate the function that makes one step",
-        )
+    check_decorated(fn)
     return Function(fn, strict, dynamic, static)

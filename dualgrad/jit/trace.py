@@ -25,7 +25,7 @@ from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
-from dualgrad.dispatch import check_write, view_of
+from dualgrad.dispatch import check_operands, check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.ledger import Ledger, fits
@@ -33,7 +33,7 @@ from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
 from dualgrad.runtime.dtype import DType, int64
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
         self.sharing = Sharing(self)
 
@@ -176,7 +177,11 @@ class Trace:
     # -- ops ----------------------------------------------------------------------------------
 
     def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        nodes = tuple(self.node_of(x) for x in operands)
+        try:
+            nodes = tuple(self.node_of(x) for x in operands)
+        except CompileError:
+            check_operands(unit, operands)
+            raise
         results = unit.trace(*nodes)
         note_lines(results, nodes)
         outputs = tuple(self._output(unit, operands, nodes, r) for r in results)

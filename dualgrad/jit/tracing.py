@@ -70,6 +70,9 @@ class Tracing:
             args = self.lifting.place(args)
             with self.symbols.scope(), recording(self.trace.numbers), self.watch:
                 self.returned.append(fn(*args, **kwargs))
+            for refusal in self.trace.refusals:
+                if refusal is not self.watch.found:  # caught by the code that was traced
+                    raise refusal
         except Unsupported:
             self.undo()
             raise
