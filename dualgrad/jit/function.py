@@ -8,8 +8,6 @@ makes the function run eagerly, with one warning that names the line (an error u
 from __future__ import annotations
 
 import functools
-import gc
-import sys
 import threading
 import time
 import types
@@ -21,10 +19,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.finish import finish_trace
-from dualgrad.jit.guards import Standing, impurity
+from dualgrad.jit.guards import Standing
 from dualgrad.jit.path import Path
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.jit.watch import Watch
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import Location, user_location
@@ -129,23 +128,33 @@ class Function(Generic[P, R]):
         fn: Callable[..., Any] = self.__wrapped_function__
         before = [c.copy() for c in found.containers]
         trace = Trace(found.tensors, Tensor.of_node)
-        watch = _Watch()
+        watch = Watch()
         started = time.perf_counter()
         state.trace = trace
         try:
             with watch:
                 result = fn(*args, **kwargs)
-        except Exception as error:
+        except KeyboardInterrupt:
+            state.trace = None
+            _roll_back(trace, found, before)
+            raise
+        except BaseException as error:
             # What the user's code raised comes again below, from an eager run, with its effects.
             state.trace = None
             _roll_back(trace, found, before)
-            if isinstance(error, Unsupported):
-                self._fall_back(error)
-            else:
+            if watch.found is not None or isinstance(error, Unsupported):
+                self._fall_back(watch.found or error)  # type: ignore[arg-type]
+            elif not watch.stopped:
                 self._raising.add(key)
             return fn(*args, **kwargs)
         finally:
             state.trace = None
+        if watch.found is not None or watch.stopped:
+            del result
+            _roll_back(trace, found, before)
+            if watch.found is not None:
+                self._fall_back(watch.found)
+            return fn(*args, **kwargs)
         self.n_traces += 1
         seconds = time.perf_counter() - started
         try:
@@ -161,9 +170,7 @@ class Function(Generic[P, R]):
             _roll_back(trace, found, before)
             raise
         outcome.path.seconds_tracing = seconds
-        if watch.found is not None:
-            self._fall_back(watch.found)
-        elif outcome.cacheable:
+        if outcome.cacheable:
             self.paths.setdefault(key, []).append(outcome.path)
         else:
             self._uncacheable += 1
@@ -236,39 +243,6 @@ class Function(Generic[P, R]):
         for k, path in enumerate(p for paths in self.paths.values() for p in paths):
             head.append(path.report(k))
         return "\n".join(head)
-
-
-class _Watch:
-    """Notices calls during a trace that a replay could not repeat."""
-
-    def __init__(self) -> None:
-        self.found: Unsupported | None = None
-
-    def __enter__(self) -> None:
-        self._before = sys.getprofile()
-        # The collector may call anything, at any time: its callbacks are not the function's.
-        self._collecting = gc.isenabled()
-        gc.disable()
-        sys.setprofile(self._event)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
-        if self._collecting:
-            gc.enable()
-
-    def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event != "c_call" or self.found is not None:
-            return
-        name = impurity(arg)
-        if name is None or frame.f_globals.get("__name__", "").startswith(
-            ("dualgrad.", "linecache")
-        ):
-            return
-        self.found = Unsupported(
-            f"{name} is called, which a compiled program would not repeat",
-            hint="call it outside of the function",
-            location=user_location(),
-        )
 
 
 def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:

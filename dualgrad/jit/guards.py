@@ -1,8 +1,7 @@
-"""Whether what a compiled function depends on is still as it was, and what it must not call."""
+"""Whether what a compiled function depends on is still as it was."""
 
 from __future__ import annotations
 
-import types
 from operator import is_
 from typing import Any
 
@@ -61,31 +60,3 @@ class Standing:
         if len(seen) != len(args) or not seen.isdisjoint(self.ids):
             return None
         return tuple(key)
-
-
-# -- Calls that a replay could not repeat -------------------------------------------------------
-
-_IMPURE_MODULES = frozenset(
-    {"time", "random", "_random", "secrets", "posix", "nt", "_io", "select"}
-)
-_IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint", "id"})
-
-
-def impurity(function: Any) -> str | None:
-    """The name of a C function whose effect or result differs from call to call, else None."""
-    name = getattr(function, "__name__", "")
-    module = getattr(function, "__module__", None) or ""
-    owner = getattr(function, "__self__", None)
-    origin = type(owner).__module__ if owner is not None else ""
-    if isinstance(owner, types.ModuleType):
-        module = owner.__name__
-    if (module in _IMPURE_MODULES or origin in _IMPURE_MODULES) and name not in (
-        "fspath",
-        "getpid",
-    ):
-        return f"{module or origin}.{name}"
-    if origin.startswith("numpy.random") or module.startswith("numpy.random"):
-        return f"numpy.random.{name}"
-    if module == "builtins" and name in _IMPURE_NAMES:
-        return f"{name}()"
-    return None
