@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
@@ -76,13 +77,13 @@ class Vjp:
     unit: Unit
     given: tuple[bool, ...]
     wanted: tuple[bool, ...]
-    _instances: ClassVar[dict[tuple[Any, ...], Vjp]] = {}
+    _instances: ClassVar[Interned[Vjp]] = Interned()
 
     @classmethod
     def of(cls, unit: Unit, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Vjp:
         key = (unit, given, wanted)
-        found = cls._instances.get(key)
-        return found or cls._instances.setdefault(key, cls(unit, given, wanted))
+        found = cls._instances.find(key)
+        return found or cls._instances.keep(key, cls(unit, given, wanted))
 
     @property
     def name(self) -> str:

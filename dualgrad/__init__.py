@@ -11,6 +11,7 @@ Code runs eagerly by default.  `@dg.function` compiles the same Python by tracin
 
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from sys import modules as _modules
 from typing import TYPE_CHECKING
 
 # In a clone, compiler/ and runtime/ stand beside this folder; an installed copy has them inside.
@@ -148,6 +149,7 @@ from dualgrad.runtime.dtype import (
     uint32,
     uint64,
 )
+from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
@@ -320,14 +322,20 @@ _LATER = ("data", "nn", "optim")
 
 def __getattr__(name: str) -> object:
     if name in _LATER:
-        return _import_module(f"dualgrad.{name}")
+        module = _import_module(f"dualgrad.{name}")
+        _tracebacks.install_marks()
+        return module
     if name in ("complex64", "complex128", "cfloat", "cdouble"):
         raise AttributeError(
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
             "dg.fft keeps (real, imaginary) in a last dimension of size 2"
         )
-    raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
+    text = f"module 'dualgrad' has no attribute {name!r}"
+    raise AttributeError(text, name=name, obj=_modules[__name__])  # Python looks for a near name
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
+
+
+_tracebacks.install()

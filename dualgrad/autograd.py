@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]
 _numbers = itertools.count()
+next_number = _numbers.__next__
 
 
 class Absent:
@@ -60,7 +61,7 @@ class TapeNode:
         saves: frozenset[int],
     ) -> None:
         self.unit = unit
-        self.number = next(_numbers)
+        self.number = next_number()
         self.released = False
         self.types = tuple([o.type for o in outputs])
         edges: list[Edge] = []
@@ -90,22 +91,10 @@ class TapeNode:
     def operands(self, create_graph: bool) -> tuple[Any, ...]:
         """Inputs and outputs as the gradient reads them; GradientError if they are gone."""
         if self.released:
-            raise GradientError(
-                "the graph has been freed by an earlier backward",
-                op=self.name,
-                expect="one backward per forward",
-                actual="a second one",
-                hint="pass retain_graph=True to the first",
-            )
+            raise freed_error(self.name)
         for x, version in zip((*self.inputs, *self.outputs), self.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
-                raise GradientError(
-                    "a tensor that the gradient needs has been changed in place",
-                    op=self.name,
-                    expect=f"the {x.type!r} tensor as it was in the forward pass",
-                    actual=f"{x.version - version} in-place change(s) since",
-                    hint="work on a copy, or change it after backward",
-                )
+                raise changed_error(self.name, x.type, x.version - version)
         if not create_graph:
             return (*self.inputs, *self.outputs)
         outputs = tuple(
@@ -114,11 +103,54 @@ class TapeNode:
         )
         return (*self.inputs, *outputs)
 
+    def push(self, flow: Flow, slots: list[Tensor | None], retain: bool) -> None:
+        """Send gradients on to the operands, given those of the results.
+
+        The node is released unless `retain`.
+        """
+        given = tuple(g is not None for g in slots)
+        wanted = tuple(e is not None for e in self.edges)
+        operands = self.operands(flow.create_graph)
+        cotangents = tuple(g for g in slots if g is not None)
+        edges = [e for e in self.edges if e is not None]
+        gradients = apply(Vjp.of(self.unit, given, wanted), *cotangents, *operands)
+        known = {id(g) for g in cotangents}
+        if not retain:
+            self.release()
+        for edge, g in zip(edges, gradients, strict=True):
+            if id(g) not in known and g.is_own_memory:
+                flow.own(g)
+            flow.send(edge, g)
+
+    def name_of(self, output: int) -> str:
+        """What made one of the results."""
+        return self.name
+
     def release(self) -> None:
         """Forget what was saved."""
         self.released = True
         self.inputs = self.outputs = self.edges = ()
         self.versions = ()
+
+
+def freed_error(op: str) -> GradientError:
+    return GradientError(
+        "the graph has been freed by an earlier backward",
+        op=op,
+        expect="one backward per forward",
+        actual="a second one",
+        hint="pass retain_graph=True to the first",
+    )
+
+
+def changed_error(op: str, type: TensorType, times: int) -> GradientError:
+    return GradientError(
+        "a tensor that the gradient needs has been changed in place",
+        op=op,
+        expect=f"the {type!r} tensor as it was in the forward pass",
+        actual=f"{times} in-place change(s) since",
+        hint="work on a copy, or change it after backward",
+    )
 
 
 class FreedNode(TapeNode):
@@ -128,7 +160,7 @@ class FreedNode(TapeNode):
 
     def __init__(self, name: str, type: TensorType) -> None:
         self._name = name
-        self.number = next(_numbers)
+        self.number = next_number()
         self.types = (type,)
         self.release()
 
@@ -151,8 +183,11 @@ def record(
     if saves is None:
         saves = used_by_gradient(unit, operands)
     node = TapeNode(unit, operands, outputs, saves)
+    passes = unit.__class__ is Vjp  # may return an operand, which keeps its own history
     for k, o in enumerate(outputs):
-        if o.type.dtype.is_float:
+        if o.type.dtype.is_float and not o.requires_grad:
+            if passes and any(o is x for x in operands):
+                continue
             o.requires_grad = True
             o.grad_fn, o.output_number = node, k
     return saves
@@ -166,10 +201,11 @@ def backward(root: Tensor, gradient: Tensor | None, retain_graph: bool, create_g
             op="backward",
             expect="a tensor computed from one with requires_grad=True",
             actual=f"{root.type!r} with requires_grad=False",
+            hint="make a parameter with requires_grad=True, outside of dg.no_grad()",
         )
     seed = seed_of(root, gradient)
     with enable_grad() if create_graph else no_grad():
-        flow = _Flow(create_graph)
+        flow = Flow(create_graph)
         flow.send(edge_of(root), seed)
         flow.run(retain_graph)
 
@@ -191,6 +227,7 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             op="backward",
             expect=f"gradient of shape {root.type.shape}",
             actual=f"{gradient.type.shape}",
+            hint="use dg.ones_like(y) for y.backward(...)",
         )
     if gradient.type.dtype is not root.type.dtype:
         raise DTypeError(
@@ -198,11 +235,12 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             op="backward",
             expect=root.type.dtype.name,
             actual=gradient.type.dtype.name,
+            hint=f"convert it with .astype(dg.{root.type.dtype.name})",
         )
     return gradient
 
 
-class _Flow:
+class Flow:
     """Gradients on their way back."""
 
     def __init__(self, create_graph: bool) -> None:
@@ -244,21 +282,26 @@ class _Flow:
         else:
             leaf.grad = copy(g)
 
+    def total(self, edge: Edge) -> Tensor | None:
+        """What has arrived at the other end of an edge so far."""
+        if edge is None:
+            return None
+        if not isinstance(edge, tuple):
+            return edge.grad
+        slots = self.waiting.get(edge[0])
+        return None if slots is None else slots[edge[1]]
+
+    def settle(self, edge: Edge, total: Tensor) -> None:
+        """Replace what has arrived at the other end of an edge."""
+        if not isinstance(edge, tuple):
+            assert edge is not None
+            edge.grad = total
+        elif self.total(edge) is None:
+            self.send(edge, total)
+        else:
+            self.waiting[edge[0]][edge[1]] = total
+
     def run(self, retain_graph: bool) -> None:
         while self.heap:
             node = heapq.heappop(self.heap)[1]
-            slots = self.waiting.pop(node)
-            given = tuple(g is not None for g in slots)
-            wanted = tuple(e is not None for e in node.edges)
-            operands = node.operands(self.create_graph)
-            cotangents = tuple(g for g in slots if g is not None)
-            edges = [e for e in node.edges if e is not None]
-            unit = Vjp.of(node.unit, given, wanted)
-            gradients = apply(unit, *cotangents, *operands)
-            known = {id(g) for g in cotangents}
-            if not (retain_graph or self.create_graph):
-                node.release()
-            for edge, g in zip(edges, gradients, strict=True):
-                if id(g) not in known and g.is_own_memory:
-                    self.own(g)
-                self.send(edge, g)
+            node.push(self, self.waiting.pop(node), retain_graph or self.create_graph)

@@ -14,6 +14,7 @@ from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.floats import encode
+from dualgrad.runtime.srcinfo import called_name
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -28,7 +29,11 @@ def from_numpy(array: Array) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise ArgumentError(
-            "no NumPy array", op="from_numpy", expect="numpy.ndarray", actual=type(array).__name__
+            "no NumPy array",
+            op="from_numpy",
+            expect="numpy.ndarray",
+            actual=type(array).__name__,
+            hint="use dg.tensor(...) for numbers and lists",
         )
     return from_storage(array, as_dtype(array.dtype))
 
@@ -69,6 +74,7 @@ def _of_numbers(data: Any, wanted: DType | None) -> Tensor:
             op="tensor",
             expect="nested lists of equal lengths",
             actual=str(error),
+            hint="pad the shorter lists, or make a list of tensors",
         ) from None
     if wanted is None:
         wanted = as_dtype(array.dtype)
@@ -96,6 +102,7 @@ def check_range(op: str, array: Array, dtype: DType) -> None:
             op=op,
             expect=f"{limits.min} to {limits.max} for {dtype.name}",
             actual=f"{low if low < limits.min else high}",
+            hint="choose a wider dtype",
         )
 
 
@@ -238,7 +245,13 @@ def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | Non
 def check_device(op: str, device: Any) -> None:
     """Refuse places that there are no tensors in."""
     if device not in (None, "cpu"):
-        raise ArgumentError("no such device", op=op, expect="None or 'cpu'", actual=repr(device))
+        raise ArgumentError(
+            "no such device",
+            op=called_name() or op,
+            expect="None or 'cpu'",
+            actual=repr(device),
+            hint="leave the device out: dualgrad computes on the CPU",
+        )
 
 
 def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -248,7 +261,11 @@ def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     sizes = [_size(n) for n in shape]
     if None in sizes:
         raise ArgumentError(
-            "a size is no natural number", op=op, expect="ints >= 0", actual=repr(shape)
+            "a size is no natural number",
+            op=op,
+            expect="ints >= 0",
+            actual=repr(shape),
+            hint="compute sizes with // and check that they are not negative",
         )
     return tuple(n for n in sizes if n is not None)
 

@@ -33,7 +33,7 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import Bound, compile_graph
 from dualgrad.recipes import Recipe
-from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 Array = np.ndarray[Any, Any]
@@ -103,12 +103,14 @@ class Planner:
         self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
         for x in operands:
             if not hasattr(x, "sig") and not isinstance(x, bool | int | float):
-                raise ArgumentError(
+                raise OperandError(
                     "an operand is neither a tensor nor a number",
                     op=unit.name,
                     expect="Tensor, bool, int or float",
                     actual=type(x).__name__,
-                    hint="convert it with dg.tensor(...)",
+                    hint="a gradient is None before backward()"
+                    if x is None
+                    else "convert it with dg.tensor(...)",
                 )
 
     def plan(self) -> Plan:
@@ -264,6 +266,7 @@ def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
             op=unit.name,
             expect=f"shape {target.shape}",
             actual=f"shape {result.shape}",
+            hint="assign the result to a new name instead",
         )
     if result.dtype is not target.dtype:
         raise DTypeError(
@@ -290,7 +293,15 @@ def view_of(
     position: Dim = 0
     for i, step in zip(index, steps, strict=True):
         position = position + step * i
-    return linear_steps(position, at)
+    found = linear_steps(position, at)
+    if found is None:
+        return None
+    offset, steps_found = found
+    whole = contiguous_strides(output.shape)
+    pairs = zip(output.shape, steps_found, whole, strict=True)
+    if 0 in output.shape or all(n == 1 or s == w for n, s, w in pairs):
+        steps_found = whole  # steps along dimensions of size 1 mean nothing
+    return offset, steps_found
 
 
 def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, ...] | None:

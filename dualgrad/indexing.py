@@ -26,6 +26,7 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.runtime.dtype import bool_
+from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -87,7 +88,13 @@ class Indexable(Value):
     def __iter__(self: Tensor) -> Any:  # type: ignore[misc]
         """The slices along the first axis, as views."""
         if not self.ndim:
-            raise TypeError("iteration over a tensor without dimensions")
+            raise OperandError(
+                "a tensor without dimensions has no rows",
+                op="iter",
+                expect="at least one dimension",
+                actual=f"{self.type!r}",
+                hint="call .item() for its number",
+            )
         return (self[k] for k in range(len(self)))
 
 

@@ -120,7 +120,13 @@ def _sizes(op: str, shape: Any) -> tuple[int, ...]:
 def _float(op: str, dtype: Any) -> DType:
     found = as_dtype(dtype)
     if not found.is_float:
-        raise DTypeError("random floats", op=op, expect="a float dtype", actual=found.name)
+        raise DTypeError(
+            "random floats",
+            op=op,
+            expect="a float dtype",
+            actual=found.name,
+            hint="use dg.randint for integers",
+        )
     return found
 
 
@@ -244,7 +250,13 @@ def bernoulli(
 
 def _probability(op: str, p: Any) -> float:
     if not 0 <= p <= 1:
-        raise ArgumentError("no probability", op=op, expect="0 <= p <= 1", actual=repr(p))
+        raise ArgumentError(
+            "no probability",
+            op=op,
+            expect="0 <= p <= 1",
+            actual=repr(p),
+            hint="give a share: 0.2 for 20 percent",
+        )
     return float(p)
 
 
@@ -283,6 +295,7 @@ def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
             op=op,
             expect=f"{least} <= low < high <= {limit} for {dtype.name}",
             actual=f"low={low}, high={high}",
+            hint="give low before high, the first number that is not drawn",
         )
     return _wrapped(low), _wrapped(high - 1)
 

@@ -57,7 +57,11 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     """
     if mask.dtype is not bool_:
         raise DTypeError(
-            "a mask is bool", op="masked_select", expect="bool", actual=mask.dtype.name
+            "a mask is bool",
+            op="masked_select",
+            expect="bool",
+            actual=mask.dtype.name,
+            hint="compare: mask != 0",
         )
     shape = broadcast_shape(x.shape, mask.shape)
     places = np.flatnonzero(expand(mask, shape).concrete("masked_select()"))

@@ -31,6 +31,7 @@ from dualgrad.runtime.errors import (
     ArgumentError,
     DTypeError,
     GradientError,
+    OperandError,
     ShapeError,
     TraceError,
 )
@@ -248,7 +249,13 @@ class Tensor(Changes, Copying, Indexable):
 
     def __len__(self) -> int:
         if not self.type.shape:
-            raise TypeError("len() of a tensor without dimensions")
+            raise OperandError(
+                "a tensor without dimensions has no length",
+                op="len",
+                expect="at least one dimension",
+                actual=f"{self.type!r}",
+                hint="x.size counts the elements of any tensor",
+            )
         return int(self.type.shape[0])  # type: ignore[arg-type]
 
     # -- values -------------------------------------------------------------------------------
@@ -299,6 +306,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="item",
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
+                hint="index it, reduce it with .sum() or .mean(), or call .tolist()",
             )
         return decode(array, self.type.dtype).item()
 
@@ -319,7 +327,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="bool",
                 expect="a tensor of one element",
                 actual=f"shape {self.type.shape}",
-                hint="compare with .sum() or use dg.where",
+                hint="say .any() or .all(), or choose element by element with dg.where",
             )
         return bool(self.item())
 
@@ -330,6 +338,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="index",
                 expect="an integer tensor",
                 actual=self.type.dtype.name,
+                hint="convert it with int(...) or .astype(dg.int64)",
             )
         return int(self.item())
 
@@ -345,7 +354,7 @@ class Tensor(Changes, Copying, Indexable):
         if self.type.dtype.name not in ("float32", "int64", "bool"):
             notes += f", dtype={self.type.dtype!r}"
         if self.grad_fn is not None:
-            notes += f", grad_fn=<{self.grad_fn.name}>"
+            notes += f", grad_fn=<{self.grad_fn.name_of(self.output_number)}>"
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"tensor({text}{notes})"
@@ -368,6 +377,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="grad",
                 expect=repr(self.type),
                 actual=repr(value.type),
+                hint="assign a gradient of this shape and dtype, or None",
             )
         trace = state.trace
         if trace is None:
@@ -421,6 +431,7 @@ class Tensor(Changes, Copying, Indexable):
                 op="requires_grad_",
                 expect="a float dtype",
                 actual=self.type.dtype.name,
+                hint="make it a float: dtype=dg.float32",
             )
         if state.trace is not None and requires_grad != self.requires_grad:
             state.trace.note_flag(self)

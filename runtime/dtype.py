@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from dualgrad.runtime.errors import ArgumentError, DTypeError
+from dualgrad.runtime.srcinfo import called_name
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -136,8 +137,10 @@ def as_dtype(x: object) -> DType:
         names = ", ".join(t.name for t in ALL)
         raise DTypeError(
             "not a dtype of dualgrad",
+            op=called_name(),
             expect=f"{names}; a NumPy dtype of that kind; or bool, int, float",
             actual=repr(x),
+            hint="check the spelling, or pass dg.float32",
         )
     return found
 

@@ -3,11 +3,11 @@
     ShapeError: [matmul] inner dimensions differ
       expect: a.shape[-1] == b.shape[-2]
       actual: 64 != 32
+      why: ...
+      hint: ...
       at train.py:41 in forward
           return h @ self.w2
                  ^^^^^^^^^^^
-      why: ...
-      hint: ...
 
 Each class is also the builtin class that a Python user would catch.
 """
@@ -15,6 +15,8 @@ Each class is also the builtin class that a Python user would catch.
 from __future__ import annotations
 
 from dualgrad.runtime.srcinfo import Location, user_location
+
+MAX_LINES = 6  # of what was found; with all other parts a message has 12
 
 
 class DualgradError(Exception):
@@ -51,15 +53,24 @@ class DualgradError(Exception):
 
     def __str__(self) -> str:
         lines = [f"[{self.op}] {self.what}" if self.op else self.what]
-        lines += _labelled(expect=self.expect, actual=self.actual)
+        lines += _labelled(expect=self.expect, actual=_cut(self.actual))
+        lines += _labelled(why=self.why, hint=self.hint)
         if self.location is not None:
             lines.append(self.location.render())
-        lines += _labelled(why=self.why, hint=self.hint)
         return "\n".join(lines)
 
 
 def _labelled(**parts: str) -> list[str]:
     return [f"  {label}: {text}" for label, text in parts.items() if text]
+
+
+def _cut(text: str) -> str:
+    """The first lines of a list of differences; the attribute of the error has them all."""
+    lines = text.split("\n")
+    if len(lines) <= MAX_LINES:
+        return text
+    kept = lines[: MAX_LINES - 1]
+    return "\n".join([*kept, f"    ... and {len(lines) - len(kept)} more"])
 
 
 class ShapeError(DualgradError, ValueError):
@@ -72,6 +83,10 @@ class DTypeError(DualgradError, TypeError):
 
 class IndexOutOfBounds(DualgradError, IndexError):
     """An index outside of its dimension."""
+
+
+class OperandError(DualgradError, TypeError):
+    """A value of a type that an op does not take."""
 
 
 class LibraryError(DualgradError, RuntimeError):

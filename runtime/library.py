@@ -108,7 +108,8 @@ def raise_failure(op: str, location: Location | None) -> NoReturn:
     singular = isinstance(error, NumpyLinAlgError)
     kind = LinAlgError if singular else LibraryError
     what = f"{error}" or type(error).__name__
-    raise kind(what[0].lower() + what[1:], op=op, location=location) from error
+    hint = "add a small multiple of the identity, or use lstsq" if singular else ""
+    raise kind(what[0].lower() + what[1:], op=op, hint=hint, location=location) from error
 
 
 # -- sorting --------------------------------------------------------------------------------------

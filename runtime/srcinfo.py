@@ -36,6 +36,11 @@ def _classify(filename: str) -> bool:
     return own
 
 
+def is_package_file(filename: str) -> bool:
+    """Whether a file belongs to dualgrad itself."""
+    return filename.startswith(_OWN_ROOTS)
+
+
 def _is_own(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     if filename == "<string>":  # generated code, such as the __init__ of a dataclass
@@ -141,6 +146,19 @@ def user_location(skip: int = 0) -> Location | None:
         return None
     code = frame.f_code
     return Location(code.co_filename, frame.f_lineno, code.co_name, code, frame.f_lasti)
+
+
+def called_name() -> str:
+    """Name of the function of dualgrad that the user's code has called, "" if it has none.
+
+    Special methods go by the name of what they do: `x[key]` calls "getitem".
+    """
+    frame: FrameType | None = sys._getframe(1)
+    name = ""
+    while frame is not None and _is_own(frame):
+        name = frame.f_code.co_name
+        frame = frame.f_back
+    return "" if name in ("__call__", "__init__") else name.strip("_")
 
 
 def user_line_key() -> tuple[str, int] | None:

@@ -97,7 +97,7 @@ def text_of(setup: Setup) -> str:
     function, args = setup()
     compiled = dg.function(function, strict=True)
     compiled(*args)
-    ((path,),) = compiled.paths.values()
+    (path,) = compiled.paths
     layouts = (None,) * len(path.graph.inputs)
     program = lower(path.graph, layouts, setup.__name__, 1)
     return f"{graph_text(path.graph)}\n{program.text}"

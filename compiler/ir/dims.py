@@ -15,8 +15,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Union
+
+from dualgrad.compiler.ir.interned import Interned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +29,15 @@ Offset = Dim  # a position inside of a dimension, not a size
 Monomial = tuple["Atom", ...]
 
 LONGEST_DIVISION = 64  # steps of the division of polynomials
+_REMEMBERED = 20_000  # answers of each function that programs ask for again and again
 
 
 class Atom:
     """A factor that cannot be taken apart: a symbol or a division, remainder or minimum."""
 
-    __slots__ = ("args", "extent", "kind", "name", "sort_key")
+    __slots__ = ("__weakref__", "args", "extent", "kind", "name", "sort_key")
 
-    _interned: ClassVar[dict[tuple[object, ...], Atom]] = {}
+    _interned: ClassVar[Interned[Atom]] = Interned()
 
     kind: str
     name: str
@@ -46,12 +50,12 @@ class Atom:
         cls, kind: str, name: str, args: tuple[Dim, ...] = (), extent: Dim | None = None
     ) -> Atom:
         key = (kind, name, args, extent)
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.kind, found.name, found.args, found.extent = key
             found.sort_key = (kind, repr(found))
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __repr__(self) -> str:
@@ -70,9 +74,9 @@ _sort_key = attrgetter("sort_key")
 class Expr:
     """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
 
-    __slots__ = ("terms",)
+    __slots__ = ("__weakref__", "terms")
 
-    _interned: ClassVar[dict[tuple[tuple[Monomial, int], ...], Expr]] = {}
+    _interned: ClassVar[Interned[Expr]] = Interned()
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -85,11 +89,11 @@ class Expr:
         if len(kept) == 1 and () in kept:
             return kept[()]
         key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key for a in t[0]]))
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.terms = key
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     def __add__(self, other: Dim) -> Dim:
@@ -189,6 +193,7 @@ def product(dims: Iterable[Dim]) -> Dim:
     return out
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """(a // b, a % b), simplified as far as extents of loop variables allow."""
     if isinstance(a, int) and isinstance(b, int):
@@ -284,6 +289,7 @@ def _largest_atom(a: Atom) -> Dim | None:
     return None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def coefficient(e: Dim, v: Expr) -> tuple[Dim, Dim] | None:
     """(k, rest) with e = k * v + rest and v in neither; None where e is not linear in v."""
     atom = symbol_of(v)
@@ -308,9 +314,10 @@ def free_atoms_of(a: Atom) -> set[Atom]:
     return {s for arg in a.args for s in symbols(arg)}
 
 
-def symbols(d: Dim) -> set[Atom]:
+@lru_cache(maxsize=_REMEMBERED)
+def symbols(d: Dim) -> frozenset[Atom]:
     """All symbols that occur in d."""
-    return {s for m, _ in terms_of(d) for a in m for s in free_atoms_of(a)}
+    return frozenset(s for m, _ in terms_of(d) for a in m for s in free_atoms_of(a))
 
 
 def substitute(d: Dim, values: Mapping[Atom, Dim]) -> Dim:

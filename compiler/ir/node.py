@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number, Operand, Unit, Value
 from dualgrad.runtime.dtype import bool_, float64, int64
@@ -31,7 +32,7 @@ class Node(Value):
 
     __slots__ = ("__weakref__", "inputs", "op", "type")
 
-    _interned: ClassVar[WeakValueDictionary[tuple[object, ...], Node]] = WeakValueDictionary()
+    _interned: ClassVar[Interned[Node]] = Interned()
 
     op: Op | Leaf
     inputs: tuple[Node, ...]
@@ -39,11 +40,11 @@ class Node(Value):
     @classmethod
     def make(cls, op: Op | Leaf, inputs: tuple[Node, ...], type: TensorType) -> Node:
         key = (op, inputs, type)
-        found = cls._interned.get(key)
+        found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
             found.op, found.inputs, found.type = key
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
             line = user_line_key()
             if line is not None:
                 LINES[found] = line

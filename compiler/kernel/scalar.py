@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, Union
 
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.runtime.dtype import DType, bool_, float64, int64
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.floats import rounded
@@ -70,7 +71,7 @@ class Scalar:
 
     __slots__ = ("__weakref__", "args", "attr", "dtype", "op")
 
-    _interned: ClassVar[dict[tuple[object, ...], Scalar]] = {}
+    _interned: ClassVar[Interned[Scalar]] = Interned()
 
     op: str
     args: tuple[Scalar, ...]
@@ -81,11 +82,12 @@ class Scalar:
     def make(cls, op: str, args: tuple[Scalar, ...], dtype: DType, attr: Attr = None) -> Scalar:
         # 0.0 == -0.0 and 1 == 1.0 == True, so a constant is keyed by its text.
         key = (op, args, dtype, repr(attr) if op == "const" else attr)
-        found = cls._interned.get(key)
+        held = _known(key)  # as `find` does, without its call
+        found = None if held is None else held()
         if found is None:
             found = object.__new__(cls)
             found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
-            found = cls._interned.setdefault(key, found)
+            found = cls._interned.keep(key, found)
         return found
 
     @property
@@ -176,6 +178,9 @@ class Scalar:
             return f"index({self.attr})"
         suffix = f":{self.dtype.short}" if self.op in ("cast", "bitcast") else ""
         return f"{self.op}{suffix}({', '.join(map(repr, self.args))})"
+
+
+_known = Scalar._interned.data.get
 
 
 def cast_dim(attr: Attr) -> Dim:

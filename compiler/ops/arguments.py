@@ -45,6 +45,7 @@ def check_shape(op: str, what: str, x: Any, shape: tuple[Dim, ...]) -> None:
             op=op,
             expect=f"{what} {dim_text(shape)}",
             actual=f"{what} {dim_text(x.shape)}",
+            hint=f"reshape {what} to {dim_text(shape)}",
         )
 
 
@@ -56,6 +57,7 @@ def check_equal_shapes(op: str, input: Any, target: Any) -> None:
             op=op,
             expect=f"target {dim_text(input.shape)}",
             actual=f"target {dim_text(target.shape)}",
+            hint="reshape one of them; a target (n,) for an input (n, 1) needs unsqueeze(1)",
         )
 
 
@@ -63,7 +65,11 @@ def check_float(op: str, what: str, x: Any) -> None:
     """Raise DTypeError unless x holds floats."""
     if not x.dtype.is_float:
         raise DTypeError(
-            f"{what} holds no floats", op=op, expect="a float dtype", actual=x.dtype.name
+            f"{what} holds no floats",
+            op=op,
+            expect="a float dtype",
+            actual=x.dtype.name,
+            hint="convert it with .astype(dg.float32)",
         )
 
 
@@ -71,7 +77,11 @@ def check_choice(op: str, what: str, value: Any, choices: tuple[str, ...]) -> No
     """Raise ArgumentError unless the value is one of the choices."""
     if value not in choices:
         raise ArgumentError(
-            f"no such {what}", op=op, expect=" or ".join(map(repr, choices)), actual=repr(value)
+            f"no such {what}",
+            op=op,
+            expect=" or ".join(map(repr, choices)),
+            actual=repr(value),
+            hint="use one of these names",
         )
 
 

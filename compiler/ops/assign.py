@@ -24,6 +24,7 @@ def assign(target: Any, source: Any) -> Any:
             op="copy_",
             expect=f"a source that broadcasts to {target.shape}",
             actual=f"{source.shape}",
+            hint="reshape the source",
         )
     return copy(expand_to(cast_node(source, target.dtype), target.shape))
 

@@ -99,6 +99,7 @@ def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
             op=op,
             expect=f"query [..., L, E], key [..., S, E], value [..., S, V]{heads}",
             actual=shapes + dim_text(value.shape),
+            hint="query and key share their last size, key and value the one before",
         )
 
 
@@ -115,6 +116,7 @@ def _check_mask(query: Any, key: Any, mask: Any) -> None:
             op="scaled_dot_product_attention",
             expect=f"attn_mask that broadcasts to {dim_text(scores)}",
             actual=f"attn_mask {dim_text(mask.shape)}",
+            hint="give the mask sizes of 1 for batch and heads",
         )
 
 

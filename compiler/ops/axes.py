@@ -45,6 +45,7 @@ def unflatten(x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
             op="unflatten",
             expect=f"sizes whose product is {n}",
             actual=dim_text(sizes),
+            hint="give -1 for one size, to have it worked out",
         )
     return reshape(x, (*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
 

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from dualgrad.compiler.ir.dims import Dim, same, settled
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text
+from dualgrad.compiler.ops.hints import broadcast_hint
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
 from dualgrad.runtime.errors import DTypeError, ShapeError
@@ -40,7 +42,7 @@ class Op:
     exact: ClassVar[bool] = False
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
-    _instances: ClassVar[dict[tuple[object, ...], Any]] = {}
+    _instances: ClassVar[Interned[Any]] = Interned()
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         own = {k: a for k, a in cls.__annotations__.items() if not a.startswith("ClassVar")}
@@ -70,9 +72,9 @@ class Op:
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
         key = (cls, *fields)
-        found: Self | None = Op._instances.get(key)
+        found: Self | None = Op._instances.find(key)
         if found is None:
-            found = Op._instances.setdefault(key, cls(*fields))
+            found = Op._instances.keep(key, cls(*fields))
         return found
 
     @property
@@ -154,7 +156,11 @@ def result_dtype(op: str, types: Iterable[TensorType]) -> DType:
             dtype = promote(dtype, d)
         except DTypeError as error:
             raise DTypeError(
-                "no common dtype", op=op, expect="dtypes that promote", actual=error.actual
+                "no common dtype",
+                op=op,
+                expect="dtypes that promote",
+                actual=error.actual,
+                hint="convert one operand with .astype(...)",
             ) from None
     for t in types:
         if t.weak:
@@ -179,6 +185,7 @@ def broadcast_shapes(op: str, shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
                     expect="sizes, counted from the right, equal or 1",
                     actual=" and ".join(dim_text(s) for s in shapes)
                     + f": {size} and {d} in dimension {axis - rank}",
+                    hint=broadcast_hint(shapes),
                 )
             size = d
         out.append(size)
@@ -188,13 +195,20 @@ def broadcast_shapes(op: str, shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """axis as a number in [0, ndim)."""
     if not isinstance(axis, int) or isinstance(axis, bool):
-        raise ShapeError("axis is no integer", op=op, expect="an int", actual=f"{axis!r}")
+        raise ShapeError(
+            "axis is no integer",
+            op=op,
+            expect="an int",
+            actual=f"{axis!r}",
+            hint="give a Python int, such as axis=-1",
+        )
     if not -ndim <= axis < ndim:
         raise ShapeError(
             "axis out of range",
             op=op,
             expect=f"-{ndim} <= axis < {ndim}" if ndim else "a tensor with dimensions",
             actual=f"axis={axis} for a tensor of {ndim} dimensions",
+            hint="count axes from 0, or from the end with -1",
         )
     return axis % ndim
 
@@ -220,6 +234,10 @@ def axes_of(op: str, axis: int | tuple[int, ...] | list[int], ndim: int) -> tupl
     axes = [normalize_axis(op, a, ndim) for a in named]
     if len(set(axes)) != len(axes):
         raise ShapeError(
-            "an axis is named twice", op=op, expect="distinct axes", actual=repr(tuple(named))
+            "an axis is named twice",
+            op=op,
+            expect="distinct axes",
+            actual=repr(tuple(named)),
+            hint="name each axis once; -1 is the last one",
         )
     return tuple(sorted(axes))

@@ -146,6 +146,7 @@ def _check_classes(op: str, scores: Any, target: Any, weight: Any) -> None:
             op=op,
             expect="an integer dtype",
             actual=target.dtype.name,
+            hint="convert them with .astype(dg.int64)",
         )
     axis = _class_axis(scores)
     fits = scores.ndim > 0 and equal(
@@ -157,6 +158,7 @@ def _check_classes(op: str, scores: Any, target: Any, weight: Any) -> None:
             op=op,
             expect="input [N, C, d1, ...] and target [N, d1, ...], or [C] and []",
             actual=f"input {dim_text(scores.shape)}, target {dim_text(target.shape)}",
+            hint="give one class per row of the input; drop a last size of 1 with squeeze(-1)",
         )
     check_shape(op, "weight", weight, (scores.shape[axis],))
 

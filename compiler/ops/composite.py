@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
+from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import Rename, apply
 from dualgrad.compiler.ops.base import renamed
@@ -30,14 +31,14 @@ class Composite:
     body: Callable[..., Any]
     static: tuple[tuple[str, Any], ...]
     exact: ClassVar[bool] = False
-    _instances: ClassVar[dict[tuple[Any, ...], Composite]] = {}
+    _instances: ClassVar[Interned[Composite]] = Interned()
 
     @classmethod
     def of(cls, body: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Composite:
         # 1 == 1.0 == True are different parameters.
         key = (body, static, tuple(type(v) for _, v in static))
-        found = cls._instances.get(key)
-        return found or cls._instances.setdefault(key, cls(body, static))
+        found = cls._instances.find(key)
+        return found or cls._instances.keep(key, cls(body, static))
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.hints import product_hint
 from dualgrad.compiler.ops.reduce import Reduction, State, spread
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -139,6 +140,7 @@ def matmul(a: Any, b: Any) -> Any:
             op="matmul",
             expect=f"a.shape[-1] == b.shape[{-2 if b.ndim > 1 else 0}]",
             actual=f"{a.shape[-1]} != {inner}        (a: {a.type!r}, b: {b.type!r})",
+            hint=product_hint(a, b),
         )
     if "b" in (a.dtype.kind, b.dtype.kind):
         raise DTypeError(

@@ -54,6 +54,7 @@ def parse(equation: str, ranks: tuple[int, ...]) -> Expression:
             op="einsum",
             expect=f"{len(terms)} for {equation!r}",
             actual=str(len(ranks)),
+            hint="separate the labels of operands with commas",
         )
     lengths = [n - len(t.replace("...", "")) for t, n in zip(terms, ranks, strict=True)]
     longest = max((n for t, n in zip(terms, lengths, strict=True) if "..." in t), default=0)
@@ -89,6 +90,7 @@ def _labels(equation: str, term: str, hidden: int, longest: int) -> Labels:
             op="einsum",
             expect=f"{len(before + after)} for {term!r}",
             actual=str(len(before + after) + hidden),
+            hint="give each dimension one label, or write ... for the rest",
         )
     middle = map(str, range(longest - hidden, longest)) if dots else ()
     return (*before, *middle, *after)
@@ -108,6 +110,7 @@ def sizes_of(expression: Expression, shapes: Sequence[tuple[Dim, ...]]) -> dict[
                     op="einsum",
                     expect="equal sizes, or 1",
                     actual=f"{known} and {n} in {' and '.join(map(dim_text, shapes))}",
+                    hint="transpose or rename: a label that stands twice has one size",
                 )
     return sizes
 

@@ -66,6 +66,7 @@ class Elementwise(Op, abstract=True):
                 op=self.name,
                 expect=" or ".join(KINDS[k] for k in self.accepts),
                 actual=", ".join(t.dtype.name for t in types),
+                hint="convert the operands with .astype(...)",
             )
         return [dtype] * len(types)
 
@@ -175,7 +176,13 @@ def _destination(
     if isinstance(dtype, str) and dtype == "cpu":
         device, dtype, others = dtype, others[0] if others else None, others[1:]
     if device not in (None, "cpu"):
-        raise ArgumentError("no such device", op="to", expect="'cpu'", actual=repr(device))
+        raise ArgumentError(
+            "no such device",
+            op="to",
+            expect="'cpu'",
+            actual=repr(device),
+            hint="leave the device out: dualgrad computes on the CPU",
+        )
     if len(others) > 2:
         raise ArgumentError(
             "too many arguments", op="to", expect="dtype, non_blocking, copy", actual=f"{others}"

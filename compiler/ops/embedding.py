@@ -40,6 +40,7 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Any:
             op="embedding",
             expect="weight (n, d)",
             actual=dim_text(weight.shape),
+            hint="give the table first a size for numbers, then one for features",
         )
     n = weight.shape[0]
     if padding_idx is not None:
@@ -49,6 +50,7 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Any:
                 op="embedding",
                 expect=f"-{n} <= padding_idx < {n}",
                 actual=str(padding_idx),
+                hint="make the table larger, or leave padding_idx out",
             )
         padding_idx = padding_idx + n if padding_idx < 0 else padding_idx
     return _embedding(input, weight, padding=padding_idx)

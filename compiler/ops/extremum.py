@@ -228,6 +228,7 @@ def check_nonempty(name: str, x: Any, axes: tuple[int, ...]) -> None:
             op=name,
             expect="at least one element along each reduced axis",
             actual=f"shape {tuple(x.shape)}, axes {axes}",
+            hint="check that the tensor has elements",
         )
 
 

@@ -81,6 +81,7 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
             op="index_select",
             expect="an index of shape (k,)",
             actual=dim_text(getattr(index, "shape", ())),
+            hint="flatten the index with .reshape(-1)",
         )
     axis = axis_of("index_select", dim, x.ndim)
     if x.ndim == 0:
@@ -120,6 +121,7 @@ def check_rank(op: str, x: Any, idx: Any) -> None:
             op=op,
             expect=f"an index of {x.ndim} dimensions",
             actual=dim_text(getattr(idx, "shape", ())),
+            hint="add dimensions to the index with unsqueeze",
         )
 
 
@@ -158,6 +160,7 @@ def check_inside(op: str, what: str, index: Any, x: Any, axis: int | None) -> No
             op=op,
             expect=f"at most {dim_text(x.shape)}" + ("" if axis is None else f", but along {axis}"),
             actual=dim_text(index.shape),
+            hint="take a part of the index, or expand the tensor first",
         )
 
 

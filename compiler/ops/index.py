@@ -122,7 +122,11 @@ def one_hot(x: Any, classes: int) -> Any:
     """
     if not x.dtype.is_int:
         raise DTypeError(
-            "classes are integers", op="one_hot", expect="an integer dtype", actual=x.dtype.name
+            "classes are integers",
+            op="one_hot",
+            expect="an integer dtype",
+            actual=x.dtype.name,
+            hint="convert them with .astype(dg.int64)",
         )
     if isinstance(classes, int) and classes < 1:
         raise ArgumentError(

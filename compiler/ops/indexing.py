@@ -165,6 +165,7 @@ def _filled(shape: tuple[Dim, ...], key: tuple[Any, ...]) -> list[Any]:
             op="getitem",
             expect="at most one Ellipsis",
             actual=str(len(dots)),
+            hint="write : for single axes",
         )
     used = sum(_consumed(p) for p in key if p is not ...)
     if used > len(shape):
@@ -173,6 +174,7 @@ def _filled(shape: tuple[Dim, ...], key: tuple[Any, ...]) -> list[Any]:
             op="getitem",
             expect=f"at most {len(shape)} for shape {dim_text(shape)}",
             actual=str(used),
+            hint="drop an index, or add a dimension with unsqueeze",
         )
     at = dots[0] if dots else len(key)
     rest = [slice(None)] * (len(shape) - used)
@@ -241,6 +243,7 @@ class _Reader:
                 op="getitem",
                 expect=f"-{n} <= {name} < {n}",
                 actual=str(i),
+                hint="count from 0; negative indices count from the end",
             )
         self.counts(number)
         self.axis(i, i + n if i < 0 else i, 1, 1)
@@ -258,7 +261,13 @@ class _Reader:
                 actual=f"{n}",
             )
         if part.step == 0:
-            raise ArgumentError("the step is zero", op="getitem", expect="step != 0", actual="0")
+            raise ArgumentError(
+                "the step is zero",
+                op="getitem",
+                expect="step != 0",
+                actual="0",
+                hint="leave the step out for 1",
+            )
         start, stop, step = part.indices(n)
         size = len(range(start, stop, step))
         self.places.append(self.axis(part, start if size else 0, step, size))
@@ -287,6 +296,7 @@ class _Reader:
                 op="getitem",
                 expect=f"a mask of shape {dim_text(wanted)}",
                 actual=dim_text(part.shape),
+                hint="compute the mask from the tensor that is indexed",
             )
         found = self.positions(part)
         if part.ndim == 0:
@@ -312,6 +322,7 @@ def refused(part: Any) -> DTypeError:
         op="getitem",
         expect="ints, slices, None, ..., integer or bool tensors, arrays and lists",
         actual=kind,
+        hint="convert it with int(...) or .astype(dg.int64)",
     )
 
 
@@ -321,6 +332,7 @@ def no_positions(mask: Any) -> tuple[Any, ...]:
         op="getitem",
         expect="integer indices, or where(mask, ...)",
         actual="a bool mask",
+        hint="use where(mask, ...), whose result has a known size",
     )
 
 
@@ -335,7 +347,8 @@ def getitem(x: Any, key: Any, positions: Positions = no_positions) -> Any:
 def look_up(x: Any, found: Subscript, part: Any = None) -> Any:
     """Return x at a key; `part` is what the key's view shows, where that is known."""
     if part is None:
-        part = x if found.view.is_whole(x.shape) else apply(found.view, x)[0]
+        whole = bool(found.indices) and found.view.is_whole(x.shape)
+        part = x if whole else apply(found.view, x)[0]
     if not found.indices:
         return part
     return _lookup(
@@ -459,6 +472,7 @@ def _fitted(value: Node, shape: tuple[Dim, ...], x: Node) -> Any:
             op="setitem",
             expect=f"a shape that broadcasts to {dim_text(shape)}",
             actual=dim_text(value.shape),
+            hint="reshape the value, or index fewer elements",
         )
     return expand_to(cast_node(value, x.dtype), shape)
 

@@ -79,7 +79,13 @@ class Concat(Region):
 def _tensors(op: str, tensors: Any) -> list[Any]:
     xs = list(tensors) if isinstance(tensors, Sequence) else [tensors]
     if not xs:
-        raise ArgumentError("nothing to join", op=op, expect="at least one tensor", actual="none")
+        raise ArgumentError(
+            "nothing to join",
+            op=op,
+            expect="at least one tensor",
+            actual="none",
+            hint="check that the list is not empty",
+        )
     return xs
 
 
@@ -104,6 +110,7 @@ def cat(tensors: Any, axis: Any = 0, **dim: Any) -> Any:
                 op="cat",
                 expect=f"{dim_text(first)} but for axis {axis}",
                 actual=dim_text(x.shape),
+                hint="reshape or pad the others, or join along the axis that differs",
             )
     return apply(Concat.of(axis), *xs)[0]
 
@@ -122,6 +129,7 @@ def stack(tensors: Any, axis: Any = 0, **dim: Any) -> Any:
                 op="stack",
                 expect=dim_text(xs[0].shape),
                 actual=dim_text(x.shape),
+                hint="reshape them to one shape, or join them with dg.cat",
             )
     return cat([x.unsqueeze(axis) for x in xs], axis)
 
@@ -161,6 +169,7 @@ def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
             op="split",
             expect=f"sizes that add up to {n}",
             actual=str(sizes),
+            hint="give one int for parts of equal size",
         )
     starts = accumulate(sizes, initial=0)
     return tuple(narrow(x, axis, o, s) for o, s in zip(starts, sizes, strict=False))

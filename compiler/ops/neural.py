@@ -89,6 +89,9 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
             op="linear",
             expect="input [..., in] and weight [out, in]",
             actual=f"input {dim_text(input.shape)}, weight {dim_text(weight.shape)}",
+            hint=f"the last size of the input must be {weight.shape[-1]}"
+            if weight.ndim == 2
+            else "give a weight of two dimensions",
         )
     check_shape("linear", "bias", bias, (weight.shape[0],))
     biases, _ = given(bias)

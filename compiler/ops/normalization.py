@@ -67,6 +67,7 @@ def _trailing(op: str, x: Any, normalized_shape: Any) -> tuple[tuple[int, ...], 
             op=op,
             expect=f"input (..., {', '.join(map(str, shape))})" if shape else "at least one size",
             actual=f"input {dim_text(x.shape)}, normalized_shape {dim_text(shape)}",
+            hint="give the last sizes of the input as the normalized shape",
         )
     return tuple(range(x.ndim - len(shape), x.ndim)), shape
 
@@ -123,6 +124,7 @@ def check_channels(op: str, x: Any, least: int, **vectors: Any) -> None:
             op=op,
             expect="input [N, C, ...]" if least == 2 else "input [N, C, L, ...]",
             actual=f"input {dim_text(x.shape)}",
+            hint="add a dimension for the batch with unsqueeze(0)",
         )
     for what, v in vectors.items():
         check_shape(op, what, v, (x.shape[1],))
@@ -188,6 +190,7 @@ def channel_norm(
             op=op,
             expect="at least two numbers per channel",
             actual=f"input {dim_text(input.shape)}",
+            hint="use a larger batch, or training=False",
         )
     affine, which = given(weight, bias)
     y, mean, variance = _channel_norm(input, eps, *affine, axes=axes, which=which)

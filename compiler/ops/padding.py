@@ -75,6 +75,7 @@ def pad(x: Any, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0
             op="pad",
             expect=f"at most {x.ndim} pairs (before, after)",
             actual=str(amounts),
+            hint="give two amounts per axis, those of the last axis first",
         )
     if mode not in MODES:
         raise ArgumentError(

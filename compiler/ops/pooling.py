@@ -170,6 +170,7 @@ def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:
             op=op,
             expect="at least one window along each axis",
             actual=f"sizes {space}, kernel_size={g.kernel}, padding={g.padding}",
+            hint="use a smaller kernel_size, or more padding",
         )
 
 

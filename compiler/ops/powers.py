@@ -196,6 +196,7 @@ def _whole_power(x: Any, exponent: int) -> Any:
             op="pow",
             expect="an exponent >= 0, or floats",
             actual=f"{x.dtype.name} ** {exponent}",
+            hint="convert the base with .astype(dg.float32)",
         )
     return _constant_power(x, exponent=exponent)
 

@@ -40,6 +40,7 @@ def _need_rank(op: str, *pairs: tuple[Any, int]) -> None:
             op=op,
             expect=", ".join(str(n) for _, n in pairs),
             actual=" and ".join(dim_text(x.shape) for x, _ in pairs),
+            hint="use dg.matmul, which takes any numbers of dimensions",
         )
 
 
@@ -175,7 +176,13 @@ def bmm(a: Any, b: Any) -> Any:
     """Return the products of two batches [B, M, K] and [B, K, N] of matrices."""
     _need_rank("bmm", (a, 3), (b, 3))
     if not same(a.shape[0], b.shape[0]):
-        raise ShapeError("batches differ", op="bmm", expect=f"{a.shape[0]}", actual=f"{b.shape[0]}")
+        raise ShapeError(
+            "batches differ",
+            op="bmm",
+            expect=f"{a.shape[0]}",
+            actual=f"{b.shape[0]}",
+            hint="use dg.matmul, which broadcasts batches of size 1",
+        )
     return matmul(a, b)
 
 

@@ -299,7 +299,13 @@ def float_argument(op: str, dtype: Any) -> DType | None:
     """A dtype to compute in, which must be a float."""
     target = dtype_argument(dtype)
     if target is not None and not target.is_float:
-        raise DTypeError("the result is a float", op=op, expect="a float", actual=target.name)
+        raise DTypeError(
+            "the result is a float",
+            op=op,
+            expect="a float",
+            actual=target.name,
+            hint="convert the result with .astype(...)",
+        )
     return target
 
 

@@ -203,6 +203,7 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int = -1) -> Any:
             op=op,
             expect=f"sizes that broadcast to {dim_text(x.shape)}, except along {place}",
             actual=dim_text(indices.shape),
+            hint="reshape or expand the index",
         )
     return _put_along_axis(x, indices, values, axis=place)
 
@@ -239,7 +240,11 @@ def _index_checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str)
         len(given) == x.ndim and all(same(n, m) for n, m in zip(given, shape, strict=True))
     ):
         raise ShapeError(
-            "the source does not fit", op=op, expect=dim_text(shape), actual=dim_text(given)
+            "the source does not fit",
+            op=op,
+            expect=dim_text(shape),
+            actual=dim_text(given),
+            hint="reshape the source",
         )
     check_updates(op, x, source, how)
     return axis
@@ -291,7 +296,13 @@ def check_scalar(op: str, value: Any) -> None:
 def check_mask(op: str, x: Any, mask: Any) -> None:
     """Refuse what is no bool tensor that broadcasts to x."""
     if mask.dtype is not bool_:
-        raise DTypeError("a mask is bool", op=op, expect="bool", actual=mask.dtype.name)
+        raise DTypeError(
+            "a mask is bool",
+            op=op,
+            expect="bool",
+            actual=mask.dtype.name,
+            hint="compare: mask != 0",
+        )
     pairs = zip(reversed(mask.shape), reversed(x.shape), strict=False)
     if mask.ndim > x.ndim or not all(n == 1 or same(n, m) for n, m in pairs):
         raise ShapeError(
@@ -299,6 +310,7 @@ def check_mask(op: str, x: Any, mask: Any) -> None:
             op=op,
             expect=f"a shape that broadcasts to {dim_text(x.shape)}",
             actual=dim_text(mask.shape),
+            hint="compute the mask from the tensor itself",
         )
 
 

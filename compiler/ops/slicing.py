@@ -76,6 +76,7 @@ def slices(x: Any, parts: tuple[slice, ...]) -> Any:
             op="slice",
             expect=f"at most {x.ndim}",
             actual=str(len(parts)),
+            hint="drop an index",
         )
     full = [*parts, *(slice(None),) * (x.ndim - len(parts))]
     ranges = [_range(p, n) for p, n in zip(full, x.shape, strict=True)]
@@ -131,6 +132,7 @@ def narrow(x: Any, axis: int, start: Any, length: Any) -> Any:
             op="narrow",
             expect=f"0 <= start <= start + length <= {n}",
             actual=f"start={start}, length={length}",
+            hint="make start or length smaller",
         )
     starts = tuple(start if k == axis else 0 for k in range(x.ndim))
     sizes = tuple(length if k == axis else n for k, n in enumerate(x.shape))
@@ -151,6 +153,7 @@ def select(x: Any, axis: int, index: int) -> Any:
             op="select",
             expect=f"-{n} <= index < {n} for axis {axis}",
             actual=str(index),
+            hint="count from 0; negative indices count from the end",
         )
     part = narrow(x, axis, index + n if index < 0 else index, 1)
     return part.reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
@@ -237,6 +240,35 @@ def _shorter(a: Dim, b: Dim) -> Dim:
     return a if same(a, b) else minimum(a, b)
 
 
+class Strided(View):
+    """Of a row of elements, element i at offset + sum(steps * i): how a tensor lies in memory."""
+
+    offset: Offset
+    steps: tuple[Dim, ...]
+    sizes: tuple[Dim, ...]
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape(self.sizes)
+
+    def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
+        place: Dim = self.offset
+        for i, step in zip(index, self.steps, strict=True):
+            place = place + step * i
+        return (place,)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        turned = Strided.of(3, (1, 4), (4, 3))
+        apart = Strided.of(1, (5,), (3,))
+        return [
+            Sample(
+                lambda x: apply(turned, x)[0], (Arg((20,)),), lambda np, x: x[3:15].reshape(3, 4).T
+            ),
+            Sample(lambda x: apply(apart, x)[0], (Arg((12,)),), lambda np, x: x[1::5]),
+        ]
+
+
 class Windows(View):
     """Sliding windows: along axes[k] counts[k] windows of sizes[k] elements, `steps` apart, their
     elements `dilations` apart.  The windows' own axes come last, in the order of `axes`."""
@@ -321,6 +353,7 @@ def windows(
                 op="windows",
                 expect=f"at least {span} elements along axis {axis}",
                 actual=f"{x.shape[axis]}",
+                hint="use a smaller kernel, or pad the input",
             )
         counts.append((rest if step == 1 else rest // step) + 1)
     return apply(Windows.of(axes, tuple(counts), tuple(sizes), tuple(steps), tuple(dilations)), x)[

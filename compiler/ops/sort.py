@@ -126,7 +126,13 @@ def topk(
     axis = normalize_axis("topk", axis, x.ndim)
     n = x.shape[axis]
     if isinstance(k, bool) or (isinstance(n, int) and isinstance(k, int) and not 0 <= k <= n):
-        raise ArgumentError("no such number", op="topk", expect=f"0 <= k <= {n}", actual=f"k={k}")
+        raise ArgumentError(
+            "no such number",
+            op="topk",
+            expect=f"0 <= k <= {n}",
+            actual=f"k={k}",
+            hint=f"ask for at most {n} elements: min(k, {n})",
+        )
     return _topk(x, k=k, axis=axis, largest=bool(largest))
 
 

@@ -12,6 +12,7 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, dim_text, public
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, normalize_axis
+from dualgrad.compiler.ops.hints import size_hint
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -183,6 +184,13 @@ def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...
     return node, at
 
 
+def behind_views(node: Node) -> Node:
+    """The node that a chain of views shows."""
+    while isinstance(node.op, View):
+        (node,) = node.inputs
+    return node
+
+
 def unflatten(position: Dim, shape: tuple[Dim, ...]) -> Index:
     """The index of a row-major position."""
     out: list[Dim] = []
@@ -212,7 +220,13 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         shape = tuple(shape[0])
     for n in shape:
         if isinstance(n, (bool, float, str)):
-            raise ArgumentError("a size is no integer", op=op, expect="ints", actual=repr(shape))
+            raise ArgumentError(
+                "a size is no integer",
+                op=op,
+                expect="ints",
+                actual=repr(shape),
+                hint="divide sizes with //, which gives an int",
+            )
     return shape
 
 
@@ -233,6 +247,7 @@ def reshape(x: Any, *shape: Any) -> Any:
             op="reshape",
             expect=f"a shape of {x.size} elements, at most one size -1",
             actual=f"{dim_text(x.shape)} -> {dim_text(_as_shape('reshape', shape))}",
+            hint=size_hint(x.size, _as_shape("reshape", shape)),
         )
     return x if x.shape == new else apply(Reshape.of(new), x)[0]
 
@@ -266,6 +281,7 @@ def permute(x: Any, *axes: Any) -> Any:
             op="permute",
             expect=f"a permutation of 0..{x.ndim - 1}",
             actual=repr(tuple(order)),
+            hint=f"give {x.ndim} numbers, or use transpose(a, b) to swap two dimensions",
         )
     return x if full == tuple(range(x.ndim)) else apply(Permute.of(full), x)[0]
 
@@ -295,6 +311,7 @@ def expand(x: Any, *shape: Any) -> Any:
             op="expand",
             expect="sizes, counted from the right, equal or 1",
             actual=f"{dim_text(x.shape)} -> {dim_text(new)}",
+            hint="add a dimension of size 1 with unsqueeze, or repeat with dg.tile",
         )
     x = reshape(x, old)
     return x if x.shape == full else apply(Expand.of(full), x)[0]

@@ -46,6 +46,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
                 op="TensorDataset",
                 expect="one number of rows",
                 actual=", ".join(map(str, shapes)),
+                hint="give each tensor one row per sample",
             )
         self.tensors = tensors
 

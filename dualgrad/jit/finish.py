@@ -10,7 +10,8 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
+from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -23,6 +24,7 @@ class Outcome:
     path: Path
     result: Any
     cacheable: bool
+    found: Survey
 
 
 @dataclass
@@ -175,16 +177,17 @@ class Finish:
             if key in position
         ]
 
-    def writes(self) -> tuple[tuple[Node, int], ...]:
+    def writes(self) -> list[tuple[Node, Tensor]]:
         """Values that the program stores into its inputs."""
         trace = self.trace
-        return tuple(
-            (trace.values[id(t)], k)
+        return [
+            (trace.values[id(t)], t)
             for k, t in enumerate(trace.tensors)
             if id(t) in trace.written
+            and id(t) not in trace.sharing.of
             and trace.sources[k].kind != "constant"
             and trace.values[id(t)] is not trace.inputs[k]
-        )
+        ]
 
     def outputs(self) -> list[Output]:
         return [
@@ -242,11 +245,7 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    written = [k for _, k in writes]
-    reason = conflict(trace.tensors, written)
-    if reason is not None:
-        raise Unsupported(reason)
-    graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
+    graph = settled_graph(trace, work.nodes, writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
@@ -259,7 +258,8 @@ def finish_trace(
         executable.bind({}),
         trace.sources,
         [_copied(t) for t in trace.constants],
-        written,
+        trace.sharing.bases,
+        trace.sharing.aliasing(),
         trace.grads_read,
         grad_pattern(found.tensors, trace.grads_read),
         work.outputs(),
@@ -271,7 +271,18 @@ def finish_trace(
         work.single(result) if quick else None,
     )
     first_run(path, work)
-    return Outcome(path, result, work.cacheable)
+    return Outcome(path, result, work.cacheable, found)
+
+
+def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
+    """The graph of a trace, with tensors that overlap read and written through one input."""
+    n, targets = len(outputs), [t for _, t in writes]
+    roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
+    number = {id(t): k for k, t in enumerate(trace.tensors)}
+    places = [number[id(t)] for t in (*targets, *rows)]
+    changes = zip(roots[n:], places, strict=True)
+    kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
+    return Graph(tuple(trace.inputs), (), roots[:n], kept)
 
 
 def compare_state(work: Finish, found: Survey, after: Survey) -> None:
@@ -289,6 +300,19 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
+    if work.cacheable:
+        compare_facts(found, after)
+
+
+def compare_facts(found: Survey, after: Survey) -> None:
+    """Refuse changes of numbers that are no effects of the program."""
+    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
+    for k, (old, new) in enumerate(facts):
+        if old != new and found.places[k].kind not in (SIZE, STRIDE):
+            raise Unsupported(
+                "Python state is changed",
+                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
+            )
 
 
 def _is_tensor(entry: object) -> bool:

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 import types
 import warnings
 from collections.abc import Callable
-from operator import is_
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
-from dualgrad.jit.finish import finish_trace
-from dualgrad.jit.guards import Standing
+from dualgrad.jit.entry import Entry
+from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path
-from dualgrad.jit.survey import Survey, survey
-from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Watch
+from dualgrad.jit.places import Arguments
+from dualgrad.jit.scope import Scope
+from dualgrad.jit.survey import Survey, possible, survey
+from dualgrad.jit.trace import Unsupported
+from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
-from dualgrad.runtime.srcinfo import Location, user_location
+from dualgrad.runtime.srcinfo import user_location
+from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
-from dualgrad.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
+MAX_SCOPES = 4
+MAX_QUICK = 10_000
+MAX_EAGER = 8  # calls without any path after which a function is given up
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -46,148 +50,199 @@ class Function(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.__wrapped_function__ = fn
         self.strict = strict
-        self.paths: dict[tuple[object, ...], list[Path]] = {}
+        self.scopes: list[tuple[Scope, Entries]] = []  # newest first
         self.n_traces = 0
-        self.eager_reason: str | None = None
+        self._reasons: dict[str, None] = {}  # why calls ran eagerly
+        self._eager = False  # every call runs eagerly from now on
+        self._eager_calls = 0
         self._uncacheable = 0
-        self._raising: set[tuple[object, ...]] = set()  # keys of calls that raise while traced
-        self._standing: Standing | None = None
+        self._quick: dict[Quick, list[Path]] = {}
         self._lock = threading.RLock()
+        code = getattr(fn, "__code__", None)
+        self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+
+    @property
+    def eager_reason(self) -> str | None:
+        """Why calls ran eagerly, for the first time that one did; None if none did."""
+        return next(iter(self._reasons), None)
+
+    @property
+    def compiled_function(self) -> Callable[P, R]:
+        """The function itself; surveys know compiled functions by this name."""
+        return self.__wrapped_function__
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        fn = self.__wrapped_function__
-        if state.trace is not None or self.eager_reason is not None or config.eager:
-            return fn(*args, **kwargs)
-        standing = self._standing
-        if standing is not None and not kwargs:
-            quick = standing.key(args) if standing.unchanged() else None
-            path = None if quick is None else standing.paths.get(quick)
-            if path is not None:
-                if path.single is not None:
+        try:
+            if state.trace is not None or self._eager or config.eager:
+                return self.__wrapped_function__(*args, **kwargs)
+            if not kwargs:
+                quick = quick_key(args)
+                for path in self._quick.get(quick, ()) if quick is not None else ():
+                    standing = path.standing
+                    if standing is None or standing.check() is None or not standing.apart(args):
+                        continue
                     try:
-                        return path.run_quick(args)  # type: ignore[no-any-return]
+                        if path.single is not None:
+                            return path.run_quick(args)  # type: ignore[no-any-return]
+                        same = standing.found(args, kwargs)
+                        if path.holds(same):
+                            return path.run(same)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
-                        return fn(*args, **kwargs)
-                same = standing.found(args, kwargs)
-                if path.holds(same):
-                    return self._run(path, same, args, kwargs)  # type: ignore[no-any-return]
-        return self._call(args, kwargs)  # type: ignore[no-any-return]
+                        break  # comes again below, and is left to the user's code
+            return self._call(args, kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            hide_own_frames(error)
+            raise
+
+    def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
+        return (
+            (self._arguments, args),
+            ("kwargs", kwargs),
+            (self.name, self.__wrapped_function__),
+            ("the default generator", random.default_generator),
+        )
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        found = survey((args, kwargs, fn, random.default_generator))
-        if found.opaque is not None:
-            self._fall_back(
-                Unsupported(
-                    f"it can reach {found.opaque}",
-                    why="a compiled program would not notice when that changes",
-                    hint="pass what is needed as an argument",
-                    location=self._definition(),
-                )
-            )
+        roots = self._roots(args, kwargs)
+        found = entry = None
+        for scope, entries in self.scopes:
+            seen = survey(roots, scope)
+            if seen.opaque is not None:
+                self._fall_back(opaque(seen, fn))
+                self._note_eager_call()
+                return fn(*args, **kwargs)
+            known = entries.get((*seen.key, state.grad_enabled))
+            if found is None:
+                found, entry = seen, known
+            if known is None:
+                continue
+            facts = seen.fact_keys()
+            path = known.find(seen, facts)
+            if path is not None:
+                self._remember(args, kwargs, path, scope)
+                return self._run(path, seen, args, kwargs)
+            if known.is_eager(facts):
+                self._note_eager_call()
+                return fn(*args, **kwargs)
+        if not self.scopes and (blocked := possible(roots)).opaque is not None:
+            self._fall_back(opaque(blocked, fn))
+            self._note_eager_call()
             return fn(*args, **kwargs)
-        key = (*found.key, state.grad_enabled)
-        if key in self._raising:
-            return fn(*args, **kwargs)
-        for path in self.paths.get(key, ()):
-            if path.holds(found):
-                self._remember(args, kwargs, path)
-                return self._run(path, found, args, kwargs)
         with self._lock:
-            return self._trace(found, key, args, kwargs)
+            return self._trace(roots, found, entry, args, kwargs)
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return path.run(found)
         except (IndexOutOfBounds, LibraryError):
-            # Nothing has been changed; the user's code raises, or handles, the same error.
-            fn: Callable[..., Any] = self.__wrapped_function__
-            return fn(*args, **kwargs)
+            pass  # nothing has been changed; the user's code raises, or handles, the same error
+        fn: Callable[..., Any] = self.__wrapped_function__
+        return fn(*args, **kwargs)
 
-    def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
+    def _remember(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
+    ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        if kwargs or path.effects:
+        quick = None if kwargs or path.effects else quick_key(args)
+        if quick is None:
             return
-        standing = self._standing
-        if standing is None or not standing.unchanged():
-            standing = Standing(self.__wrapped_function__, (random.default_generator,))
-            self._standing = standing
-        quick = standing.key(args)
-        if quick is not None:
-            standing.paths[quick] = path
+        if path.standing is None or path.standing.check() is None:
+            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if len(self._quick) > MAX_QUICK:
+            self._quick.clear()
+        paths = self._quick.setdefault(quick, [])
+        if path not in paths:
+            paths.insert(0, path)
 
     # -- tracing ------------------------------------------------------------------------------
 
     def _trace(
-        self, found: Survey, key: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        roots: Roots,
+        found: Survey | None,
+        entry: Entry | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
+        """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        before = [c.copy() for c in found.containers]
-        trace = Trace(found.tensors, Tensor.of_node)
-        watch = Watch()
-        started = time.perf_counter()
-        state.trace = trace
-        try:
-            with watch:
-                result = fn(*args, **kwargs)
-        except KeyboardInterrupt:
-            state.trace = None
-            _roll_back(trace, found, before)
-            raise
-        except BaseException as error:
-            # What the user's code raised comes again below, from an eager run, with its effects.
-            state.trace = None
-            _roll_back(trace, found, before)
-            if watch.found is not None or isinstance(error, Unsupported):
-                self._fall_back(watch.found or error)  # type: ignore[arg-type]
-            elif not watch.stopped:
-                self._raising.add(key)
-            return fn(*args, **kwargs)
-        finally:
-            state.trace = None
-        if watch.found is not None or watch.stopped:
-            del result
-            _roll_back(trace, found, before)
-            if watch.found is not None:
-                self._fall_back(watch.found)
-            return fn(*args, **kwargs)
+        lifted: set[int] = set()
+        if found is not None and entry is not None:
+            entry.note_change(found.fact_keys())
+            lifted = entry.lifted - entry.refused
+        for chosen in (lifted, set()) if lifted else (lifted,):
+            places = [] if found is None else [found.places[k] for k in sorted(chosen)]
+            tracing = Tracing(roots, places)
+            try:
+                return self._attempt(tracing, found, args, kwargs)
+            except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
+                failure = error
+                if entry is not None:
+                    entry.refused |= chosen
+        self._note_failure(failure, tracing)
+        return fn(*args, **kwargs)
+
+    def _attempt(
+        self,
+        tracing: Tracing,
+        found: Survey | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Trace and compile, run for this call, keep the path."""
+        result = tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
-        seconds = time.perf_counter() - started
-        try:
-            after = survey((args, kwargs, fn, random.default_generator))
-            outcome = finish_trace(trace, found, after, before, result, self.name)
-        except (Unsupported, IndexOutOfBounds, LibraryError) as error:
-            del result
-            _roll_back(trace, found, before)
-            if isinstance(error, Unsupported):
-                self._fall_back(error)
-            return fn(*args, **kwargs)
-        except BaseException:
-            _roll_back(trace, found, before)
-            raise
-        outcome.path.seconds_tracing = seconds
+        scope = self._scope_with(tracing)
+        known = bool(self.scopes) and scope is self.scopes[0][0]
+        outcome = tracing.finish(result, scope, found if known else None, self.name)
         if outcome.cacheable:
-            self.paths.setdefault(key, []).append(outcome.path)
+            self._entry(scope, outcome.found).paths.append(outcome.path)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:
                 self._fall_back(Unsupported("it makes new Python objects at each call"))
+                self._eager = True
         return outcome.result
 
-    def _definition(self) -> Location | None:
-        code = getattr(self.__wrapped_function__, "__code__", None)
-        if code is None:
-            return None
-        return Location(code.co_filename, code.co_firstlineno, self.name)
+    def _scope_with(self, tracing: Tracing) -> Scope:
+        """The newest scope, wider if the trace ran code that it does not know."""
+        old = self.scopes[0][0] if self.scopes else Scope()
+        watch = tracing.watch
+        return old.joined(watch.ran, watch.names, watch.computed)
+
+    def _entry(self, scope: Scope, found: Survey) -> Entry:
+        """Where paths of this structure are kept."""
+        if not self.scopes or scope is not self.scopes[0][0]:
+            self.scopes.insert(0, (scope, {}))
+            del self.scopes[MAX_SCOPES:]
+        return self.scopes[0][1].setdefault((*found.key, state.grad_enabled), Entry())
+
+    def _note_failure(self, error: Exception, tracing: Tracing) -> None:
+        """A call could not be traced: it runs eagerly, and so do others like it."""
+        scope = self._scope_with(tracing)
+        found = survey(tracing.roots, scope)
+        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
+        if isinstance(error, Unsupported):
+            self._note_eager_call()
+            self._fall_back(error)
+
+    def _note_eager_call(self) -> None:
+        """A function that has never been compiled is not looked at any more after some calls."""
+        self._eager_calls += 1
+        self._eager = self._eager_calls >= MAX_EAGER and not self.paths
 
     def _fall_back(self, error: Unsupported) -> None:
-        """Run eagerly from now on; say so once."""
+        """Say, once for each reason, that a call runs eagerly."""
+        error.location = error.location or definition(self.__wrapped_function__)
         where = f"{error.location.filename}:{error.location.lineno}" if error.location else "?"
-        self.eager_reason = f"{error.what} ({where})"
+        reason = f"{error.what} ({where})"
+        known = reason in self._reasons
+        self._reasons[reason] = None
         if self.strict:
             raise TraceError(
                 f"@function {self.name} cannot be compiled: {error.what}",
@@ -198,8 +253,10 @@ class Function(Generic[P, R]):
                 hint=error.hint,
                 location=error.location,
             ) from None
+        if known:
+            return
         here = user_location()
-        text = f"@function {self.name} runs eagerly: {self.eager_reason}"
+        text = f"@function {self.name} runs eagerly: {reason}"
         file, line = ("<unknown>", 0) if here is None else (here.filename, here.lineno)
         warnings.warn_explicit(text, EagerFallback, file, line)
 
@@ -209,8 +266,14 @@ class Function(Generic[P, R]):
     def name(self) -> str:
         return getattr(self.__wrapped_function__, "__name__", "function")
 
+    @property
+    def paths(self) -> list[Path]:
+        """All compiled paths."""
+        entries = [e for _, entries in self.scopes for e in entries.values()]
+        return [p for e in entries for p in e.paths]
+
     def _only(self) -> list[Path]:
-        found = [p for paths in self.paths.values() for p in paths]
+        found = self.paths
         if not found:
             raise ArgumentError(
                 f"@function {self.name} has not been compiled",
@@ -240,27 +303,9 @@ class Function(Generic[P, R]):
         head = [f"@function {self.name}: {self.n_traces} trace(s)"]
         if self.eager_reason is not None:
             head.append(f"  runs eagerly: {self.eager_reason}")
-        for k, path in enumerate(p for paths in self.paths.values() for p in paths):
+        for k, path in enumerate(self.paths):
             head.append(path.report(k))
         return "\n".join(head)
-
-
-def _roll_back(trace: Trace, found: Survey, before: list[Any]) -> None:
-    """Undo what tracing did to Python state and version counts."""
-    for container, old in zip(found.containers, before, strict=True):
-        if isinstance(container, dict):
-            same = len(container) == len(old) and all(map(is_, container.values(), old.values()))
-            if not same or not all(map(is_, container, old)):
-                container.clear()
-                container.update(old)
-        elif len(container) != len(old) or not all(map(is_, container, old)):
-            container.clear()
-            container.extend(old)
-    for watch in found.watched:
-        if watch.restore is not None and not watch.unchanged():
-            watch.restore(watch.held)
-    for t in trace.changed:
-        t.changed(-1)
 
 
 @overload

@@ -12,8 +12,9 @@ from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
+from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.guards import Standing
 from dualgrad.jit.survey import Survey
-from dualgrad.jit.trace import Source
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -64,7 +65,8 @@ class Path:
     bound: Bound
     sources: list[Source]
     constants: list[Tensor]
-    written: list[int]  # numbers of the inputs that the program overwrites
+    bases: list[Base]  # of inputs that overlap
+    aliasing: Aliasing | None  # what must hold of the memory, if inputs are overwritten
     grads_read: list[int]  # numbers of the tensors whose gradients the trace looked at
     pattern: tuple[object, ...]  # how these gradients looked
     outputs: list[Output]
@@ -74,15 +76,33 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
+    exact: tuple[int, ...] = ()  # which of them must be what they were
+    lifted: tuple[int, ...] = ()  # and which are inputs
+    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+
+    def serves(self, found: Survey, facts: list[Any]) -> bool:
+        """Whether the path does for this call what the function does."""
+        old = self.facts
+        if any(old[k] != facts[k] for k in self.exact):
+            return False
+        if self.guards is not None and not self.guards(self.values(found.facts)):
+            return False
+        return self.holds(found)
+
+    def values(self, facts: list[Any]) -> tuple[Any, ...]:
+        """The values of the lifted facts."""
+        return tuple([facts[k] for k in self.lifted])
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
         overwrites is writeable and overlaps with nothing else that it reads."""
         if self.grads_read and grad_pattern(found.tensors, self.grads_read) != self.pattern:
             return False
-        return not self.written or conflict(self.inputs(found), self.written) is None
+        return self.aliasing is None or self.aliasing.holds(found.tensors)
 
     def run_quick(self, args: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
@@ -90,19 +110,19 @@ class Path:
         results = self.bound.run([args[s.number].array for s in self.sources])
         return Tensor.of_array(results[0], self.single, None)
 
-    def inputs(self, found: Survey) -> list[Tensor]:
-        """The tensors that the program reads at this call."""
+    def arrays(self, found: Survey) -> list[Any]:
+        """The memory that the program reads and writes at this call."""
         tensors = found.tensors
-        out = []
+        out: list[Any] = []
         for s in self.sources:
             if s.kind == "leaf":
-                out.append(tensors[s.number])
-            elif s.kind == "grad":
-                grad = tensors[s.number]._grad
-                assert grad is not None
-                out.append(grad)
+                out.append(tensors[s.number].array)
+            elif s.kind == "constant":
+                out.append(self.constants[s.number].array)
+            elif s.kind == "base":
+                out.append(self.bases[s.number].array(tensors))
             else:
-                out.append(self.constants[s.number])
+                out.append(tensor_at(s, tensors).array)
         return out
 
     def run(self, found: Survey) -> Any:
@@ -110,12 +130,10 @@ class Path:
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
-        inputs = self.inputs(found)
         self.runs += 1
-        arrays: list[Any] = [t.array for t in inputs]
-        results = self.bound.run(arrays)
-        for k in self.written:
-            inputs[k].changed()
+        results = self.bound.run(self.arrays(found))
+        if self.aliasing is not None:
+            self.aliasing.note_changes(found.tensors)
         made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
@@ -132,7 +150,8 @@ class Path:
         origin = "from cache" if times.cached else "new"
         lines = [
             f"  program {number}: {self.signature}",
-            f"    runs {self.runs}, inputs {len(self.sources)} (overwritten {len(self.written)}),"
+            f"    runs {self.runs}, inputs {len(self.sources)}"
+            f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
             f" arena {self.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"
@@ -158,29 +177,3 @@ def grad_pattern(tensors: list[Tensor], numbers: list[int]) -> tuple[object, ...
         else:
             out.append((grad.sig, first.setdefault(id(grad), k), place.get(id(grad))))
     return tuple(out)
-
-
-def conflict(inputs: list[Tensor], written: list[int]) -> str | None:
-    """Why a program must not overwrite these inputs; None if it may."""
-    for k in written:
-        t = inputs[k]
-        if not t.is_writeable:
-            return f"a tensor is changed in place whose memory cannot be written: {t.type!r}"
-        for j, other in enumerate(inputs):
-            if j != k and _may_overlap(t, other):
-                return f"tensors that overlap in memory are changed in place: {t.type!r}"
-    return None
-
-
-def _may_overlap(a: Tensor, b: Tensor) -> bool:
-    assert a.array is not None
-    assert b.array is not None
-    block, other = a.array.base, b.array.base
-    if _is_block(block) and _is_block(other):
-        return block is other
-    return np.may_share_memory(a.array, b.array)
-
-
-def _is_block(base: object) -> bool:
-    """Whether an array's base is memory of the pool, which overlaps with no other block."""
-    return base is not None and not isinstance(base, np.ndarray | memoryview | bytes)

@@ -1,321 +1,421 @@
-"""What a call of a compiled function can depend on: a walk over everything it can reach.
+"""What a call of a compiled function can depend on: a walk over what its code can reach.
 
-The walk starts at arguments and function and goes along attributes, dict entries, sequence
-elements, closure cells, defaults and the globals whose names occur in code it meets.  It
-collects a key (everything but the values of tensors, by value), and tensors and containers in
-the order met, so that a later call with an equal key finds the same places again.  Objects are
-followed by structure, not identity.  Over-guarding is allowed: whatever is reached is part of
-the key, used or not.  What holds state that cannot be followed makes the survey `opaque`.
+The walk starts at the arguments, the function and the globals of the code that ran in a trace
+(`Scope`).  From there it goes along attributes whose names occur in that code, and along all
+elements of containers.  Without a scope it goes everywhere.  It collects
+
+    key        the structure of what was met: kinds, names, strings, dtypes and ranks
+    facts      ints and floats, and sizes and strides of tensors, which can become inputs
+    tensors, containers    in the order met
+
+so that a later call with an equal key finds the same places again.  Objects are followed by
+structure, not identity.  Over-guarding is allowed: whatever is reached is part of the key, used
+or not.  What holds state that cannot be followed makes the survey `opaque`.
 """
 
 from __future__ import annotations
 
 import collections
-import datetime
 import enum
 import functools
-import operator
-import pathlib
-import re
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import partial
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dualgrad.runtime.dtype import DType
+from dualgrad.jit.kinds import (
+    INERT,
+    OWN,
+    PLAIN,
+    SMALL_ARRAY,
+    UNSEEN,
+    Same,
+    is_foreign,
+    is_random,
+    is_value,
+    plain_key,
+    root_name,
+    root_of,
+    slots_of,
+)
+from dualgrad.jit.places import (
+    ATTRIBUTE,
+    CELL,
+    DEFAULT,
+    ELEMENT,
+    ENTRY,
+    GLOBAL,
+    PART,
+    ROOT,
+    SIZE,
+    STRIDE,
+    Part,
+    Place,
+)
+from dualgrad.jit.scope import Ran, Scope, codes_of, globals_of
 from dualgrad.tensor import Tensor
 
-_OWN = "dualgrad"
-_FOREIGN = frozenset(sys.stdlib_module_names) | {
-    "numpy", "dualgrad", "llvmlite", "cupy", "torch", "jax", "pytest", "_pytest", "builtins",
-}  # fmt: skip
-_PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis), DType, range)
-_VALUES = (
-    datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, pathlib.PurePath,
-    re.Pattern, np.dtype, np.generic,
-)  # fmt: skip
-# Also values, of modules that are not imported for that: without them there are none.
-_LATE_VALUES = (("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"))
-# Objects without state of their own that code could read.
-_INERT = (
-    types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType,
-    types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
-    types.MemberDescriptorType, types.GenericAlias, types.CodeType, np.ufunc,
-    operator.itemgetter, operator.attrgetter, operator.methodcaller,
-    type(threading.Lock()), type(threading.RLock()),
-    type(collections.namedtuple("Pair", "x").__dict__["x"]),
-)  # fmt: skip
-# Names that reach state in ways the walk does not see.
-_UNSEEN = frozenset({"globals", "eval", "exec", "__import__", "environ", "getenv"})
-_SMALL_ARRAY = 4096  # bytes of a NumPy array that become part of the key
-
-_MISSING = object()
-Restore = Callable[[tuple[Any, ...]], None]
+MISSING: Any = object()
 TENSOR = "tensor"
+_REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
+# Methods that are most often not called by what has the instance at hand.
+_LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
+ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
+_shapes: dict[Any, ShapeFacts] = {}
+
+# What a survey noted about a place: (how to look, owner, key, what it held).
+Note = tuple[str, Any, Any, Any]
+# How to look:
+ITEM = "item"  # owner[key] of a list
+GET = "get"  # owner.get(key), MISSING if there is none: dicts and the dicts of classes
+LENGTH = "length"  # len(owner)
+KEYS = "keys"  # keys of a dict or of a class's, in order
+CONTENTS = "contents"  # elements of a set
+CELL_CONTENTS = "cell"  # owner.cell_contents, MISSING if empty
+CODE = "code"  # of a function: its code, defaults and keyword defaults
+CLASS = "class"  # owner.__class__ and its dict
+CLASS_ATTRIBUTE = "class attribute"  # owner.__dict__.get(key)
+OWN_ATTRIBUTES = "own attributes"  # of a class, all of them
+SLOT = "slot"  # getattr(owner, key), MISSING if unset
+VALUES = "values"  # of a NumPy array
 
 
-class Watch(NamedTuple):
-    """A place whose contents a call depends on."""
-
-    container: Any  # sized, or None
-    read: Callable[[], Iterable[Any]]
-    held: tuple[Any, ...]  # what it held when it was met
-    restore: Restore | None  # puts that back; containers of the survey are restored as such
-
-    def unchanged(self) -> bool:
-        if self.container is not None and len(self.container) != len(self.held):
-            return False
-        return all(map(is_, self.read(), self.held))
-
-
-@dataclass
 class Survey:
     """The state that a call depends on."""
 
-    key: list[Any] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-    containers: list[Any] = field(default_factory=list)
-    watched: list[Watch] = field(default_factory=list)
-    arguments: int = 0  # how many of the tensors come from the first root
-    opaque: str | None = None  # what cannot be followed
-    _seen: dict[int, int] = field(default_factory=dict)
-    _alive: list[object] = field(default_factory=list)
-    _names: dict[str, None] = field(default_factory=dict)  # that occur in code
-    _modules: list[types.ModuleType] = field(default_factory=list)
+    __slots__ = (
+        "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
+        "containers", "fact_parts", "facts", "functions", "key", "met", "notes", "noting",
+        "opaque", "scope", "tensors",
+    )  # fmt: skip
 
-    def visit(self, root: Any) -> None:
+    def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
+        self.scope = None if scope is None or scope.wide else scope
+        self.noting = noting
+        self.key: list[Any] = []
+        self.facts: list[int | float] = []
+        self.fact_parts: list[Part] = []
+        self.tensors: list[Tensor] = []
+        self.containers: list[Any] = []
+        self.functions: set[types.CodeType] = set()  # whose state is part of the key
+        self.met: list[Ran] = []  # functions whose code is not in the scope
+        self.notes: list[Note] = []
+        self.arguments = 0  # how many of the tensors come from the arguments
+        self.argument_facts = 0  # and how many of the facts
+        self.opaque: str | None = None  # what cannot be followed
+        self._seen: dict[int, int] = {}
+        self._alive: list[object] = []
+        self._tensor_parts: list[Part] = []
+        self._names: dict[str, None] = {}  # that occur in code, where there is no scope
+        self._modules: list[Part] = []
+
+    @property
+    def places(self) -> list[Place]:
+        """Where each of the facts stands."""
+        return [Place.of(p) for p in self.fact_parts]
+
+    def fact_keys(self) -> list[Any]:
+        """Facts such that equal ones mean the same: floats bit by bit."""
+        return [x.hex() if isinstance(x, float) else x for x in self.facts]
+
+    def place_of_tensor(self, number: int) -> Place:
+        return Place.of(self._tensor_parts[number])
+
+    def visit(self, root: Any, key: Any) -> None:
         """Walk one root.  Iterative; each object once, later meetings as references."""
-        stack = [root]
-        key, seen = self.key, self._seen
+        self._walk([(root, ROOT, key, None)])
+
+    def _walk(self, stack: list[Part]) -> None:
+        key, seen, facts = self.key, self._seen, self.facts
         while stack:
-            x = stack.pop()
+            part = stack.pop()
+            x = part[0]
             kind = x.__class__
-            if isinstance(x, Tensor):
-                self._tensor(x)
-            elif kind in _PLAIN:
+            if kind is int or kind is float:
+                key.append(kind)
+                facts.append(x)
+                self.fact_parts.append(part)
+            elif kind in PLAIN:
                 key.append((kind, x))
-            elif kind is float:
-                key.append((float, x.hex()))
+            elif isinstance(x, Tensor):
+                self._tensor(part)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
             else:
                 seen[id(x)] = len(seen)
                 self._alive.append(x)
-                stack.extend(reversed(self._parts(x)))
+                parts = self._parts(part)
+                parts.reverse()
+                stack += parts
 
-    def _tensor(self, x: Tensor) -> None:
+    def _tensor(self, part: Part) -> None:
+        x = part[0]
         found = self._seen.get(id(x))
         if found is not None:
             self.key.append(("again", found))
             return
         self._seen[id(x)] = len(self._seen)
         self.tensors.append(x)
-        self.key.append((TENSOR, x.__class__, x.sig, x.requires_grad, x.grad_fn is None))
+        self._tensor_parts.append(part)
+        known = _shapes.get(x.sig)
+        if known is None:
+            known = _shapes[x.sig] = _shape_facts(x)
+        structure, places, sizes = known
+        self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x.grad_fn is None))
+        self.facts += sizes
+        self.fact_parts += [(n, k, d, part) for n, (k, d) in zip(sizes, places, strict=True)]
 
-    def watch(
-        self, container: Any, read: Callable[[], Iterable[Any]], restore: Restore | None = None
-    ) -> None:
-        self.watched.append(Watch(container, read, tuple(read()), restore))
+    def note(self, how: str, owner: Any, key: Any, held: Any) -> None:
+        if self.noting:
+            self.notes.append((how, owner, key, held))
 
-    def stop(self, what: str) -> list[Any]:
+    def stop(self, what: str) -> list[Part]:
         """Note that something cannot be followed."""
         self.opaque = self.opaque or what
         return []
 
     # -- what an object consists of -----------------------------------------------------------
 
-    def _parts(self, x: Any) -> list[Any]:
+    def _parts(self, part: Part) -> list[Part]:
         """The parts of an object; its structure goes into the key."""
+        x = part[0]
         kind = type(x)
-        parts = self._builtin(x)
+        parts = self._builtin(part)
         if parts is None:
-            return self._code(x)
+            return self._code(part)
         if kind.__module__ != "builtins" and kind is not collections.deque:
             # A subclass of a builtin: its attributes, and those of its class.
-            parts += self._attributes(x)
+            parts += self._attributes(part)
         return parts
 
-    def _builtin(self, x: Any) -> list[Any] | None:
+    def _builtin(self, part: Part) -> list[Part] | None:
         """The parts of containers and numbers, also of their subclasses."""
+        x = part[0]
         kind, key = type(x), self.key
         if isinstance(x, enum.Enum):
             key.append((kind, x.name))
             return []
         if isinstance(x, tuple):
             key.append((kind, len(x)))
-            return list(x)
+            return [(e, ELEMENT, k, part) for k, e in enumerate(x)]
         if isinstance(x, list | collections.deque):
             key.append((kind, len(x)))
             self.containers.append(x)
-            self.watch(x, x.__iter__)
-            return list(x)
+            self.note(LENGTH, x, None, len(x))
+            for k, e in enumerate(x) if self.noting else ():
+                self.note(ITEM, x, k, e)
+            return [(e, ENTRY, k, part) for k, e in enumerate(x)]
         if isinstance(x, dict):
-            key.append((kind, tuple(_plain_key(k) for k in x)))
-            self.containers.append(x)
-            self.watch(x, x.keys)
-            self.watch(x, x.values)
-            return [k for k in x if type(k) not in _PLAIN and type(k) is not float] + [*x.values()]
+            return self._dict(x, part)
         if isinstance(x, set | frozenset):
-            key.append((kind, frozenset(_plain_key(e) for e in x)))
-            self.watch(x, x.__iter__, partial(_refill, x) if isinstance(x, set) else None)
-            return [e for e in x if type(e) not in _PLAIN and type(e) is not float]
+            key.append((kind, frozenset(plain_key(e) for e in x)))
+            self.note(CONTENTS, x, None, tuple(x))
+            return [(e, PART, None, part) for e in x if type(e) not in PLAIN]
         if isinstance(x, slice):
             key.append(kind)
-            return [x.start, x.stop, x.step]
+            return [(e, PART, None, part) for e in (x.start, x.stop, x.step)]
         if isinstance(x, float):
             key.append((kind, float.hex(x)))
             return []
         if isinstance(x, complex):
             key.append((kind, x.real.hex(), x.imag.hex()))
             return []
-        if isinstance(x, _PLAIN):
+        if isinstance(x, PLAIN):
             key.append((kind, x))
             return []
         return None
 
-    def _code(self, x: Any) -> list[Any]:
+    def _dict(self, x: dict[Any, Any], part: Part) -> list[Part]:
+        self.key.append((type(x), tuple(map(plain_key, x))))
+        self.containers.append(x)
+        self.note(KEYS, x, None, list(x))
+        for k, v in x.items() if self.noting else ():
+            self.note(GET, x, k, v)
+        objects = [(k, PART, None, part) for k in x if type(k) not in PLAIN]
+        return objects + [(v, ENTRY, k, part) for k, v in x.items()]
+
+    def _code(self, part: Part) -> list[Part]:
         """The parts of functions, methods, cells, classes and modules."""
+        x = part[0]
         kind, key = type(x), self.key
         if isinstance(x, types.FunctionType):
             key.append((kind, x.__code__))
-            return self._function(x)
+            return self._function(x, part)
         if isinstance(x, types.MethodType):
             key.append(kind)
-            return [x.__self__, x.__func__]
-        if isinstance(x, types.BuiltinFunctionType) and _is_random(x.__self__):
+            return [(x.__self__, PART, None, part), (x.__func__, PART, None, part)]
+        if isinstance(x, types.BuiltinFunctionType) and is_random(x.__self__):
             return self.stop(f"random numbers of NumPy ({x.__name__})")
         if isinstance(x, types.CellType):
             key.append(kind)
-            self.watch(None, partial(_contents, x), partial(_fill, x))
-            return _contents(x)
+            held = contents(x)
+            self.note(CELL_CONTENTS, x, None, held)
+            name = part[2]
+            return [] if held is MISSING else [(held, CELL, name, part)]
         if isinstance(x, partial):
             key.append(kind)
-            return [x.func, x.args, x.keywords]
+            return [(p, PART, None, part) for p in (x.func, x.args, x.keywords)]
         if isinstance(x, staticmethod | classmethod):
-            return [x.__func__]
+            return [(x.__func__, PART, None, part)]
         if isinstance(x, property):
-            return [f for f in (x.fget, x.fset) if f is not None]
+            return [(f, PART, None, part) for f in (x.fget, x.fset) if f is not None]
         if isinstance(x, functools._lru_cache_wrapper):
-            return [x.__wrapped__]
+            if not is_foreign(x.__module__):
+                return self.stop(f"the cache of {x.__name__}")
+            return [(x.__wrapped__, PART, None, part)]
         if isinstance(x, type):
             key.append(x)
-            return self._class(x)
+            return self._class(x, part)
         if isinstance(x, types.ModuleType):
             key.append(Same(x))
-            if _root_name(x.__name__) not in _FOREIGN:
-                self._modules.append(x)
-            return []
-        return self._object(x)
+            return [] if is_foreign(x.__name__) else self._module(x, part)
+        return self._object(part)
 
-    def _function(self, f: types.FunctionType) -> list[Any]:
-        """What a function can read besides its arguments."""
-        if _root_name(f.__module__) in _FOREIGN:
+    def _module(self, module: types.ModuleType, part: Part) -> list[Part]:
+        if self.scope is None:
+            self._modules.append(part)
             return []
-        self.watch(
-            None, lambda: (f.__code__, f.__defaults__, f.__kwdefaults__, *f.__dict__.values())
-        )
-        parts: list[Any] = list(f.__defaults__ or ())
-        parts += (f.__kwdefaults__ or {}).values()
-        parts += f.__closure__ or ()
-        if f.__dict__:
-            parts.append(f.__dict__)
-        names = tuple(dict.fromkeys(n for c in codes_of(f.__code__) for n in c.co_names))
-        self._names.update(dict.fromkeys(names))
-        self._watch_names(f.__globals__, names)
+        return self._globals(module.__dict__, self.scope.names & module.__dict__.keys(), part)
+
+    def _globals(self, space: dict[str, Any], names: Iterable[str], part: Part) -> list[Part]:
+        """Entries of globals, those that are there; that others are not is noted as well."""
+        names = sorted(names)
+        present = [n for n in names if n in space]
+        self.key.append(tuple(present))
+        owner = (space, PART, None, part)
+        for n in names if self.noting else ():
+            self.note(GET, space, n, space.get(n, MISSING))
+        return [(space[n], GLOBAL, n, owner) for n in present]
+
+    def _function(self, f: types.FunctionType, part: Part) -> list[Part]:
+        """What a function can read besides its arguments, if it runs."""
+        if is_foreign(f.__module__):
+            return []
+        inner: list[Part] = [(f.__dict__, PART, None, part)] if f.__dict__ else []
+        if self.scope is not None and f.__code__ not in self.scope.codes:
+            if f.__name__ not in _LATE:
+                self.met.append((f.__code__, f.__globals__))
+            return inner
+        self.functions.add(f.__code__)
+        self.note(CODE, f, None, (f.__code__, f.__defaults__, f.__kwdefaults__))
+        inner += [(d, DEFAULT, k, part) for k, d in enumerate(f.__defaults__ or ())]
+        inner += [(d, DEFAULT, k, part) for k, d in (f.__kwdefaults__ or {}).items()]
+        names = f.__code__.co_freevars
+        inner += [(c, PART, n, part) for n, c in zip(names, f.__closure__ or (), strict=True)]
+        if self.scope is None:
+            for c in codes_of(f.__code__):
+                self._names.update(dict.fromkeys(c.co_names))
+                inner += self.code_globals(c, f.__globals__, part)
+        return inner
+
+    def code_globals(self, code: types.CodeType, space: dict[str, Any], part: Part) -> list[Part]:
+        """The globals that a code object reads, and the modules that it imports."""
+        names, attributes = globals_of(code), code.co_names
         for n in names:
-            if n in f.__globals__:
-                parts.append(f.__globals__[n])
-                if f.__globals__[n] is np and "random" in names:
-                    self.stop("numpy.random")
-            elif n in _UNSEEN:
+            if n not in space and n in UNSEEN:
                 self.stop(n)
-            elif isinstance(sys.modules.get(n), types.ModuleType):
-                parts.append(sys.modules[n])  # imported inside the function
-        return parts
+            elif space.get(n) is np and "random" in attributes:
+                self.stop("numpy.random")
+        # What is imported inside of a function.
+        imported = [sys.modules[n] for n in names if n not in space and n in sys.modules]
+        found = self._globals(space, names, part)
+        return found + [(m, PART, None, part) for m in imported]
 
-    def _watch_names(self, space: dict[str, Any], names: tuple[str, ...]) -> None:
-        """Watch some entries of a module's or function's globals, present or not."""
-        read = partial(map, space.get, names, (_MISSING,) * len(names))
-
-        def restore(held: tuple[Any, ...]) -> None:
-            for name, value in zip(names, held, strict=True):
-                if value is not _MISSING:
-                    space[name] = value
-                else:
-                    space.pop(name, None)
-
-        self.watch(None, read, restore)
-
-    def _class(self, c: type) -> list[Any]:
+    def _class(self, c: type, part: Part) -> list[Part]:
         """Attributes and functions of a user's class and its bases."""
-        parts: list[Any] = []
+        parts: list[Part] = []
+        every = self._all_of(c)
         for base in c.__mro__:
-            if _root(base) in _FOREIGN:
+            if is_foreign(base.__module__):
                 continue
-            names = tuple(base.__dict__)
-            self.watch(base.__dict__, base.__dict__.values, partial(_set_all, base, names))
-            self.key.append(names)
-            for name, x in base.__dict__.items():
-                hidden = name.startswith(("__", "_abc_")) and not isinstance(
-                    x, types.FunctionType | bool | int | float
-                )
-                if not hidden:
-                    parts.append(x)
+            names = [n for n, x in base.__dict__.items() if every or self._counts(n, x)]
+            self.key.append(tuple(names))
+            owner = part if base is c else (base, PART, None, part)
+            self.note(OWN_ATTRIBUTES, base, None, None)
+            self.note(KEYS, base.__dict__, None, list(base.__dict__))
+            for n in names if self.noting else ():
+                self.note(CLASS_ATTRIBUTE, base, n, base.__dict__[n])
+            parts += [(base.__dict__[n], ATTRIBUTE, n, owner) for n in names]
         return parts
 
-    def _object(self, x: Any) -> list[Any]:
+    def _counts(self, name: str, x: object) -> bool:
+        """Whether an attribute of a class is followed."""
+        if name.startswith(("__", "_abc_")):
+            return isinstance(x, types.FunctionType | bool | int | float)
+        return self.scope is None or name in self.scope.names
+
+    def _all_of(self, kind: type) -> bool:
+        """Whether all attributes count: code of this package may ask for any, before it ran."""
+        guess = self.scope is not None and self.scope.guess
+        return guess and any(root_of(base) == OWN for base in kind.__mro__)
+
+    def _object(self, part: Part) -> list[Part]:
         """The parts of any other instance."""
+        x = part[0]
         kind = type(x)
-        inner = getattr(x, "__wrapped_function__", None)
+        inner = kind.__dict__.get("compiled_function")
         if inner is not None:  # a compiled function
             self.key.append(kind)
-            return [inner]
-        if isinstance(x, (*_VALUES, *_late_values())):
+            return [(inner.__get__(x), PART, None, part)]
+        if is_value(x):
             self.key.append((kind, str(x), repr(x)))
             return []
-        if isinstance(x, _INERT) or _root(kind) in ("typing", "abc", "_abc", "_typing", "weakref"):
+        inert = root_of(kind) in ("typing", "abc", "_abc", "_typing", "weakref")
+        if isinstance(x, INERT) or inert:
             self.key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
-            if x.nbytes > _SMALL_ARRAY or x.dtype.hasobject:
+            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
                 return self.stop("a NumPy array")
             self.key.append((kind, x.dtype.str, x.shape, x.tobytes()))
-            held = x.copy()  # its values cannot be compared by identity
-            self.watch(None, lambda: (object(),), lambda _: np.copyto(x, held))
+            self.note(VALUES, x, None, None)
             return []
-        if hasattr(x, "__next__") or _is_random(x):
+        if hasattr(kind, "__next__") or is_random(x):
             return self.stop(f"a {kind.__name__}, whose state changes when it is used")
-        if not hasattr(x, "__dict__") and not _slots_of(kind):
+        if not hasattr(x, "__dict__") and not slots_of(kind):
             return self.stop(f"a {kind.__name__}, which cannot be followed")
         self.key.append(kind)
-        return self._attributes(x)
+        return self._attributes(part)
 
-    def _attributes(self, x: Any) -> list[Any]:
+    def _attributes(self, part: Part) -> list[Part]:
         """Attributes of an instance, in its dict and its slots, and its class."""
+        x = part[0]
         kind = type(x)
         attributes = getattr(x, "__dict__", None)
-        slots = _slots_of(kind)
-        present = tuple(n for n in slots if hasattr(x, n))
-        self.key.append(present)
-        self.watch(None, lambda: (x.__class__, getattr(x, "__dict__", None)))
-        parts: list[Any] = [kind] if _root(kind) != _OWN else []
+        self.note(CLASS, x, None, (kind, attributes))
+        parts: list[Part] = [(kind, PART, None, part)] if root_name(kind.__module__) != OWN else []
+        slots = slots_of(kind)
+        if self.scope is not None and not self._all_of(kind):
+            slots = tuple(n for n in slots if n in self.scope.names)
+        present = [n for n in slots if hasattr(x, n)]
         if slots:
-            read = partial(map, partial(getattr, x), slots, (_MISSING,) * len(slots))
-            self.watch(None, read, partial(_set_all, x, slots))
-            parts += [getattr(x, n) for n in present]
+            self.key.append(tuple(present))
+            for n in slots if self.noting else ():
+                self.note(SLOT, x, n, getattr(x, n, MISSING))
+            parts += [(getattr(x, n), ATTRIBUTE, n, part) for n in present]
         if attributes is not None:
-            self.key.append(tuple(attributes))
-            self.containers.append(attributes)
-            self.watch(attributes, attributes.keys)
-            self.watch(attributes, attributes.values)
-            parts += attributes.values()
+            parts += self._instance_dict(attributes, part)
         return parts
+
+    def _instance_dict(self, attributes: dict[str, Any], part: Part) -> list[Part]:
+        scope = self.scope
+        self.containers.append(attributes)
+        if scope is None or self._all_of(type(part[0])):
+            names = list(attributes)
+        else:
+            wanted = scope.names
+            if all(r in attributes for r in _REGISTRIES):
+                wanted = wanted.union(_REGISTRIES, *(attributes[r] for r in _REGISTRIES))
+            names = [n for n in attributes if n in wanted]
+        self.key.append(tuple(names))
+        self.note(KEYS, attributes, None, list(attributes))
+        for n in names if self.noting else ():
+            self.note(GET, attributes, n, attributes[n])
+        return [(attributes[n], ATTRIBUTE, n, part) for n in names]
 
     def finish(self) -> None:
         """Follow modules along the names that occur in code, until nothing new comes up."""
@@ -323,108 +423,66 @@ class Survey:
         found = True
         while found:
             found = False
-            for module in tuple(self._modules):
-                for name in tuple(self._names):
-                    if (id(module), name) in done:
-                        continue
-                    done.add((id(module), name))
-                    if name in module.__dict__:
-                        found = True
-                        self.key.append(name)
-                        self._watch_names(module.__dict__, (name,))
-                        self.visit(module.__dict__[name])
+            for part in tuple(self._modules):
+                space = part[0].__dict__
+                new = [n for n in self._names if n in space and (id(space), n) not in done]
+                if new:
+                    found = True
+                    done.update((id(space), n) for n in new)
+                    self._walk(self._globals(space, new, part))
 
 
-class Same:
-    """Guards an object by identity, and keeps it alive so that the identity means something."""
-
-    __slots__ = ("x",)
-
-    def __init__(self, x: object) -> None:
-        self.x = x
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.x is other.x
-
-    def __hash__(self) -> int:
-        return id(self.x)
+def _shape_facts(x: Tensor) -> ShapeFacts:
+    """(structure, places, sizes): sizes and strides of 0 and 1 are structure, others facts."""
+    type_, steps = x.type, x.layout
+    shape: tuple[int, ...] = x.shape
+    structure: list[Any] = [type_.dtype, type_.weak, type_.device, len(type_.shape)]
+    structure += [n if n < 2 else -1 for n in shape]
+    structure += [None] if steps is None else [n if n < 2 else -1 for n in steps]
+    places = [(SIZE, d) for d, n in enumerate(shape) if n >= 2]
+    places += [(STRIDE, d) for d, n in enumerate(steps or ()) if n >= 2]
+    sizes = [n for n in (*shape, *(steps or ())) if n >= 2]
+    return tuple(structure), tuple(places), tuple(sizes)
 
 
-def _plain_key(k: object) -> object:
-    """A dict key or set element by type and value, other objects by identity."""
-    if isinstance(k, float):
-        return (type(k), k.hex())
-    return (type(k), k) if type(k) in _PLAIN else Same(k)
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    names: list[str] = []
-    for c in kind.__mro__:
-        own = c.__dict__.get("__slots__", ())
-        names += (own,) if isinstance(own, str) else own
-    return tuple(n for n in names if n not in ("__dict__", "__weakref__"))
-
-
-def _contents(cell: types.CellType) -> list[Any]:
+def contents(cell: types.CellType) -> Any:
+    """What a cell holds; MISSING if it is empty."""
     try:
-        return [cell.cell_contents]
-    except ValueError:  # an empty cell
-        return []
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
-def _fill(cell: types.CellType, held: tuple[Any, ...]) -> None:
-    if held:
-        cell.cell_contents = held[0]
-    elif _contents(cell):
-        del cell.cell_contents
-
-
-def _refill(x: set[Any], held: tuple[Any, ...]) -> None:
-    x.clear()
-    x.update(held)
-
-
-def _set_all(owner: Any, names: tuple[str, ...], held: tuple[Any, ...]) -> None:
-    """Put attributes back that have changed."""
-    for name, value in zip(names, held, strict=True):
-        if name.startswith("__") or getattr(owner, name, _MISSING) is value:
-            continue
-        if value is not _MISSING and not isinstance(value, staticmethod | classmethod | property):
-            setattr(owner, name, value)
-
-
-def _root_name(module: str | None) -> str:
-    return (module or "").partition(".")[0]
-
-
-def _late_values() -> tuple[type, ...]:
-    modules = ((sys.modules.get(module), name) for module, name in _LATE_VALUES)
-    return tuple(getattr(m, name) for m, name in modules if hasattr(m, name))
-
-
-def _root(kind: type) -> str:
-    return _root_name(kind.__module__)
-
-
-def _is_random(x: object) -> bool:
-    """Whether x is a generator of random numbers other than our own."""
-    return type(x).__module__.startswith(("numpy.random", "random"))
-
-
-def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
-    """A code object and all that are defined inside."""
-    yield code
-    for c in code.co_consts:
-        if isinstance(c, types.CodeType):
-            yield from codes_of(c)
-
-
-def survey(roots: tuple[Any, ...]) -> Survey:
-    """The state reachable from these roots."""
-    out = Survey()
-    for k, r in enumerate(roots):
-        out.visit(r)
-        if k == 0:
-            out.arguments = len(out.tensors)
-    out.finish()
+def survey(
+    roots: tuple[tuple[Any, Any], ...], scope: Scope | None = None, noting: bool = False
+) -> Survey:
+    """The state reachable from roots (key, object), the first two of which are arguments."""
+    out = Survey(scope, noting)
+    for k, (key, root) in enumerate(roots):
+        out.visit(root, key)
+        if k < 2:
+            out.arguments, out.argument_facts = len(out.tensors), len(out.facts)
+    if out.scope is None:
+        out.finish()
+    else:
+        for code, space in out.scope.ran:
+            parts = out.code_globals(code, space, (code, PART, None, None))
+            parts.reverse()
+            out._walk(parts)
     return out
+
+
+def possible(roots: tuple[tuple[Any, Any], ...]) -> Survey:
+    """The state that a function can depend on, as far as one can see before it has run."""
+    scope = Scope(guess=True)
+    while True:
+        found = survey(roots, scope)
+        wider = scope.joined(found.met, (), False)
+        if wider is scope or wider.wide:
+            return found if wider is scope else survey(roots)
+        scope = wider
+
+
+def all_same(found: Iterable[Any], held: tuple[Any, ...]) -> bool:
+    """Whether these are the very objects that were held."""
+    return all(map(is_, found, held))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,27 +22,14 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_write, view_of
-from dualgrad.runtime.errors import TraceError
+from dualgrad.jit.alias import Source as Source
+from dualgrad.jit.errors import Unsupported as Unsupported
+from dualgrad.jit.sharing import Sharing
+from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
-
-
-class Unsupported(TraceError):
-    """The function did something that a compiled program cannot do faithfully."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an input comes from at each call.
-
-    kind: "leaf" (a tensor found among arguments and state), "grad" (the gradient of one), or
-    "constant" (a tensor that the function itself makes from numbers).
-    """
-
-    kind: str
-    number: int
 
 
 class Trace:
@@ -66,6 +52,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.sharing = Sharing(self)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -104,18 +91,40 @@ class Trace:
         elif number is not None:
             source = Source("grad", number)
         else:
-            raise Unsupported(
-                "a tensor was reached in a way that cannot be followed",
-                actual=f"{x.type!r}",
-                why="it is neither an argument nor found in what the function refers to",
-                hint="pass it as an argument",
-            )
+            raise self.not_found(x)
+        return self.add_input(x, source)
+
+    def add_input(self, x: Tensor, source: Source) -> Node:
         node = input_node(len(self.inputs), x.type)
         self.inputs.append(node)
         self.sources.append(source)
         self.tensors.append(x)
         self.values[id(x)] = node
         return node
+
+    def renumber(self, leaves: list[Tensor]) -> None:
+        """Let sources name leaves by their place in another list."""
+        position = {id(t): k for k, t in enumerate(leaves)}
+
+        def place(k: int) -> int:
+            new = position.get(id(self.leaves[k]))
+            if new is None:
+                raise self.not_found(self.leaves[k])
+            return new
+
+        self.sources = [
+            s if s.kind == "constant" else Source(s.kind, place(s.number)) for s in self.sources
+        ]
+        self.grads_read = [place(k) for k in self.grads_read]
+        self.leaves, self.position = leaves, position
+
+    def not_found(self, x: Tensor) -> Unsupported:
+        return Unsupported(
+            "a tensor was reached in a way that cannot be followed",
+            actual=f"{x.type!r}",
+            why="it is neither an argument nor found in what the function refers to",
+            hint="pass it as an argument",
+        )
 
     def trace_node(self, node: Node) -> Tensor:
         """A traced tensor of this trace; whether it outlives the trace is checked at its end."""
@@ -214,19 +223,35 @@ class Trace:
         """Let a tensor that is no view have another value from now on."""
         if target.node is not None:
             target.node = node
-        else:
+            shown = [target]
+        elif id(target) in self.created:
             self.node_of(target)
             self.written[id(target)] = target
             self.values[id(target)] = node
+            shown = [target]
+        else:
+            shown = self.sharing.write(target, node)
         target.changed()
         self.changed.append(target)
-        self._refresh_views(target)
+        self._refresh_views(shown)
 
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        while target.base is not None:
+        if any(
+            s == 0 and n > 1 for s, n in zip(target.layout or (), target.type.shape, strict=False)
+        ):
+            raise ArgumentError(
+                "the memory cannot be written",
+                op=unit.name,
+                expect="writeable memory in which elements do not overlap",
+                actual="an expanded view",
+                hint="clone() it first",
+            )
+        while True:
             found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
+            if found is None and (target.base is None or id(target) in self.position):
+                break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
                 raise Unsupported(
                     "a view is changed in place whose memory cannot be followed",
@@ -238,9 +263,9 @@ class Trace:
             target = found[0]
         return out
 
-    def _refresh_views(self, base: Tensor) -> None:
-        """Views show the new values of their base."""
-        fresh = {id(base)}
+    def _refresh_views(self, bases: list[Tensor]) -> None:
+        """Views show the new values of what they are views of."""
+        fresh = set(map(id, bases))
         for ref, source, unit in self.views:
             view = ref()
             if view is None or id(source) not in fresh:
@@ -286,7 +311,7 @@ class Trace:
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""
         self.views.clear()
-        self.changed.clear()
+        self.changed = [t for t in self.changed if t.node is None]
         for again in (True, False):
             alive = [t for ref in self.made if (t := ref()) is not None and id(t) not in kept]
             if not alive or not again:

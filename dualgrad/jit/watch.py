@@ -12,16 +12,19 @@ import gc
 import random
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any
 
 from dualgrad.jit.bytecode import constant_argument
+from dualgrad.jit.scope import Ran
 from dualgrad.jit.trace import Unsupported
 from dualgrad.runtime.srcinfo import Location
+from dualgrad.state import state
 
 # Modules in C whose functions and objects do I/O, read clocks or draw random numbers.
 _IMPURE_MODULES = frozenset(
     {
-        "time", "random", "_random", "secrets", "posix", "nt", "_io", "select", "_socket", "_ssl",
+        "time", "random", "_random", "secrets", "posix", "nt", "_io", "io", "select", "_socket", "_ssl",
         "_uuid", "signal", "_signal", "resource", "mmap", "fcntl", "termios", "syslog", "_sqlite3",
         "sqlite3", "_curses", "winreg", "msvcrt", "_winapi", "_posixsubprocess", "_queue",
         "_warnings", "_thread", "readline", "_tkinter", "_multiprocessing", "_posixshmem",
@@ -46,18 +49,23 @@ class Stopped(BaseException):
 class Watch:
     """Watches a trace.
 
-    `found` says which call a replay could not repeat, `codes` holds the code objects that ran
-    with the globals they ran in.  `names` are attribute names that were given as text, `computed`
-    is set where such a name is not written in the code, or all names were asked for.  `stopped`
-    without `found` asks for an eager run of this one call.
+    `found` says which call a replay could not repeat.  `names` are attribute names that were given
+    as text, `computed` is set where such a name is not written in the code, or all names were
+    asked for.  A module that is imported for the first time runs outside of the trace.
     """
 
     def __init__(self) -> None:
         self.found: Unsupported | None = None
         self.stopped = False
-        self.codes: dict[types.CodeType, dict[str, Any]] = {}
+        self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        self._import: types.FrameType | None = None  # the code of a module that is being imported
         self.names: set[str] = set()
         self.computed = False
+
+    @property
+    def ran(self) -> Iterable[Ran]:
+        """Code objects that ran, with their globals."""
+        return [(code, space) for (code, _), space in self._codes.items()]
 
     def __enter__(self) -> Watch:
         self._base = sys._getframe(1)
@@ -81,18 +89,19 @@ class Watch:
             self.found = _unrepeatable(drawn, None)
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event == "call":
-            self.codes[frame.f_code] = frame.f_globals
-            if frame.f_code.co_name == "<module>" and _root_of(frame) not in _FOREIGN:
-                self._stop()  # a module's own code belongs to the first import, not to the trace
-        elif event == "c_call":
-            if _root_of(frame) == "dualgrad":
-                return
-            name = getattr(arg, "__name__", "")
+        if self._import is not None:
+            if event == "return" and frame is self._import:
+                self._import, state.trace = None, self._trace
+        elif event == "call":
+            code = frame.f_code
+            self._codes[code, id(frame.f_globals)] = frame.f_globals
+            if code.co_name == "<module>" and _is_imported(frame):
+                self._import, self._trace, state.trace = frame, state.trace, None
+        elif event == "c_call" and _root_of(frame) != "dualgrad":
             if getattr(arg, "__module__", None) == "builtins":
-                if name in _READS_NAMES:
+                if arg.__name__ in _READS_NAMES:
                     self._reads(frame)
-                elif name in _READS_ALL:
+                elif arg.__name__ in _READS_ALL:
                     self.computed = True
             called = impurity(arg)
             if called is not None:
@@ -111,7 +120,7 @@ class Watch:
             return
         user: types.FrameType | None = frame
         while user is not None and _root_of(user) in _FOREIGN:
-            if user.f_globals.get("__name__", "").startswith(("importlib.", "_frozen_importlib")):
+            if _is_importing(user):
                 return
             user = user.f_back
         if user is None or _root_of(user) == "dualgrad":
@@ -171,6 +180,16 @@ def impurity(function: Any) -> str | None:
     if module == "builtins" and name in _IMPURE_NAMES:
         return f"{name}()"
     return None
+
+
+def _is_importing(frame: types.FrameType) -> bool:
+    """Whether the code of a frame belongs to the import system."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith(("importlib._", "_frozen_importlib"))
+
+
+def _is_imported(frame: types.FrameType) -> bool:
+    return frame.f_back is not None and _is_importing(frame.f_back)
 
 
 def _root_of(frame: types.FrameType) -> str:

@@ -1,6 +1,6 @@
 """Modules: parts of models that own their parameters."""
 
-from dualgrad.nn import init
+from dualgrad.nn import init, utils
 from dualgrad.nn.flatten import Flatten
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.loss import CrossEntropyLoss
@@ -18,4 +18,5 @@ __all__ = [
     "ReLU",
     "Sequential",
     "init",
+    "utils",
 ]

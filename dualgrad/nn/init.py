@@ -104,6 +104,7 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
             op="init",
             expect="[out, in, ...]",
             actual=f"shape {tuple(tensor.shape)}",
+            hint="use uniform_ or normal_ for vectors",
         )
     outputs, inputs, *kernel = tensor.shape
     field = math.prod(kernel)

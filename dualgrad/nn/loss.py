@@ -27,6 +27,7 @@ class CrossEntropyLoss(Module):
                 op="CrossEntropyLoss",
                 expect=", ".join(_REDUCTIONS),
                 actual=repr(reduction),
+                hint="use one of these names",
             )
         self.reduction = reduction
 

@@ -83,13 +83,15 @@ class Module:
 
     def _register(self, registry: str, name: str, note: Any, value: Any, kind: type) -> None:
         if value is not None and not isinstance(value, kind):
-            raise _refuse(self, f"{name!r} is no {kind.__name__}", type(value).__name__)
+            raise _refuse(self, f"{name!r} is no {kind.__name__}", type(value).__name__,
+                          hint=f"make it one: {kind.__name__}(...)")  # fmt: skip
         if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
             raise _refuse(
                 self,
                 "this name cannot be registered",
                 repr(name),
                 "a non-empty str without dots that is no attribute of the class",
+                "choose another name",
             )
         for other in _REGISTRIES:
             if other != registry:
@@ -103,13 +105,16 @@ class Module:
             return
         if name in self._parameters:
             raise _refuse(self, f"parameter {name!r} is given another kind of value",
-                          type(value).__name__, "a Parameter or None")  # fmt: skip
+                          type(value).__name__, "a Parameter or None",
+                          "with dg.no_grad(): parameter.copy_(...)")  # fmt: skip
         if name in self._modules:
             raise _refuse(self, f"module {name!r} is given another kind of value",
-                          type(value).__name__, "a Module or None")  # fmt: skip
+                          type(value).__name__, "a Module or None",
+                          "give the value another name")  # fmt: skip
         if name in self._buffers and not isinstance(value, Tensor):
             raise _refuse(self, f"buffer {name!r} is given another kind of value",
-                          type(value).__name__, "a Tensor or None")  # fmt: skip
+                          type(value).__name__, "a Tensor or None",
+                          "make it a tensor: dg.tensor(...)")  # fmt: skip
 
     # -- walking
 
@@ -240,7 +245,9 @@ class Module:
                 f"the state does not fit this {type(self).__name__}",
                 op="load_state_dict",
                 actual="".join(f"\n    {line}" for line in mismatches),
-                hint="strict=False loads the names that both sides have",
+                hint="strict=False loads the names that both sides have"
+                if result.missing_keys or result.unexpected_keys
+                else "make the module with the sizes of the state",
             )
         copy_state(own, state_dict)
         return result
@@ -265,5 +272,7 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def _refuse(module: Module, what: str, actual: str, expect: str = "") -> ArgumentError:
-    return ArgumentError(what, op=type(module).__name__, expect=expect, actual=actual)
+def _refuse(
+    module: Module, what: str, actual: str, expect: str = "", hint: str = ""
+) -> ArgumentError:
+    return ArgumentError(what, op=type(module).__name__, expect=expect, actual=actual, hint=hint)

@@ -61,12 +61,46 @@ class Adam(Optimizer):
         }
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
+        decay = group["weight_decay"]
+        self._update(param, grad, state, group, decay, "gradient" if decay != 0 else "none")
+
+    def _update(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        state: State,
+        group: Mapping[str, Any],
+        decay: float,
+        decayed: str,
+    ) -> None:
         beta1, beta2 = group["betas"]
-        numbers = (group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2, group["eps"])
-        operands: tuple[Any, ...] = (param, grad, *state.values(), *numbers, group["weight_decay"])
-        new = adam(*operands, decayed=group["weight_decay"] != 0)
+        numbers = (group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2, group["eps"], decay)
+        new = adam(param, grad, *state.values(), *numbers, decayed=decayed)
         for old, value in zip((param, *state.values()), new, strict=True):
             old.copy_(value)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay does not pass through the means: param *= 1 - lr * weight_decay.
+
+    Source: I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019.
+
+    Raises ArgumentError as Adam does.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
+        factor = 1.0 - group["lr"] * group["weight_decay"]
+        self._update(param, grad, state, group, factor, "parameter")
 
 
 @composite
@@ -85,10 +119,14 @@ def adam(
     eps: float,
     decay: float,
     *,
-    decayed: bool,
+    decayed: str,
 ) -> Any:
-    """Return the new values of `param`, `mean`, `square`, `power1` and `power2`."""
-    g = grad + param * decay if decayed else grad
+    """Return the new values of `param`, `mean`, `square`, `power1` and `power2`.
+
+    decayed: "none", "gradient" (which takes up decay * param) or "parameter" (times decay).
+    """
+    g = grad + param * decay if decayed == "gradient" else grad
+    param = param * decay if decayed == "parameter" else param
     mean = mean + (g - mean) * one_minus_beta1
     square = square * beta2 + g * g * one_minus_beta2
     power1, power2 = power1 * beta1, power2 * beta2

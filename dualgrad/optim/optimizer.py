@@ -14,6 +14,8 @@ from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
+# What schedules keep in parameter groups.
+SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 Group = dict[str, Any]
 State = dict[str, Tensor]
 
@@ -82,6 +84,7 @@ class Optimizer(ABC):
                 op=op,
                 expect=", ".join(self.defaults),
                 actual=", ".join(sorted(unknown)),
+                hint="check the spelling",
             )
         self.check(complete)
         states = [self.initial_state(p, complete) for p in params]
@@ -136,6 +139,7 @@ class Optimizer(ABC):
                 f"the state does not fit this {type(self).__name__}",
                 op="load_state_dict",
                 actual="".join(f"\n    {line}" for line in differences),
+                hint="make the optimizer with the parameters that it was saved with",
             )
         for group in state_dict["param_groups"]:
             self.check(group)
@@ -164,7 +168,11 @@ def require(op: str, name: str, value: Any, low: float, high: float = math.inf) 
     if not number or not low <= value < high:
         bound = f"{name} >= {low:g}" if high == math.inf else f"{low:g} <= {name} < {high:g}"
         raise ArgumentError(
-            f"{name} has a value it cannot have", op=op, expect=bound, actual=repr(value)
+            f"{name} has a value it cannot have",
+            op=op,
+            expect=bound,
+            actual=repr(value),
+            hint=f"give {name} a number of this range",
         )
 
 
@@ -196,7 +204,12 @@ def _entries(op: str, params: Iterable[Any]) -> list[Mapping[str, Any]]:
         )
     entries = list(params)
     if not entries:
-        raise ArgumentError("got an empty parameter list", op=op)
+        raise ArgumentError(
+            "got an empty parameter list",
+            op=op,
+            expect="at least one tensor",
+            hint="pass model.parameters(), and make the model's layers attributes of it",
+        )
     if not any(isinstance(entry, Mapping) for entry in entries):
         return [{"params": entries}]
     return entries
@@ -206,19 +219,24 @@ def _check_params(op: str, params: list[Any], known: set[int]) -> None:
     for number, param in enumerate(params):
         if not isinstance(param, Tensor):
             raise ArgumentError(
-                f"parameter {number} is no tensor", op=op, actual=type(param).__name__
+                f"parameter {number} is no tensor",
+                op=op,
+                actual=type(param).__name__,
+                hint="pass model.parameters()",
             )
         if not param.is_leaf:
             raise ArgumentError(
                 f"parameter {number} is the result of an operation",
                 op=op,
                 expect="a leaf tensor, which keeps its gradient",
+                hint="pass the tensor that it was computed from",
             )
         if id(param) in known:
             raise ArgumentError(
                 f"parameter {number}, of shape {tuple(param.shape)}, is given more than once",
                 op=op,
                 expect="each parameter in one group, once",
+                hint="put it into one group only",
             )
         known.add(id(param))
 
@@ -234,7 +252,7 @@ def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         return [f"groups of {given_sizes} parameters instead of {sizes}"]
     lines = []
     for mine, group in zip(own["param_groups"], given["param_groups"], strict=True):
-        if mine.keys() != group.keys():
+        if mine.keys() - group.keys() - SCHEDULED or group.keys() - mine.keys() - SCHEDULED:
             lines.append(f"hyper-parameters {', '.join(group)} instead of {', '.join(mine)}")
     for i, tensors in own["state"].items():
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -17,6 +17,7 @@ BUILTIN = {
     "IndexOutOfBounds": IndexError,
     "ArgumentError": ValueError,
     "GradientError": RuntimeError,
+    "OperandError": TypeError,
     "LibraryError": RuntimeError,
     "TraceError": RuntimeError,
     "CompileError": RuntimeError,
@@ -42,9 +43,9 @@ def test_message_has_the_agreed_shape():
         "[matmul] inner dimensions differ\n"
         "  expect: a.shape[-1] == b.shape[-2]\n"
         "  actual: 64 != 32\n"
-        "  at /nowhere/train.py:41 in forward\n"
         "  why: the sum runs over both\n"
-        "  hint: transpose b"
+        "  hint: transpose b\n"
+        "  at /nowhere/train.py:41 in forward"
     )
 
 

@@ -1,0 +1,469 @@
+"""Gradients out of compiled programs: a whole program as one node of the tape.
+
+The results of a program that still need their graph belong to one `ProgramNode` per call.  Eager
+mode would have put a run of nodes on the tape, with consecutive numbers; so whatever flows into
+one of them from outside has arrived before the first of them is visited, and the gradient of all
+of them is one program too.  That program is worked out when it is first needed, for the results
+that have a gradient then, and kept with the path.
+
+Contributions to a tensor outside are added from left to right, as in eager mode: where the program
+makes several of them, what has arrived before is an operand of it.
+
+What is saved: what the tape of eager mode would save (see `keeping`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dualgrad.autograd import Edge as TapeEdge
+from dualgrad.autograd import Flow, TapeNode, changed_error, edge_of, freed_error, next_number
+from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
+from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
+from dualgrad.compiler.ir.types import Layouts, TensorType
+from dualgrad.engine import Bound, Compiled, compile_graph
+from dualgrad.jit.keeping import Kept, keeping, leaves_of
+from dualgrad.jit.trace import Unsupported
+from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
+from dualgrad.state import state
+from dualgrad.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+MAX_LAYOUTS = 8  # of seeds, per pattern of results; beyond that they are copied first
+_lock = threading.RLock()
+
+
+@dataclass
+class Variant:
+    """The gradient program for one pattern of results that have a gradient."""
+
+    executable: Compiled | None  # None: there is nothing to compute
+    guards: tuple[Guard, ...]  # about symbolic sizes
+    held: tuple[int, ...]  # numbers of the saved arrays that it takes, after seeds and totals
+    scalars: tuple[int, ...]
+    watched: tuple[int, ...]  # numbers of the versions that must not have changed
+    visited: int  # steps, as bits
+    results: tuple[tuple[int, int, bool, int], ...]  # see `_send`
+    inner: Block | None  # the gradient's own tape
+    origins: tuple[Any, ...] = ()
+    released: str | None = None  # a step whose graph the function itself has freed
+    bounds: dict[tuple[int, ...], Bound] = field(default_factory=dict)
+
+    def bound(self, values: dict[Atom, int]) -> Bound:
+        assert self.executable is not None
+        key = tuple(values.values())
+        found = self.bounds.get(key)
+        if found is None:
+            found = self.bounds[key] = self.executable.bind(values)
+        return found
+
+
+class Block:
+    """What all calls of a differentiable program share.
+
+    slots      results of steps that gradients can arrive at: the program's results first, then
+               those that a gradient's own gradient flows to
+    targets    where gradients go: ("input", number) or ("output", number) of the program
+    kept       where saved values are found, and which versions they show
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tape: Tape,
+        slots: list[Edge],
+        targets: tuple[tuple[str, int], ...],
+        kept: Kept,
+        layouts: Layouts,
+        scalars: tuple[Node, ...],
+    ) -> None:
+        self.name, self.tape, self.targets, self.kept = name, tape, targets, kept
+        self.scalars = scalars
+        self.slots: list[Edge] = []
+        self.slot_of: dict[Edge, int] = {}
+        self.types: list[TensorType] = []
+        for edge in slots:
+            self.slot(edge)
+        self.layouts: Layouts = tuple(
+            layouts[p.number] if p.kind == "input" else None for p in kept.places
+        )
+        self.several = tuple(k for k, n in enumerate(tape.uses()) if n > 1)
+        self.everything = (1 << len(tape.steps)) - 1
+        self.variants: dict[tuple[Any, ...], list[Variant]] = {}
+
+    def slot(self, edge: Edge) -> int:
+        """The number of a step's result among the slots."""
+        found = self.slot_of.get(edge)
+        if found is None:
+            with _lock:
+                found = self.slot_of.setdefault(edge, len(self.slots))
+                if found == len(self.slots):
+                    self.types.append(self.tape.steps[edge[0]].types[edge[1]])
+                    self.slots.append(edge)
+        return found
+
+    def name_of(self, slot: int) -> str:
+        return self.tape.steps[self.slots[slot][0]].unit.name
+
+    def node(
+        self,
+        edges: tuple[TapeEdge, ...],
+        inputs: list[Array],
+        outputs: list[Array],
+        versions: list[list[Any]],
+        scalars: tuple[float, ...],
+        values: dict[Atom, int],
+    ) -> ProgramNode:
+        """A call on the tape; `versions` are those of `kept.guards`."""
+        held = [(inputs if p.kind == "input" else outputs)[p.number] for p in self.kept.places]
+        return ProgramNode(self, edges, held, versions, scalars, values)
+
+
+class ProgramNode(TapeNode):
+    """One call of a differentiable program on the tape."""
+
+    __slots__ = ("block", "expected", "freed", "held", "scalars", "values", "watched")
+
+    def __init__(
+        self,
+        block: Block,
+        edges: tuple[TapeEdge, ...],
+        held: list[Any],
+        watched: list[list[Any]],
+        scalars: tuple[float, ...],
+        values: dict[Atom, int],
+    ) -> None:
+        self.block, self.edges, self.held, self.watched = block, edges, held, watched
+        self.expected = [v[0] for v in watched]
+        self.scalars, self.values = scalars, values
+        self.number = next_number()
+        self.types = block.types  # type: ignore[assignment]
+        self.freed, self.released = 0, False
+
+    @property
+    def name(self) -> str:
+        return self.block.name
+
+    def name_of(self, output: int) -> str:
+        return self.block.name_of(output)
+
+    def push(self, flow: Flow, slots: list[Tensor | None], retain: bool) -> None:
+        if state.trace is not None:
+            raise Unsupported(
+                "a gradient flows out of the function through a compiled one",
+                op=self.name,
+                hint="call backward() outside of the function, or detach() what comes in",
+            )
+        if self.released:
+            first = max(self.block.slots[k][0] for k, g in enumerate(slots) if g is not None)
+            raise freed_error(self.block.tape.steps[first].unit.name)
+        operands, variant = self._operands(flow, slots)
+        self._check(variant)
+        outputs: list[Array] = []
+        if variant.executable is not None:
+            arrays: list[Any] = [t.array for _, t in operands]
+            arrays += [self.held[k] for k in variant.held]
+            scalars = tuple([self.scalars[k] for k in variant.scalars])
+            outputs = variant.bound(self.values).run(arrays, scalars)
+        self._send(flow, variant, operands, outputs)
+        if not retain:
+            self._free(variant.visited)
+
+    def _operands(
+        self, flow: Flow, slots: list[Tensor | None]
+    ) -> tuple[list[tuple[Any, Tensor]], Variant]:
+        """Seeds and what has arrived before, by name; and the program for them."""
+        block, edges, create = self.block, self.edges, flow.create_graph
+        operands: list[tuple[Any, Tensor]] = [
+            (("seed", k), g) for k, g in enumerate(slots) if g is not None
+        ]
+        watched = range(len(edges)) if create else block.several
+        for k in watched:
+            old = flow.total(edges[k])
+            if old is not None:
+                operands.append((("old", k), old))
+        first: tuple[int, ...] = ()
+        leaves: frozenset[int] = frozenset()
+        if len(edges) > 1 and len(set(edges)) != len(edges):
+            first = tuple([edges.index(e) for e in edges])
+            operands = [(n, t) for n, t in operands if n[0] == "seed"]
+            operands += self._olds(flow, first)
+        if create:
+            leaves = frozenset([k for k, e in enumerate(edges) if isinstance(e, Tensor)])
+            key: tuple[Any, ...] = (
+                *[(n, t.layout, t.requires_grad) for n, t in operands],
+                leaves,
+                first,
+            )
+        else:
+            key = (*[(n, t.layout) for n, t in operands], first)
+        for variant in block.variants.get(key, ()):
+            if not variant.guards or all(g.holds(self.values) for g in variant.guards):
+                return operands, variant
+        return operands, _derive(self, key, operands, create, leaves, first)
+
+    def _olds(self, flow: Flow, first: tuple[int, ...]) -> list[tuple[Any, Tensor]]:
+        out: list[tuple[Any, Tensor]] = []
+        for k in sorted(set(first)):
+            old = flow.total(self.edges[k])
+            if old is not None:
+                out.append((("old", k), old))
+        return out
+
+    def _check(self, variant: Variant) -> None:
+        """GradientError if something that the gradient reads is gone or has changed."""
+        if variant.released is not None:
+            raise freed_error(variant.released)
+        steps = self.block.tape.steps
+        if self.freed & variant.visited:
+            first = (self.freed & variant.visited).bit_length() - 1
+            raise freed_error(steps[first].unit.name)
+        for k in variant.watched:
+            if self.watched[k][0] != self.expected[k]:
+                self._complain(variant)
+
+    def _complain(self, variant: Variant) -> None:
+        """Raise what eager mode raises at the first unit that reads a changed tensor."""
+        steps, guards = self.block.tape.steps, self.block.kept.guards
+        times = {
+            g: v[0] - n for g, v, n in zip(guards, self.watched, self.expected, strict=True)
+        }
+        for number in range(len(steps) - 1, -1, -1):
+            if variant.visited >> number & 1:
+                for v in steps[number].saved:
+                    if times.get(v.guard):
+                        raise changed_error(steps[number].unit.name, v.node.type, times[v.guard])
+
+    def _send(
+        self,
+        flow: Flow,
+        variant: Variant,
+        operands: list[tuple[Any, Tensor]],
+        outputs: list[Array],
+    ) -> None:
+        """Hand gradients over.
+
+        Of each: the target, the number of an output (or -1 - the number of an operand that is
+        passed on), whether it includes what had arrived before, and its slot in the gradient's
+        own tape, or -1.
+        """
+        node = None
+        if variant.inner is not None:
+            node = self._inner_node(variant, operands, outputs)
+        made: list[tuple[int, bool, Tensor]] = []
+        for target, source, total, slot in variant.results:
+            if source < 0:
+                made.append((target, total, operands[-1 - source][1]))
+                continue
+            array = outputs[source]
+            dtype = variant.executable.launch.outputs[source].dtype  # type: ignore[union-attr]
+            g = Tensor.of_array(array, TensorType(array.shape, dtype), None)
+            if slot >= 0:
+                g.requires_grad, g.grad_fn, g.output_number = True, node, slot
+            made.append((target, total, flow.own(g)))
+        for target, total, g in made:
+            if total:
+                flow.settle(self.edges[target], g)
+            else:
+                flow.send(self.edges[target], g)
+
+    def _inner_node(
+        self, variant: Variant, operands: list[tuple[Any, Tensor]], outputs: list[Array]
+    ) -> ProgramNode:
+        """The gradient program's own call on the tape."""
+        block, inner = self.block, variant.inner
+        assert inner is not None
+        by_name = dict(operands)
+        edges: list[TapeEdge] = []
+        for name in variant.origins:
+            if name in by_name:
+                edges.append(edge_of(by_name[name]))
+            elif name[0] == "target":
+                edges.append(self.edges[name[1]])
+            else:
+                edges.append((self, block.slot(name[1])))
+        place = {g: k for k, g in enumerate(block.kept.guards)}
+        versions = [
+            by_name[g]._version if g in by_name else self.watched[place[g[1]]]
+            for g in inner.kept.guards
+        ]
+        inputs = [*[t.array for _, t in operands], *self.held]
+        return inner.node(
+            tuple(edges), inputs, outputs, versions, self.scalars, self.values  # type: ignore[arg-type]
+        )
+
+    def _free(self, visited: int) -> None:
+        """Forget what no step needs any more."""
+        self.freed |= visited
+        block = self.block
+        if self.freed == block.everything:
+            self.released = True
+            self.edges = ()
+            self.held = self.watched = self.expected = []
+            return
+        for k, users in enumerate(block.kept.users):
+            if not users & ~self.freed:
+                self.held[k] = None
+
+
+# -- working out gradient programs ---------------------------------------------------------------
+
+
+def _derive(
+    node: ProgramNode,
+    key: tuple[Any, ...],
+    operands: list[tuple[Any, Tensor]],
+    create: bool,
+    leaves: frozenset[int],
+    first: tuple[int, ...],
+) -> Variant:
+    block = node.block
+    with _lock:
+        known = block.variants.setdefault(key, [])
+        for variant in known:
+            if all(g.holds(node.values) for g in variant.guards):
+                return variant
+        env = ShapeEnv(node.values)
+        with shape_env(env):
+            variant = _Derivation(block, operands, create, leaves, first).variant()
+        variant.guards = tuple(env.guards)
+        known.append(variant)
+    return variant
+
+
+class _Derivation:
+    """Works out one variant."""
+
+    def __init__(
+        self,
+        block: Block,
+        operands: list[tuple[Any, Tensor]],
+        create: bool,
+        leaves: frozenset[int],
+        first: tuple[int, ...],
+    ) -> None:
+        self.block, self.operands = block, operands
+        self.flow = FlowBack(block.tape, create, leaves, first)
+        self.stand_ins: list[Node] = []
+        for name, t in operands:
+            self._start(name, t)
+        self.flow.run()
+
+    def _start(self, name: tuple[str, int], t: Tensor) -> None:
+        kind, k = name
+        flow, block = self.flow, self.block
+        node = Node.make(Leaf(kind, k), (), self._origin_type(name))
+        self.stand_ins.append(node)
+        edge = flow.outside(name) if flow.record and t.requires_grad else None
+        value = Value(node, edge, name)
+        if kind == "seed":
+            flow.send(block.slots[k], value)
+        else:
+            flow.arrived[k] = Arrival(value, True)
+
+    def _origin_type(self, name: tuple[str, Any]) -> TensorType:
+        """The type of what stands outside of the gradient's own tape."""
+        kind, which = name
+        tape = self.block.tape
+        if kind == "seed":
+            return self.block.types[which]
+        if kind == "inner":
+            return tape.steps[which[0]].types[which[1]]
+        return tape.targets[which]
+
+    def variant(self) -> Variant:
+        flow, block = self.flow, self.block
+        arrived = [(k, a) for k, a in sorted(flow.arrived.items()) if not self._untouched(a)]
+        passed = {s: -1 - n for n, s in enumerate(self.stand_ins)}
+        roots: list[Node] = []
+        results = []
+        for k, a in arrived:
+            source = passed.get(a.value.node) if not a.total else None
+            if source is None:
+                source = len(roots)
+                roots.append(a.value.node)
+            results.append((k, source, a.total, a.value.edge))
+        steps = block.tape.steps
+        watched = {v.guard for n in flow.visited for v in steps[n].saved}
+        released = next((steps[n].unit.name for n in flow.visited if steps[n].released), None)
+        inner = self._inner(roots) if flow.steps else None
+        executable, held, scalars = self._program(roots, inner)
+        return Variant(
+            executable,
+            (),
+            held,
+            scalars,
+            tuple(k for k, g in enumerate(block.kept.guards) if g in watched),
+            sum(1 << n for n in flow.visited),
+            tuple(
+                (k, source, total, -1 if inner is None or not edge or edge[0] < 0 or source < 0
+                 else inner.slot(edge))
+                for k, source, total, edge in results
+            ),
+            inner,
+            tuple(flow.origins),
+            released,
+        )
+
+    def _untouched(self, a: Arrival) -> bool:
+        op = a.value.node.op
+        return a.total and isinstance(op, Leaf) and op.kind == "old"
+
+    def _program(
+        self, roots: list[Node], inner: Block | None
+    ) -> tuple[Compiled | None, tuple[int, ...], tuple[int, ...]]:
+        block = self.block
+        if not roots:
+            return None, (), ()
+        outputs = tuple(roots)
+        if inner is not None:
+            outputs += tuple(self.kept_nodes)
+        cut = {n: k for k, n in enumerate(block.kept.nodes)}
+        found = leaves_of(outputs, {*cut, *self.stand_ins})
+        held = tuple(sorted({cut[n] for n in found if n in cut}))
+        if inner is not None:
+            held = tuple(range(len(block.kept.nodes)))
+        scalars = tuple(k for k, n in enumerate(block.scalars) if n in found)
+        change = {n: k for k, n in enumerate(self.stand_ins)}
+        change |= {block.kept.nodes[i]: len(self.stand_ins) + k for k, i in enumerate(held)}
+        inputs = {n: input_node(k, TensorType(n.shape, n.dtype)) for n, k in change.items()}
+        numbers = {
+            block.scalars[i]: Node.make(Leaf("scalar", k), (), block.scalars[i].type)
+            for k, i in enumerate(scalars)
+        }
+        graph = Graph(
+            tuple(inputs.values()), tuple(numbers.values()), replace(outputs, inputs | numbers)
+        )
+        layouts = (*[t.layout for _, t in self.operands], *[block.layouts[i] for i in held])
+        return compile_graph(graph, layouts, f"{block.name}_backward"), held, scalars
+
+    def _inner(self, roots: list[Node]) -> Block:
+        """The block of the gradient program, over its own inputs."""
+        block, flow = self.block, self.flow
+        sources = [*self.stand_ins, *block.kept.nodes]
+        change = {n: input_node(k, TensorType(n.shape, n.dtype)) for k, n in enumerate(sources)}
+        direct = {n: k for k, n in enumerate(sources)}
+        guards = [name for name, _ in self.operands]
+        guards += [None if g is None else ("outer", g) for g in block.kept.guard_of]
+        kept = keeping(flow.steps, direct, guards, {}, len(roots))
+        self.kept_nodes = kept.outputs
+        values = [v.node for s in flow.steps for v in (*s.operands, *s.outputs)]
+        changed = dict(zip(values, replace(tuple(values), change), strict=True))
+        steps = tuple(_with_nodes(s, changed) for s in flow.steps)
+        tape = Tape(steps, tuple(self._origin_type(name) for name in flow.origins))
+        kept = kept.changed(lambda nodes: replace(nodes, change))
+        layouts = (*[t.layout for _, t in self.operands], *block.layouts)
+        targets = tuple(("origin", k) for k in range(len(flow.origins)))
+        return Block(f"{block.name}_backward", tape, [], targets, kept, layouts, block.scalars)
+
+
+def _with_nodes(s: Step, nodes: dict[Node, Node]) -> Step:
+    operands, outputs = (
+        tuple(Value(nodes[v.node], v.edge, v.guard) for v in values)
+        for values in (s.operands, s.outputs)
+    )
+    return Step(s.unit, operands, outputs, s.edges, s.types, s.released)

@@ -1,0 +1,43 @@
+"""The paths of a function for one structure of arguments and state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualgrad.jit.path import Path
+from dualgrad.jit.survey import Survey
+
+MAX_PATHS = 16  # per entry; what needs more runs eagerly
+
+
+@dataclass
+class Entry:
+    """What is known about calls of one structure, whatever their numbers and sizes.
+
+    Facts are compared by their keys (`Survey.fact_keys`).
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    lifted: set[int] = field(default_factory=set)  # facts that are to be inputs
+    refused: set[int] = field(default_factory=set)  # facts with which that failed
+    unfit: set[tuple[Any, ...]] = field(default_factory=set)  # of calls that cannot be traced
+
+    def find(self, found: Survey, facts: list[Any]) -> Path | None:
+        """The path that serves this call."""
+        for path in self.paths:
+            if path.serves(found, facts):
+                return path
+        return None
+
+    def is_eager(self, facts: list[Any]) -> bool:
+        """Whether a call that no path serves runs eagerly, without another trace."""
+        known = len(self.unfit) + len(self.paths)
+        return known >= MAX_PATHS or tuple(facts) in self.unfit
+
+    def note_change(self, facts: list[Any]) -> None:
+        """A call has come that no path serves: what differs from the last is to be an input."""
+        if self.paths:
+            old = self.paths[-1].facts
+            changed = {k for k, (a, b) in enumerate(zip(old, facts, strict=True)) if a != b}
+            self.lifted |= changed - self.refused

@@ -1,0 +1,127 @@
+"""Python state as it was: what a trace has changed is found by it, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dualgrad.jit.survey import (
+    CELL_CONTENTS,
+    CONTENTS,
+    GET,
+    MISSING,
+    OWN_ATTRIBUTES,
+    SLOT,
+    VALUES,
+    Note,
+    Survey,
+    all_same,
+    contents,
+)
+
+
+class Snapshot:
+    """What the places that a survey noted hold now."""
+
+    def __init__(self, found: Survey) -> None:
+        self.containers = [(c, c.copy()) for c in found.containers]
+        self.copies = {id(c): old for c, old in self.containers}
+        whole = self.copies.keys()
+        self.places: list[tuple[Note, Any]] = []
+        for note in found.notes:
+            how, owner, _, _ = note
+            if how in _READ and id(owner) not in whole:
+                self.places.append((note, _READ[how](note)))
+
+    def changed(self) -> bool:
+        """Whether any place holds something else by now."""
+        return any(not _same_elements(c, old) for c, old in self.containers) or any(
+            not _same_value(note, held) for note, held in self.places
+        )
+
+    def restore(self) -> None:
+        """Put back what has changed."""
+        for container, old in self.containers:
+            if not _same_elements(container, old):
+                container.clear()
+                (container.update if isinstance(container, dict) else container.extend)(old)
+        for note, held in self.places:
+            if not _same_value(note, held):
+                _WRITE[note[0]](note, held)
+
+
+def _same_elements(container: Any, old: Any) -> bool:
+    if len(container) != len(old) or not all_same(container, old):
+        return False
+    return not isinstance(container, dict) or all_same(container.values(), old.values())
+
+
+def _same_value(note: Note, held: Any) -> bool:
+    now = _READ[note[0]](note)
+    if note[0] == CONTENTS:
+        return len(now) == len(held) and all_same(now, held)
+    if note[0] == OWN_ATTRIBUTES:
+        return _same_elements(now, held)
+    return now.tobytes() == held.tobytes() if note[0] == VALUES else now is held
+
+
+def _write_global(note: Note, held: Any) -> None:
+    _, owner, key, _ = note
+    if held is MISSING:
+        owner.pop(key, None)
+    else:
+        owner[key] = held
+
+
+def _write_slot(note: Note, held: Any) -> None:
+    _, owner, key, _ = note
+    if held is MISSING:
+        object.__delattr__(owner, key)
+    else:
+        object.__setattr__(owner, key, held)
+
+
+def _attributes_of(c: type) -> dict[str, Any]:
+    return {n: x for n, x in c.__dict__.items() if not n.startswith(("__", "_abc_"))}
+
+
+def _write_class(note: Note, held: dict[str, Any]) -> None:
+    owner = note[1]
+    now = _attributes_of(owner)
+    for name in now.keys() - held.keys():
+        type.__delattr__(owner, name)
+    for name, value in held.items():
+        if now.get(name, MISSING) is not value:
+            type.__setattr__(owner, name, value)
+
+
+def _write_cell(note: Note, held: Any) -> None:
+    if held is MISSING:
+        del note[1].cell_contents
+    else:
+        note[1].cell_contents = held
+
+
+def _write_set(note: Note, held: Any) -> None:
+    note[1].clear()
+    note[1].update(held)
+
+
+_READ: dict[str, Callable[[Note], Any]] = {
+    GET: lambda note: note[1].get(note[2], MISSING),
+    OWN_ATTRIBUTES: lambda note: _attributes_of(note[1]),
+    CELL_CONTENTS: lambda note: contents(note[1]),
+    SLOT: lambda note: getattr(note[1], note[2], MISSING),
+    CONTENTS: lambda note: tuple(note[1]),
+    VALUES: lambda note: np.array(note[1]),
+}
+_WRITE: dict[str, Callable[[Note, Any], None]] = {
+    GET: _write_global,
+    OWN_ATTRIBUTES: _write_class,
+    CELL_CONTENTS: _write_cell,
+    SLOT: _write_slot,
+    CONTENTS: _write_set,
+    VALUES: lambda note, held: np.copyto(note[1], held),
+}

@@ -1,0 +1,152 @@
+"""One attempt to trace a call: run the function on traced tensors, compile what it computed.
+
+Whatever happens, Python state is afterwards what the call makes of it, or, if the attempt fails,
+what it was before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dualgrad.jit.finish import Outcome, finish_trace
+from dualgrad.jit.kinds import is_foreign
+from dualgrad.jit.places import Place
+from dualgrad.jit.scope import Scope
+from dualgrad.jit.snapshot import Snapshot
+from dualgrad.jit.survey import Survey, survey
+from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.jit.watch import Stopped, Watch
+from dualgrad.runtime.srcinfo import Location
+from dualgrad.state import state
+from dualgrad.tensor import Tensor
+
+Roots = tuple[tuple[Any, Any], ...]
+
+
+class Raised(Exception):
+    """The function raised this while it was traced; an eager run will raise it again."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Tracing:
+    """A trace of one call.
+
+    roots   where the state begins: arguments, keyword arguments, the function ...
+    lifted  places of numbers and sizes that are to be inputs of the program
+    """
+
+    def __init__(self, roots: Roots, lifted: list[Place]) -> None:
+        self.roots = roots
+        self.lifted = lifted
+        self.whole = survey(roots, noting=True)
+        self.before = Snapshot(self.whole)
+        self.trace = Trace(self.whole.tensors, Tensor.of_node)
+        self.watch = Watch()
+        self.seconds = 0.0
+
+    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function returns, traced.  Raises Unsupported or Raised, state restored."""
+        started = time.perf_counter()
+        state.trace = self.trace
+        try:
+            with self.watch:
+                result = fn(*args, **kwargs)
+            if self.watch.found is not None:
+                raise self.watch.found
+            return result
+        except (Unsupported, Stopped) as error:
+            self.undo()
+            raise self.watch.found or error from None
+        except Exception as error:
+            self.undo()
+            raise Raised(error) from None
+        except BaseException:
+            self.undo()
+            raise
+        finally:
+            state.trace = None
+            self.seconds = time.perf_counter() - started
+
+    def undo(self) -> None:
+        """Put Python state and version counts back."""
+        state.trace = None
+        self.before.restore()
+        for t in self.trace.changed:
+            t.changed(-1)
+        self.trace.changed.clear()
+
+    def finish(self, result: Any, scope: Scope, found: Survey | None, name: str) -> Outcome:
+        """Compile; `found` is a survey from before the trace, if there is one for this scope."""
+        try:
+            found = found or self._earlier(scope)
+            if found.opaque is not None:
+                raise opaque(found, self.roots[2][1])
+            self._check_met(found)
+            self.trace.renumber(found.tensors)
+            before = [self._copy_of(c) for c in found.containers]
+            after = survey(self.roots, scope)
+            outcome = finish_trace(self.trace, found, after, before, result, name)
+        except BaseException:
+            self.undo()
+            raise
+        path = outcome.path
+        path.seconds_tracing = self.seconds
+        path.facts = found.fact_keys()
+        path.exact = tuple(range(len(path.facts)))
+        return outcome
+
+    def _earlier(self, scope: Scope) -> Survey:
+        """A survey of the state as it was before the trace."""
+        if not self.before.changed():
+            return survey(self.roots, scope)
+        now = Snapshot(self.whole)
+        self.before.restore()
+        try:
+            return survey(self.roots, scope)
+        finally:
+            now.restore()
+
+    def _copy_of(self, container: Any) -> Any:
+        old = self.before.copies.get(id(container))
+        if old is None:
+            raise Unsupported(
+                "Python state was reached in a way that cannot be followed",
+                actual=f"a {type(container).__name__}",
+                hint="pass it as an argument",
+            )
+        return old
+
+    def _check_met(self, found: Survey) -> None:
+        """Refuse functions with state of their own that ran and were not found by the walk."""
+        ran = [r for r in self.watch.ran if not is_foreign(r[1].get("__name__"))]
+        inner = {c for code, _ in ran for c in code.co_consts if hasattr(c, "co_freevars")}
+        for code, _ in ran:
+            if code.co_freevars and code not in inner and code not in found.functions:
+                raise Unsupported(
+                    f"the function {code.co_name} was reached in a way that cannot be followed",
+                    why="a compiled program would not notice when its variables change",
+                    hint="pass it as an argument",
+                )
+
+
+def opaque(found: Survey, fn: Any) -> Unsupported:
+    """What a call depends on cannot be followed."""
+    return Unsupported(
+        f"it can reach {found.opaque}",
+        why="a compiled program would not notice when that changes",
+        hint="pass what is needed as an argument",
+        location=definition(fn),
+    )
+
+
+def definition(fn: Any) -> Location | None:
+    """Where a function begins."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return None
+    return Location(code.co_filename, code.co_firstlineno, code.co_name)
