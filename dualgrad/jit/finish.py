@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,13 @@ class Finish:
                 out.append(Effect(k, key, self.spec(value)))
         return out
 
+    def calls(self) -> list[Callable[[list[Any]], Any]]:
+        """Calls that the trace has recorded, on what the program makes."""
+        calls, first = self.trace.calls, len(self.nodes)
+        self.nodes += calls.nodes
+        self.emitted += [Tensor.of_node(node, self.trace) for node in calls.nodes]
+        return [partial(_call, made, first) for made in calls.made]
+
     def grads(self) -> list[tuple[int, Rebuild]]:
         """Assignments to the gradients of tensors that the survey found."""
         position = self.trace.position
@@ -203,6 +212,10 @@ class Finish:
         return None
 
 
+def _call(made: Callable[[list[Any]], Any], first: int, arrays: list[Any]) -> Any:
+    return made(arrays[first:])
+
+
 def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
@@ -233,6 +246,7 @@ def finish_trace(
             )
     effects = work.effects(before)
     rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
+    calls = work.calls()
     compare_state(work, found, after)
     after.tensors.clear()
     trace.grads = {
@@ -250,7 +264,7 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
+    quick = not (effects or calls or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
     path = Path(
@@ -269,6 +283,7 @@ def finish_trace(
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
         work.single(result) if quick else None,
+        calls,
     )
     first_run(path, work)
     return Outcome(path, result, work.cacheable, found)
@@ -344,3 +359,5 @@ def first_run(path: Path, work: Finish) -> None:
         x.settle(made.array, made.layout)
     for t, value in trace.grads.values():
         t._grad = value
+    for call in path.calls:
+        call(results)

@@ -76,6 +76,7 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    calls: list[Callable[[list[Array]], Any]]  # recorded calls, on what the program made
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
@@ -143,6 +144,8 @@ class Path:
             t._grad = grad
         for container, key, value in effects:
             container[key] = value
+        for call in self.calls:
+            call(results)
         return result
 
     def report(self, number: int) -> str:

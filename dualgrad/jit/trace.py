@@ -23,6 +23,7 @@ from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.jit.alias import Source as Source
+from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.sharing import Sharing
 from dualgrad.runtime.errors import ArgumentError
@@ -53,6 +54,7 @@ class Trace:
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
         self.sharing = Sharing(self)
+        self.calls = Calls(self.node_of)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -296,9 +298,13 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
+    def is_known(self, t: Tensor) -> bool:
+        """Whether a tensor has its values while tracing: the function has made it from numbers."""
+        return t.node is None and id(t) in self.created and id(t) not in self.written
+
     def needs_value(self, t: Tensor, what: str) -> None:
         """Python asks for numbers while tracing."""
-        if t.node is None and id(t) in self.created and id(t) not in self.written:
+        if self.is_known(t):
             return
         raise Unsupported(
             f"{what} asks for the values of a tensor inside a compiled function",

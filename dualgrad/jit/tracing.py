@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
 from dualgrad.jit.places import Place
@@ -54,10 +55,11 @@ class Tracing:
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            with self.watch:
+            with recorded(), self.watch:
                 result = fn(*args, **kwargs)
             if self.watch.found is not None:
                 raise self.watch.found
+            self.trace.calls.finish()
             return result
         except (Unsupported, Stopped) as error:
             self.undo()

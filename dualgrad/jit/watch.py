@@ -24,7 +24,8 @@ from dualgrad.state import state
 # Modules in C whose functions and objects do I/O, read clocks or draw random numbers.
 _IMPURE_MODULES = frozenset(
     {
-        "time", "random", "_random", "secrets", "posix", "nt", "_io", "io", "select", "_socket", "_ssl",
+        "time", "random", "_random", "secrets", "posix", "nt", "_io", "io", "select", "_socket",
+        "_ssl",
         "_uuid", "signal", "_signal", "resource", "mmap", "fcntl", "termios", "syslog", "_sqlite3",
         "sqlite3", "_curses", "winreg", "msvcrt", "_winapi", "_posixsubprocess", "_queue",
         "_warnings", "_thread", "readline", "_tkinter", "_multiprocessing", "_posixshmem",
@@ -36,7 +37,7 @@ _HARMLESS = frozenset(
     {"fspath", "getpid", "get_ident", "get_native_id", "allocate_lock", "_filters_mutated"}
 )
 # State of the process or thread that the standard library itself keeps in order.
-_OWN_AFFAIR = frozenset({"_contextvars", "_thread"})
+_OWN_AFFAIR = frozenset({"_contextvars", "_thread", "id()"})
 _FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite"}
 _READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 _READS_ALL = frozenset({"vars", "dir", "globals"})
