@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.compiler.ir.types import TensorType
+from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 
 Array = np.ndarray[Any, Any]
 
 
-def tensor_text(array: Array, type: TensorType, notes: str) -> str:
+def tensor_text(array: Array, dtype: DType, notes: str) -> str:
     """What `repr` of a tensor gives; `notes` come from `notes_of`."""
-    values = decode(array, type.dtype)
+    values = decode(array, dtype)
     text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
     return f"tensor({text}{notes})"
 
@@ -31,13 +31,13 @@ def notes_of(x: Any) -> str:
     return notes
 
 
-def formatted(array: Array, type: TensorType, notes: str, spec: str) -> str:
+def formatted(array: Array, dtype: DType, notes: str, spec: str) -> str:
     """What `format` of a tensor gives: a single number without dimensions is formatted as such.
 
     Raises TypeError for a format of other tensors, as `object` does.
     """
-    if not type.shape:
-        return format(decode(array, type.dtype).item(), spec)
+    if not array.ndim:
+        return format(decode(array, dtype).item(), spec)
     if spec:
         raise TypeError("unsupported format string passed to Tensor.__format__")
-    return tensor_text(array, type, notes)
+    return tensor_text(array, dtype, notes)

@@ -29,6 +29,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit import bytecode
 from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import formatted, notes_of, tensor_text
+from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
@@ -43,11 +44,11 @@ class Shot(NamedTuple):
     """A tensor as it was at some point of the trace: slot `place` of what the program makes."""
 
     place: int
-    type: TensorType
+    dtype: DType
     notes: str
 
     def value(self, arrays: list[Array], how: str) -> Any:
-        values = decode(arrays[self.place], self.type.dtype)
+        values = decode(arrays[self.place], self.dtype)
         return values if how == "numpy" else getattr(values, how)()
 
 
@@ -105,7 +106,7 @@ class Calls:
         if place is None:
             place = len(self.nodes)
             self.nodes.append(node)
-        return Shot(place, x.type, notes_of(x))
+        return Shot(place, x.type.dtype, notes_of(x))
 
     def mark_tensor(self, x: Any, spec: str | None, frame: FrameType) -> str:
         """A text that stands for a tensor's; `spec` is None for `repr`."""
@@ -120,8 +121,8 @@ class Calls:
         def fill(arrays: list[Array]) -> str:
             array = arrays[shot.place]
             if spec is None:
-                return tensor_text(array, shot.type, shot.notes)
-            return formatted(array, shot.type, shot.notes, spec)
+                return tensor_text(array, shot.dtype, shot.notes)
+            return formatted(array, shot.dtype, shot.notes, spec)
 
         return self._mark(fill, frame)
 
@@ -135,13 +136,13 @@ class Calls:
             if not (bytecode.formats(frame.f_code, here) or _is_plain(frame)):
                 raise _unseen(f"{x.how}()")
         if x.how == "item":
-            show(x.shot.type.dtype.numpy.type(1).item())  # a format that is no good raises now
+            show(x.shot.dtype.numpy.type(1).item())  # a format that is no good raises now
         return self._mark(lambda arrays: show(x.shot.value(arrays, x.how)), frame)
 
     def defer(self, x: Any, how: str, frame: FrameType) -> Deferred | None:
         """A stand-in for a value of a tensor, if it can only go into a text."""
         place = bytecode.destination(frame.f_code, frame.f_lasti, False)
-        if place is None or (how == "item" and x.type.size != 1):
+        if place is None or (how == "item" and any(n != 1 for n in x.type.shape)):
             return None
         out = Deferred(self.shot(x), how)
         self.values[id(out)] = (out, frame, place, user_location())
@@ -176,6 +177,14 @@ class Calls:
             value = self._value(x, frame)
             return lambda arrays: str(value(arrays))
         return self._filled(x if type(x) is str else _str(x), frame)
+
+    def described(self, x: Any, frame: FrameType) -> Fill:
+        """The text of x, of a tensor with its type."""
+        text = self.text(x, frame)
+        if not hasattr(x, "sig"):
+            return text
+        shot = self.shot(x)
+        return lambda arrays: f"{TensorType(arrays[shot.place].shape, shot.dtype)!r} {text(arrays)}"
 
     def _filled(self, text: str, frame: FrameType) -> Fill:
         """A text with its marks replaced."""
@@ -227,7 +236,7 @@ class Calls:
         if hasattr(x, "sig"):
             shot, make, freed = self.shot(x), type(x).shown, x.grad_fn and x.grad_fn.name
             asked = x.requires_grad
-            return lambda arrays: make(arrays[shot.place], shot.type, asked, freed)
+            return lambda arrays: make(arrays[shot.place], shot.dtype, asked, freed)
         raise Unsupported(
             f"a {kind.__name__} is logged, whose text may change", location=user_location()
         )
@@ -267,7 +276,7 @@ def _is_plain(frame: FrameType) -> bool:
 
 def _check_spec(type: TensorType, spec: str) -> None:
     """Raise now what a format will raise."""
-    formatted(np.ones([0] if type.shape else (), type.dtype.numpy), type, "", spec)
+    formatted(np.ones([0] if type.shape else (), type.dtype.numpy), type.dtype, "", spec)
 
 
 def _str(x: Any) -> str:
@@ -385,19 +394,16 @@ def debug(*values: Any, label: str = "") -> Any:
     head = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
     head += f" {label}" if label else ""
     trace = state.trace
-    texts = [f"{x.type!r} {x!r}" if trace is None and hasattr(x, "sig") else x for x in values]
     if trace is None:
-        builtins.print(f"{head}:", *texts, file=sys.stderr)
+        shown = [f"{x.type!r} {x!r}" if hasattr(x, "sig") else x for x in values]
+        builtins.print(f"{head}:", *shown, file=sys.stderr)
     else:
-        calls = trace.calls
-        kinds = [f"{x.type!r} " if hasattr(x, "sig") else "" for x in values]
-        fills = [calls.text(x, frame) for x in values]
+        fills = [trace.calls.described(x, frame) for x in values]
 
         def call(arrays: list[Array]) -> None:
-            shown = [k + f(arrays) for k, f in zip(kinds, fills, strict=True)]
-            builtins.print(f"{head}:", *shown, file=sys.stderr)
+            builtins.print(f"{head}:", *[f(arrays) for f in fills], file=sys.stderr)
 
-        calls.add(call)
+        trace.calls.add(call)
     return values[0] if values else None
 
 
