@@ -28,6 +28,7 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit import bytecode
 from dualgrad.jit.errors import Unsupported
+from dualgrad.jit.numbers import Number
 from dualgrad.printing import formatted, notes_of, tensor_text
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
@@ -41,18 +42,23 @@ _ATOMS = (bool, int, float, complex, bytes, type(None))
 
 
 class Shot(NamedTuple):
-    """A tensor as it was at some point of the trace: slot `place` of what the program makes."""
+    """A tensor as it was at some point of the trace: number `place` of the recorded ones."""
 
+    calls: Calls
     place: int
     dtype: DType
     notes: str
 
-    def value(self, arrays: list[Array], how: str) -> Any:
-        values = decode(arrays[self.place], self.dtype)
+    def array(self, r: Any) -> Array:
+        """Its values in the results of a run."""
+        return r.tensors[self.calls.first + self.place].array  # type: ignore[no-any-return]
+
+    def value(self, r: Any, how: str) -> Any:
+        values = decode(self.array(r), self.dtype)
         return values if how == "numpy" else getattr(values, how)()
 
 
-Fill = Callable[[list[Array]], Any]
+Fill = Callable[[Any], Any]  # on the `Results` of a run
 
 
 class Deferred:
@@ -90,6 +96,9 @@ class Calls:
 
     node_of: Callable[[Any], Node]
     nodes: list[Node] = field(default_factory=list)  # of the shots
+    first: int = 0  # where these begin among the results of the program
+    numbers: list[Number] = field(default_factory=list)
+    first_number: int = 0
     made: list[Fill] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)  # by number of the mark
     waiting: dict[int, tuple[FrameType, int, Location | None]] = field(default_factory=dict)
@@ -106,7 +115,7 @@ class Calls:
         if place is None:
             place = len(self.nodes)
             self.nodes.append(node)
-        return Shot(place, x.type.dtype, notes_of(x))
+        return Shot(self, place, x.type.dtype, notes_of(x))
 
     def mark_tensor(self, x: Any, spec: str | None, frame: FrameType) -> str:
         """A text that stands for a tensor's; `spec` is None for `repr`."""
@@ -118,8 +127,8 @@ class Calls:
             _check_spec(x.type, spec)
         shot = self.shot(x)
 
-        def fill(arrays: list[Array]) -> str:
-            array = arrays[shot.place]
+        def fill(r: Any) -> str:
+            array = shot.array(r)
             if spec is None:
                 return tensor_text(array, shot.dtype, shot.notes)
             return formatted(array, shot.dtype, shot.notes, spec)
@@ -137,7 +146,7 @@ class Calls:
                 raise _unseen(f"{x.how}()")
         if x.how == "item":
             show(x.shot.dtype.numpy.type(1).item())  # a format that is no good raises now
-        return self._mark(lambda arrays: show(x.shot.value(arrays, x.how)), frame)
+        return self._mark(lambda r: show(x.shot.value(r, x.how)), frame)
 
     def defer(self, x: Any, how: str, frame: FrameType) -> Deferred | None:
         """A stand-in for a value of a tensor, if it can only go into a text."""
@@ -147,6 +156,27 @@ class Calls:
         out = Deferred(self.shot(x), how)
         self.values[id(out)] = (out, frame, place, user_location())
         return out
+
+    def mark_number(self, x: Number, show: Callable[[Any], str], frame: FrameType) -> str | None:
+        """A text that stands for that of a number; None if code could look at it."""
+        show(x._value)  # a format that is no good raises now
+        code, here = frame.f_code, frame.f_lasti
+        if not (self._in_text(frame) or bytecode.formats(code, here) or _is_plain(frame)):
+            return None
+        value = self._number(x)
+        try:
+            return self._mark(lambda r: show(value(r)), frame)
+        except Unsupported:
+            return None
+
+    def _number(self, x: Number) -> Fill:
+        place = len(self.numbers)
+        self.numbers.append(x)
+        return lambda r: r.numbers[self.first_number + place]
+
+    def place(self, first: int, first_number: int) -> None:
+        """Where results of a run are found: tensors of the shots, numbers."""
+        self.first, self.first_number = first, first_number
 
     def _in_text(self, frame: FrameType) -> bool:
         """Whether the text is asked for by `_text` itself."""
@@ -175,7 +205,7 @@ class Calls:
         """What `str(x)` will be; `frame` has called the function that is recorded."""
         if type(x) is Deferred:
             value = self._value(x, frame)
-            return lambda arrays: str(value(arrays))
+            return lambda r: str(value(r))
         return self._filled(x if type(x) is str else _str(x), frame)
 
     def described(self, x: Any, frame: FrameType) -> Fill:
@@ -184,7 +214,7 @@ class Calls:
         if not hasattr(x, "sig"):
             return text
         shot = self.shot(x)
-        return lambda arrays: f"{TensorType(arrays[shot.place].shape, shot.dtype)!r} {text(arrays)}"
+        return lambda r: f"{TensorType(shot.array(r).shape, shot.dtype)!r} {text(r)}"
 
     def _filled(self, text: str, frame: FrameType) -> Fill:
         """A text with its marks replaced."""
@@ -204,7 +234,7 @@ class Calls:
                 fills.append(self.fills[int(part)])
             else:
                 fills.append(lambda _, part=part: part)  # type: ignore[misc]
-        return lambda arrays: "".join([f(arrays) for f in fills])
+        return lambda r: "".join([f(r) for f in fills])
 
     def _claim(self, number: int, frame: FrameType) -> None:
         expected = self.waiting.pop(number, None)
@@ -216,7 +246,7 @@ class Calls:
         _, expected, place, _ = self.values.pop(id(x), (None, None, -1, None))
         if frame is not expected or bytecode.standing(frame.f_code, frame.f_lasti) != place:
             raise _unseen(f"{x.how}()")
-        return lambda arrays: x.shot.value(arrays, x.how)
+        return lambda r: x.shot.value(r, x.how)
 
     def argument(self, x: Any, frame: FrameType) -> Fill:
         """What a recorded function is given in place of x."""
@@ -227,16 +257,18 @@ class Calls:
             return self._value(x, frame)
         if kind in _ATOMS:
             return lambda _: x
+        if isinstance(x, Number):
+            return self._number(x)
         if kind in (list, tuple):
             parts = [self.argument(e, frame) for e in x]
-            return lambda arrays: kind(p(arrays) for p in parts)
+            return lambda r: kind(p(r) for p in parts)
         if kind is dict:
             items = {k: self.argument(v, frame) for k, v in x.items()}
-            return lambda arrays: {k: v(arrays) for k, v in items.items()}
+            return lambda r: {k: v(r) for k, v in items.items()}
         if hasattr(x, "sig"):
             shot, make, freed = self.shot(x), type(x).shown, x.grad_fn and x.grad_fn.name
             asked = x.requires_grad
-            return lambda arrays: make(arrays[shot.place], shot.dtype, asked, freed)
+            return lambda r: make(shot.array(r), shot.dtype, asked, freed)
         raise Unsupported(
             f"a {kind.__name__} is logged, whose text may change", location=user_location()
         )
@@ -310,9 +342,9 @@ def _recorded_print(*values: Any, **options: Any) -> None:
     if any(_MARK.search(x) for x in options.values() if isinstance(x, str)):
         raise _unseen("text of a tensor")
 
-    def call(arrays: list[Array]) -> None:
+    def call(r: Any) -> None:
         file = None if stream is None else getattr(sys, stream)
-        builtins.print(*[t(arrays) for t in texts], file=file, **options)
+        builtins.print(*[t(r) for t in texts], file=file, **options)
 
     calls.add(call)
     return None
@@ -357,7 +389,7 @@ def _recorded_log(
     message, parts = calls.argument(msg, frame), calls.argument(args, frame)
     extra = dict(extra) if extra else None
 
-    def call(arrays: list[Array]) -> None:
+    def call(r: Any) -> None:
         if not logger.isEnabledFor(level):
             return
         record = logger.makeRecord(
@@ -365,8 +397,8 @@ def _recorded_log(
             level,
             code.co_filename,
             line,
-            message(arrays),
-            parts(arrays),
+            message(r),
+            parts(r),
             None,
             code.co_name,
             extra,
@@ -400,8 +432,8 @@ def debug(*values: Any, label: str = "") -> Any:
     else:
         fills = [trace.calls.described(x, frame) for x in values]
 
-        def call(arrays: list[Array]) -> None:
-            builtins.print(f"{head}:", *[f(arrays) for f in fills], file=sys.stderr)
+        def call(r: Any) -> None:
+            builtins.print(f"{head}:", *[f(r) for f in fills], file=sys.stderr)
 
         trace.calls.add(call)
     return values[0] if values else None

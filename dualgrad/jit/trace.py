@@ -22,14 +22,18 @@ from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
+from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Expand, Reshape, View
+from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
+from dualgrad.jit.ledger import Ledger
+from dualgrad.jit.numbers import Number
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
+from dualgrad.runtime.dtype import DType, int64
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.numbers = Ledger()
         self.sharing = Sharing(self)
         self.calls = Calls(self.node_of)
 
@@ -92,6 +97,8 @@ class Trace:
             return Node.make(ABSENT, (), x.type)
         if type(x) is TracedSize:
             return size_node(x)
+        if isinstance(x, Number):
+            return self.numbers.node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
@@ -225,6 +232,13 @@ class Trace:
                 hint="call it outside of the function",
             )
         self.created[id(x)] = x
+
+    def filled(self, shape: tuple[int, ...], value: Number, dtype: DType) -> Tensor | None:
+        """A tensor of one value that later calls have others for; None where the value is asked
+        for all the same."""
+        if dtype.is_low or not (dtype.is_float or (dtype is int64 and isinstance(value, int))):
+            return None
+        return self.trace_node(copy(expand_to(cast_node(self.node_of(value), dtype), shape)))
 
     def note_flag(self, x: Tensor) -> None:
         """`requires_grad` of a tensor is about to change."""
