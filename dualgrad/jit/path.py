@@ -100,6 +100,7 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
+    calls: list[Rebuild]  # recorded calls of print and the like
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -203,6 +204,8 @@ class Path:
             binding.bind(found, value)
         for place, value in assigned:
             write(place, value)
+        for call in self.calls:
+            call(made)
         return result
 
     def report(self, number: int) -> str:
