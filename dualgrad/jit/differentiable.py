@@ -109,6 +109,24 @@ class Block:
     def name_of(self, slot: int) -> str:
         return self.tape.steps[self.slots[slot][0]].unit.name
 
+    def record(
+        self,
+        inputs: list[Tensor],
+        arrays: list[Any],
+        results: list[Tensor],
+        outputs: list[Array],
+        scalars: tuple[float, ...] = (),
+        values: dict[Atom, int] | None = None,
+    ) -> ProgramNode:
+        """A call on the tape: tensors it took, their arrays, tensors it made, arrays it made."""
+        edges = tuple(
+            [edge_of((inputs if kind == "input" else results)[k]) for kind, k in self.targets]
+        )
+        versions = [
+            (inputs if kind == "input" else results)[k]._version for kind, k in self.kept.guards
+        ]
+        return self.node(edges, arrays, outputs, versions, scalars, values or {})
+
     def node(
         self,
         edges: tuple[TapeEdge, ...],

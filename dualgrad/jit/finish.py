@@ -10,10 +10,12 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
 
@@ -39,6 +41,7 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     cacheable: bool = True
+    gradients: Gradients = field(default_factory=Gradients)
 
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
@@ -115,7 +118,6 @@ class Finish:
             x.base = None  # nobody else will see the memory that it shares
             return lambda r: r.tensors[slot]
         behind = self._tensor(source)
-        self._check_gradient(x)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -123,8 +125,8 @@ class Finish:
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
-                base = behind(r)
-                r.memo[key] = base.detach() if unit is None else base.apply_unit(unit, (base,))[0]
+                r.memo[key] = shown(behind(r), unit)
+                self.gradients.attach(key, r.memo[key], r.node)
             return r.memo[key]
 
         return rebuild
@@ -133,20 +135,10 @@ class Finish:
         """The output that holds a traced tensor."""
         slot = self.slots.get(id(x))
         if slot is None:
-            self._check_gradient(x)
             slot = self.slots[id(x)] = len(self.nodes)
             self.nodes.append(self.trace.node_of(x))
             self.emitted.append(x)
         return slot
-
-    def _check_gradient(self, x: Tensor) -> None:
-        if x.requires_grad and x.grad_fn is not None and not x.grad_fn.released:
-            raise Unsupported(
-                "a result of the function still needs its graph for gradients",
-                actual=f"{x.type!r}, grad_fn={x.grad_fn.name}",
-                why="gradients do not flow out of a compiled function",
-                hint="call backward() inside the function, or detach() what it returns",
-            )
 
     def effects(self, before: list[Any]) -> list[Effect]:
         """Assignments to containers that the trace made."""
@@ -190,16 +182,31 @@ class Finish:
 
     def outputs(self) -> list[Output]:
         return [
-            Output(t.type, t.requires_grad, None if t.grad_fn is None else t.grad_fn.name)
+            Output(
+                t.type,
+                t.requires_grad,
+                None if t.grad_fn is None else t.grad_fn.name,
+                self.gradients.slots.get(id(t)),
+            )
             for t in self.emitted
         ]
 
     def single(self, result: Any) -> Any:
         """The type of a result that is all the program makes, and all the function returns."""
         alone = isinstance(result, Tensor) and self.slots.get(id(result)) == 0
-        if alone and len(self.emitted) == 1 and not result.requires_grad:
+        graph = id(result) in self.gradients.slots
+        if alone and len(self.emitted) == 1 and (graph or not result.requires_grad):
             return result.type
         return None
+
+
+def shown(base: Tensor, unit: Unit | None) -> Tensor:
+    """A view of a tensor that exists, or with no unit a second handle on it; without history."""
+    if unit is None:
+        return base.detach()
+    with no_grad():
+        out: Tensor = base.apply_unit(unit, (base,))[0]
+    return out
 
 
 def old_keys(old: Any) -> Any:
@@ -223,16 +230,10 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    for t, source in zip(trace.tensors, trace.sources, strict=True):
-        if source.kind != "constant" and t.requires_grad and t.grad_fn is not None:
-            raise Unsupported(
-                "a tensor with a graph of its own comes from outside of the function",
-                actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
-                hint="compute it inside the function, or detach() it",
-            )
     effects = work.effects(before)
     rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
     compare_state(work, found, after)
+    block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     after.tensors.clear()
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
@@ -248,7 +249,8 @@ def finish_trace(
     reason = conflict(trace.tensors, written)
     if reason is not None:
         raise Unsupported(reason)
-    graph = Graph(tuple(trace.inputs), (), tuple(work.nodes), writes)
+    nodes = tuple(work.nodes) if block is None else (*work.nodes, *block.kept.outputs)
+    graph = Graph(tuple(trace.inputs), (), nodes, writes)
     layouts = tuple(t.layout for t in trace.tensors)
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
@@ -271,6 +273,7 @@ def finish_trace(
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
         work.single(result) if quick else None,
+        block,
     )
     first_run(path, work)
     return Outcome(path, result, work.cacheable, found)
@@ -322,16 +325,22 @@ def first_run(path: Path, work: Finish) -> None:
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
     results = path.bound.run(arrays)
-    for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
+    for t, array, output in zip(work.emitted, results, path.outputs, strict=False):
         if t.node is None:
             assert t.array is not None
             np.copyto(t.array, array)
         else:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn
+    node = None
+    if path.block is not None:
+        node = path.block.record(trace.tensors, arrays, work.emitted, results)
+        for t in work.emitted:
+            work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = source.detach() if unit is None else source.apply_unit(unit, (source,))[0]
+        made = shown(source, unit)
         assert made.array is not None
         x.settle(made.array, made.layout)
+        work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

@@ -12,6 +12,7 @@ from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.engine import Bound, Compiled
+from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.guards import Standing
 from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Source
@@ -26,6 +27,7 @@ class Results:
 
     tensors: list[Tensor]
     found: Survey
+    node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
@@ -39,6 +41,7 @@ class Output:
     type: TensorType
     requires_grad: bool
     freed: str | None  # the unit that made it, if its graph has been freed by backward
+    slot: int | None = None  # where its gradient enters the program's node on the tape
 
     def tensor(self, array: Array) -> Tensor:
         t = Tensor.of_array(array, self.type, None)
@@ -75,6 +78,7 @@ class Path:
     graph: Graph
     signature: str
     single: Any  # the type of the result, where a run takes arguments and makes just that
+    block: Block | None = None  # what gradients need, where they flow out
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
@@ -106,8 +110,14 @@ class Path:
     def run_quick(self, args: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        results = self.bound.run([args[s.number].array for s in self.sources])
-        return Tensor.of_array(results[0], self.single, None)
+        inputs = [args[s.number] for s in self.sources]
+        arrays = [t.array for t in inputs]
+        results = self.bound.run(arrays)
+        out = Tensor.of_array(results[0], self.single, None)
+        if self.block is not None:
+            node = self.block.record(inputs, arrays, [out], results)
+            out.requires_grad, out.grad_fn, out.output_number = True, node, 0
+        return out
 
     def inputs(self, found: Survey) -> list[Tensor]:
         """The tensors that the program reads at this call."""
@@ -135,7 +145,12 @@ class Path:
         results = self.bound.run(arrays)
         for k in self.written:
             inputs[k].changed()
-        made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found)
+        made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=False)], found)
+        if self.block is not None:
+            made.node = self.block.record(inputs, arrays, made.tensors, results)
+            for t, output in zip(made.tensors, self.outputs, strict=True):
+                if output.slot is not None:
+                    t.grad_fn, t.output_number = made.node, output.slot
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
@@ -175,7 +190,8 @@ def grad_pattern(tensors: list[Tensor], numbers: list[int]) -> tuple[object, ...
         if grad is None:
             out.append(None)
         else:
-            out.append((grad.sig, first.setdefault(id(grad), k), place.get(id(grad))))
+            history = (grad.requires_grad, grad.grad_fn is None)
+            out.append((grad.sig, history, first.setdefault(id(grad), k), place.get(id(grad))))
     return tuple(out)
 
 
