@@ -131,8 +131,9 @@ class FlowBack:
     def add(self, old: Value, g: Value) -> Value:
         return self.apply(Add.of(), (old, g))[0]
 
-    def run(self) -> None:
-        for number in range(len(self.tape.steps) - 1, -1, -1):
+    def run(self, until: int = -1) -> None:
+        """Visit steps in decreasing order, down to the one after `until`."""
+        for number in range(len(self.tape.steps) - 1, until, -1):
             slots = self.waiting.pop(number, None)
             if slots is not None:
                 self.visited.append(number)
@@ -173,18 +174,17 @@ class FlowBack:
         nodes = tuple(v.node for v in operands)
         results = unit.trace(*nodes)
         if not self.record or not any(v.edge for v in operands):
-            return [self._same(unit, operands, r) or Value(r) for r in results]
+            return [self._passed(unit, operands, r) or Value(r) for r in results]
         types = tuple(TensorType(r.shape, r.dtype, False, r.device) for r in results)
         saves = saved_by(unit, nodes)
         number, n = len(self.steps), len(operands)
         out: list[Value] = []
         for k, r in enumerate(results):
-            same = self._same(unit, operands, r)
-            if same is not None and same.node is r:
-                out.append(same)
-            else:
+            same = self._passed(unit, operands, r)
+            if same is None or not any(same is v for v in operands):
                 edge = (number, k) if r.dtype.is_float else None
-                out.append(Value(r, edge, None if same is None else same.guard))
+                same = Value(r, edge, None if same is None else same.guard)
+            out.append(same)
         self.steps.append(
             Step(
                 unit,
@@ -203,7 +203,7 @@ class FlowBack:
         return out
 
     @staticmethod
-    def _same(unit: Unit, operands: tuple[Value, ...], result: Node) -> Value | None:
+    def _passed(unit: Unit, operands: tuple[Value, ...], result: Node) -> Value | None:
         """The operand that a gradient passes on, itself or as a view of its memory."""
         if not isinstance(unit, Vjp):
             return None
@@ -236,9 +236,7 @@ _NUMBERS: dict[str, int | float | bool] = {"bool": False, "int64": 0, "float64":
 
 def saved_by(unit: Unit, nodes: tuple[Node, ...]) -> frozenset[int]:
     """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
-    stand_ins = tuple(
-        _NUMBERS[_name(n.dtype)] if is_number(n) else Absent(n.type) for n in nodes
-    )
+    stand_ins = tuple(_NUMBERS[_name(n.dtype)] if is_number(n) else Absent(n.type) for n in nodes)
     return used_by_gradient(unit, stand_ins)
 
 
