@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
 from dualgrad.compiler.ir.node import LINES, Graph, Leaf, Node, is_leaf, topological
@@ -38,7 +39,14 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Permute, Reshape, View, flatten_index, through_views
+from dualgrad.compiler.ops.view import (
+    Permute,
+    Reshape,
+    View,
+    behind_views,
+    flatten_index,
+    through_views,
+)
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
@@ -157,17 +165,32 @@ def _computed(root: Node) -> Node:
 
 def _is_computed(node: Node) -> bool:
     """Whether a node is placed in a kernel (not a leaf, not something free to recompute)."""
-    if isinstance(node.op, Leaf):
-        return False
-    return any(is_leaf(x, "input") for x in topological((node,))) or isinstance(node.op, Copy)
+    return not isinstance(node.op, Leaf) and (_reads_input(node) or isinstance(node.op, Copy))
+
+
+_reads: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+
+
+def _reads_input(node: Node) -> bool:
+    """Whether an input of the graph is below a node."""
+    stack = [node]
+    while stack:
+        x = stack[-1]
+        waiting = [i for i in x.inputs if i not in _reads]
+        if waiting:
+            stack += waiting
+            continue
+        stack.pop()
+        _reads[x] = is_leaf(x, "input") or any(_reads[i] for i in x.inputs)
+    return _reads[node]
 
 
 def _row_major_base(node: Node) -> Node | None:
     """The node behind views that only reshape, if the views keep the row-major order."""
-    at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
-    base, index = through_views(node, at)
     if not isinstance(node.op, View):
         return node
+    at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
+    base, index = through_views(node, at)
     same = base.type.size == node.type.size and flatten_index(index, base.shape) == flatten_index(
         at, node.shape
     )
@@ -197,11 +220,11 @@ def _is_whole(x: Node, accesses: dict[Node, Access]) -> bool:
 
 def _in_memory(x: Node, accesses: dict[Node, Access]) -> Evaluator | None:
     """An evaluator that reads x from memory; None if x is nowhere in memory."""
-    base = through_views(x, (0,) * x.ndim)[0]
-    stored = dict(accesses)
-    if base not in stored and _is_computed(base):
-        stored[base] = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
-    return Evaluator(stored) if base in stored else None
+    base = behind_views(x)
+    access = accesses.get(base)
+    if access is None and _is_computed(base):
+        access = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
+    return None if access is None else Evaluator({base: access})
 
 
 @dataclass
@@ -226,7 +249,7 @@ class Lowering:
         outputs = tuple(Buffer(f"o{k}", x.dtype, x.type.size) for k, x in enumerate(graph.outputs))
         for x, buffer in zip(graph.outputs, outputs, strict=True):
             self.add_destination(x, buffer)
-        order = schedule(fuse(graph), {through_views(n, (0,) * n.ndim)[0] for n, _ in graph.writes})
+        order = schedule(fuse(graph), {behind_views(n) for n, _ in graph.writes})
         group_of = {n: g for g in order for n in g.nodes}
         crossing = _crossing(order, group_of)
         order += self.place_writes(order, group_of)
@@ -350,7 +373,7 @@ class Lowering:
             self.stored[r] = self.destinations[r][0]
 
     def evaluator(self, probe: bool) -> Evaluator:
-        return Evaluator(dict(self.stored), new_check=_no_check if probe else self.new_check)
+        return Evaluator(self.stored, new_check=_no_check if probe else self.new_check)
 
     def new_check(self, node: Node, what: str, bound: Dim, low: Dim) -> int:
         site = CheckSite(node.op.name, what, bound, LINES.get(node), low)
@@ -409,7 +432,7 @@ def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
     """Whether a group reads an input only at the element that it overwrites."""
     if group.kind in SOLO:  # part by part: only the base may be the memory itself
         base, *others = written.inputs
-        behind = {through_views(x, (0,) * x.ndim)[0] for x in others}
+        behind = {behind_views(x) for x in others}
         if isinstance(written.op, Update):
             base = _row_major_base(base) or base
             return base is target and target not in behind

@@ -133,6 +133,7 @@ from dualgrad.random import (
 )
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
+from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bfloat16,
@@ -321,7 +322,9 @@ _LATER = ("data", "nn", "optim")
 
 def __getattr__(name: str) -> object:
     if name in _LATER:
-        return _import_module(f"dualgrad.{name}")
+        module = _import_module(f"dualgrad.{name}")
+        _tracebacks.install_marks()
+        return module
     if name in ("complex64", "complex128", "cfloat", "cdouble"):
         raise AttributeError(
             f"module 'dualgrad' has no attribute {name!r}: there are no complex tensors; "
@@ -333,3 +336,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
+
+
+_tracebacks.install()

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -87,8 +88,7 @@ class Executable:
     """A program with its machine code loaded."""
 
     def __init__(self, launch: Launch, code: Code, lines: bool) -> None:
-        self.launch, self.lines = launch, lines
-        self.loaded, self.accesses = code
+        self.launch, self.lines, self.code = launch, lines, code
 
     def bind(self, values: dict[Atom, int]) -> Bound:
         """The program for these sizes."""
@@ -134,7 +134,8 @@ class Bound:
         touched = [*program.inputs, *(t.size for t in program.outputs)]
         total = sum(evaluate(n, values) for n in touched)
         heavy = total > _HELD_BELOW or any(k.kind == "contract" for k in program.kernels)
-        self.launch = executable.loaded if heavy else executable.loaded.launch_held
+        loaded = executable.code.loaded
+        self.launch = loaded if heavy else loaded.launch_held
 
     def run(
         self, arrays: list[np.ndarray[Any, Any]], scalars: tuple[float, ...] = ()
@@ -182,7 +183,7 @@ class Bound:
                 else f"count classes from 0, or raise their number above {value + low}",
                 location=location,
             )
-        buffer = self.executable.accesses[code - len(program.checks)]
+        buffer = self.executable.code.accesses[code - len(program.checks)]
         raise CompileError(
             "a kernel reached outside of its memory",
             op=program.name,
@@ -191,8 +192,15 @@ class Bound:
         )
 
 
-Code = tuple[cpu.Loaded, tuple[str, ...]]  # machine code, and the buffers its checks name
-_codes: dict[str, Code] = {}
+@dataclass(eq=False)
+class Code:
+    """Machine code in memory, freed with the last executable that runs it."""
+
+    loaded: cpu.Loaded
+    accesses: tuple[str, ...]  # the buffers that its checks name
+
+
+_codes: WeakValueDictionary[str, Code] = WeakValueDictionary()
 
 
 def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True) -> Compiled:
@@ -258,7 +266,7 @@ def _load(key: str, launch: Launch, times: Times, program: LoopProgram | None) -
     started = time.perf_counter()
     loaded = cpu.load(Program(launch.name, code, externs, launch.kernels), addresses)
     times.load = time.perf_counter() - started
-    return loaded, tuple(head["accesses"])
+    return Code(loaded, tuple(head["accesses"]))
 
 
 @cache

@@ -8,6 +8,8 @@
 | DG_NUM_THREADS | `num_threads` | threads of the pool; None: as many as the process has    |
 | DG_CACHE_DIR   | `cache_dir`   | folder of the disk cache; None: the user's cache folder  |
 | DG_CACHE       | `cache`       | use the disk cache (default on)                          |
+| DG_TRACEBACK   | `traceback`   | "user": tracebacks end at the user's line (default);     |
+|                |               | "full": with the frames of dualgrad                      |
 
 The environment is read once, when this module is imported.
 """
@@ -29,6 +31,9 @@ _WORDS = {
 }
 
 
+TRACEBACKS = ("user", "full")
+
+
 class Settings(TypedDict, total=False):
     """What `config.scope` takes."""
 
@@ -38,6 +43,7 @@ class Settings(TypedDict, total=False):
     num_threads: int | None
     cache_dir: Path | None
     cache: bool
+    traceback: str
 
 
 def _refuse(name: str, accepted: str, value: object, op: str = "") -> ArgumentError:
@@ -53,6 +59,13 @@ def _flag(environ: Mapping[str, str], variable: str, default: bool) -> bool:
     if value is None:
         raise _refuse(variable, "one of " + ", ".join(_WORDS), text)
     return value
+
+
+def _choice(environ: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
+    text = environ.get(variable, "").strip().lower() or choices[0]
+    if text not in choices:
+        raise _refuse(variable, " or ".join(choices), text)
+    return text
 
 
 def _count(environ: Mapping[str, str], variable: str) -> int | None:
@@ -90,7 +103,7 @@ def user_cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
 class Config:
     """The settings of this process; change them for a while with `scope`."""
 
-    __slots__ = ("cache", "cache_dir", "check", "eager", "num_threads", "verify")
+    __slots__ = ("cache", "cache_dir", "check", "eager", "num_threads", "traceback", "verify")
 
     check: bool
     verify: bool
@@ -98,6 +111,7 @@ class Config:
     num_threads: int | None
     cache_dir: Path | None
     cache: bool
+    traceback: str
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.check = _flag(environ, "DG_CHECK", False)
@@ -106,6 +120,7 @@ class Config:
         self.num_threads = _count(environ, "DG_NUM_THREADS")
         self.cache_dir = _folder(environ, "DG_CACHE_DIR")
         self.cache = _flag(environ, "DG_CACHE", True)
+        self.traceback = _choice(environ, "DG_TRACEBACK", TRACEBACKS)
 
     @contextmanager
     def scope(self, **changes: Unpack[Settings]) -> Iterator[Config]:
@@ -130,6 +145,8 @@ def _check_setting(name: str, value: object) -> None:
     if name == "num_threads":
         accepted = "None or an int of at least 1"
         ok = value is None or (type(value) is int and value >= 1)
+    elif name == "traceback":
+        accepted, ok = " or ".join(map(repr, TRACEBACKS)), value in TRACEBACKS
     elif name == "cache_dir":
         accepted, ok = "None or a pathlib.Path", value is None or isinstance(value, Path)
     else:

@@ -40,6 +40,7 @@ _SLAB = 1 << 20
 _HUGE = 2 << 20
 _GUARD = 256
 _CANARY = 0xA5
+BLOCK_TYPES: set[type] = set()  # of blocks of the pool: no two of them share memory
 _POISON = 0xFF
 
 
@@ -156,7 +157,9 @@ def _block_type(size: int, free: list[int]) -> type[ctypes.Array[ctypes.c_byte]]
         "address": property(addressof),
         "nbytes": property(lambda block: size),
     }
-    return type("Block", (ctypes.c_byte * size,), members)
+    block_type = type("Block", (ctypes.c_byte * size,), members)
+    BLOCK_TYPES.add(block_type)
+    return block_type
 
 
 class _Slabs:
@@ -364,7 +367,9 @@ def _guarded_type(nbytes: int) -> Any:
         "address": property(addressof),
         "nbytes": property(lambda block: nbytes),
     }
-    return type("GuardedBlock", (ctypes.c_byte * max(nbytes, 1),), members)
+    block_type = type("GuardedBlock", (ctypes.c_byte * max(nbytes, 1),), members)
+    BLOCK_TYPES.add(block_type)
+    return block_type
 
 
 @contextmanager

@@ -36,6 +36,11 @@ def _classify(filename: str) -> bool:
     return own
 
 
+def is_package_file(filename: str) -> bool:
+    """Whether a file belongs to dualgrad itself."""
+    return filename.startswith(_OWN_ROOTS)
+
+
 def _is_own(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     if filename == "<string>":  # generated code, such as the __init__ of a dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dualgrad.compiler.build.mathlib import Math
@@ -38,11 +38,12 @@ class Access:
 class Evaluator:
     """Pulls elements of nodes.
 
-    `stored` says which nodes are read from memory, `known` gives values that are in registers;
-    every other node is computed from its inputs.
+    `stored` says which nodes are read from memory (`here` comes first), `known` gives values that
+    are in registers; every other node is computed from its inputs.
     """
 
-    stored: dict[Node, Access]
+    stored: Mapping[Node, Access]
+    here: dict[Node, Access] = field(default_factory=dict)
     known: dict[Node, Scalar] = field(default_factory=dict)
     change: dict[Atom, Dim] = field(default_factory=dict)  # of loop variables, in what is pulled
     checks: list[Check] = field(default_factory=list)
@@ -95,7 +96,7 @@ class Evaluator:
 
     def access_of(self, node: Node) -> Access | None:
         """Where a node lies in memory; a reshape of row-major memory lies there too."""
-        found = self.stored.get(node)
+        found = self.here.get(node) or self.stored.get(node)
         if found is None and isinstance(node.op, Reshape) and node not in self.known:
             behind = self.access_of(node.inputs[0])
             if behind is not None and behind.strides == contiguous_strides(node.inputs[0].shape):

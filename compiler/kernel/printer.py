@@ -20,7 +20,7 @@ dtype (`1.0:f32`) where nothing beside it tells.  An operand of `contract` reads
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -61,10 +61,20 @@ def render(kernel: Kernel) -> str:
     return "".join(text + "\n" for _, text in lines_of(kernel))
 
 
+def common_text(kernel: Kernel) -> str:
+    """The kernel as text without its name, its buffers numbered in the order of `buffers_of`:
+    kernels of one text do the same to their buffers."""
+    buffers = {b.name: f"b{k}" for k, b in enumerate(buffers_of(kernel.body))}
+    printer = _Printer(buffers)
+    printer.head(kernel, "_")
+    printer.body(kernel.body, 1)
+    return "\n".join([text for _, text in printer.lines])
+
+
 def lines_of(kernel: Kernel) -> list[Line]:
     """The lines of the text, each with the statement that it belongs to."""
-    printer = _Printer()
-    printer.head(kernel)
+    printer = _Printer({})
+    printer.head(kernel, kernel.name)
     printer.body(kernel.body, 1)
     return printer.lines
 
@@ -91,7 +101,8 @@ def constant_text(e: Scalar) -> str:
 class _Block:
     """The names of shared and long subexpressions in a run of statements."""
 
-    def __init__(self, roots: Sequence[Scalar]) -> None:
+    def __init__(self, roots: Sequence[Scalar], buffers: Mapping[str, str]) -> None:
+        self.buffers = buffers
         self.uses = Counter(roots)
         for e in children_first(tuple(roots)):
             self.uses.update(e.args)
@@ -116,7 +127,7 @@ class _Block:
     def spell(self, e: Scalar) -> str:
         if e.op == "load":
             assert isinstance(e.attr, tuple)
-            return f"{e.attr[0].name}[{e.attr[1]}]"
+            return f"{_named(e.attr[0].name, self.buffers)}[{e.attr[1]}]"
         if e.op == "gather":
             return self.place(*e.memory, e.args[0])
         if e.op == "const":
@@ -136,7 +147,7 @@ class _Block:
     def place(self, buffer: Buffer, index: Dim, position: Scalar) -> str:
         """An element whose place is computed."""
         fixed = f"{index} + " if index != 0 else ""
-        return f"{buffer.name}[{fixed}{self.text[position]}]"
+        return f"{_named(buffer.name, self.buffers)}[{fixed}{self.text[position]}]"
 
     def operand(self, user: Scalar, e: Scalar) -> str:
         told = any(a.op != "const" and a.dtype is e.dtype for a in user.args)
@@ -155,15 +166,22 @@ def _wrap(text: str) -> str:
 
 
 class _Printer:
-    def __init__(self) -> None:
+    def __init__(self, buffers: Mapping[str, str]) -> None:
+        self.buffers = buffers  # what buffers are called, other than by their names
         self.lines: list[Line] = []
+
+    def block(self, roots: Sequence[Scalar]) -> _Block:
+        return _Block(roots, self.buffers)
 
     def add(self, stmt: Stmt | None, depth: int, text: str) -> None:
         self.lines.append((stmt, "  " * depth + text))
 
-    def head(self, kernel: Kernel) -> None:
-        self.add(None, 0, f"kernel {kernel.name}  # {kernel.kind}")
-        memory = ", ".join(f"{b.name}: {b.dtype.short}[{b.size}]" for b in buffers_of(kernel.body))
+    def head(self, kernel: Kernel, name: str) -> None:
+        self.add(None, 0, f"kernel {name}  # {kernel.kind}")
+        memory = ", ".join(
+            f"{_named(b.name, self.buffers)}: {b.dtype.short}[{b.size}]"
+            for b in buffers_of(kernel.body)
+        )
         if memory:
             self.add(None, 1, f"buffers {memory}")
         params = ", ".join(f"${p.attr}: {p.dtype.short}" for p in params_of(kernel))
@@ -172,7 +190,7 @@ class _Printer:
 
     def body(self, statements: Sequence[Stmt], depth: int) -> None:
         for group in _groups(statements):
-            block = _Block([x for stmt in group for x in scalars_of(stmt)])
+            block = self.block([x for stmt in group for x in scalars_of(stmt)])
             for stmt in group:
                 self.statement(stmt, depth, block)
 
@@ -190,7 +208,7 @@ class _Printer:
         elif isinstance(stmt, Contract):
             self.contract(stmt, depth)
         elif isinstance(stmt, Call):
-            self.add(stmt, depth, _call_text(stmt))
+            self.add(stmt, depth, self.call(stmt))
         else:
             self.add(stmt, depth, repr(stmt))
 
@@ -202,7 +220,7 @@ class _Printer:
         self.add(stmt, depth, before + block.text[e] + after)
 
     def store(self, stmt: Store, depth: int, block: _Block) -> None:
-        place = f"{stmt.buffer.name}[{stmt.index}]"
+        place = f"{_named(stmt.buffer.name, self.buffers)}[{stmt.index}]"
         if stmt.position is not None:
             for text in block.define(stmt.position):
                 self.add(stmt, depth, text)
@@ -214,19 +232,19 @@ class _Printer:
         self.add(stmt, depth, f"reduce {order} {stmt.var} < {stmt.extent}:")
         roots = [x for a in stmt.accumulators for x in a.step]
         roots += [x for s in stmt.stores for x in scalars_of(s)]
-        block = _Block(roots)
+        block = self.block(roots)
         for accumulator in stmt.accumulators:
             self.accumulator(stmt, accumulator, depth + 1, block)
         for store in stmt.stores:
             self.statement(store, depth + 1, block)
 
     def accumulator(self, stmt: Reduce, a: Accumulator, depth: int, block: _Block) -> None:
-        first = _Block(a.init)
+        first = self.block(a.init)
         for carry, init in zip(a.carry, a.init, strict=False):
             self.value(stmt, depth, first, init, f"carry {carry}: {carry.dtype.short} = ")
         for carry, step in zip(a.carry, a.step, strict=False):
             self.value(stmt, depth, block, step, f"step {carry} = ")
-        last = _Block(a.combine)
+        last = self.block(a.combine)
         names = ", ".join(map(repr, (*a.left, *a.right)))
         for carry, combine in zip(a.carry, a.combine, strict=False):
             self.value(stmt, depth, last, combine, f"combine {carry}({names}) = ")
@@ -238,26 +256,28 @@ class _Printer:
             strict=True,
         )
         ranges = ", ".join(f"{v} < {d}" for v, d in axes)
-        work = f"workspace {stmt.workspace.name}"
+        work = f"workspace {_named(stmt.workspace.name, self.buffers)}"
         self.add(stmt, depth, f"contract {ranges} over {stmt.k}, {work}:")
         for name in "abc":
-            self.add(stmt, depth + 1, f"{name} = {_operand_text(getattr(stmt, name))}")
+            self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")
         self.add(stmt, depth + 1, f"{stmt.result}: {stmt.result.dtype.short} = sums")
         self.body(stmt.epilogue, depth + 1)
 
+    def operand(self, x: Operand) -> str:
+        return f"{_named(x.buffer.name, self.buffers)}[{x.base}; {x.batch}, {x.row}, {x.col}]"
 
-def _operand_text(x: Operand) -> str:
-    return f"{x.buffer.name}[{x.base}; {x.batch}, {x.row}, {x.col}]"
+    def call(self, x: Call) -> str:
+        inputs = map(self.whole, x.inputs)
+        params = ", ".join([*inputs, *map(str, x.sizes), *map(repr, x.params)])
+        return f"{self.whole(x.output)} = call {x.routine}({params}), else error {x.code}"
+
+    def whole(self, x: Block) -> str:
+        start = "" if x.base == 0 else f" from {x.base}"
+        return f"{_named(x.buffer.name, self.buffers)}[{', '.join(map(str, x.shape))}]{start}"
 
 
-def _call_text(x: Call) -> str:
-    params = ", ".join([*map(_block_text, x.inputs), *map(str, x.sizes), *map(repr, x.params)])
-    return f"{_block_text(x.output)} = call {x.routine}({params}), else error {x.code}"
-
-
-def _block_text(x: Block) -> str:
-    start = "" if x.base == 0 else f" from {x.base}"
-    return f"{x.buffer.name}[{', '.join(map(str, x.shape))}]{start}"
+def _named(name: str, buffers: Mapping[str, str]) -> str:
+    return buffers.get(name, name)
 
 
 def _groups(statements: Sequence[Stmt]) -> list[list[Stmt]]:

@@ -13,8 +13,8 @@ from functools import cached_property
 
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, walk
-from dualgrad.compiler.kernel.printer import render
+from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, buffers_of, walk
+from dualgrad.compiler.kernel.printer import common_text, render
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import KernelInfo
@@ -46,7 +46,12 @@ class LoopProgram:
 
     @cached_property
     def text(self) -> str:
-        """The program as text; equal texts mean equal machine code."""
+        """The program as text."""
+        return "\n".join([*self._head, *(render(k) for k in self.kernels)]) + "\n"
+
+    @property
+    def _head(self) -> list[str]:
+        """The lines of the text before the kernels."""
         head = [f"program {self.name}", f"  threads {self.threads}"]
         for title, buffers in (("input", self.inputs), ("output", self.outputs)):
             head += [f"  {title} {b.name}: {b.dtype.short}[{b.size}]" for b in buffers]
@@ -58,11 +63,23 @@ class LoopProgram:
         ]
         head += [f"  symbol {a.name}" for a in self.symbols]
         head += [f"  scalar s{k}: {d.short}" for k, d in enumerate(self.scalars)]
-        return "\n".join([*head, *(render(k) for k in self.kernels)]) + "\n"
+        return head
+
+    @cached_property
+    def common_texts(self) -> list[str]:
+        """Each kernel as text that says nothing of which buffers it uses."""
+        return [common_text(k) for k in self.kernels]
 
     @cached_property
     def key(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Equal keys mean equal machine code."""
+        number: dict[str, int] = {}
+        launches = []
+        for kernel, text in zip(self.kernels, self.common_texts, strict=True):
+            buffers = " ".join(b.name for b in buffers_of(kernel.body))
+            launches.append(f"{number.setdefault(text, len(number))}: {buffers}")
+        text = "\n".join([*self._head, *number, *launches])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def params(self) -> int:

@@ -30,7 +30,7 @@ from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
-from dualgrad.compiler.ops.view import through_views
+from dualgrad.compiler.ops.view import behind_views
 from dualgrad.compiler.passes.fuse import EXPENSIVE, Group, cost, index_in
 
 
@@ -46,7 +46,7 @@ class Stages:
     def __post_init__(self) -> None:
         inside = set(self.group.nodes)
         for node in self.group.nodes:
-            behind = {_source(x) for x in node.inputs} & inside
+            behind = {behind_views(x) for x in node.inputs} & inside
             stage = max((self.of[p] for p in behind), default=0)
             self.of[node] = stage + isinstance(node.op, Reduction)
         self.last = max(self.of.values())
@@ -60,7 +60,7 @@ class Stages:
 
     def computed_in(self, stage: int) -> set[Node]:
         """Full-level nodes that the pass of a stage needs."""
-        stack = [_source(x) for n in self.reductions(stage) for x in n.inputs]
+        stack = [behind_views(x) for n in self.reductions(stage) for x in n.inputs]
         stack += self.stored_in(stage)
         found: set[Node] = set()
         while stack:
@@ -68,16 +68,12 @@ class Stages:
             if node in found or node not in self.of or node in self.group.outer:
                 continue
             found.add(node)
-            stack.extend(_source(x) for x in node.inputs)
+            stack.extend(behind_views(x) for x in node.inputs)
         return found
 
     @staticmethod
     def _is_reduction(node: Node) -> bool:
         return isinstance(node.op, Reduction)
-
-
-def _source(node: Node) -> Node:
-    return through_views(node, (0,) * node.ndim)[0]
 
 
 def build_row(group: Group, place: Place) -> tuple[Stmt, ...]:
@@ -152,7 +148,7 @@ class Row:
                 for at in [index_in(n.shape, self.full)]
             ]
             passes += self.reduce(stage, tuple(stores))
-            self.evaluator.stored.update(here)
+            self.evaluator.here.update(here)
             self.evaluator.forget()
         outer = [r for r in self.place.roots if r in stages.group.outer]
         results = [x for r in outer for x in stores_of(r, self.rows, self.place, self.evaluator)]

@@ -38,7 +38,11 @@ def need_square(op: str, x: Any) -> None:
     need_matrix(op, x)
     if not same(x.shape[-1], x.shape[-2]):
         raise ShapeError(
-            "takes square matrices", op=op, expect="[..., N, N]", actual=dim_text(x.shape)
+            "takes square matrices",
+            op=op,
+            expect="[..., N, N]",
+            actual=dim_text(x.shape),
+            hint="use lstsq or pinv for other matrices",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, minimum, same
+from dualgrad.compiler.ir.size import slice_bounds
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
@@ -101,8 +102,7 @@ def _range(part: slice, n: Dim) -> tuple[Dim, int, Dim]:
             expect="a size that is known; use narrow(x, axis, start, length)",
             actual=f"{n}",
         )
-    start, stop, step = part.indices(n)
-    size = len(range(start, stop, step))
+    start, step, size = slice_bounds(part, n)
     return (start if size else 0), step, size
 
 
@@ -238,6 +238,35 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, **dims: An
 
 def _shorter(a: Dim, b: Dim) -> Dim:
     return a if same(a, b) else minimum(a, b)
+
+
+class Strided(View):
+    """Of a row of elements, element i at offset + sum(steps * i): how a tensor lies in memory."""
+
+    offset: Offset
+    steps: tuple[Dim, ...]
+    sizes: tuple[Dim, ...]
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape(self.sizes)
+
+    def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
+        place: Dim = self.offset
+        for i, step in zip(index, self.steps, strict=True):
+            place = place + step * i
+        return (place,)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        turned = Strided.of(3, (1, 4), (4, 3))
+        apart = Strided.of(1, (5,), (3,))
+        return [
+            Sample(
+                lambda x: apply(turned, x)[0], (Arg((20,)),), lambda np, x: x[3:15].reshape(3, 4).T
+            ),
+            Sample(lambda x: apply(apart, x)[0], (Arg((12,)),), lambda np, x: x[1::5]),
+        ]
 
 
 class Windows(View):

@@ -184,6 +184,13 @@ def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...
     return node, at
 
 
+def behind_views(node: Node) -> Node:
+    """The node that a chain of views shows."""
+    while isinstance(node.op, View):
+        (node,) = node.inputs
+    return node
+
+
 def unflatten(position: Dim, shape: tuple[Dim, ...]) -> Index:
     """The index of a row-major position."""
     out: list[Dim] = []

@@ -111,6 +111,9 @@ class Fusion:
         self.group_of: dict[Node, Group] = {}
         self.groups: list[Group] = []
         self.needs: list[int] = []  # per group: bit set of all groups it depends on
+        self.users: list[set[int]] = []  # per group: some that need it, through which all others do
+        self.place_of = {n: k for k, n in enumerate(self.order)}
+        self.reductions: dict[tuple[Node, ...], list[Node]] = {}  # and scans, by their inputs
         self.free: set[Node] = set()
 
     def run(self) -> list[Group]:
@@ -119,19 +122,15 @@ class Fusion:
                 self.free.add(node)
             elif not isinstance(node.op, (Leaf, View)):
                 self.place(node)
-        return self.sorted_groups()
+        return [g for g in self.groups if g.nodes]
 
     def place(self, node: Node) -> None:
         """Put a node into the group of a producer, or into a new one."""
         around = {id(g): g for p, _, _ in producers(node) if (g := self.group_of.get(p))}
         if isinstance(node.op, Scan | Reduction):  # those of the same operands share a loop
-            alike = (
-                g
-                for g in self.groups
-                for n in g.nodes
-                if n.inputs == node.inputs and isinstance(n.op, Scan | Reduction)
-            )
-            around.update((id(g), g) for g in alike)
+            alike = self.reductions.setdefault(node.inputs, [])
+            around.update((id(g), g) for n in alike if (g := self.group_of[n]))
+            alike.append(node)
         behind = sorted(around.values(), key=lambda g: -g.number)
         fitting = [g for g in behind if self.fits(node, g)]
         if not fitting:
@@ -156,6 +155,7 @@ class Fusion:
             group = Group(len(self.groups), kind_of(node), squeezed(node.shape))
         self.groups.append(group)
         self.needs.append(0)
+        self.users.append(set())
         return group
 
     def join(self, node: Node, group: Group) -> None:
@@ -174,11 +174,17 @@ class Fusion:
                 self.depend(group, other)
 
     def depend(self, group: Group, on: Group) -> None:
-        bits = self.needs[on.number] | 1 << on.number
-        self.needs[group.number] |= bits
-        for k, needs in enumerate(self.needs):
-            if needs >> group.number & 1:
+        self.users[on.number].add(group.number)
+        self.add_needs(group.number, self.needs[on.number] | 1 << on.number)
+
+    def add_needs(self, number: int, bits: int) -> None:
+        """A group, and all that need it, depend on these groups."""
+        stack = [number]
+        while stack:
+            k = stack.pop()
+            if self.needs[k] | bits != self.needs[k]:
                 self.needs[k] |= bits
+                stack.extend(self.users[k])
 
     def fits(self, node: Node, group: Group) -> bool:
         """Whether a node can be computed in a group of one of its producers."""
@@ -279,36 +285,17 @@ class Fusion:
 
     def merge(self, a: Group, b: Group) -> Group:
         keep, gone = (b, a) if a.kind == "map" else (a, b)
-        position = {n: k for k, n in enumerate(self.order)}
-        keep.nodes = sorted(keep.nodes + gone.nodes, key=position.__getitem__)
+        keep.nodes = sorted(keep.nodes + gone.nodes, key=self.place_of.__getitem__)
         keep.outer |= gone.outer
         for n in gone.nodes:
             self.group_of[n] = keep
         gone.nodes = []
-        for k, needs in enumerate(self.needs):
-            if needs >> gone.number & 1:
-                self.needs[k] |= 1 << keep.number | self.needs[keep.number]
-        self.needs[keep.number] |= self.needs[gone.number]
-        for k, needs in enumerate(self.needs):
-            if needs >> keep.number & 1:
-                self.needs[k] |= self.needs[keep.number]
+        self.add_needs(keep.number, self.needs[gone.number])
+        for k in self.users[gone.number]:
+            self.add_needs(k, self.needs[keep.number] | 1 << keep.number)
+        self.users[keep.number] |= self.users[gone.number]
+        self.users[gone.number].add(keep.number)  # what it is found to need later
         return keep
-
-    def sorted_groups(self) -> list[Group]:
-        """Groups in an order in which each comes after those it needs."""
-        live = [g for g in self.groups if g.nodes]
-        numbers = {g.number for g in live}
-        done: set[int] = set()
-        out: list[Group] = []
-        while len(out) < len(live):
-            for g in live:
-                waits = g.number in done or any(
-                    self.needs[g.number] >> k & 1 and k not in done for k in numbers
-                )
-                if not waits:
-                    out.append(g)
-                    done.add(g.number)
-        return out
 
 
 def kind_of(node: Node) -> Kind:
@@ -351,5 +338,5 @@ def cost(node: Node) -> int:
 
 
 def fuse(graph: Graph) -> list[Group]:
-    """The groups of a graph, each after those whose results it reads."""
+    """The groups of a graph, in no particular order."""
     return Fusion(graph).run()

@@ -26,6 +26,7 @@ from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.engine import Bound, Compiled, compile_graph
+from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.jit.trace import Unsupported
@@ -81,7 +82,9 @@ class Block:
         kept: Kept,
         layouts: Layouts,
         scalars: tuple[Node, ...],
+        sources: tuple[Source, ...] = (),
     ) -> None:
+        self.sources = sources  # of the tensors that `record` takes
         self.name, self.tape, self.targets, self.kept = name, tape, targets, kept
         self.scalars = scalars
         self.slots: list[Edge] = []
@@ -112,21 +115,21 @@ class Block:
 
     def record(
         self,
-        inputs: list[Tensor],
-        arrays: list[Any],
-        results: list[Tensor],
+        taken: list[Tensor],
+        made: list[Tensor],
         outputs: list[Array],
-        scalars: tuple[float, ...] = (),
-        values: dict[Atom, int] | None = None,
+        scalars: tuple[float, ...],
+        values: dict[Atom, int],
     ) -> ProgramNode:
-        """A call on the tape: tensors it took, their arrays, tensors it made, arrays it made."""
+        """A call on the tape: the tensors at its sources, the tensors it made, all arrays that
+        the program made, the numbers that it took, and the sizes."""
         edges = tuple(
-            [edge_of((inputs if kind == "input" else results)[k]) for kind, k in self.targets]
+            [edge_of((taken if kind == "input" else made)[k]) for kind, k in self.targets]
         )
         versions = [
-            (inputs if kind == "input" else results)[k]._version for kind, k in self.kept.guards
+            (taken if kind == "input" else made)[k]._version for kind, k in self.kept.guards
         ]
-        return self.node(edges, arrays, outputs, versions, scalars, values or {})
+        return self.node(edges, [t.array for t in taken], outputs, versions, scalars, values)
 
     def node(
         self,

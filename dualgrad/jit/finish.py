@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.outflow import Gradients
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, conflict, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.scope import Scope
+from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.state import no_grad
@@ -27,6 +31,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    scope: Scope | None = None  # by which paths of its structure are found
 
 
 @dataclass
@@ -47,6 +52,9 @@ class Finish:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
             return self._tensor(x)
+        if type(x) is TracedSize:
+            dim = x.dim
+            return lambda r: evaluate(dim, r.values)
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -125,7 +133,8 @@ class Finish:
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
-                r.memo[key] = shown(behind(r), unit)
+                base = behind(r)
+                r.memo[key] = view_of(base, unit, r.values)
                 self.gradients.attach(key, r.memo[key], r.node)
             return r.memo[key]
 
@@ -169,16 +178,17 @@ class Finish:
             if key in position
         ]
 
-    def writes(self) -> tuple[tuple[Node, int], ...]:
+    def writes(self) -> list[tuple[Node, Tensor]]:
         """Values that the program stores into its inputs."""
         trace = self.trace
-        return tuple(
-            (trace.values[id(t)], k)
+        return [
+            (trace.values[id(t)], t)
             for k, t in enumerate(trace.tensors)
             if id(t) in trace.written
+            and id(t) not in trace.sharing.of
             and trace.sources[k].kind != "constant"
             and trace.values[id(t)] is not trace.inputs[k]
-        )
+        ]
 
     def outputs(self) -> list[Output]:
         return [
@@ -200,13 +210,17 @@ class Finish:
         return None
 
 
-def shown(base: Tensor, unit: Unit | None) -> Tensor:
-    """A view of a tensor that exists, or with no unit a second handle on it; without history."""
+def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
+    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it.
+
+    It has no history: where there is one, that comes from the program's node on the tape.
+    """
     if unit is None:
         return base.detach()
+    unit = concrete_unit(unit, values) if values else unit
     with no_grad():
-        out: Tensor = base.apply_unit(unit, (base,))[0]
-    return out
+        (out,) = base.apply_unit(unit, (base,))
+    return out  # type: ignore[no-any-return]
 
 
 def old_keys(old: Any) -> Any:
@@ -245,25 +259,24 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    written = [k for _, k in writes]
-    reason = conflict(trace.tensors, written)
-    if reason is not None:
-        raise Unsupported(reason)
-    nodes = tuple(work.nodes) if block is None else (*work.nodes, *block.kept.outputs)
-    graph = Graph(tuple(trace.inputs), (), nodes, writes)
-    layouts = tuple(t.layout for t in trace.tensors)
+    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
+    graph = settled_graph(trace, outputs, writes)
+    layouts = tuple(map(trace.layout_of, trace.tensors))
+    symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     quick = not (effects or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
+    single = work.single(result) if quick else None
     path = Path(
         executable,
-        executable.bind({}),
+        Sizes(symbols.values, executable.bind(symbols.values), single),
         trace.sources,
         [_copied(t) for t in trace.constants],
-        written,
+        trace.sharing.bases,
+        trace.sharing.aliasing(),
         trace.grads_read,
         grad_pattern(found.tensors, trace.grads_read),
         work.outputs(),
@@ -272,11 +285,41 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        work.single(result) if quick else None,
         block,
     )
+    if symbols.values:
+        path.symbols = symbols.read(found)
     first_run(path, work)
-    return Outcome(path, result, work.cacheable, found)
+    symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable, found)
+
+
+def settled(x: Any) -> Any:
+    """A result of the traced call, with numbers for its sizes."""
+    if type(x) is TracedSize:
+        return number_of(x)
+    if type(x) is list or type(x) is dict:
+        for key, value in list(enumerate(x) if type(x) is list else x.items()):
+            new = settled(value)
+            if new is not value:
+                x[key] = new
+        return x
+    if isinstance(x, tuple):
+        parts = [settled(v) for v in x]
+        if any(a is not b for a, b in zip(parts, x, strict=True)):
+            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    return x
+
+
+def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
+    """The graph of a trace, with tensors that overlap read and written through one input."""
+    n, targets = len(outputs), [t for _, t in writes]
+    roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
+    number = {id(t): k for k, t in enumerate(trace.tensors)}
+    places = [number[id(t)] for t in (*targets, *rows)]
+    changes = zip(roots[n:], places, strict=True)
+    kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
+    return Graph(tuple(trace.inputs), (), roots[:n], kept)
 
 
 def compare_state(work: Finish, found: Survey, after: Survey) -> None:
@@ -324,7 +367,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.bound.run(arrays)
+    results = path.sizes.bound.run(arrays)
     for t, array, output in zip(work.emitted, results, path.outputs, strict=False):
         if t.node is None:
             assert t.array is not None
@@ -334,13 +377,16 @@ def first_run(path: Path, work: Finish) -> None:
             t.grad_fn = output.tensor(array).grad_fn
     node = None
     if path.block is not None:
-        node = path.block.record(trace.tensors, arrays, work.emitted, results)
+        taken, work.gradients.taken = work.gradients.taken, []
+        node = path.block.record(taken, work.emitted, results, (), path.sizes.values)
         for t in work.emitted:
             work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = shown(source, unit)
+        made = view_of(source, unit, trace.symbols.values)
         assert made.array is not None
         x.settle(made.array, made.layout)
+        if x.origin is not None:
+            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

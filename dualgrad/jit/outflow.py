@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualgrad.autograd import TapeNode, edge_of
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.jit.alias import Source
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.keeping import keeping
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
@@ -20,12 +21,21 @@ def needs_graph(x: Tensor) -> bool:
     return x.requires_grad and x.grad_fn is not None and not x.grad_fn.released
 
 
+class Outer(NamedTuple):
+    """A tensor from outside that a trace has met."""
+
+    tensor: Tensor
+    source: Source
+    node: Node | None  # the input that it was at first
+
+
 @dataclass
 class Outflow:
     """Collects what results that need their graph were computed by."""
 
     trace: Trace
     emitted: list[Tensor]  # the results of the program
+    outer: list[Outer] = field(default_factory=list)
     targets: dict[tuple[str, int], int] = field(default_factory=dict)
     target_types: list[TensorType] = field(default_factory=list)
     ways_in: dict[object, int] = field(default_factory=dict)  # what inputs are, to the tape
@@ -35,30 +45,38 @@ class Outflow:
     def block(self, roots: list[Tensor], name: str, scalars: tuple[Node, ...]) -> Block:
         """The block of the program; the roots become its first slots, in their order."""
         trace = self.trace
-        self._note_inputs()
+        self._note_outside()
         nodes = self._nodes(roots)
         self.numbers = {id(n): k for k, n in enumerate(nodes)}
         steps = [self._step(n) for n in nodes]
         slots = [self.inner(x) for x in roots]
-        direct = self._direct()
-        guard_of = [self.guards[id(t._version)] for t in trace.tensors]
+        guard_of = [self.guards[id(o.tensor._version)] for o in self.outer]
         emitted: dict[Node, tuple[int, Guard]] = {}
         for k, x in enumerate(self.emitted):
             emitted.setdefault(trace.node_of(x), (k, self.guards[id(x._version)]))
-        kept = keeping(steps, direct, guard_of, emitted, len(self.emitted))
-        layouts = tuple(t.layout for t in trace.tensors)
+        kept = keeping(steps, self._direct(), guard_of, emitted, len(self.emitted))
+        layouts = tuple(trace.layout_of(o.tensor) for o in self.outer)
         tape = Tape(tuple(steps), tuple(self.target_types))
-        return Block(name, tape, slots, tuple(self.targets), kept, layouts, scalars)
+        sources = tuple(o.source for o in self.outer)
+        return Block(name, tape, slots, tuple(self.targets), kept, layouts, scalars, sources)
 
-    def _note_inputs(self) -> None:
+    def _note_outside(self) -> None:
+        """Find the tensors from outside, as the tape knows them."""
         trace = self.trace
-        for k, t in enumerate(trace.tensors):
-            self.guards.setdefault(id(t._version), ("input", k))
-            if t.requires_grad and trace.sources[k].kind != "constant":
-                way = _identity(edge_of(t))
+        met = zip(trace.tensors, trace.sources, trace.inputs, strict=True)
+        self.outer = [Outer(*o) for o in met]
+        known = {id(o.tensor) for o in self.outer}
+        for family in trace.sharing.families:
+            for t, _ in family.members:
+                if id(t) not in known:
+                    self.outer.append(Outer(t, trace.sharing.source_of(t), None))
+        for k, o in enumerate(self.outer):
+            self.guards.setdefault(id(o.tensor._version), ("input", k))
+            if o.tensor.requires_grad and o.source.kind != "constant":
+                way = _identity(edge_of(o.tensor))
                 if way in self.ways_in:
                     raise Unsupported(
-                        "two tensors share one graph", actual=f"{t.type!r} under two names"
+                        "two tensors share one graph", actual=f"{o.tensor.type!r} under two names"
                     )
                 self.ways_in[way] = k
         for k, x in enumerate(self.emitted):
@@ -112,11 +130,11 @@ class Outflow:
             return None
         k = self.ways_in.get(_identity(edge))
         if k is not None:
-            return self._target(("input", k), self.trace.inputs[k].type)
+            return self._target(("input", k), self.trace.type_of(self.outer[k].tensor))
         if isinstance(edge, tuple):
             return (self.numbers[id(edge[0])], edge[1])
         k = next((k for k, x in enumerate(self.emitted) if x is edge), None)
-        return NOWHERE if k is None else self._target(("output", k), edge.type)
+        return NOWHERE if k is None else self._target(("output", k), edge._type)
 
     def _target(self, name: tuple[str, int], type: TensorType) -> Edge:
         k = self.targets.setdefault(name, len(self.targets))
@@ -125,11 +143,17 @@ class Outflow:
         return (OUTSIDE, k)
 
     def _direct(self) -> dict[Node, int]:
-        """The inputs by what they hold when the program has run."""
-        trace = self.trace
+        """What tensors from outside hold, at first and when the program has run.
+
+        A value that is read from there is what eager mode reads there: whatever changes the
+        memory after it has been saved is noticed, or not, in the same way.
+        """
         out: dict[Node, int] = {}
-        for k, (t, node) in enumerate(zip(trace.tensors, trace.inputs, strict=True)):
-            out.setdefault(trace.values.get(id(t), node), k)
+        for k, o in enumerate(self.outer):
+            out.setdefault(self.trace.values.get(id(o.tensor), o.node), k)  # type: ignore[arg-type]
+        for k, o in enumerate(self.outer):
+            if o.node is not None:
+                out.setdefault(o.node, k)
         return out
 
 
@@ -138,6 +162,7 @@ class Gradients:
     """Which results of a trace still need their graph, and where their gradients enter."""
 
     slots: dict[int, int] = field(default_factory=dict)  # by id of the traced tensor
+    taken: list[Tensor] = field(default_factory=list)  # at the sources of the block
 
     def block(
         self, trace: Trace, emitted: list[Tensor], views: list[Tensor], name: str
@@ -151,6 +176,7 @@ class Gradients:
             return None
         work = Outflow(trace, emitted)
         block = work.block(roots, name, ())
+        self.taken = [o.tensor for o in work.outer]
         for x in roots:
             self.slots[id(x)] = block.slot(work.inner(x))
             x.grad_fn = None

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from dualgrad.autograd import FreedNode
+from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
+from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.guards import Standing
+from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
-from dualgrad.jit.trace import Source
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+MAX_SIZES = 1000  # for which a path keeps its program bound
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Results:
 
     tensors: list[Tensor]
     found: Survey
+    values: dict[Atom, int]  # behind the symbols of sizes
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
@@ -44,10 +49,11 @@ class Output:
     slot: int | None = None  # where its gradient enters the program's node on the tape
 
     def tensor(self, array: Array) -> Tensor:
-        t = Tensor.of_array(array, self.type, None)
+        type = self.type if array.shape == self.type.shape else self.type.with_shape(array.shape)
+        t = Tensor.of_array(array, type, None)
         t.requires_grad = self.requires_grad
         if self.freed is not None:
-            t.grad_fn, t.output_number = FreedNode(self.freed, self.type), 0
+            t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
 
 
@@ -60,15 +66,31 @@ class Effect:
     value: Rebuild
 
 
+class Sizes:
+    """The sizes of a call: the values of a path's symbols, and the program for these.
+
+    `single` is the type of the result, where a run takes arguments and makes just that.
+    """
+
+    __slots__ = ("bound", "single", "values")
+
+    def __init__(self, values: dict[Atom, int], bound: Bound, single: TensorType | None) -> None:
+        self.values, self.bound = values, bound
+        self.single = single
+        if single is not None and values:
+            self.single = single.with_shape(size_of(single.shape, values))
+
+
 @dataclass
 class Path:
     """One compiled program of a function, and how it is called."""
 
     executable: Compiled
-    bound: Bound
+    sizes: Sizes  # of the traced call
     sources: list[Source]
     constants: list[Tensor]
-    written: list[int]  # numbers of the inputs that the program overwrites
+    bases: list[Base]  # of inputs that overlap
+    aliasing: Aliasing | None  # what must hold of the memory, if inputs are overwritten
     grads_read: list[int]  # numbers of the tensors whose gradients the trace looked at
     pattern: tuple[object, ...]  # how these gradients looked
     outputs: list[Output]
@@ -77,8 +99,9 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
-    single: Any  # the type of the result, where a run takes arguments and makes just that
     block: Block | None = None  # what gradients need, where they flow out
+    symbols: SizeFacts | None = None  # where the sizes are found that are symbols
+    known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
@@ -94,7 +117,23 @@ class Path:
             return False
         if self.guards is not None and not self.guards(self.values(found.facts)):
             return False
+        if self.symbols is not None and not self.symbols.holds(found.facts):
+            return False
         return self.holds(found)
+
+    def sized(self, facts: list[Any]) -> Sizes:
+        """The program for the sizes among these facts."""
+        if self.symbols is None:
+            return self.sizes
+        key = tuple([facts[k] for k in self.symbols.numbers])
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= MAX_SIZES:
+                self.known.clear()
+            values = self.symbols.values(facts)
+            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            self.known[key] = found
+        return found
 
     def values(self, facts: list[Any]) -> tuple[Any, ...]:
         """The values of the lifted facts."""
@@ -105,52 +144,48 @@ class Path:
         overwrites is writeable and overlaps with nothing else that it reads."""
         if self.grads_read and grad_pattern(found.tensors, self.grads_read) != self.pattern:
             return False
-        return not self.written or conflict(self.inputs(found), self.written) is None
+        return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def run_quick(self, args: tuple[Any, ...]) -> Any:
+    def run_quick(self, args: tuple[Any, ...], sizes: Sizes) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        inputs = [args[s.number] for s in self.sources]
-        arrays = [t.array for t in inputs]
-        results = self.bound.run(arrays)
-        out = Tensor.of_array(results[0], self.single, None)
+        results = sizes.bound.run([args[s.number].array for s in self.sources])
+        out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
         if self.block is not None:
-            node = self.block.record(inputs, arrays, [out], results)
+            taken = [args[s.number] for s in self.block.sources]
+            node = self.block.record(taken, [out], results, (), sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
         return out
 
-    def inputs(self, found: Survey) -> list[Tensor]:
-        """The tensors that the program reads at this call."""
+    def arrays(self, found: Survey) -> list[Any]:
+        """The memory that the program reads and writes at this call."""
         tensors = found.tensors
-        out = []
+        out: list[Any] = []
         for s in self.sources:
             if s.kind == "leaf":
-                out.append(tensors[s.number])
-            elif s.kind == "grad":
-                grad = tensors[s.number]._grad
-                assert grad is not None
-                out.append(grad)
+                out.append(tensors[s.number].array)
+            elif s.kind == "constant":
+                out.append(self.constants[s.number].array)
+            elif s.kind == "base":
+                out.append(self.bases[s.number].array(tensors))
             else:
-                out.append(self.constants[s.number])
+                out.append(tensor_at(s, tensors).array)
         return out
 
-    def run(self, found: Survey) -> Any:
+    def run(self, found: Survey, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
-        inputs = self.inputs(found)
         self.runs += 1
-        arrays: list[Any] = [t.array for t in inputs]
-        results = self.bound.run(arrays)
-        for k in self.written:
-            inputs[k].changed()
-        made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=False)], found)
+        results = sizes.bound.run(self.arrays(found))
+        if self.aliasing is not None:
+            self.aliasing.note_changes(found.tensors)
+        made = Results(
+            [o.tensor(a) for o, a in zip(self.outputs, results, strict=False)], found, sizes.values
+        )
         if self.block is not None:
-            made.node = self.block.record(inputs, arrays, made.tensors, results)
-            for t, output in zip(made.tensors, self.outputs, strict=True):
-                if output.slot is not None:
-                    t.grad_fn, t.output_number = made.node, output.slot
+            self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
@@ -161,14 +196,27 @@ class Path:
             container[key] = value
         return result
 
+    def _put_on_tape(self, block: Block, made: Results, results: list[Array]) -> None:
+        """Give results their history."""
+        tensors = made.found.tensors
+        taken = [
+            self.constants[s.number] if s.kind == "constant" else tensor_at(s, tensors)
+            for s in block.sources
+        ]
+        made.node = block.record(taken, made.tensors, results, (), made.values)
+        for t, output in zip(made.tensors, self.outputs, strict=True):
+            if output.slot is not None:
+                t.grad_fn, t.output_number = made.node, output.slot
+
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
         origin = "from cache" if times.cached else "new"
         lines = [
             f"  program {number}: {self.signature}",
-            f"    runs {self.runs}, inputs {len(self.sources)} (overwritten {len(self.written)}),"
+            f"    runs {self.runs}, inputs {len(self.sources)}"
+            f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
-            f" arena {self.bound.arena} bytes",
+            f" arena {self.sizes.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"
             f" machine code {1e3 * times.codegen:.1f} ms ({origin}),"
             f" load {1e3 * times.load:.1f} ms",
@@ -193,29 +241,3 @@ def grad_pattern(tensors: list[Tensor], numbers: list[int]) -> tuple[object, ...
             history = (grad.requires_grad, grad.grad_fn is None)
             out.append((grad.sig, history, first.setdefault(id(grad), k), place.get(id(grad))))
     return tuple(out)
-
-
-def conflict(inputs: list[Tensor], written: list[int]) -> str | None:
-    """Why a program must not overwrite these inputs; None if it may."""
-    for k in written:
-        t = inputs[k]
-        if not t.is_writeable:
-            return f"a tensor is changed in place whose memory cannot be written: {t.type!r}"
-        for j, other in enumerate(inputs):
-            if j != k and _may_overlap(t, other):
-                return f"tensors that overlap in memory are changed in place: {t.type!r}"
-    return None
-
-
-def _may_overlap(a: Tensor, b: Tensor) -> bool:
-    assert a.array is not None
-    assert b.array is not None
-    block, other = a.array.base, b.array.base
-    if _is_block(block) and _is_block(other):
-        return block is other
-    return np.may_share_memory(a.array, b.array)
-
-
-def _is_block(base: object) -> bool:
-    """Whether an array's base is memory of the pool, which overlaps with no other block."""
-    return base is not None and not isinstance(base, np.ndarray | memoryview | bytes)

@@ -18,8 +18,10 @@ from __future__ import annotations
 import collections
 import enum
 import functools
+import operator
 import sys
 import types
+import weakref
 from collections.abc import Iterable
 from functools import partial
 from operator import is_
@@ -62,6 +64,8 @@ from dualgrad.tensor import Tensor
 MISSING: Any = object()
 TENSOR = "tensor"
 _REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
+# Methods that are most often not called by what has the instance at hand.
+_LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
 ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
 _shapes: dict[Any, ShapeFacts] = {}
 
@@ -79,6 +83,7 @@ CLASS = "class"  # owner.__class__ and its dict
 CLASS_ATTRIBUTE = "class attribute"  # owner.__dict__.get(key)
 OWN_ATTRIBUTES = "own attributes"  # of a class, all of them
 SLOT = "slot"  # getattr(owner, key), MISSING if unset
+BASES = "bases"  # owner.__mro__
 VALUES = "values"  # of a NumPy array
 
 
@@ -87,7 +92,7 @@ class Survey:
 
     __slots__ = (
         "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
-        "containers", "fact_parts", "facts", "functions", "key", "met", "notes", "noting",
+        "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
         "opaque", "scope", "tensors",
     )  # fmt: skip
 
@@ -100,6 +105,7 @@ class Survey:
         self.tensors: list[Tensor] = []
         self.containers: list[Any] = []
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
+        self.named: set[str] = set()  # attributes that objects such as attrgetter look up
         self.met: list[Ran] = []  # functions whose code is not in the scope
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
@@ -262,6 +268,8 @@ class Survey:
         if isinstance(x, property):
             return [(f, PART, None, part) for f in (x.fget, x.fset) if f is not None]
         if isinstance(x, functools._lru_cache_wrapper):
+            if not is_foreign(x.__module__):
+                return self.stop(f"the cache of {x.__name__}")
             return [(x.__wrapped__, PART, None, part)]
         if isinstance(x, type):
             key.append(x)
@@ -293,7 +301,8 @@ class Survey:
             return []
         inner: list[Part] = [(f.__dict__, PART, None, part)] if f.__dict__ else []
         if self.scope is not None and f.__code__ not in self.scope.codes:
-            self.met.append((f.__code__, f.__globals__))
+            if f.__name__ not in _LATE:
+                self.met.append((f.__code__, f.__globals__))
             return inner
         self.functions.add(f.__code__)
         self.note(CODE, f, None, (f.__code__, f.__defaults__, f.__kwdefaults__))
@@ -324,6 +333,7 @@ class Survey:
         """Attributes and functions of a user's class and its bases."""
         parts: list[Part] = []
         every = self._all_of(c)
+        self.note(BASES, c, None, c.__mro__)
         for base in c.__mro__:
             if is_foreign(base.__module__):
                 continue
@@ -351,29 +361,34 @@ class Survey:
     def _object(self, part: Part) -> list[Part]:
         """The parts of any other instance."""
         x = part[0]
-        kind = type(x)
+        kind, key = type(x), self.key
         inner = kind.__dict__.get("compiled_function")
         if inner is not None:  # a compiled function
-            self.key.append(kind)
+            key.append(kind)
             return [(inner.__get__(x), PART, None, part)]
         if is_value(x):
-            self.key.append((kind, str(x), repr(x)))
+            key.append((kind, str(x), repr(x)))
             return []
-        inert = root_of(kind) in ("typing", "abc", "_abc", "_typing", "weakref")
+        if isinstance(x, weakref.ref):
+            key.append(kind)
+            return [(x(), PART, None, part)]
+        if isinstance(x, operator.attrgetter | operator.methodcaller):
+            self.named.update(n for a in x.__reduce__()[1] for n in str(a).split("."))
+        inert = root_of(kind) in ("typing", "abc", "_abc", "_typing")
         if isinstance(x, INERT) or inert:
-            self.key.append(Same(x))
+            key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
             if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
                 return self.stop("a NumPy array")
-            self.key.append((kind, x.dtype.str, x.shape, x.tobytes()))
+            key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)
             return []
         if hasattr(kind, "__next__") or is_random(x):
             return self.stop(f"a {kind.__name__}, whose state changes when it is used")
         if not hasattr(x, "__dict__") and not slots_of(kind):
             return self.stop(f"a {kind.__name__}, which cannot be followed")
-        self.key.append(kind)
+        key.append(kind)
         return self._attributes(part)
 
     def _attributes(self, part: Part) -> list[Part]:

@@ -10,47 +10,42 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualgrad.autograd import Absent, record
 from dualgrad.compiler.grad import ABSENT, Vjp
+from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node, note_lines
-from dualgrad.compiler.ir.types import contiguous_strides
+from dualgrad.compiler.ir.size import TracedSize
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Expand, View
+from dualgrad.compiler.ops.view import Expand, Reshape, View
 from dualgrad.dispatch import check_write, view_of
-from dualgrad.runtime.errors import TraceError
+from dualgrad.jit.alias import Source as Source
+from dualgrad.jit.errors import Unsupported as Unsupported
+from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
+from dualgrad.jit.sizes import Symbols, reshaped_steps
 from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
 
 
-class Unsupported(TraceError):
-    """The function did something that a compiled program cannot do faithfully."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an input comes from at each call.
-
-    kind: "leaf" (a tensor found among arguments and state), "grad" (the gradient of one), or
-    "constant" (a tensor that the function itself makes from numbers).
-    """
-
-    kind: str
-    number: int
-
-
 class Trace:
     """One run of a function on traced tensors."""
 
-    def __init__(self, leaves: list[Tensor], of_node: Callable[[Node, object], Tensor]) -> None:
+    def __init__(
+        self,
+        leaves: list[Tensor],
+        of_node: Callable[[Node, object], Tensor],
+        symbols: Symbols | None = None,
+    ) -> None:
         self.leaves = leaves
+        self.symbols = symbols or Symbols()
         self.of_node = of_node
         self.position = {id(t): k for k, t in enumerate(leaves)}
         self.sources: list[Source] = []
@@ -66,6 +61,26 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.sharing = Sharing(self)
+
+    # -- sizes --------------------------------------------------------------------------------
+
+    def type_of(self, x: Tensor) -> TensorType:
+        """The type of a tensor, with symbols for the sizes that are some."""
+        if x.node is not None:
+            return x._type
+        node = self.values.get(id(x))
+        if node is not None:
+            return x._type.with_shape(node.shape)
+        return self.symbols.types.get(id(x), x._type)
+
+    def sizes(self, shape: tuple[Dim, ...]) -> tuple[Any, ...]:
+        """A shape as the function sees it."""
+        return self.symbols.shown(shape) if self.symbols.values else shape
+
+    def layout_of(self, x: Tensor) -> tuple[Dim, ...] | None:
+        """The strides of a tensor in elements; None if it is contiguous."""
+        return self.symbols.layouts.get(id(x), x.layout)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -73,6 +88,8 @@ class Trace:
         """The node that stands for an operand now."""
         if isinstance(x, Absent):
             return Node.make(ABSENT, (), x.type)
+        if type(x) is TracedSize:
+            return size_node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
@@ -104,8 +121,11 @@ class Trace:
         elif number is not None:
             source = Source("grad", number)
         else:
-            raise self._not_found(x)
-        node = input_node(len(self.inputs), x.type)
+            raise self.not_found(x)
+        return self.add_input(x, source)
+
+    def add_input(self, x: Tensor, source: Source) -> Node:
+        node = input_node(len(self.inputs), self.type_of(x))
         self.inputs.append(node)
         self.sources.append(source)
         self.tensors.append(x)
@@ -119,7 +139,7 @@ class Trace:
         def place(k: int) -> int:
             new = position.get(id(self.leaves[k]))
             if new is None:
-                raise self._not_found(self.leaves[k])
+                raise self.not_found(self.leaves[k])
             return new
 
         self.sources = [
@@ -128,7 +148,7 @@ class Trace:
         self.grads_read = [place(k) for k in self.grads_read]
         self.leaves, self.position = leaves, position
 
-    def _not_found(self, x: Tensor) -> Unsupported:
+    def not_found(self, x: Tensor) -> Unsupported:
         return Unsupported(
             "a tensor was reached in a way that cannot be followed",
             actual=f"{x.type!r}",
@@ -166,12 +186,20 @@ class Trace:
 
     def _note_view(self, unit: View, source: Tensor, out: Tensor) -> None:
         """Remember that `out` shares the memory of `source`, where it does in eager mode too."""
-        placed = input_node(0, source.type)
-        found = view_of(unit.trace(placed)[0], placed, source.strides_in_elements)
-        if found is None:
+        type, layout = self.type_of(source), self.layout_of(source)
+        steps = contiguous_strides(type.shape) if layout is None else layout
+        if self.symbols.values and isinstance(unit, Reshape):
+            strides = reshaped_steps(type.shape, steps, unit.shape)
+        else:
+            placed = input_node(0, type)
+            found = view_of(unit.trace(placed)[0], placed, steps)
+            strides = None if found is None else found[1]
+            if strides is None and self.symbols.values:
+                raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
+        if strides is None:
             return
-        strides = found[1]
-        out.layout = None if strides == contiguous_strides(out.type.shape) else strides
+        whole = contiguous_strides(out._type.shape)
+        out.layout = None if all(map(same, strides, whole)) else strides  # type: ignore[assignment]
         source.shares(out, unit)
         self.views.append((weakref.ref(out), source, unit))
 
@@ -181,6 +209,8 @@ class Trace:
         if source.node is None:
             self.values[id(out)] = self.node_of(source)
             self.handles[id(out)] = out
+            if id(source) in self.symbols.layouts:
+                self.symbols.layouts[id(out)] = self.symbols.layouts[id(source)]
         else:
             self.made.append(weakref.ref(out))
 
@@ -233,33 +263,41 @@ class Trace:
         """Let a tensor that is no view have another value from now on."""
         if target.node is not None:
             target.node = node
-        else:
+            shown = [target]
+        elif id(target) in self.created:
             self.node_of(target)
             self.written[id(target)] = target
             self.values[id(target)] = node
+            shown = [target]
+        else:
+            shown = self.sharing.write(target, node)
         target.changed()
         self.changed.append(target)
-        self._refresh_views(target)
+        self._refresh_views(shown)
 
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        while target.base is not None:
+        if is_expanded(target):
+            raise not_writeable("an expanded view")
+        while True:
             found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
+            if found is None and (target.base is None or self.sharing.knows(target)):
+                break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
                 raise Unsupported(
                     "a view is changed in place whose memory cannot be followed",
                     op=unit.name,
-                    actual=f"a view of {target.base.type!r}",
+                    actual=f"{target.type!r}",
                     hint="change the tensor itself",
                 )
             out.append(found)
             target = found[0]
         return out
 
-    def _refresh_views(self, base: Tensor) -> None:
-        """Views show the new values of their base."""
-        fresh = {id(base)}
+    def _refresh_views(self, bases: list[Tensor]) -> None:
+        """Views show the new values of what they are views of."""
+        fresh = set(map(id, bases))
         for ref, source, unit in self.views:
             view = ref()
             if view is None or id(source) not in fresh:
@@ -305,7 +343,7 @@ class Trace:
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""
         self.views.clear()
-        self.changed.clear()
+        self.changed = [t for t in self.changed if t.node is None]
         for again in (True, False):
             alive = [t for ref in self.made if (t := ref()) is not None and id(t) not in kept]
             if not alive or not again:

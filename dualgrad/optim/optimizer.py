@@ -207,6 +207,7 @@ def _entries(op: str, params: Iterable[Any]) -> list[Mapping[str, Any]]:
         raise ArgumentError(
             "got an empty parameter list",
             op=op,
+            expect="at least one tensor",
             hint="pass model.parameters(), and make the model's layers attributes of it",
         )
     if not any(isinstance(entry, Mapping) for entry in entries):

@@ -53,7 +53,7 @@ class Snapshot:
         if isinstance(x, complex):
             return (type(x), x.real.hex(), x.imag.hex())
         if isinstance(x, tuple):
-            return (type(x), *map(self.of, x))
+            return (kind_of(x), *map(self.of, x))
         if isinstance(x, types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
             return x.__name__
         if isinstance(x, Function):
@@ -68,17 +68,17 @@ class Snapshot:
         """An object met for the first time."""
         if isinstance(x, dg.Tensor):
             flags = (x.requires_grad, x.grad_fn is not None and not x.grad_fn.released)
-            return (type(x), *bits(x), *flags, self.of(x.grad))
+            return (kind_of(x), *bits(x), *flags, self.of(x.grad))
         if isinstance(x, np.ndarray):
-            return (type(x), *array_bits(x))
+            return (kind_of(x), *array_bits(x))
         if isinstance(x, dict):
-            return (type(x), [(self.of(k), self.of(v)) for k, v in x.items()])
+            return (kind_of(x), [(self.of(k), self.of(v)) for k, v in x.items()])
         if isinstance(x, list | collections.deque):
-            return (type(x), [self.of(e) for e in x])
+            return (kind_of(x), [self.of(e) for e in x])
         if isinstance(x, set | frozenset):
-            return (type(x), sorted(map(repr, x)))
+            return (kind_of(x), sorted(map(repr, x)))
         if isinstance(x, BaseException):
-            return (type(x), str(x), self.of(x.args))
+            return (kind_of(x), str(x), self.of(x.args))
         if isinstance(x, types.MethodType):
             return (x.__func__.__name__, self.of(x.__self__))
         names = [*getattr(x, "__dict__", ())]
@@ -86,9 +86,14 @@ class Snapshot:
             own = kind.__dict__.get("__slots__", ())
             names += [n for n in ((own,) if isinstance(own, str) else own) if hasattr(x, n)]
         if not names and type(x).__module__ != "builtins" and type(x).__eq__ is not object.__eq__:
-            return (type(x), repr(x))
+            return (kind_of(x), repr(x))
         names = [n for n in names if n not in ("__weakref__", "__dict__")]
-        return (type(x), [(n, self.of(getattr(x, n))) for n in names])
+        return (kind_of(x), [(n, self.of(getattr(x, n))) for n in names])
+
+
+def kind_of(x: object) -> str:
+    """The class by name: `make` may define it anew for each mode."""
+    return f"{type(x).__module__}.{type(x).__qualname__}"
 
 
 def bits(x: dg.Tensor) -> tuple[Any, ...]:

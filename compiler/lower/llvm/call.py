@@ -8,10 +8,10 @@ from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.kernel.ir import Call
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Entry
+    from dualgrad.compiler.lower.llvm.module import Launcher
 
 
-def host_call(entry: Entry, c: Call) -> None:
+def host_call(entry: Launcher, c: Call) -> None:
     """Write addresses and sizes to the stack and call; a failure stops the program."""
     f = entry.f
     arrays = (*c.inputs, c.output)

@@ -15,10 +15,10 @@ from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Entry
+    from dualgrad.compiler.lower.llvm.module import Launcher
 
 
-def contract_call(entry: Entry, name: str, c: Contract, externs: tuple[str, ...]) -> None:
+def contract_call(entry: Launcher, name: str, c: Contract) -> None:
     """Fill a descriptor for each matrix of the batch and call the routine."""
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
@@ -75,8 +75,9 @@ def epilogue_function(
         f"internal void @{kernel.name}(ptr %frame, i64 %batch, i64 %row0, i64 %row1,"
         " i64 %col0, i64 %col1)"
     )
-    code = KernelCode(signature, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
+    buffers = ir.buffers_of(kernel.body)
+    code = KernelCode(signature, buffers, frame, names, target, checked)
+    code.open_buffers(buffers)
     total = c.c.base + c.c.batch * c.batch_var + c.c.row * c.row_var + c.c.col * c.col_var
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)

@@ -1,13 +1,17 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
 0 error word   1 number of chunks of the running kernel
-then the addresses of all buffers, the symbols, and the scalars of the program
+then the addresses of the buffers that the running kernel uses, in the order in which it names
+them, then the addresses of all buffers, the symbols, and the scalars of the program
+
+Kernels read the addresses of the running kernel only, so one function serves all kernels that
+differ in nothing but their buffers.
 """
 
 from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import Atom
-from dualgrad.compiler.kernel.ir import Buffer
+from dualgrad.compiler.kernel.ir import Buffer, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.llvm.emit import Function
@@ -22,10 +26,10 @@ class Frame:
     def __init__(self, program: LoopProgram) -> None:
         buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
         self.program = program
-        self._slots: dict[str, int] = {}
-        for b in buffers:
-            self._slots[b.name] = _FIRST + len(self._slots)
-        self._symbols = _FIRST + len(buffers)
+        self.window = max((len(buffers_of(k.body)) for k in program.kernels), default=0)
+        first = _FIRST + self.window
+        self._slots = {b.name: first + k for k, b in enumerate(buffers)}
+        self._symbols = first + len(buffers)
         self._scalars = self._symbols + len(program.symbols)
         self.size = self._scalars + len(program.scalars)
         self.accesses: list[str] = []
@@ -39,8 +43,9 @@ class Frame:
     def scalar_slot(self, k: int) -> int:
         return self._scalars + k
 
-    def load_buffer(self, f: Function, buffer: Buffer) -> str:
-        return f.load("ptr", f.at("%frame", self.slot(buffer.name), "i64"))
+    def argument_slot(self, k: int) -> int:
+        """Where the address of the k-th buffer of the running kernel stands."""
+        return _FIRST + k
 
     def load_symbols(self, f: Function) -> dict[Atom, str | int]:
         return {

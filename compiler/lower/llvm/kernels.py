@@ -283,8 +283,9 @@ def kernel_function(
 ) -> str:
     """The function of a map, row or column kernel."""
     signature = f"internal void @{kernel.name}(ptr %frame, i64 %chunk, i64 %tid)"
-    code = KernelCode(signature, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
+    buffers = ir.buffers_of(kernel.body)
+    code = KernelCode(signature, buffers, frame, names, target, checked)
+    code.open_buffers(buffers)
     if is_parallel(kernel):
         (loop,) = kernel.body
         assert isinstance(loop, Loop)

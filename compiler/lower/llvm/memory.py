@@ -43,9 +43,16 @@ class MemoryCode:
     """
 
     def __init__(
-        self, signature: str, frame: Frame, names: Declarations, target: Target, checked: bool
+        self,
+        signature: str,
+        arguments: Iterable[Buffer],
+        frame: Frame,
+        names: Declarations,
+        target: Target,
+        checked: bool,
     ) -> None:
         self.f = Function(signature)
+        self.arguments = {b.name: k for k, b in enumerate(arguments)}
         self.frame, self.names, self.target, self.checked = frame, names, target, checked
         self.lanes = Lanes()
         self.atoms: dict[Atom, Value] = {}
@@ -56,7 +63,8 @@ class MemoryCode:
     def open_buffers(self, buffers: Iterable[Buffer]) -> None:
         """Read the addresses of buffers from the frame, before any loop."""
         for b in buffers:
-            self.keep(("base", b.name), self.frame.load_buffer(self.f, b))
+            place = self.frame.argument_slot(self.arguments[b.name])
+            self.keep(("base", b.name), self.f.load("ptr", self.f.at("%frame", place, "i64")))
 
     # -- scopes -------------------------------------------------------------------------------
 

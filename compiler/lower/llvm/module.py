@@ -45,67 +45,89 @@ class Module:
 
 
 def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
-    """The module of a program; `checked` adds a bounds check to every load and store."""
+    """The module of a program; `checked` adds a bounds check to every load and store.
+
+    Kernels that differ only in their buffers share their functions; not under `checked`, where
+    errors name the buffer.
+    """
     frame, names = Frame(program), Declarations()
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
     routines = [routine_name(s.result.dtype) for s in stmts if isinstance(s, Contract)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     externs = tuple(dict.fromkeys(routines))
-    functions = []
-    for kernel in program.kernels:
-        if kernel.kind == "contract":
-            if any(c.epilogue for c in ir.walk(kernel.body) if isinstance(c, Contract)):
-                functions.append(epilogue_function(kernel, frame, names, target, checked))
-        elif kernel.kind != "call":
-            functions.append(kernel_function(kernel, frame, names, target, checked))
-    entry = Entry(program, frame, names, target, externs, checked).text()
+    made: dict[str, Launcher] = {}
+    launches, functions = [], []
+    for k, (kernel, common) in enumerate(zip(program.kernels, program.common_texts, strict=True)):
+        known = str(k) if checked else common
+        if known not in made:
+            functions += kernel_functions(kernel, frame, names, target, checked)
+            made[known] = Launcher(kernel, frame, names, target, externs, checked)
+            functions.append(made[known].text())
+        launches.append((made[known], kernel))
+    entry = Entry(program, frame).text(launches)
     head = f'target triple = "{target.triple}"\n'
     text = "\n".join([head, *functions, entry, names.text()])
     return Module(text, externs, tuple(frame.accesses))
 
 
-class Entry(KernelCode):
-    """Writes the entry function."""
+def kernel_functions(
+    kernel: Kernel, frame: Frame, names: Declarations, target: Target, checked: bool
+) -> list[str]:
+    """The functions that do the work of a kernel."""
+    if kernel.kind == "call":
+        return []
+    if kernel.kind != "contract":
+        return [kernel_function(kernel, frame, names, target, checked)]
+    (stmt,) = kernel.body
+    assert isinstance(stmt, Contract)
+    return [epilogue_function(kernel, frame, names, target, checked)] if stmt.epilogue else []
+
+
+class Launcher(KernelCode):
+    """Writes the function that runs one kernel on buffers whose slots in the frame it is given."""
 
     def __init__(
         self,
-        program: LoopProgram,
+        kernel: Kernel,
         frame: Frame,
         names: Declarations,
         target: Target,
         externs: tuple[str, ...],
         checked: bool,
     ) -> None:
-        self.program, self.externs = program, externs
-        super().__init__(
-            "internal void @run.frame(ptr %frame, ptr %context)", frame, names, target, checked
-        )
+        self.kernel, self.externs = kernel, externs
+        self.function = f"@{kernel.name}.run"
+        buffers = ir.buffers_of(kernel.body)
+        slots = "".join(f", i64 %slot{k}" for k in range(len(buffers)))
+        signature = f"internal void {self.function}(ptr %frame, ptr %context{slots})"
+        super().__init__(signature, buffers, frame, names, target, checked)
+        for k in range(len(buffers)):
+            address = self.f.load("ptr", self.f.at("%frame", f"%slot{k}", "i64"))
+            place = self.f.at("%frame", frame.argument_slot(k), "i64")
+            self.f.store("ptr", address, place)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the kernel can leave an error word."""
+        stmts = ir.walk(self.kernel.body)
+        return self.checked or any(isinstance(s, Check | Call) for s in stmts)
 
     def text(self) -> str:
-        for kernel in self.program.kernels:
-            self.launch(kernel)
-        return self.finish() + self._outer()
-
-    def launch(self, kernel: Kernel) -> None:
+        """The text of the function."""
+        kernel = self.kernel
         if kernel.kind == "call":
             (call,) = kernel.body
             assert isinstance(call, Call)
             host_call(self, call)
-            return
-        if kernel.kind == "contract":
+        elif kernel.kind == "contract":
             (stmt,) = kernel.body
             assert isinstance(stmt, Contract)
-            contract_call(self, kernel.name, stmt, self.externs)
-            if self.checked:
-                self._stop_on_error()
-            return
-        if is_parallel(kernel):
+            contract_call(self, kernel.name, stmt)
+        elif is_parallel(kernel):
             self._launch_chunks(kernel)
         else:
             self._call(kernel)
-        checks = any(isinstance(s, Check) for s in ir.walk(kernel.body))
-        if checks or self.checked:
-            self._stop_on_error()
+        return self.finish()
 
     def _call(self, kernel: Kernel) -> None:
         self.f.store("i64", 1, self.f.at("%frame", CHUNKS, "i64"))
@@ -131,12 +153,34 @@ class Entry(KernelCode):
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
         f.call(run, ("ptr", pool), ("ptr", f"@{kernel.name}"), ("ptr", "%frame"), ("i64", chunks))
 
-    def _stop_on_error(self) -> None:
-        f = self.f
-        error = f.load("i64", f.at("%frame", ERROR, "i64"))
-        on = f.new_block()
-        f.branch(f.compare("ne", error, 0), self.exit, on)
-        f.start(on)
+    def extern(self, name: str) -> str:
+        """The address of a library routine."""
+        place = CONTEXT_EXTERNS + self.externs.index(name)
+        return self.f.load("ptr", self.f.at("%context", place, "i64"))
+
+
+class Entry:
+    """Writes the entry function, and `run.frame`, which launches the kernels one by one."""
+
+    def __init__(self, program: LoopProgram, frame: Frame) -> None:
+        self.program, self.frame = program, frame
+
+    def text(self, launches: list[tuple[Launcher, Kernel]]) -> str:
+        """The functions that run a program; its kernels come with the functions they share."""
+        f = Function("internal void @run.frame(ptr %frame, ptr %context)")
+        leave = f.new_block()
+        for launcher, kernel in launches:
+            slots = [self.frame.slot(b.name) for b in ir.buffers_of(kernel.body)]
+            passed = [("i64", slot) for slot in slots]
+            f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
+            if launcher.may_stop:
+                error = f.load("i64", f.at("%frame", ERROR, "i64"))
+                on = f.new_block()
+                f.branch(f.compare("ne", error, 0), leave, on)
+                f.start(on)
+        f.jump(leave)
+        f.start(leave)
+        return f.text() + self._outer()
 
     def _outer(self) -> str:
         """The function with the launch ABI: it fills the frame and calls `run.frame`."""
@@ -163,11 +207,6 @@ class Entry(KernelCode):
         f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
-
-    def extern(self, name: str) -> str:
-        """The address of a library routine."""
-        place = CONTEXT_EXTERNS + self.externs.index(name)
-        return self.f.load("ptr", self.f.at("%context", place, "i64"))
 
 
 def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
