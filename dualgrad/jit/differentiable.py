@@ -134,7 +134,7 @@ class Block:
     def node(
         self,
         edges: tuple[TapeEdge, ...],
-        inputs: list[Array],
+        inputs: list[Any],
         outputs: list[Array],
         versions: list[list[Any]],
         scalars: tuple[float, ...],
@@ -212,9 +212,9 @@ class ProgramNode(TapeNode):
         operands: list[tuple[Any, Tensor]] = [
             (("seed", k), g) for k, g in enumerate(slots) if g is not None
         ]
-        several = range(len(edges)) if flow.create_graph else block.several
+        several = tuple(range(len(edges))) if flow.create_graph else block.several
         if self.first:
-            several = sorted(set(self.first))
+            several = tuple(sorted(set(self.first)))
         for k in several:
             old = flow.total(edges[k])
             if old is not None:
@@ -315,7 +315,7 @@ class ProgramNode(TapeNode):
             outputs,
             versions,
             self.scalars,
-            self.values,  # type: ignore[arg-type]
+            self.values,
         )
 
     def _free(self, visited: int) -> None:
@@ -385,11 +385,14 @@ class _Derivation:
         """The type of what stands outside of the gradient's own tape."""
         kind, which = name
         tape = self.block.tape
+        out: TensorType
         if kind == "seed":
-            return self.block.types[which]
-        if kind == "inner":
-            return tape.steps[which[0]].types[which[1]]
-        return tape.targets[which]
+            out = self.block.types[which]
+        elif kind == "inner":
+            out = tape.steps[which[0]].types[which[1]]
+        else:
+            out = tape.targets[which]
+        return out
 
     def variant(self) -> Variant:
         flow, block = self.flow, self.block

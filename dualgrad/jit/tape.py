@@ -9,9 +9,8 @@ gradient itself is to be differentiated, the units that it runs are a tape again
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dualgrad.autograd import Absent
 from dualgrad.compiler.grad import ABSENT, Vjp
@@ -24,8 +23,8 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.dtype import DType
 
-Guard = Hashable  # whose changes in place a saved value shows; None: nobody's
-Origin = Hashable  # of a gradient's way out of a tape: a target's name
+Name = tuple[str, Any]
+Guard = Name | None  # whose changes in place a saved value shows; None: nobody's
 Edge = tuple[int, int]  # (OUTSIDE, number of a target) or (number of a step, its output)
 OUTSIDE = -1
 NOWHERE = (-2, 0)  # a leaf that nobody can see any more: its gradient is wanted, and dropped
@@ -101,12 +100,12 @@ class FlowBack:
     leaves: frozenset[int] = frozenset()  # targets that are leaves
     first: tuple[int, ...] = ()  # targets that are one and the same, as the first of them
     steps: list[Step] = field(default_factory=list)
-    origins: dict[Origin, int] = field(default_factory=dict)
+    origins: dict[Name, int] = field(default_factory=dict)
     arrived: dict[int, Arrival] = field(default_factory=dict)
     visited: list[int] = field(default_factory=list)
     waiting: dict[int, list[Value | None]] = field(default_factory=dict)
 
-    def outside(self, name: Origin) -> Edge:
+    def outside(self, name: Name) -> Edge:
         return (OUTSIDE, self.origins.setdefault(name, len(self.origins)))
 
     def send(self, edge: Edge, g: Value) -> None:
