@@ -167,11 +167,13 @@ class Function(Generic[P, R]):
         found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        changes = path.effects or path.rebound or path.assigned
-        quick = None if kwargs or changes else quick_key(args)
+        elsewhere = path.rebound or path.assigned
+        quick = None if kwargs or elsewhere else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
+            if not path.may_renew():
+                return
             state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
             constant = {k: found.facts[k] for k in path.lifted}
             path.standing = Standing(state_of, path.lifted_storage(found), constant)

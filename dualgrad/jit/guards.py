@@ -113,15 +113,10 @@ class _Check:
         how, owner, key, held = note
         if how in _LOOK:
             look = _LOOK[how].format(o=self.name(owner), k=self.name(key))
-            fact = self.lifted.get((id(owner), None if how == CELL_CONTENTS else key))
             if held is MISSING and how == CELL_CONTENTS:
                 self.terms.append("False")  # to look at an empty cell raises
-            elif fact is None:
-                self.terms.append(f"{look} is {self.name(held)}")
             else:
-                n = len(self.numbers)
-                self.numbers.append(fact)
-                self.terms.append(f"(n{n} := {look}).__class__ is {self.name(type(held))}")
+                self.add_value(look, (id(owner), None if how == CELL_CONTENTS else key), held)
             return
         o = self.name(owner)
         if how == LENGTH:
@@ -145,6 +140,22 @@ class _Check:
             self.terms.append(f"{o}.__mro__ is {self.name(held)}")
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
+
+    def add_value(self, look: str, storage: tuple[int, Any], held: Any) -> None:
+        """What a place holds: the same object, any number that is an input, or a tuple of such."""
+        fact = self.lifted.get(storage)
+        if fact is not None:
+            n = len(self.numbers)
+            self.numbers.append(fact)
+            self.terms.append(f"(n{n} := {look}).__class__ is {self.name(type(held))}")
+        elif type(held) is tuple and any((id(held), k) in self.lifted for k in range(len(held))):
+            t = f"t{len(self.terms)}"
+            self.terms.append(f"({t} := {look}).__class__ is {self.name(tuple)}")
+            self.terms.append(f"len({t}) == {len(held)}")
+            for k, x in enumerate(held):
+                self.add_value(f"{t}[{k}]", (id(held), k), x)
+        else:
+            self.terms.append(f"{look} is {self.name(held)}")
 
     def add_tensor(self, t: Tensor) -> None:
         x = self.name(t)
