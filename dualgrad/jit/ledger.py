@@ -62,6 +62,7 @@ class Ledger:
         self.lines: list[str] = []
         self.facts: set[int] = set()  # which numbers of a call are used
         self.scalars: dict[str, Node] = {}  # names of values that the program takes, in order
+        self._kinds: dict[int, str] = {}  # of the numbers of a call
         self._names: dict[str, str] = {}  # of expressions
         self._pinned: set[str] = set()
         self._asked: set[str] = set()
@@ -81,6 +82,7 @@ class Ledger:
 
     def fact(self, k: int, value: int | float) -> Number:
         """What stands for number k of a call."""
+        self._kinds[k] = type(value).__name__
         return self._number(f"n{k}", value)
 
     def _named(self, text: str, value: int | float) -> Number:
@@ -176,6 +178,9 @@ class Ledger:
         to compute or to guard.
         """
         names = [*self.scalars, *(self._text(x) for x in results)]
+        # A fact may be what stands for it in the trace of another thread.
+        types = {f"n{k}": kind for k, kind in self._kinds.items()}
+        names = [f"{types[n]}({n})" if n in types else n for n in names]
         if not names and not self.lines:
             return None
         lines = [f"n{k} = f[{places[k]}]" for k in sorted(self.facts)] + self.lines

@@ -78,11 +78,13 @@ class LRScheduler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is not the optimizer's."""
-        return {name: value for name, value in self.__dict__.items() if name != "optimizer"}
+        own = {name: value for name, value in self.__dict__.items() if name != "optimizer"}
+        return {name: list(v) if type(v) is list else v for name, v in own.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the schedule was that gave this state."""
-        self.__dict__.update(state_dict)
+        for name, value in state_dict.items():
+            self.__dict__[name] = list(value) if type(value) is list else value
 
     def _each(self, formula: Callable[..., float], *numbers: float) -> list[float]:
         """formula(rate, base rate, step, *numbers) of each group."""

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 import dualgrad as dg
 from dualgrad.jit.ledger import Ledger, on_numbers, recording
+from dualgrad.jit.lifting import Lifting
 from semantics.support import compare
 
 X = dg.tensor([1.5, -2.0, 3.25])
@@ -634,3 +635,43 @@ def test_row11_state_is_restored_when_a_trace_with_numbers_fails() -> None:
         return f, c
 
     compare(make, [(X, 0.5), (X, 1.5), (X, 2.5), (X, 2.0), (X, 3.5)], eager=None)
+
+
+def test_need04_other_threads_see_plain_numbers_during_a_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While numbers of a trace stand in shared state, another thread computes with their values."""
+    state = {"lr": 0.5, "n": 1}
+
+    def first(x: Any) -> Any:
+        state["n"] += 1
+        return x * state["lr"] + state["n"]
+
+    f = dg.function(first)
+    g = dg.function(lambda x: (x * state["lr"], state["lr"] * 2, state["lr"]))
+    results: list[Any] = []
+    real = Lifting.restore
+
+    def restore(self: Lifting) -> None:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=lambda: results.append(g(X)))
+            other.start()
+            other.join()
+        real(self)
+
+    for lr in (0.5, 0.25, 0.75, 1.25):
+        state["lr"] = lr
+        assert g(X)[0].tolist() == (X * lr).tolist()
+        n = state["n"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Lifting, "restore", restore)
+            out = f(X)
+        assert out.tolist() == (X * lr + (n + 1)).tolist()
+        for y, twice, seen in results:
+            assert y.tolist() == (X * lr).tolist()
+            assert (twice, seen) == (2 * lr, lr)
+            assert type(twice) is float
+            assert isinstance(seen, float)
+        results.clear()
+    assert f.n_traces == g.n_traces == 2
+    assert [type(v) for v in state.values()] == [float, int]
