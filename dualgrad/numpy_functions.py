@@ -45,7 +45,7 @@ _REDUCTIONS = (
 _REDUCED = {"a": "x", "axis": "axis", "keepdims": "keepdims"}
 # Of NumPy's functions: its names of the arguments that dualgrad takes, and dualgrad's.
 _FUNCTIONS: dict[str, dict[str, str]] = {
-    **{name: _REDUCED for name in _REDUCTIONS},
+    **dict.fromkeys(_REDUCTIONS, _REDUCED),
     **{name: {"arrays": "tensors", "axis": "axis"} for name in ("concatenate", "stack")},
     **{name: {"tup": "tensors"} for name in ("hstack", "vstack")},
     **{name: {"a": "x", "axis": "axis"} for name in ("cumsum", "cumprod")},

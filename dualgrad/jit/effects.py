@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit import bytecode
@@ -266,9 +267,19 @@ class Calls:
             items = {k: self.argument(v, frame) for k, v in x.items()}
             return lambda r: {k: v(r) for k, v in items.items()}
         if hasattr(x, "sig"):
-            shot, make, freed = self.shot(x), type(x).shown, x.grad_fn and x.grad_fn.name
-            asked = x.requires_grad
-            return lambda r: make(shot.array(r), shot.dtype, asked, freed)
+            shot, make = self.shot(x), type(x).of_array
+            asked, freed = x.requires_grad, x.grad_fn and x.grad_fn.name
+
+            def show(r: Any) -> Any:
+                array = shot.array(r)
+                type = TensorType(array.shape, shot.dtype)
+                out = make(array, type, None)
+                out.requires_grad = asked
+                if freed is not None:
+                    out.grad_fn, out.output_number = FreedNode(freed, type), 0
+                return out
+
+            return show
         raise Unsupported(
             f"a {kind.__name__} is logged, whose text may change", location=user_location()
         )
