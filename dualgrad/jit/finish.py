@@ -316,6 +316,7 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
+    refuse_waiting_hooks(trace, work.emitted)
     graph = settled_graph(trace, work.nodes, writes)
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
@@ -356,6 +357,16 @@ def finish_trace(
     first_run(path, work)
     symbols.env.closed = True
     return Outcome(path, settled(result), work.cacheable, found)
+
+
+def refuse_waiting_hooks(trace: Trace, results: list[Tensor]) -> None:
+    """A hook on a traced tensor runs in the trace's own backward, or in none."""
+    needed = (t.grad_fn is not None and not t.grad_fn.released for t in results)
+    if trace.hooked and any(needed):
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
+        )
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:

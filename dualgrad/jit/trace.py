@@ -71,6 +71,7 @@ class Trace:
         self.numbers = Ledger()
         self.sharing = Sharing(self)
         self.calls = Calls(self.node_of)
+        self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
 
