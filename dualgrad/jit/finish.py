@@ -49,6 +49,7 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
+    bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
 
     def spec(self, x: Any) -> Rebuild:
@@ -113,6 +114,7 @@ class Finish:
         view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
         if view is not None:
             return self._view(x, *view)
+        self.bare.pop(id(x), None)
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
@@ -127,12 +129,9 @@ class Finish:
         return with_grad
 
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        self.bare.pop(id(x), None)
         alive = source.grad_fn is not None and not source.grad_fn.released
-        if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)
-            x.base = None  # nobody else will see the memory that it shares
-            return lambda r: r.tensors[slot]
-        behind = self._tensor(source)
+        behind = self._memory(source) if unit is None and alive else self._tensor(source)
         self._check_gradient(x)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
@@ -147,6 +146,21 @@ class Finish:
             return r.memo[key]
 
         return rebuild
+
+    def _memory(self, x: Tensor) -> Rebuild:
+        """The memory of a traced tensor whose history is no part of the result."""
+        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        if id(x) not in self.slots:
+            self.bare[id(x)] = x
+        if view is None:
+            slot = self.emit(x)
+            return lambda r: r.tensors[slot]
+        source, unit = view
+        behind = self._memory(source)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        return lambda r: view_of(behind(r), unit, r.values)
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
@@ -168,8 +182,9 @@ class Finish:
     def emit(self, x: Tensor) -> int:
         """The output that holds a traced tensor."""
         slot = self.slots.get(id(x))
-        if slot is None:
+        if id(x) not in self.bare:
             self._check_gradient(x)
+        if slot is None:
             slot = self.slots[id(x)] = len(self.nodes)
             self.nodes.append(self.trace.node_of(x))
             self.emitted.append(x)
@@ -236,7 +251,9 @@ class Finish:
 
     def outputs(self) -> list[Output]:
         return [
-            Output(t.type, t.requires_grad, None if t.grad_fn is None else t.grad_fn.name)
+            Output(t.type, False, None)
+            if id(t) in self.bare
+            else Output(t.type, t.requires_grad, None if t.grad_fn is None else t.grad_fn.name)
             for t in self.emitted
         ]
 
@@ -309,6 +326,8 @@ def finish_trace(
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
+    for t in work.bare.values():
+        t.grad_fn = None
     leaked = trace.leaked({*work.slots})
     if leaked is not None:
         raise Unsupported(
