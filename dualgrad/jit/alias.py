@@ -136,7 +136,7 @@ class Aliasing:
             (tensors[n] if kind == "leaf" else tensors[n]._grad).array  # type: ignore[union-attr]
             for kind, n in self.places
         ]
-        if not all([arrays[k].flags.writeable for k in self.written]):
+        if not all(arrays[k].flags.writeable for k in self.written):
             return False
         if not self.pattern and apart(arrays):
             return True
