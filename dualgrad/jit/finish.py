@@ -51,6 +51,7 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
+    bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
 
@@ -116,6 +117,7 @@ class Finish:
         view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
         if view is not None:
             return self._view(x, *view)
+        self.bare.pop(id(x), None)
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
@@ -130,12 +132,9 @@ class Finish:
         return with_grad
 
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        self.bare.pop(id(x), None)
         alive = source.grad_fn is not None and not source.grad_fn.released
-        if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)
-            x.base = None  # nobody else will see the memory that it shares
-            return lambda r: r.tensors[slot]
-        behind = self._tensor(source)
+        behind = self._memory(source) if unit is None and alive else self._tensor(source)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -150,6 +149,26 @@ class Finish:
             return r.memo[key]
 
         return rebuild
+
+    def _memory(self, x: Tensor) -> Rebuild:
+        """The memory of a traced tensor whose history is no part of the result."""
+        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        if id(x) not in self.slots:
+            self.bare[id(x)] = x
+        if view is None:
+            slot = self.emit(x)
+            return lambda r: r.tensors[slot]
+        source, unit = view
+        behind = self._memory(source)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        return lambda r: view_of(behind(r), unit, r.values)
+
+    def forget_bare(self) -> None:
+        """Let go of the history of tensors of which only the memory is in the result."""
+        for t in self.bare.values():
+            t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
@@ -289,6 +308,7 @@ def finish_trace(
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     for e in effects:
         container = found.containers[e.container]

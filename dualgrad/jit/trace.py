@@ -264,13 +264,8 @@ class Trace:
     def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
         """A change in place."""
         behind = self._behind(target, unit)
-        if recorded and target.node is None and id(target) not in self.created:
-            raise Unsupported(
-                "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
-                actual=f"{target.type!r}",
-                hint="change it under dg.no_grad()",
-            )
+        if recorded:
+            self.check_recorded(target, unit)
         operands = (target, *others)
         if recorded:
             (value,) = self.apply(unit, operands)
@@ -284,6 +279,16 @@ class Trace:
                 node = Overwrite.of(view).on(self.node_of(source), node)
             target = source
         self.assign(target, node)
+
+    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+        """Refuse to give a tensor from outside a graph."""
+        if target.node is None and id(target) not in self.created:
+            raise Unsupported(
+                "a tensor from outside of the function would get a graph inside",
+                op=unit.name,
+                actual=f"{target.type!r}",
+                hint="change it under dg.no_grad()",
+            )
 
     def assign(self, target: Tensor, node: Node) -> None:
         """Let a tensor that is no view have another value from now on."""
