@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 from dualgrad.nn.parameter import Parameter
 from dualgrad.nn.state import LoadResult, copy_state, find_mismatches
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.tensor import Tensor
 
 _REGISTRIES: Final = ("_parameters", "_buffers", "_modules")
@@ -43,6 +44,9 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    passes_on(__call__)
+    passes_on(forward)
 
     # -- registration
 
