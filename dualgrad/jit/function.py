@@ -167,7 +167,8 @@ class Function(Generic[P, R]):
         found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
+        changes = path.effects or path.rebound or path.assigned
+        quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
@@ -231,10 +232,7 @@ class Function(Generic[P, R]):
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
         outcome = tracing.finish(scope, found if known else None, self.name)
-        if tracing.watch.found is not None:
-            self._fall_back(tracing.watch.found)
-            self._eager = True
-        elif outcome.cacheable:
+        if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
