@@ -52,7 +52,7 @@ def test_row12_asserted_about_shapes_and_dtypes() -> None:
         return f
 
     calls = [(dg.ones(2, 3),), (dg.ones(3),), (dg.ones(2, 3, dtype=dg.float64),), (dg.ones(4, 3),)]
-    compare(make, calls)
+    compare(make, calls, eager=None)  # pytest's own code runs where an assertion fails
 
 
 def test_row12_an_exception_keeps_its_cause_and_its_attributes() -> None:
