@@ -109,6 +109,36 @@ def test_row12_grad_mode_is_restored() -> None:
     assert dg.is_grad_enabled()
 
 
+class Stop(BaseException):
+    """What tools that run a program raise to stop it."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, Stop, StopIteration, GeneratorExit])
+def test_row12_exceptions_that_are_no_errors(kind: type[BaseException]) -> None:
+    def make() -> Any:
+        total, log = dg.zeros(2), {"calls": 0}
+
+        def f(x: dg.Tensor, leave: bool) -> dg.Tensor:
+            total.add_(x)
+            log["calls"] += 1
+            if leave:
+                raise kind(3)
+            return total * 2.0
+
+        return f, total, log
+
+    def call(leave: bool) -> Callable[..., Any]:
+        def attempt(f: Any, *_: Any) -> Any:
+            try:
+                return f(vector(1, 2), leave)
+            except kind as error:
+                return error.args
+
+        return attempt
+
+    compare(make, [call(leave) for leave in (True, False, True, False)], eager=None)
+
+
 # -- try and except -------------------------------------------------------------------------------
 
 
