@@ -341,4 +341,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
+_tracebacks.passes_on(__getattr__)
 _tracebacks.install()
