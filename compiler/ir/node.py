@@ -50,6 +50,25 @@ class Node(Value):
                 LINES[found] = line
         return found
 
+    @classmethod
+    def at_line(
+        cls,
+        op: Op | Leaf,
+        inputs: tuple[Node, ...],
+        type: TensorType,
+        line: tuple[str, int] | None,
+    ) -> Node:
+        """A node that comes from a known line of the user's, also if it has come up before."""
+        key = (op, inputs, type)
+        found = cls._interned.find(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.op, found.inputs, found.type = key
+            found = cls._interned.keep(key, found)
+        if line is not None:
+            LINES[found] = line
+        return found
+
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Node, ...]:
         return unit.trace(*(as_node(x) for x in operands))
 
