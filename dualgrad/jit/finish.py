@@ -13,6 +13,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -26,6 +27,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    scope: Scope | None = None  # by which paths of its structure are found
 
 
 @dataclass

@@ -81,6 +81,9 @@ class Tracing:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
+            while not scope.wide and not found.named <= scope.names:
+                scope = scope.joined((), found.named, False)
+                found = self._earlier(scope)
             if found.opaque is not None:
                 raise opaque(found, self.roots[2][1])
             self._check_met(found)
@@ -95,6 +98,7 @@ class Tracing:
         path.seconds_tracing = self.seconds
         path.facts = found.fact_keys()
         path.exact = tuple(range(len(path.facts)))
+        outcome.scope = scope
         return outcome
 
     def _earlier(self, scope: Scope) -> Survey:
