@@ -26,9 +26,9 @@ class Function:
         self._names = 0
         self.block = "entry"
 
-    def text(self) -> str:
-        """The finished function; it returns void."""
-        return "\n".join([*self._lines, "  ret void", "}", ""])
+    def text(self, result: str = "void") -> str:
+        """The finished function; `result` is the type and value that it returns."""
+        return "\n".join([*self._lines, f"  ret {result}", "}", ""])
 
     # -- statements ---------------------------------------------------------------------------
 

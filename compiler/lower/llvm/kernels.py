@@ -36,6 +36,18 @@ UNROLL = 4  # registers that a vector in a main loop spans
 class KernelCode(ScalarCode):
     """Writes one function: loops and reductions on top of scalar expressions."""
 
+    def __init__(
+        self,
+        signature: str,
+        arguments: Iterable[ir.Buffer],
+        frame: Frame,
+        names: Declarations,
+        target: Target,
+        checked: bool,
+    ) -> None:
+        super().__init__(signature, arguments, frame, names, target, checked)
+        self.atoms.update(frame.load_symbols(self.f))
+
     # -- statements ---------------------------------------------------------------------------
 
     def run(self, body: tuple[Stmt, ...]) -> None:
@@ -275,6 +287,8 @@ def register_lanes(body: Iterable[Stmt], target: Target) -> int:
         for e in children_first(ir.scalars_of(stmt)):
             if e.op not in ("const", "param", "index"):
                 bits = max(bits, e.dtype.bits)
+            if e.op == "formula":
+                bits = max(bits, *(x.dtype.bits for x in children_first((e.formula.body,))))
     return max(2, target.vector_bits // bits)
 
 

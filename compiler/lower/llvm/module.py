@@ -33,6 +33,7 @@ _COST_MEMORY, _COST_DIVIDE, _COST_PRIMITIVE = 4, 8, 1
 _SERIAL_BELOW = 16 * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = 16 * 15_000
 _MAX_CHUNKS = 64
+_SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
         launches.append((made[known], kernel))
     entry = Entry(program, frame).text(launches)
     head = f'target triple = "{target.triple}"\n'
-    text = "\n".join([head, *functions, entry, names.text()])
+    text = "\n".join(
+        [head, *functions, *(f for _, f in names.formulas.values()), entry, names.text()]
+    )
     return Module(text, externs, tuple(frame.accesses))
 
 
@@ -84,7 +87,11 @@ def kernel_functions(
 
 
 class Launcher(KernelCode):
-    """Writes the function that runs one kernel on buffers whose slots in the frame it is given."""
+    """Writes the function that runs one kernel, at places in memory that it is given.
+
+    A place is the slot of a buffer in the frame, and in the bits above how many bytes further on
+    the kernel's indices count from than those of the kernel that the function was written for.
+    """
 
     def __init__(
         self,
@@ -97,14 +104,24 @@ class Launcher(KernelCode):
     ) -> None:
         self.kernel, self.externs = kernel, externs
         self.function = f"@{kernel.name}.run"
-        buffers = ir.buffers_of(kernel.body)
-        slots = "".join(f", i64 %slot{k}" for k in range(len(buffers)))
-        signature = f"internal void {self.function}(ptr %frame, ptr %context{slots})"
-        super().__init__(signature, buffers, frame, names, target, checked)
-        for k in range(len(buffers)):
-            address = self.f.load("ptr", self.f.at("%frame", f"%slot{k}", "i64"))
-            place = self.f.at("%frame", frame.argument_slot(k), "i64")
-            self.f.store("ptr", address, place)
+        self.starts = ir.starts_of(kernel.body)
+        places = "".join(f", i64 %place{k}" for k in range(len(self.starts)))
+        signature = f"internal void {self.function}(ptr %frame, ptr %context{places})"
+        super().__init__(signature, self.starts, frame, names, target, checked)
+        f = self.f
+        for k in range(len(self.starts)):
+            slot = f.value(f"and i64 %place{k}, {(1 << _SLOT_BITS) - 1}")
+            further = f.value(f"ashr i64 %place{k}, {_SLOT_BITS}")
+            address = f.at(f.load("ptr", f.at("%frame", slot, "i64")), further, "i8")
+            f.store("ptr", address, f.at("%frame", frame.argument_slot(k), "i64"))
+
+    def places(self, kernel: Kernel) -> list[int]:
+        """The arguments of a launch for this kernel."""
+        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
+        return [
+            self.frame.slot(b.name) | (start - own) * b.dtype.itemsize << _SLOT_BITS
+            for (b, start), own in pairs
+        ]
 
     @property
     def may_stop(self) -> bool:
@@ -170,8 +187,7 @@ class Entry:
         f = Function("internal void @run.frame(ptr %frame, ptr %context)")
         leave = f.new_block()
         for launcher, kernel in launches:
-            slots = [self.frame.slot(b.name) for b in ir.buffers_of(kernel.body)]
-            passed = [("i64", slot) for slot in slots]
+            passed: list[tuple[str, str | int]] = [("i64", p) for p in launcher.places(kernel)]
             f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
             if launcher.may_stop:
                 error = f.load("i64", f.at("%frame", ERROR, "i64"))
@@ -206,7 +222,7 @@ class Entry:
             put(frame.symbol_slot(k), "i64", value)
         f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
-        return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
+        return f.text(f"i64 {error}")
 
 
 def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
@@ -237,6 +253,8 @@ def _cost_of(value: Scalar) -> int:
             cost += 2 * _COST_MEMORY
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
+        elif e.op == "formula":
+            cost += _cost_of(e.formula.body)
         elif e.op not in ("const", "reg", "param", "index"):
             cost += _COST_PRIMITIVE
     return cost
