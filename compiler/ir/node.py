@@ -161,21 +161,6 @@ class Graph:
         return (*self.outputs, *(n for n, _ in self.writes))
 
 
-def note_lines(results: tuple[Node, ...], operands: tuple[Node, ...]) -> None:
-    """Let the user's line that runs now be where everything from operands to results came from.
-
-    Nodes are interned: one may have been made before, from another line.
-    """
-    line = user_line_key()
-    stack, seen = list(results), set(operands)
-    while line is not None and stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            LINES[node] = line
-            stack.extend(node.inputs)
-
-
 def topological(roots: Iterable[Node]) -> list[Node]:
     """All nodes below the roots, inputs before users, in a reproducible order."""
     order: list[Node] = []

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
-from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.lifting import Lifting, check_held, settled
+from dualgrad.jit.numbers import Number
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
+from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.scope import Scope
-from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.sizes import concrete_unit
+from dualgrad.jit.survey import TENSOR, Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
 
@@ -41,6 +46,7 @@ class Finish:
     slots: dict[int, int] = field(default_factory=dict)
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
+    numbers: list[Number] = field(default_factory=list)  # that results hold
     cacheable: bool = True
 
     @cached_property
@@ -59,6 +65,13 @@ class Finish:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
             return self._tensor(x)
+        if type(x) is TracedSize:
+            dim = x.dim
+            return lambda r: evaluate(dim, r.values)
+        if isinstance(x, Number):
+            number = len(self.numbers)
+            self.numbers.append(x)
+            return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         k = self.containers.get(id(x))
@@ -139,7 +152,7 @@ class Finish:
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = base.detach() if unit is None else base.apply_unit(unit, (base,))[0]
+                r.memo[key] = view_of(base, unit, r.values)
             return r.memo[key]
 
         return rebuild
@@ -163,8 +176,11 @@ class Finish:
                 hint="call backward() inside the function, or detach() what it returns",
             )
 
-    def effects(self, before: list[Any]) -> list[Effect]:
-        """Assignments to containers that the trace made."""
+    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
+        """Assignments to containers that the trace made.
+
+        `written` is storage that was written, whether or not it holds something else by now.
+        """
         out = []
         for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
             items = container.items() if isinstance(container, dict) else enumerate(container)
@@ -174,12 +190,8 @@ class Finish:
             if not isinstance(container, dict) and len(container) != len(known):
                 raise Unsupported("a Python list grows or shrinks")
             for key, value in items:
-                if key in known and known[key] is value:
+                if key in known and known[key] is value and (id(container), key) not in written:
                     continue
-                if key in known and _is_atom(value) and known[key] == value:
-                    continue
-                if _is_atom(value):
-                    raise Unsupported(f"the Python value {key!r} is changed")
                 out.append(Effect(k, key, self.spec(value)))
         return out
 
@@ -218,12 +230,17 @@ class Finish:
         return None
 
 
+def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
+    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it."""
+    if unit is None:
+        return base.detach()
+    unit = concrete_unit(unit, values) if values else unit
+    (out,) = base.apply_unit(unit, (base,))
+    return out  # type: ignore[no-any-return]
+
+
 def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
-
-
-def _is_atom(x: object) -> bool:
-    return isinstance(x, bool | int | float | complex | str | bytes | type(None))
 
 
 def _container(k: int) -> Rebuild:
@@ -231,11 +248,18 @@ def _container(k: int) -> Rebuild:
 
 
 def finish_trace(
-    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+    trace: Trace,
+    found: Survey,
+    after: Survey,
+    before: list[Any],
+    returned: list[Any],
+    name: str,
+    lifting: Lifting,
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    `before` holds copies of the containers as they were, `after` is a survey after the trace,
+    `returned` holds what the function returned, and is emptied.
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
@@ -246,10 +270,20 @@ def finish_trace(
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
                 hint="compute it inside the function, or detach() it",
             )
-    effects = work.effects(before)
-    rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
-    compare_state(work, found, after)
-    after.tensors.clear()
+    effects = work.effects(before, lifting.written)
+    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
+    assigned = compare_state(work, after, effects, lifting.written)
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for k, _ in assigned:
+        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    result = settled(returned.pop())
+    places = lifting.facts(found)
+    numbers = trace.numbers.evaluator(work.numbers, places)
+    work.numbers.clear()
+    after.clear()
+    check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
@@ -261,16 +295,18 @@ def finish_trace(
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
     graph = settled_graph(trace, work.nodes, writes)
-    layouts = tuple(t.layout for t in trace.tensors)
+    layouts = tuple(map(trace.layout_of, trace.tensors))
+    symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
+    quick = not (effects or assigned or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
+    single = work.single(result) if quick else None
     path = Path(
         executable,
-        executable.bind({}),
+        Sizes(symbols.values, executable.bind(symbols.values), single),
         trace.sources,
         [_copied(t) for t in trace.constants],
         trace.sharing.bases,
@@ -283,31 +319,45 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        work.single(result) if quick else None,
     )
+    if symbols.values:
+        path.symbols = symbols.read(found)
+    path.facts, path.assigned = found.fact_keys(), assigned
+    path.lifted = lifting.lifted(found)
+    sized = () if path.symbols is None else path.symbols.numbers
+    inputs = {*path.lifted, *sized}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
+    if not path.computes(found, found.facts):
+        raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
-    return Outcome(path, result, work.cacheable, found)
+    symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable, found)
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
     """The graph of a trace, with tensors that overlap read and written through one input."""
+    scalars = tuple(trace.numbers.scalars.values())
     n, targets = len(outputs), [t for _, t in writes]
     roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
     number = {id(t): k for k, t in enumerate(trace.tensors)}
     places = [number[id(t)] for t in (*targets, *rows)]
     changes = zip(roots[n:], places, strict=True)
     kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
-    return Graph(tuple(trace.inputs), (), roots[:n], kept)
+    return Graph(tuple(trace.inputs), scalars, roots[:n], kept)
 
 
-def compare_state(work: Finish, found: Survey, after: Survey) -> None:
-    """Refuse changes of Python state that are no effects of the program.
+def compare_state(
+    work: Finish, after: Survey, effects: list[Effect], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that are changed in places other than containers: (fact, its new value).
 
-    What effects assign, replays assign; any other value must be what it was.
+    What effects assign, replays assign.  Refuses changes of any other Python state.
     """
+    found = work.found
     if len(found.key) != len(after.key):
         work.cacheable = False  # the next call starts from other state anyway
-        return
+        return []
     for old, new in zip(found.key, after.key, strict=True):
         if _is_tensor(old) and _is_tensor(new):
             continue
@@ -315,19 +365,29 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    if work.cacheable:
-        compare_facts(found, after)
+    covered = {(id(found.containers[e.container]), e.key) for e in effects}
+    return changed_facts(work, after, covered, written) if work.cacheable else []
 
 
-def compare_facts(found: Survey, after: Survey) -> None:
-    """Refuse changes of numbers that are no effects of the program."""
-    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
-    for k, (old, new) in enumerate(facts):
-        if old != new and found.places[k].kind not in (SIZE, STRIDE):
-            raise Unsupported(
-                "Python state is changed",
-                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
-            )
+def changed_facts(
+    work: Finish, after: Survey, covered: set[tuple[int, Any]], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that differ after the trace, in places that no effect covers."""
+    found, out = work.found, []
+    for k, (old, new) in enumerate(zip(found.facts, after.facts, strict=True)):
+        kind = found.fact_parts[k][1]
+        if kind in (SIZE, STRIDE):
+            continue
+        if type(new) is type(old) and fact_key(new) == fact_key(old) and not written:
+            continue
+        place = Place.of(found.fact_parts[k])
+        same = type(new) is type(old) and fact_key(new) == fact_key(old)
+        if (same and place.storage not in written) or place.is_below(covered):
+            continue
+        if kind == ELEMENT or not is_writeable(place):
+            raise Unsupported("Python state is changed", actual=f"{place}: {old!r} becomes {new!r}")
+        out.append((k, work.spec(new)))
+    return out
 
 
 def _is_tensor(entry: object) -> bool:
@@ -345,7 +405,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.bound.run(arrays)
+    results = path.sizes.bound.run(arrays, work.found.numbers[: path.scalars])
     for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
         if t.node is None:
             assert t.array is not None
@@ -354,8 +414,10 @@ def first_run(path: Path, work: Finish) -> None:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn
     for x, source, unit in work.views:
-        made = source.detach() if unit is None else source.apply_unit(unit, (source,))[0]
+        made = view_of(source, unit, trace.symbols.values)
         assert made.array is not None
         x.settle(made.array, made.layout)
+        if x.origin is not None:
+            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
     for t, value in trace.grads.values():
         t._grad = value
