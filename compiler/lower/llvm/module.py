@@ -15,7 +15,7 @@ from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
-from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, is_parallel, kernel_function
@@ -33,6 +33,7 @@ _COST_MEMORY, _COST_DIVIDE, _COST_PRIMITIVE = 4, 8, 1
 _SERIAL_BELOW = 16 * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = 16 * 15_000
 _MAX_CHUNKS = 64
+_LAUNCHES_IN_BLOCK = 16  # code generation takes more than linear time on a long block
 _SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
 
 
@@ -186,7 +187,9 @@ class Entry:
         """The functions that run a program; its kernels come with the functions they share."""
         f = Function("internal void @run.frame(ptr %frame, ptr %context)")
         leave = f.new_block()
-        for launcher, kernel in launches:
+        for k, (launcher, kernel) in enumerate(launches):
+            if k % _LAUNCHES_IN_BLOCK == 0:
+                f.start_next()
             passed: list[tuple[str, str | int]] = [("i64", p) for p in launcher.places(kernel)]
             f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
             if launcher.may_stop:
@@ -203,23 +206,25 @@ class Entry:
         program, frame = self.program, self.frame
         f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
         slots = f.value(f"alloca [{frame.size} x i64], align 64")
-
-        def put(k: int, kind: str, value: str | int) -> None:
-            f.store(kind, value, f.at(slots, k, "i64"))
-
-        put(ERROR, "i64", 0)
-        for k, b in enumerate((*program.inputs, *program.outputs)):
-            handle = f.load("ptr", f.at("%handles", k, "i64"))
-            put(frame.slot(b.name), "ptr", f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8")))
+        f.store("i64", 0, f.at(slots, ERROR, "i64"))
         arena = f.load("ptr", "%params")
-        following = 1
-        for t in program.temporaries:
-            offset = f.load("i64", f.at("%params", following, "i64"))
-            put(frame.slot(t.buffer.name), "ptr", f.at(arena, offset, "i8"))
-            following += 1
-        for k in range(len(program.symbols) + len(program.scalars)):
-            value = f.load("i64", f.at("%params", following + k, "i64"))
-            put(frame.symbol_slot(k), "i64", value)
+        arrays = len(program.inputs) + len(program.outputs)
+        temporaries = len(program.temporaries)
+        numbers = len(program.symbols) + len(program.scalars)
+
+        def put(first: int, k: Value, kind: str, value: str) -> None:
+            f.store(kind, value, f.at(f.at(slots, first, "i64"), k, "i64"))
+
+        for k in f.each(arrays):
+            handle = f.load("ptr", f.at("%handles", k, "i64"))
+            data = f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8"))
+            put(frame.first_buffer, k, "ptr", data)
+        for k in f.each(temporaries):
+            offset = f.load("i64", f.at(f.at("%params", 1, "i64"), k, "i64"))
+            put(frame.first_buffer + arrays, k, "ptr", f.at(arena, offset, "i8"))
+        for k in f.each(numbers):
+            number = f.load("i64", f.at(f.at("%params", 1 + temporaries, "i64"), k, "i64"))
+            put(frame.symbol_slot(0), k, "i64", number)
         f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
         return f.text(f"i64 {error}")
