@@ -159,9 +159,7 @@ class Ledger:
         """The node that stands for a number in the program."""
         value = x._value
         if self.live and self.is_open(x) and isinstance(value, int):
-            fits = self.operate(f"-{_WORD} <= {{}} < {_WORD}", _fits, x)
-            if not fits:
-                self.pin(x)
+            self.operate(f"-{_WORD} <= {{}} < {_WORD}", fits, x)
         if not self.live or not self.is_open(x):
             return const_node(value)
         found = self.scalars.get(x._name)
@@ -195,7 +193,8 @@ class Ledger:
         return [x for ref in self._made if (x := ref()) is not None]
 
 
-def _fits(n: int) -> bool:
+def fits(n: int) -> bool:
+    """Whether programs can take an integer."""
     return -_WORD <= n < _WORD
 
 
