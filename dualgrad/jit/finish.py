@@ -333,7 +333,7 @@ def finish_trace(
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
-    if executable.program.checks_late:
+    if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
