@@ -7,12 +7,13 @@ frame on its stack, then calls each kernel, in chunks on the thread pool where t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Reduce, Store
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
 from dualgrad.compiler.lower.llvm.emit import Function, Value
@@ -249,6 +250,11 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
     return total
 
 
+@lru_cache(maxsize=1024)
+def _formula_cost(formula: Formula) -> int:
+    return _cost_of(formula.body)
+
+
 def _cost_of(value: Scalar) -> int:
     cost = 0
     for e in children_first((value,)):
@@ -259,7 +265,7 @@ def _cost_of(value: Scalar) -> int:
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
         elif e.op == "formula":
-            cost += _cost_of(e.formula.body)
+            cost += _formula_cost(e.formula)
         elif e.op not in ("const", "reg", "param", "index"):
             cost += _COST_PRIMITIVE
     return cost
