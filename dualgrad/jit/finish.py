@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,18 @@ class Finish:
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
 
+    @cached_property
+    def containers(self) -> dict[int, int]:
+        """The number of each container that the survey found, by id."""
+        return {id(c): k for k, c in enumerate(self.found.containers)}
+
+    @cached_property
+    def gradients(self) -> dict[int, int]:
+        """For each gradient, by id, the number of the first tensor whose it is."""
+        tensors = self.found.tensors
+        numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
+        return {id(t._grad): k for k, t in numbered if t._grad is not None}
+
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
@@ -68,9 +81,9 @@ class Finish:
             return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
-        for k, c in enumerate(self.found.containers):
-            if c is x:
-                return _container(k)
+        k = self.containers.get(id(x))
+        if k is not None:
+            return _container(k)
         if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
             return self._once(x)
         # Another object: the same one each time, if no new one is made by each call.
@@ -111,10 +124,10 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = next((n for n, t in enumerate(self.found.tensors) if t._grad is x), None)
+        number = self.gradients.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
-        view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
+        view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
         self.bare.pop(id(x), None)
@@ -343,7 +356,7 @@ def finish_trace(
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
-    if executable.program.checks_late:
+    if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
