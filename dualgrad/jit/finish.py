@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.scope import Scope
@@ -51,11 +53,18 @@ class Finish:
         for k, c in enumerate(self.found.containers):
             if c is x:
                 return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -82,9 +91,7 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace

@@ -19,6 +19,7 @@ from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
+from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
@@ -201,11 +202,12 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        result = tracing.run(self.__wrapped_function__, args, kwargs)
-        self.n_traces += 1
-        scope = self._scope_with(tracing)
-        known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(result, scope, found if known else None, self.name)
+        with resting_collector():
+            result = tracing.run(self.__wrapped_function__, args, kwargs)
+            self.n_traces += 1
+            scope = self._scope_with(tracing)
+            known = bool(self.scopes) and scope is self.scopes[0][0]
+            outcome = tracing.finish(result, scope, found if known else None, self.name)
         if tracing.watch.found is not None:
             self._fall_back(tracing.watch.found)
             self._eager = True

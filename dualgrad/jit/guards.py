@@ -66,6 +66,7 @@ class Standing:
 
     def __init__(self, found: Survey, lifted: Lifted) -> None:
         self.tensors, self.containers = found.tensors, found.containers
+        self.objects = found.objects
         self.ids = {id(t) for t in found.tensors} | {id(c) for c in found.containers}
         writer = _Check(found, lifted)
         self.numbers = writer.numbers
@@ -80,6 +81,7 @@ class Standing:
         """What a survey would find, for arguments that are tensors."""
         out = Survey()
         out.tensors, out.containers = [*args, *self.tensors], [kwargs, *self.containers]
+        out.objects = [args, kwargs, *self.objects]
         return out
 
 

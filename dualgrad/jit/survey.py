@@ -91,9 +91,9 @@ class Survey:
     """The state that a call depends on."""
 
     __slots__ = (
-        "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
+        "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "opaque", "scope", "tensors",
+        "objects", "opaque", "scope", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -112,7 +112,7 @@ class Survey:
         self.argument_facts = 0  # and how many of the facts
         self.opaque: str | None = None  # what cannot be followed
         self._seen: dict[int, int] = {}
-        self._alive: list[object] = []
+        self.objects: list[object] = []  # in the order met, without tensors and plain values
         self._tensor_parts: list[Part] = []
         self._names: dict[str, None] = {}  # that occur in code, where there is no scope
         self._modules: list[Part] = []
@@ -151,7 +151,7 @@ class Survey:
                 key.append(("again", seen[id(x)]))
             else:
                 seen[id(x)] = len(seen)
-                self._alive.append(x)
+                self.objects.append(x)
                 parts = self._parts(part)
                 parts.reverse()
                 stack += parts
