@@ -133,6 +133,7 @@ from dualgrad.random import (
 )
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
+from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
     bfloat16,
@@ -149,7 +150,6 @@ from dualgrad.runtime.dtype import (
     uint32,
     uint64,
 )
-from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor

@@ -185,7 +185,7 @@ def record(
     node = TapeNode(unit, operands, outputs, saves)
     passes = unit.__class__ is Vjp  # may return an operand, which keeps its own history
     for k, o in enumerate(outputs):
-        if o.type.dtype.is_float and not o.requires_grad:
+        if o._type.dtype.is_float and not o.requires_grad:
             if passes and any(o is x for x in operands):
                 continue
             o.requires_grad = True
@@ -212,21 +212,21 @@ def backward(root: Tensor, gradient: Tensor | None, retain_graph: bool, create_g
 
 def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
     if gradient is None:
-        if root.type.shape and root.type.size != 1:
+        if root.shape and root.size != 1:
             raise GradientError(
                 "only a single number has a gradient without a seed",
                 op="backward",
                 expect="a tensor of one element, or gradient=...",
-                actual=f"shape {root.type.shape}",
+                actual=f"shape {root.shape}",
                 hint="call .sum() or .mean() first",
             )
         return root.filled_like(1.0)
-    if gradient.type.shape != root.type.shape:
+    if gradient.shape != root.shape:
         raise ShapeError(
             "the seed has another shape",
             op="backward",
-            expect=f"gradient of shape {root.type.shape}",
-            actual=f"{gradient.type.shape}",
+            expect=f"gradient of shape {root.shape}",
+            actual=f"{gradient.shape}",
             hint="use dg.ones_like(y) for y.backward(...)",
         )
     if gradient.type.dtype is not root.type.dtype:

@@ -29,6 +29,7 @@ from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_n
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import size_of
+from dualgrad.compiler.ops.arguments import equal
 from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import Bound, compile_graph
@@ -161,8 +162,8 @@ class Planner:
             if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
                 continue
             found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
-            if found is not None and min(found[1], default=0) >= 0:
-                return Alias(k, output.shape, found[1], found[0])
+            if found is not None and min(found[1], default=0) >= 0:  # type: ignore[type-var]
+                return Alias(k, output.shape, found[1], found[0])  # type: ignore[arg-type]
         return None
 
     def symbolic(self) -> tuple[dict[Atom, int], list[TensorType], list[Any]]:
@@ -260,7 +261,7 @@ class Planner:
 
 def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
     """Refuse a change in place whose result does not fit the tensor."""
-    if result.shape != target.shape:
+    if not equal(result.shape, target.shape):
         raise ShapeError(
             "the result does not fit in place",
             op=unit.name,
@@ -279,8 +280,8 @@ def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
 
 
 def view_of(
-    output: Node, source: Node, strides: tuple[int, ...]
-) -> tuple[int, tuple[int, ...]] | None:
+    output: Node, source: Node, strides: tuple[Dim, ...]
+) -> tuple[Dim, tuple[Dim, ...]] | None:
     """(offset, strides) in elements under which views of `source` share its memory; None if
     a copy is needed."""
     at = tuple(sym(f"v{k}", n) for k, n in enumerate(output.shape))
@@ -296,15 +297,14 @@ def view_of(
     found = linear_steps(position, at)
     if found is None:
         return None
-    offset, steps_found = found
-    whole = contiguous_strides(output.shape)
-    pairs = zip(output.shape, steps_found, whole, strict=True)
-    if 0 in output.shape or all(n == 1 or s == w for n, s, w in pairs):
-        steps_found = whole  # steps along dimensions of size 1 mean nothing
-    return offset, steps_found
+    whole: Any = contiguous_strides(output.shape)
+    parts = zip(output.shape, found[1], whole, strict=True)
+    # steps along dimensions of size 1 mean nothing
+    in_order = 0 in output.shape or all(n == 1 or s == w for n, s, w in parts)
+    return (found[0], whole) if in_order else found
 
 
-def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, ...] | None:
+def steps_of(node: Node, source: Node, strides: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
     """Strides of a node that lies in the memory of `source` in row-major order; None if it is
     some other view."""
     if node is source:
@@ -316,7 +316,7 @@ def steps_of(node: Node, source: Node, strides: tuple[int, ...]) -> tuple[Dim, .
     return None
 
 
-def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ...]] | None:
+def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[Dim, tuple[Dim, ...]] | None:
     """(offset, step per variable) of an index expression; None if it is not linear in them."""
     zeros: dict[Atom, Dim] = {a: 0 for v in at for a in symbols(v)}
     offset = substitute(position, zeros)
@@ -327,9 +327,7 @@ def linear_steps(position: Dim, at: tuple[Any, ...]) -> tuple[int, tuple[int, ..
         step = substitute(position, one) - offset
         steps.append(step)
         total = total + step * v
-    if total != position or not isinstance(offset, int):
-        return None
-    return offset, tuple(int(s) for s in steps)  # type: ignore[arg-type]
+    return None if total != position else (offset, tuple(steps))
 
 
 def _kind(x: Any) -> type:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.value import Operand, Unit, Value
+from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -20,6 +21,11 @@ class _Target(Value):
     def __init__(self, x: Tensor) -> None:
         self.type = x.type
         self.found: tuple[Unit, tuple[Operand, ...]] | None = None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        trace = state.trace
+        return self.type.shape if trace is None else trace.sizes(self.type.shape)
 
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Any, ...]:
         assert self.found is None

@@ -6,6 +6,7 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -52,6 +53,7 @@ class Tensor(Changes, Copying, Indexable):
     __slots__ = (
         "__weakref__",
         "_grad",
+        "_type",
         "_version",
         "array",
         "base",
@@ -63,7 +65,6 @@ class Tensor(Changes, Copying, Indexable):
         "owner",
         "requires_grad",
         "sig",
-        "type",
     )  # fmt: skip
 
     array: Array | None
@@ -76,6 +77,7 @@ class Tensor(Changes, Copying, Indexable):
     output_number: int
     requires_grad: bool
     sig: Any
+    _type: TensorType
     _grad: Tensor | None
     _version: list[Any]  # changes in place so far; views that share the memory, or None
 
@@ -93,7 +95,8 @@ class Tensor(Changes, Copying, Indexable):
                 actual=type(data).__name__,
                 hint="use dg.tensor(...) or dg.from_numpy(...)",
             )
-        self.array, self.type, self.layout, self.sig = data.array, data.type, data.layout, data.sig
+        self.array, self._type = data.array, data._type
+        self.layout, self.sig = data.layout, data.sig
         self.node = data.node
         self.owner = data.owner
         self.base = self.origin = self.grad_fn = self._grad = None
@@ -105,7 +108,7 @@ class Tensor(Changes, Copying, Indexable):
     def of_array(cls, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
         """A tensor over an array whose type and strides (in elements) are known."""
         self = object.__new__(Tensor)
-        self.array, self.type, self.layout = array, type, layout
+        self.array, self._type, self.layout = array, type, layout
         self.sig = type if layout is None else (type, layout)
         self.node = self.owner = self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
@@ -131,7 +134,7 @@ class Tensor(Changes, Copying, Indexable):
         """A traced tensor, of the trace `owner`."""
         self = object.__new__(Tensor)
         type = TensorType(node.shape, node.dtype, False, node.device)
-        self.array, self.type, self.layout = None, type, None
+        self.array, self._type, self.layout = None, type, None
         self.node, self.owner = node, owner
         self.sig = ("traced", type)
         self.base = self.origin = self.grad_fn = self._grad = None
@@ -141,8 +144,9 @@ class Tensor(Changes, Copying, Indexable):
 
     def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
         """Give a traced tensor its values."""
+        type = self._type = self._type.with_shape(array.shape)
         self.array, self.node, self.owner, self.layout = array, None, None, layout
-        self.sig = self.type if layout is None else (self.type, layout)
+        self.sig = type if layout is None else (type, layout)
 
     # -- running ops --------------------------------------------------------------------------
 
@@ -192,8 +196,34 @@ class Tensor(Changes, Copying, Indexable):
     # -- facts --------------------------------------------------------------------------------
 
     @property
+    def type(self) -> TensorType:
+        """What is known of the tensor; in a trace, with the sizes that are symbols there."""
+        trace = state.trace
+        return self._type if trace is None else trace.type_of(self)
+
+    @property
+    def dtype(self) -> DType:
+        return self._type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self._type.shape)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Size of each dimension."""
+        trace = state.trace
+        return self._type.shape if trace is None else trace.sizes(trace.type_of(self).shape)
+
+    @property
+    def size(self) -> Any:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
     def strides_in_elements(self) -> tuple[int, ...]:
-        return contiguous_strides(self.type.shape) if self.layout is None else self.layout  # type: ignore[return-value]
+        return contiguous_strides(self._type.shape) if self.layout is None else self.layout  # type: ignore[return-value]
 
     @property
     def is_leaf(self) -> bool:
@@ -256,7 +286,7 @@ class Tensor(Changes, Copying, Indexable):
                 actual=f"{self.type!r}",
                 hint="x.size counts the elements of any tensor",
             )
-        return int(self.type.shape[0])  # type: ignore[arg-type]
+        return int(self.shape[0])
 
     # -- values -------------------------------------------------------------------------------
 
@@ -370,7 +400,7 @@ class Tensor(Changes, Copying, Indexable):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None and (
-            value.type.shape != self.type.shape or value.type.dtype is not self.type.dtype
+            value.shape != self.shape or value.type.dtype is not self.type.dtype
         ):
             raise ShapeError(
                 "a gradient has the type of its tensor",
@@ -410,7 +440,8 @@ class Tensor(Changes, Copying, Indexable):
     def detached(self) -> Tensor:
         """A second handle on the same value, for the tape: it shares the version."""
         out = object.__new__(Tensor)
-        out.array, out.type, out.layout, out.sig = self.array, self.type, self.layout, self.sig
+        out.array, out._type = self.array, self._type
+        out.layout, out.sig = self.layout, self.sig
         out.node, out.owner = self.node, self.owner
         out.base = out.origin = out.grad_fn = out._grad = None
         out.requires_grad = False
@@ -449,9 +480,10 @@ class Tensor(Changes, Copying, Indexable):
     def filled_like(self, value: float) -> Tensor:
         """A new tensor of this type with one value."""
         dtype = self.type.dtype
-        array = memory.empty(self.type.shape, dtype)  # type: ignore[arg-type]
+        shape = tuple(map(int, self.shape))
+        array = memory.empty(shape, dtype)
         array.fill(encode(value, dtype) if dtype.is_low else value)
-        out = Tensor.of_array(array, TensorType(self.type.shape, dtype), None)
+        out = Tensor.of_array(array, TensorType(shape, dtype), None)
         if state.trace is not None:
             state.trace.note_created(out, "")
         return out

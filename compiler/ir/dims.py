@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import attrgetter
+from math import gcd
+from operator import attrgetter, index
 from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
@@ -147,7 +148,8 @@ def terms_of(d: Dim) -> tuple[tuple[Monomial, int], ...]:
     """The terms of a dimension: (monomial, coefficient) pairs."""
     if isinstance(d, Expr):
         return d.terms
-    return (((), d),) if d else ()
+    n = index(d)
+    return (((), n),) if n else ()
 
 
 def sym(name: str, extent: Dim | None = None) -> Expr:
@@ -382,12 +384,68 @@ class ShapeEnv:
 
     hints: dict[Atom, int]
     guards: list[Guard] = field(default_factory=list)
+    closed: bool = False  # the trace is over: its sizes are plain numbers, without guards
+
+    def value(self, d: Dim) -> int:
+        """The number behind a dimension."""
+        return evaluate(d, self.hints)
 
     def at_most(self, d: Dim, limit: int) -> bool:
-        guard = Guard(d, limit, evaluate(d, self.hints) <= limit)
+        """Whether d <= limit; a guard, unless it is so for all sizes of at least 2."""
+        outcome = self.value(d) <= limit
+        if self.closed or isinstance(d, int) or _is_certain(d, limit, outcome):
+            return outcome
+        guard = Guard(*_normal(d, limit), outcome)
         if guard not in self.guards:
             self.guards.append(guard)
-        return guard.outcome
+        return outcome
+
+    def equal(self, a: Dim, b: Dim) -> bool:
+        """Whether two dimensions are equal; the answer becomes a guard."""
+        difference = a - b
+        return self.at_most(difference, 0) and self.at_most(-difference, 0)
+
+    def pinned(self) -> list[tuple[Atom, int]]:
+        """Symbols of which the guards leave one value."""
+        tops = {g.expr: g.limit for g in self.guards if g.outcome}
+        found = ((a, sym(a.name)) for a in self.hints)
+        return [(a, n) for a, s in found if (n := tops.get(s)) is not None and tops.get(-s) == -n]
+
+    def pin(self, d: Dim) -> int:
+        """The number behind a dimension, which it has to be from now on."""
+        value = self.value(d)
+        self.equal(d, value)
+        return value
+
+
+def _normal(d: Dim, limit: int) -> tuple[Dim, int]:
+    """d <= limit without a constant or a common factor on the left."""
+    terms = dict(terms_of(d))
+    limit -= terms.pop((), 0)
+    factor = gcd(*terms.values())
+    return Expr.of({m: c // factor for m, c in terms.items()}), limit // factor
+
+
+def _is_certain(d: Dim, limit: int, outcome: bool) -> bool:
+    """Whether d <= limit has this outcome whatever the sizes are."""
+    if outcome:
+        top = smallest(-d)
+        return top is not None and -top <= limit
+    low = smallest(d)
+    return low is not None and low > limit
+
+
+def smallest(d: Dim) -> int | None:
+    """A number that d is never below, for sizes of at least 2; None if there is none to see."""
+    total = 0
+    for m, c in terms_of(d):
+        if m and c < 0:
+            return None
+        low = c
+        for atom in m:
+            low *= 2 if atom.kind == "sym" and atom.extent is None else 0
+        total += low
+    return total
 
 
 _env: ContextVar[ShapeEnv | None] = ContextVar("dualgrad_shape_env", default=None)
@@ -401,6 +459,11 @@ def shape_env(env: ShapeEnv) -> Iterator[ShapeEnv]:
         yield env
     finally:
         _env.reset(token)
+
+
+def current_env() -> ShapeEnv | None:
+    """What answers questions about symbolic sizes right now."""
+    return _env.get()
 
 
 def at_most(d: Dim, limit: int) -> bool:

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from dualgrad.compiler.ir.dims import Dim, same, settled
+from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text
 from dualgrad.compiler.ops.hints import broadcast_hint
@@ -71,6 +72,8 @@ class Op:
 
     @classmethod
     def of(cls: type[Self], *fields: Any) -> Self:
+        if current_env() is not None:
+            fields = tuple(map(parameter, fields, cls.parameters.values()))
         key = (cls, *fields)
         found: Self | None = Op._instances.find(key)
         if found is None:

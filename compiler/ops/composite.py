@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
+from dualgrad.compiler.ir.dims import current_env
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.value import Rename, apply
 from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
@@ -35,6 +37,9 @@ class Composite:
 
     @classmethod
     def of(cls, body: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Composite:
+        if static and current_env() is not None:
+            kinds = inspect.get_annotations(body)
+            static = tuple((k, parameter(v, str(kinds.get(k)))) for k, v in static)
         # 1 == 1.0 == True are different parameters.
         key = (body, static, tuple(type(v) for _, v in static))
         found = cls._instances.find(key)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import as_node
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.scalar import Scalar, index
 from dualgrad.compiler.ops.composite import composite
@@ -65,6 +66,12 @@ class Iota(Index):
 @composite
 def _numbered(x: Any, *, axis: int) -> Any:
     return x + Iota.of(x.shape, axis).on()
+
+
+def size_node(n: TracedSize) -> Any:
+    """A size as a Python number among operands."""
+    dim = n.dim
+    return as_node(dim) if isinstance(dim, int) else cast_node(Size.of(dim).on(), int64, weak=True)
 
 
 def count(dim: Dim, dtype: DType) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, product, same
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.size import slice_bounds
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -268,8 +269,7 @@ class _Reader:
                 actual="0",
                 hint="leave the step out for 1",
             )
-        start, stop, step = part.indices(n)
-        size = len(range(start, stop, step))
+        start, step, size = slice_bounds(part, n)
         self.places.append(self.axis(part, start if size else 0, step, size))
 
     def tensor(self, number: int, part: Any) -> None:

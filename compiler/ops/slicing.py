@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, minimum, same
+from dualgrad.compiler.ir.size import slice_bounds
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
@@ -101,8 +102,7 @@ def _range(part: slice, n: Dim) -> tuple[Dim, int, Dim]:
             expect="a size that is known; use narrow(x, axis, start, length)",
             actual=f"{n}",
         )
-    start, stop, step = part.indices(n)
-    size = len(range(start, stop, step))
+    start, step, size = slice_bounds(part, n)
     return (start if size else 0), step, size
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from dualgrad.jit.alias import memory_of
 from dualgrad.jit.path import Path
 from dualgrad.jit.survey import Survey
 
@@ -22,6 +23,7 @@ class Entry:
     lifted: set[int] = field(default_factory=set)  # facts that are to be inputs
     refused: set[int] = field(default_factory=set)  # facts with which that failed
     unfit: set[tuple[Any, ...]] = field(default_factory=set)  # of calls that cannot be traced
+    unfit_memory: set[tuple[Any, ...]] = field(default_factory=set)  # where tensors lay in others
 
     def find(self, found: Survey, facts: list[Any]) -> Path | None:
         """The path that serves this call."""
@@ -30,10 +32,21 @@ class Entry:
                 return path
         return None
 
-    def is_eager(self, facts: list[Any]) -> bool:
+    def is_eager(self, found: Survey, facts: list[Any]) -> bool:
         """Whether a call that no path serves runs eagerly, without another trace."""
-        known = len(self.unfit) + len(self.paths)
-        return known >= MAX_PATHS or tuple(facts) in self.unfit
+        known = len(self.unfit) + len(self.unfit_memory) + len(self.paths)
+        if known >= MAX_PATHS or tuple(facts) in self.unfit:
+            return True
+        memory = self.unfit_memory
+        return bool(memory) and (*facts, memory_of(found.tensors)) in memory
+
+    def note_unfit(self, found: Survey, for_memory: bool) -> None:
+        """A call could not be traced; `for_memory`: because of where its tensors lie."""
+        facts = found.fact_keys()
+        if for_memory:
+            self.unfit_memory.add((*facts, memory_of(found.tensors)))
+        else:
+            self.unfit.add(tuple(facts))
 
     def note_change(self, facts: list[Any]) -> None:
         """A call has come that no path serves: what differs from the last is to be an input."""

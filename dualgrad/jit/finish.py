@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.objects import Objects
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, grad_pattern
+from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
 from dualgrad.jit.scope import Scope
+from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -48,6 +51,9 @@ class Finish:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
             return self._tensor(x)
+        if type(x) is TracedSize:
+            dim = x.dim
+            return lambda r: evaluate(dim, r.values)
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -133,7 +139,7 @@ class Finish:
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = base.detach() if unit is None else base.apply_unit(unit, (base,))[0]
+                r.memo[key] = view_of(base, unit, r.values)
             return r.memo[key]
 
         return rebuild
@@ -212,6 +218,15 @@ class Finish:
         return None
 
 
+def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
+    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it."""
+    if unit is None:
+        return base.detach()
+    unit = concrete_unit(unit, values) if values else unit
+    (out,) = base.apply_unit(unit, (base,))
+    return out  # type: ignore[no-any-return]
+
+
 def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
@@ -255,16 +270,18 @@ def finish_trace(
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
     graph = settled_graph(trace, work.nodes, writes)
-    layouts = tuple(t.layout for t in trace.tensors)
+    layouts = tuple(map(trace.layout_of, trace.tensors))
+    symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     quick = not (effects or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
+    single = work.single(result) if quick else None
     path = Path(
         executable,
-        executable.bind({}),
+        Sizes(symbols.values, executable.bind(symbols.values), single),
         trace.sources,
         [_copied(t) for t in trace.constants],
         trace.sharing.bases,
@@ -277,10 +294,29 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        work.single(result) if quick else None,
     )
+    if symbols.values:
+        path.symbols = symbols.read(found)
     first_run(path, work)
-    return Outcome(path, result, work.cacheable, found)
+    symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable, found)
+
+
+def settled(x: Any) -> Any:
+    """A result of the traced call, with numbers for its sizes."""
+    if type(x) is TracedSize:
+        return number_of(x)
+    if type(x) is list or type(x) is dict:
+        for key, value in list(enumerate(x) if type(x) is list else x.items()):
+            new = settled(value)
+            if new is not value:
+                x[key] = new
+        return x
+    if isinstance(x, tuple):
+        parts = [settled(v) for v in x]
+        if any(a is not b for a, b in zip(parts, x, strict=True)):
+            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    return x
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
@@ -339,7 +375,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.bound.run(arrays)
+    results = path.sizes.bound.run(arrays)
     for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
         if t.node is None:
             assert t.array is not None
@@ -348,8 +384,10 @@ def first_run(path: Path, work: Finish) -> None:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn
     for x, source, unit in work.views:
-        made = source.detach() if unit is None else source.apply_unit(unit, (source,))[0]
+        made = view_of(source, unit, trace.symbols.values)
         assert made.array is not None
         x.settle(made.array, made.layout)
+        if x.origin is not None:
+            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
     for t, value in trace.grads.values():
         t._grad = value

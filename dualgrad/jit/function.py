@@ -17,10 +17,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
+from dualgrad.jit.declared import Declared
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.objects import resting_collector
-from dualgrad.jit.path import Path
+from dualgrad.jit.path import Path, Sizes
 from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
@@ -48,8 +49,11 @@ class EagerFallback(UserWarning):
 class Function(Generic[P, R]):
     """A function and the programs it has been compiled to; made by `dualgrad.function`."""
 
-    def __init__(self, fn: Callable[P, R], strict: bool = False) -> None:
+    def __init__(
+        self, fn: Callable[P, R], strict: bool = False, dynamic: Any = None, static: Any = None
+    ) -> None:
         functools.update_wrapper(self, fn)
+        self.declared = Declared.of(fn, dynamic, static)
         self.__wrapped_function__ = fn
         self.strict = strict
         self.scopes: list[tuple[Scope, Entries]] = []  # newest first
@@ -58,7 +62,7 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._quick: dict[Quick, list[Path]] = {}
+        self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
         self._lock = threading.RLock()
         self._binder = Binder(fn)
         self._arguments = Arguments(self._binder.names)
@@ -87,16 +91,16 @@ class Function(Generic[P, R]):
                 args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
                 quick = quick_key(args)
-                for path in self._quick.get(quick, ()) if quick is not None else ():
-                    standing = path.standing
-                    if standing is None or standing.check() is None or not standing.apart(args):
+                known = () if quick is None else self._quick.get(quick, ())
+                for path, standing, sizes in known:
+                    if standing.check() is None or not standing.apart(args):
                         continue
                     try:
-                        if path.single is not None:
-                            return path.run_quick(args)  # type: ignore[no-any-return]
+                        if sizes.single is not None:
+                            return path.run_quick(args, sizes)  # type: ignore[no-any-return]
                         same = standing.found(args, kwargs)
                         if path.holds(same):
-                            return path.run(same)  # type: ignore[no-any-return]
+                            return path.run(same, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
                         break  # comes again below, and is left to the user's code
             return self._call(args, kwargs)  # type: ignore[no-any-return]
@@ -131,9 +135,9 @@ class Function(Generic[P, R]):
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
-                self._remember(args, kwargs, path, scope)
+                self._remember(args, kwargs, path, scope, path.sized(seen.facts))
                 return self._run(path, seen, args, kwargs)
-            if known.is_eager(facts):
+            if known.is_eager(seen, facts):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:
@@ -145,14 +149,19 @@ class Function(Generic[P, R]):
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return path.run(found)
+            return path.run(found, path.sized(found.facts))
         except (IndexOutOfBounds, LibraryError):
             pass  # nothing has been changed; the user's code raises, or handles, the same error
         fn: Callable[..., Any] = self.__wrapped_function__
         return fn(*args, **kwargs)
 
     def _remember(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, scope: Scope
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        path: Path,
+        scope: Scope,
+        sizes: Sizes,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
         quick = None if kwargs or path.effects else quick_key(args)
@@ -160,11 +169,13 @@ class Function(Generic[P, R]):
             return
         if path.standing is None or path.standing.check() is None:
             path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+        if not path.standing.apart(args):
+            return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
-        if path not in paths:
-            paths.insert(0, path)
+        paths[:] = [known for known in paths if known[0] is not path]
+        paths.insert(0, (path, path.standing, sizes))
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -182,15 +193,18 @@ class Function(Generic[P, R]):
         if found is not None and entry is not None:
             entry.note_change(found.fact_keys())
             lifted = entry.lifted - entry.refused
-        for chosen in (lifted, set()) if lifted else (lifted,):
-            places = [] if found is None else [found.places[k] for k in sorted(chosen)]
+        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
+        chosen = self.declared.allowed(places)
+        known = {p.identity for p in chosen}
+        chosen += [p for p in self.declared.chosen(roots) if p.identity not in known]
+        for places in (chosen, []) if chosen else (chosen,):
             tracing = Tracing(roots, places)
             try:
                 return self._attempt(tracing, found, args, kwargs)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
                 if entry is not None:
-                    entry.refused |= chosen
+                    entry.refused |= lifted
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
@@ -238,7 +252,7 @@ class Function(Generic[P, R]):
         """A call could not be traced: it runs eagerly, and so do others like it."""
         scope = self._scope_with(tracing)
         found = survey(tracing.roots, scope)
-        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
+        self._entry(scope, found).note_unfit(found, tracing.trace.sharing.decides)
         if isinstance(error, Unsupported):
             self._note_eager_call()
             self._fall_back(error)
@@ -321,24 +335,33 @@ class Function(Generic[P, R]):
 
 
 @overload
-def function(fn: Callable[P, R], *, strict: bool = False) -> Function[P, R]: ...
+def function(
+    fn: Callable[P, R], *, strict: bool = False, dynamic: Any = None, static: Any = None
+) -> Function[P, R]: ...
 @overload
 def function(
-    fn: None = None, *, strict: bool = False
+    fn: None = None, *, strict: bool = False, dynamic: Any = None, static: Any = None
 ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
-def function(fn: Any = None, *, strict: bool = False) -> Any:
+def function(
+    fn: Any = None, *, strict: bool = False, dynamic: Any = None, static: Any = None
+) -> Any:
     """Compile a function by tracing it; use as `@function` or `@function(strict=True)`.
 
     A decorated function does what the undecorated one does, with the same bits.  Tensors that it
     reaches (arguments in nested containers, parameters, optimizer state, closures) are inputs of
     the program, read anew at each call; changes in place and rebound tensors are its effects.
-    A new shape, dtype or Python value among what it can reach is traced anew.  Where that cannot
-    be kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+    A new dtype, rank or Python value among what it can reach is traced anew; so is the second size
+    of a dimension, after which one program serves all sizes of at least 2.  Where that cannot be
+    kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+
+    dynamic   dimensions of arguments that vary from the first call on: {"x": 0, "y": (0, 1)},
+              or "x" for all of x
+    static    dimensions that get a program for each size
 
     `.ir()`, `.llvm()`, `.asm()`, `.report()` and `.n_traces` explain what happened.
     """
     if fn is None:
-        return functools.partial(function, strict=strict)
+        return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
     if not callable(fn) or isinstance(fn, type):
         raise ArgumentError(
             "only functions can be compiled",
@@ -354,4 +377,4 @@ def function(fn: Any = None, *, strict: bool = False) -> Any:
             actual="one that yields",
             hint="decorate the function that makes one step",
         )
-    return Function(fn, strict)
+    return Function(fn, strict, dynamic, static)

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from dualgrad.autograd import FreedNode
+from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.guards import Standing
+from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+MAX_SIZES = 1000  # for which a path keeps its program bound
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Results:
 
     tensors: list[Tensor]
     found: Survey
+    values: dict[Atom, int]  # behind the symbols of sizes
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
@@ -41,10 +46,11 @@ class Output:
     freed: str | None  # the unit that made it, if its graph has been freed by backward
 
     def tensor(self, array: Array) -> Tensor:
-        t = Tensor.of_array(array, self.type, None)
+        type = self.type if array.shape == self.type.shape else self.type.with_shape(array.shape)
+        t = Tensor.of_array(array, type, None)
         t.requires_grad = self.requires_grad
         if self.freed is not None:
-            t.grad_fn, t.output_number = FreedNode(self.freed, self.type), 0
+            t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
 
 
@@ -57,12 +63,27 @@ class Effect:
     value: Rebuild
 
 
+class Sizes:
+    """The sizes of a call: the values of a path's symbols, and the program for these.
+
+    `single` is the type of the result, where a run takes arguments and makes just that.
+    """
+
+    __slots__ = ("bound", "single", "values")
+
+    def __init__(self, values: dict[Atom, int], bound: Bound, single: TensorType | None) -> None:
+        self.values, self.bound = values, bound
+        self.single = single
+        if single is not None and values:
+            self.single = single.with_shape(size_of(single.shape, values))
+
+
 @dataclass
 class Path:
     """One compiled program of a function, and how it is called."""
 
     executable: Compiled
-    bound: Bound
+    sizes: Sizes  # of the traced call
     sources: list[Source]
     constants: list[Tensor]
     bases: list[Base]  # of inputs that overlap
@@ -75,7 +96,8 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
-    single: Any  # the type of the result, where a run takes arguments and makes just that
+    symbols: SizeFacts | None = None  # where the sizes are found that are symbols
+    known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
@@ -91,7 +113,23 @@ class Path:
             return False
         if self.guards is not None and not self.guards(self.values(found.facts)):
             return False
+        if self.symbols is not None and not self.symbols.holds(found.facts):
+            return False
         return self.holds(found)
+
+    def sized(self, facts: list[Any]) -> Sizes:
+        """The program for the sizes among these facts."""
+        if self.symbols is None:
+            return self.sizes
+        key = tuple([facts[k] for k in self.symbols.numbers])
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= MAX_SIZES:
+                self.known.clear()
+            values = self.symbols.values(facts)
+            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            self.known[key] = found
+        return found
 
     def values(self, facts: list[Any]) -> tuple[Any, ...]:
         """The values of the lifted facts."""
@@ -104,11 +142,11 @@ class Path:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def run_quick(self, args: tuple[Any, ...]) -> Any:
+    def run_quick(self, args: tuple[Any, ...], sizes: Sizes) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        results = self.bound.run([args[s.number].array for s in self.sources])
-        return Tensor.of_array(results[0], self.single, None)
+        results = sizes.bound.run([args[s.number].array for s in self.sources])
+        return Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
 
     def arrays(self, found: Survey) -> list[Any]:
         """The memory that the program reads and writes at this call."""
@@ -125,16 +163,18 @@ class Path:
                 out.append(tensor_at(s, tensors).array)
         return out
 
-    def run(self, found: Survey) -> Any:
+    def run(self, found: Survey, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
         self.runs += 1
-        results = self.bound.run(self.arrays(found))
+        results = sizes.bound.run(self.arrays(found))
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
-        made = Results([o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found)
+        made = Results(
+            [o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found, sizes.values
+        )
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
@@ -153,7 +193,7 @@ class Path:
             f"    runs {self.runs}, inputs {len(self.sources)}"
             f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
-            f" arena {self.bound.arena} bytes",
+            f" arena {self.sizes.bound.arena} bytes",
             f"    trace {1e3 * self.seconds_tracing:.1f} ms, passes {1e3 * times.passes:.1f} ms,"
             f" machine code {1e3 * times.codegen:.1f} ms ({origin}),"
             f" load {1e3 * times.load:.1f} ms",

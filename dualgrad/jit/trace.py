@@ -16,16 +16,19 @@ import numpy as np
 
 from dualgrad.autograd import Absent, record
 from dualgrad.compiler.grad import ABSENT, Vjp
+from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node, note_lines
-from dualgrad.compiler.ir.types import contiguous_strides
+from dualgrad.compiler.ir.size import TracedSize
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Expand, View
+from dualgrad.compiler.ops.view import Expand, Reshape, View
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
-from dualgrad.jit.sharing import Sharing
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
+from dualgrad.jit.sizes import Symbols, reshaped_steps
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -35,8 +38,14 @@ if TYPE_CHECKING:
 class Trace:
     """One run of a function on traced tensors."""
 
-    def __init__(self, leaves: list[Tensor], of_node: Callable[[Node, object], Tensor]) -> None:
+    def __init__(
+        self,
+        leaves: list[Tensor],
+        of_node: Callable[[Node, object], Tensor],
+        symbols: Symbols | None = None,
+    ) -> None:
         self.leaves = leaves
+        self.symbols = symbols or Symbols()
         self.of_node = of_node
         self.position = {id(t): k for k, t in enumerate(leaves)}
         self.sources: list[Source] = []
@@ -54,12 +63,33 @@ class Trace:
         self.made: list[weakref.ref[Tensor]] = []
         self.sharing = Sharing(self)
 
+    # -- sizes --------------------------------------------------------------------------------
+
+    def type_of(self, x: Tensor) -> TensorType:
+        """The type of a tensor, with symbols for the sizes that are some."""
+        if x.node is not None:
+            return x._type
+        node = self.values.get(id(x))
+        if node is not None:
+            return x._type.with_shape(node.shape)
+        return self.symbols.types.get(id(x), x._type)
+
+    def sizes(self, shape: tuple[Dim, ...]) -> tuple[Any, ...]:
+        """A shape as the function sees it."""
+        return self.symbols.shown(shape) if self.symbols.values else shape
+
+    def layout_of(self, x: Tensor) -> tuple[Dim, ...] | None:
+        """The strides of a tensor in elements; None if it is contiguous."""
+        return self.symbols.layouts.get(id(x), x.layout)
+
     # -- values -------------------------------------------------------------------------------
 
     def node_of(self, x: Any) -> Node:
         """The node that stands for an operand now."""
         if isinstance(x, Absent):
             return Node.make(ABSENT, (), x.type)
+        if type(x) is TracedSize:
+            return size_node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
@@ -95,7 +125,7 @@ class Trace:
         return self.add_input(x, source)
 
     def add_input(self, x: Tensor, source: Source) -> Node:
-        node = input_node(len(self.inputs), x.type)
+        node = input_node(len(self.inputs), self.type_of(x))
         self.inputs.append(node)
         self.sources.append(source)
         self.tensors.append(x)
@@ -156,12 +186,20 @@ class Trace:
 
     def _note_view(self, unit: View, source: Tensor, out: Tensor) -> None:
         """Remember that `out` shares the memory of `source`, where it does in eager mode too."""
-        placed = input_node(0, source.type)
-        found = view_of(unit.trace(placed)[0], placed, source.strides_in_elements)
-        if found is None:
+        type, layout = self.type_of(source), self.layout_of(source)
+        steps = contiguous_strides(type.shape) if layout is None else layout
+        if self.symbols.values and isinstance(unit, Reshape):
+            strides = reshaped_steps(type.shape, steps, unit.shape)
+        else:
+            placed = input_node(0, type)
+            found = view_of(unit.trace(placed)[0], placed, steps)
+            strides = None if found is None else found[1]
+            if strides is None and self.symbols.values:
+                raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
+        if strides is None:
             return
-        strides = found[1]
-        out.layout = None if strides == contiguous_strides(out.type.shape) else strides
+        whole = contiguous_strides(out._type.shape)
+        out.layout = None if all(map(same, strides, whole)) else strides  # type: ignore[assignment]
         source.shares(out, unit)
         self.views.append((weakref.ref(out), source, unit))
 
@@ -171,6 +209,8 @@ class Trace:
         if source.node is None:
             self.values[id(out)] = self.node_of(source)
             self.handles[id(out)] = out
+            if id(source) in self.symbols.layouts:
+                self.symbols.layouts[id(out)] = self.symbols.layouts[id(source)]
         else:
             self.made.append(weakref.ref(out))
 
@@ -238,25 +278,17 @@ class Trace:
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        if any(
-            s == 0 and n > 1 for s, n in zip(target.layout or (), target.type.shape, strict=False)
-        ):
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="an expanded view",
-                hint="clone() it first",
-            )
+        if is_expanded(target):
+            raise not_writeable("an expanded view")
         while True:
             found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
-            if found is None and (target.base is None or id(target) in self.position):
+            if found is None and (target.base is None or self.sharing.knows(target)):
                 break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
                 raise Unsupported(
                     "a view is changed in place whose memory cannot be followed",
                     op=unit.name,
-                    actual=f"a view of {target.base.type!r}",
+                    actual=f"{target.type!r}",
                     hint="change the tensor itself",
                 )
             out.append(found)

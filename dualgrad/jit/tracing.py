@@ -14,10 +14,12 @@ from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
 from dualgrad.jit.places import Place
 from dualgrad.jit.scope import Scope
+from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Watch
+from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -45,7 +47,8 @@ class Tracing:
         self.lifted = lifted
         self.whole = survey(roots, noting=True)
         self.before = Snapshot(self.whole)
-        self.trace = Trace(self.whole.tensors, Tensor.of_node)
+        self.symbols = Symbols.of(lifted)
+        self.trace = Trace(self.whole.tensors, Tensor.of_node, self.symbols)
         self.watch = Watch()
         self.seconds = 0.0
 
@@ -54,7 +57,7 @@ class Tracing:
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            with self.watch:
+            with self.symbols.scope(), self.watch:
                 return fn(*args, **kwargs)
         except Unsupported:
             self.undo()
@@ -72,6 +75,7 @@ class Tracing:
     def undo(self) -> None:
         """Put Python state and version counts back."""
         state.trace = None
+        self.symbols.env.closed = True
         self.before.restore()
         for t in self.trace.changed:
             t.changed(-1)
@@ -90,15 +94,20 @@ class Tracing:
             self.trace.renumber(found.tensors)
             before = [self._copy_of(c) for c in found.containers]
             after = survey(self.roots, scope)
-            outcome = finish_trace(self.trace, found, after, before, result, name)
-        except BaseException:
+            with self.symbols.scope():
+                outcome = finish_trace(self.trace, found, after, before, result, name)
+        except BaseException as error:
             self.undo()
+            known = isinstance(error, Unsupported | IndexOutOfBounds | LibraryError)
+            if self.symbols.values and isinstance(error, Exception) and not known:
+                raise Unsupported("a program with symbolic sizes cannot be made") from error
             raise
         path = outcome.path
         path.seconds_tracing = self.seconds
         path.facts = found.fact_keys()
-        path.exact = tuple(range(len(path.facts)))
         outcome.scope = scope
+        sized = () if path.symbols is None else path.symbols.numbers
+        path.exact = tuple(k for k in range(len(path.facts)) if k not in sized)
         return outcome
 
     def _earlier(self, scope: Scope) -> Survey:

@@ -209,7 +209,7 @@ def test_row20_methods_per_instance_and_per_class() -> None:
             lambda f, a, b, c, *_: (a.run(x, power=1), b.run(power=1, x=x), c.run(x, 2)),
             lambda f, a, b, c, *_: setattr(a, "by", 7.0),
             lambda f, a, b, c, *_: (a.run(x), b.run(x)),
-            lambda f, a, b, c, S, O: (S.name(x), O.name(x), a.twice(x), S.run(b, x)),
+            lambda f, a, b, c, S, T: (S.name(x), T.name(x), a.twice(x), S.run(b, x)),
         ],
     )
     assert f.n_traces <= 5
