@@ -110,7 +110,10 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.jit.caches import clear_caches
+from dualgrad.jit.explain import RetraceWarning, no_retrace
 from dualgrad.jit.function import EagerFallback, Function, function
+from dualgrad.jit.modes import disable
 from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,
@@ -161,6 +164,7 @@ __all__ = [
     "EagerFallback",
     "Function",
     "Generator",
+    "RetraceWarning",
     "Tensor",
     "addbmm",
     "addmm",
@@ -182,6 +186,7 @@ __all__ = [
     "can_cast",
     "cat",
     "chunk",
+    "clear_caches",
     "composite",
     "concat",
     "concatenate",
@@ -193,6 +198,7 @@ __all__ = [
     "diag_embed",
     "diagonal",
     "digamma",
+    "disable",
     "dot",
     "einsum",
     "empty",
@@ -251,6 +257,7 @@ __all__ = [
     "narrow",
     "nn",
     "no_grad",
+    "no_retrace",
     "normal",
     "ones",
     "ones_like",

@@ -111,7 +111,7 @@ class Objects:
 
     def _maker(self, x: Any) -> Callable[[Results], Any] | None:
         """Makes an empty object of the class of x, or one with its fixed value."""
-        kind = type(x)
+        kind: Any = type(x)
         if isinstance(x, functools.partial):
             return self._partial(x)
         if isinstance(x, collections.defaultdict):
@@ -123,7 +123,7 @@ class Objects:
             parts = [self.spec(e) for e in x]
             return lambda r: tuple.__new__(kind, [p(r) for p in parts])
         if isinstance(x, _VALUES):
-            base = next(b for b in _VALUES if isinstance(x, b))
+            base: Any = next(b for b in _VALUES if isinstance(x, b))
             return lambda r: base.__new__(kind, x)
         if isinstance(x, dict | list | set) or kind in _OPEN:
             return lambda r: kind.__new__(kind)
@@ -156,7 +156,7 @@ class Objects:
 
     def _elements(self, x: Any) -> Fill:
         parts = [self.spec(e) for e in x]
-        base = next(b for b in (list, set, collections.deque) if isinstance(x, b))
+        base: Any = next(b for b in (list, set, collections.deque) if isinstance(x, b))
         add: Any = set.add if base is set else base.append
 
         def fill(made: Any, r: Results) -> None:

@@ -93,13 +93,14 @@ class Survey:
     __slots__ = (
         "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "objects", "opaque", "scope", "tensors",
+        "objects", "opaque", "part", "scope", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
         self.scope = None if scope is None or scope.wide else scope
         self.noting = noting
         self.key: list[Any] = []
+        self.part: Part | None = None  # that is being looked at
         self.facts: list[int | float] = []
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
@@ -136,7 +137,7 @@ class Survey:
     def _walk(self, stack: list[Part]) -> None:
         key, seen, facts = self.key, self._seen, self.facts
         while stack:
-            part = stack.pop()
+            part = self.part = stack.pop()
             x = part[0]
             kind = x.__class__
             if kind is int or kind is float:
@@ -455,6 +456,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
     return tuple(structure), tuple(places), tuple(sizes)
 
 
+def forget() -> None:
+    """Let go of what is known about the forms of tensors."""
+    _shapes.clear()
+
+
 def contents(cell: types.CellType) -> Any:
     """What a cell holds; MISSING if it is empty."""
     try:
@@ -464,10 +470,13 @@ def contents(cell: types.CellType) -> Any:
 
 
 def survey(
-    roots: tuple[tuple[Any, Any], ...], scope: Scope | None = None, noting: bool = False
+    roots: tuple[tuple[Any, Any], ...],
+    scope: Scope | None = None,
+    noting: bool = False,
+    into: Survey | None = None,
 ) -> Survey:
     """The state reachable from roots (key, object), the first two of which are arguments."""
-    out = Survey(scope, noting)
+    out = Survey(scope, noting) if into is None else into
     for k, (key, root) in enumerate(roots):
         out.visit(root, key)
         if k < 2:
