@@ -102,6 +102,8 @@ class Tensor(Changes, Copying, Indexable):
         self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = data._version
+        if state.trace is not None:
+            state.trace.note_detached(data, self)
         self.requires_grad_(requires_grad)
 
     @classmethod

@@ -54,6 +54,7 @@ class Objects:
         self.met = {id(x): k for k, x in enumerate(met)}
         self.young: set[int] | None = None
         self.made: dict[int, Rebuild] = {}
+        self.new: list[Any] = []
 
     def rebuild(self, x: Any) -> Rebuild | None:
         """How to get, at a later call, what x is now; None if it cannot be told."""
@@ -101,6 +102,7 @@ class Objects:
             return found
 
         self.made[key] = rebuild
+        self.new.append(x)
         if isinstance(x, dict):
             fills.append(self._entries(x))
         elif isinstance(x, list | set | collections.deque):
@@ -177,6 +179,26 @@ class Objects:
                 made.__dict__.update({n: value(r) for n, value in attributes.items()})
 
         return fill
+
+    def settle(self, settled: Callable[[Any], Any]) -> None:
+        """Replace the parts of the new objects by what `settled` makes of them, and let go."""
+        for x in self.new:
+            for name in slots_of(type(x)):
+                if hasattr(x, name):
+                    object.__setattr__(x, name, settled(getattr(x, name)))
+            own = getattr(x, "__dict__", {})
+            for held in (own, x) if isinstance(x, dict) else (own,):
+                for name, value in [*held.items()]:
+                    if (new := settled(value)) is not value:
+                        dict.__setitem__(held, name, new)
+            if isinstance(x, list | collections.deque):
+                for k, value in enumerate(x):
+                    x[k] = settled(value)
+            elif isinstance(x, set):
+                elements = [settled(e) for e in x]
+                x.clear()
+                x.update(elements)
+        self.new.clear()
 
 
 def _is_record(kind: type) -> bool:

@@ -93,7 +93,7 @@ class Survey:
     __slots__ = (
         "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "objects", "opaque", "part", "scope", "tensors",
+        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -105,12 +105,15 @@ class Survey:
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
         self.containers: list[Any] = []
+        self.owners: list[Any] = []  # cells, and objects with slots
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
         self.named: set[str] = set()  # attributes that objects such as attrgetter look up
         self.met: list[Ran] = []  # functions whose code is not in the scope
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.shared: set[int] = set()  # identities of tuples that stand in several places
+        self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
         self._seen: dict[int, int] = {}
         self.objects: list[object] = []  # in the order met, without tensors and plain values
@@ -125,7 +128,12 @@ class Survey:
 
     def fact_keys(self) -> list[Any]:
         """Facts such that equal ones mean the same: floats bit by bit."""
-        return [x.hex() if isinstance(x, float) else x for x in self.facts]
+        return [fact_key(x) for x in self.facts]
+
+    def clear(self) -> None:
+        """Let go of everything that was met."""
+        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
+            parts.clear()  # type: ignore[attr-defined]
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -150,6 +158,8 @@ class Survey:
                 self._tensor(part)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
+                if isinstance(x, tuple):
+                    self.shared.add(id(x))
             else:
                 seen[id(x)] = len(seen)
                 self.objects.append(x)
@@ -258,6 +268,7 @@ class Survey:
         if isinstance(x, types.CellType):
             key.append(kind)
             held = contents(x)
+            self.owners.append(x)
             self.note(CELL_CONTENTS, x, None, held)
             name = part[2]
             return [] if held is MISSING else [(held, CELL, name, part)]
@@ -404,6 +415,7 @@ class Survey:
             slots = tuple(n for n in slots if n in self.scope.names)
         present = [n for n in slots if hasattr(x, n)]
         if slots:
+            self.owners.append(x)
             self.key.append(tuple(present))
             for n in slots if self.noting else ():
                 self.note(SLOT, x, n, getattr(x, n, MISSING))
@@ -459,6 +471,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
 def forget() -> None:
     """Let go of what is known about the forms of tensors."""
     _shapes.clear()
+
+
+def fact_key(x: int | float) -> Any:
+    """Equal for facts that mean the same."""
+    return x.hex() if isinstance(x, float) else x
 
 
 def contents(cell: types.CellType) -> Any:

@@ -472,3 +472,26 @@ def test_need20_a_lambda_is_known_by_its_code_and_what_it_holds() -> None:
         assert f(x).tolist() == [k, 2 * k]
         traces.append(f.n_traces)
     assert traces[-1] <= 3
+
+
+def test_row22_numbers_and_sizes_in_new_objects_are_plain() -> None:
+    def make() -> Any:
+        def f(x: Any, k: Any) -> Any:
+            box = Box([k + 1, x.shape[0]])
+            box.size, box.bag = x.shape[0] * 2, Bag(k=k * 2)
+            return box, Slotted(x * k, k * 3), Stack([k]), Pair(k, {x.shape[0]})
+
+        return f
+
+    def call(n: int, k: float) -> Any:
+        def run(f: Any) -> Any:
+            out = f(dg.ones(n), k)
+            assert type(out[0].size) is int
+            assert type(out[0].bag["k"]) is float
+            assert type(out[1].scale) is float
+            assert [type(e) for e in out[3].second] == [int]
+            return out
+
+        return run
+
+    compare(make, [call(3, 1.5), call(4, 2.5), call(5, 3.5), call(3, 1.5)])
