@@ -210,6 +210,16 @@ class Finish:
                 out.append(Effect(k, key, self.spec(value)))
         return out
 
+    def calls(self) -> list[Rebuild]:
+        """Calls that the trace has recorded, on the results of a run."""
+        calls = self.trace.calls
+        calls.place(len(self.nodes), len(self.numbers))
+        self.nodes += calls.nodes
+        self.emitted += [Tensor.of_node(node, self.trace) for node in calls.nodes]
+        self.numbers += calls.numbers
+        calls.numbers.clear()
+        return calls.made
+
     def grads(self) -> list[tuple[int, Rebuild]]:
         """Assignments to the gradients of tensors that the survey found."""
         position = self.trace.position
@@ -288,6 +298,7 @@ def finish_trace(
     effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
     rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
+    calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     for e in effects:
         container = found.containers[e.container]
@@ -319,9 +330,8 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or rebound or assigned or grads or writes or trace.grads_read) and all(
-        s.kind == "leaf" and s.number < found.arguments for s in trace.sources
-    )
+    plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
+    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -338,6 +348,7 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
+        calls,
     )
     path.rebound = rebound
     if symbols.values:
@@ -423,3 +434,8 @@ def first_run(path: Path, work: Finish) -> None:
             x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
     for t, value in trace.grads.values():
         t._grad = value
+    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=True)]
+    values, numbers = trace.symbols.values, work.found.numbers[path.scalars :]
+    made = Results(tensors, work.found, values, numbers)
+    for call in path.calls:
+        call(made)

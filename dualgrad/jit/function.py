@@ -259,10 +259,7 @@ class Function(Generic[P, R]):
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]
             outcome = tracing.finish(scope, found if known else None, self.name)
-        if tracing.watch.found is not None:
-            self._fall_back(tracing.watch.found)
-            self._eager = True
-        elif outcome.cacheable:
+        if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:

@@ -102,6 +102,7 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
+    calls: list[Rebuild]  # recorded calls of print and the like
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -217,6 +218,8 @@ class Path:
             write(place, value)
         if started:
             self._note_time(started)
+        for call in self.calls:
+            call(made)
         return result
 
     def report(self, number: int) -> str:

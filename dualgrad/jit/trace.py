@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
 from dualgrad.dispatch import check_operands, check_write, view_of
 from dualgrad.jit.alias import Source as Source
+from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.ledger import Ledger, fits
 from dualgrad.jit.numbers import Number, plain
@@ -69,6 +70,7 @@ class Trace:
         self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
         self.sharing = Sharing(self)
+        self.calls = Calls(self.node_of)
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -352,9 +354,13 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
+    def is_known(self, t: Tensor) -> bool:
+        """Whether a tensor has its values while tracing: the function has made it from numbers."""
+        return t.node is None and id(t) in self.created and id(t) not in self.written
+
     def needs_value(self, t: Tensor, what: str) -> None:
         """Python asks for numbers while tracing."""
-        if t.node is None and id(t) in self.created and id(t) not in self.written:
+        if self.is_known(t):
             return
         raise Unsupported(
             f"{what} asks for the values of a tensor inside a compiled function",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
 from dualgrad.jit.ledger import recording
@@ -21,7 +22,7 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Watch
+from dualgrad.jit.watch import Stopped, Watch
 from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
@@ -68,14 +69,16 @@ class Tracing:
         state.trace = self.trace
         try:
             args = self.lifting.place(args)
-            with self.symbols.scope(), recording(self.trace.numbers), self.watch:
+            with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
                 self.returned.append(fn(*args, **kwargs))
-            for refusal in self.trace.refusals:
-                if refusal is not self.watch.found:  # caught by the code that was traced
-                    raise refusal
-        except Unsupported:
+            if self.watch.found is not None:
+                raise self.watch.found
+            self.trace.calls.finish()
+            for refusal in self.trace.refusals:  # caught by the code that was traced
+                raise refusal
+        except (Unsupported, Stopped) as error:
             self.undo()
-            raise
+            raise self.watch.found or error from None
         except Exception as error:
             self.undo()
             raise Raised(error) from None
