@@ -111,8 +111,8 @@ from dualgrad.creation import (
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.jit.caches import clear_caches
-from dualgrad.jit.explain import RetraceWarning, no_retrace
 from dualgrad.jit.effects import debug
+from dualgrad.jit.explain import RetraceWarning, no_retrace
 from dualgrad.jit.function import EagerFallback, Function, function
 from dualgrad.jit.modes import disable
 from dualgrad.positions import *  # noqa: F403
