@@ -17,6 +17,7 @@ from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
+from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.rebinding import Rebinding, rebindings
@@ -25,6 +26,7 @@ from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
 
@@ -52,6 +54,7 @@ class Finish:
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
     cacheable: bool = True
+    gradients: Gradients = field(default_factory=Gradients)
 
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
@@ -140,7 +143,6 @@ class Finish:
             x.base = None  # nobody else will see the memory that it shares
             return lambda r: r.tensors[slot]
         behind = self._tensor(source)
-        self._check_gradient(x)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -151,6 +153,7 @@ class Finish:
                 base = behind(r)
                 out = r.memo[key] = view_of(base, unit, r.values)
                 dress(out, r)
+                self.gradients.attach(key, out, r.node)
             return r.memo[key]
 
         return rebuild
@@ -176,20 +179,10 @@ class Finish:
         """The output that holds a traced tensor."""
         slot = self.slots.get(id(x))
         if slot is None:
-            self._check_gradient(x)
             slot = self.slots[id(x)] = len(self.nodes)
             self.nodes.append(self.trace.node_of(x))
             self.emitted.append(x)
         return slot
-
-    def _check_gradient(self, x: Tensor) -> None:
-        if x.requires_grad and x.grad_fn is not None and not x.grad_fn.released:
-            raise Unsupported(
-                "a result of the function still needs its graph for gradients",
-                actual=f"{x.type!r}, grad_fn={x.grad_fn.name}",
-                why="gradients do not flow out of a compiled function",
-                hint="call backward() inside the function, or detach() what it returns",
-            )
 
     def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
         """Assignments to containers that the trace made.
@@ -243,24 +236,34 @@ class Finish:
 
     def outputs(self) -> list[Output]:
         return [
-            Output(t.type, t.requires_grad, None if t.grad_fn is None else t.grad_fn.name)
+            Output(
+                t.type,
+                t.requires_grad,
+                None if t.grad_fn is None else t.grad_fn.name,
+                self.gradients.slots.get(id(t)),
+            )
             for t in self.emitted
         ]
 
     def single(self, result: Any) -> Any:
         """The type of a result that is all the program makes, and all the function returns."""
         alone = isinstance(result, Tensor) and self.slots.get(id(result)) == 0
-        if alone and len(self.emitted) == 1 and not result.requires_grad:
+        graph = id(result) in self.gradients.slots
+        if alone and len(self.emitted) == 1 and (graph or not result.requires_grad):
             return result.type
         return None
 
 
 def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
-    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it."""
+    """The view of a tensor that a unit shows, for these sizes; without a unit, all of it.
+
+    It has no history: where there is one, that comes from the program's node on the tape.
+    """
     if unit is None:
         return base.detach()
     unit = concrete_unit(unit, values) if values else unit
-    (out,) = base.apply_unit(unit, (base,))
+    with no_grad():
+        (out,) = base.apply_unit(unit, (base,))
     return out  # type: ignore[no-any-return]
 
 
@@ -288,18 +291,12 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    for t, source in zip(trace.tensors, trace.sources, strict=True):
-        if source.kind != "constant" and t.requires_grad and t.grad_fn is not None:
-            raise Unsupported(
-                "a tensor with a graph of its own comes from outside of the function",
-                actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
-                hint="compute it inside the function, or detach() it",
-            )
     effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
     rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     for e in effects:
         container = found.containers[e.container]
         container[e.key] = settled(container[e.key])
@@ -324,7 +321,8 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    graph = settled_graph(trace, work.nodes, writes)
+    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
+    graph = settled_graph(trace, outputs, writes)
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
@@ -349,6 +347,7 @@ def finish_trace(
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
         calls,
+        block,
     )
     path.rebound = rebound
     if symbols.values:
@@ -418,24 +417,33 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.sizes.bound.run(arrays, work.found.numbers[: path.scalars])
-    for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
+    numbers = work.found.numbers
+    results = path.sizes.bound.run(arrays, numbers[: path.scalars])
+    for t, array, output in zip(work.emitted, results, path.outputs, strict=False):
         if t.node is None:
             assert t.array is not None
             np.copyto(t.array, array)
         else:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn
+    node = None
+    if path.block is not None:
+        taken, work.gradients.taken = work.gradients.taken, []
+        scalars = numbers[: path.scalars]
+        node = path.block.record(taken, work.emitted, results, scalars, path.sizes.values)
+        for t in work.emitted:
+            work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
         made = view_of(source, unit, trace.symbols.values)
         assert made.array is not None
         x.settle(made.array, made.layout)
         if x.origin is not None:
             x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
+        work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
-    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=True)]
-    values, numbers = trace.symbols.values, work.found.numbers[path.scalars :]
-    made = Results(tensors, work.found, values, numbers)
+    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=False)]
+    values = trace.symbols.values
+    made = Results(tensors, work.found, values, numbers[path.scalars :])
     for call in path.calls:
         call(made)
