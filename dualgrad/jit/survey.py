@@ -133,7 +133,7 @@ class Survey:
     def clear(self) -> None:
         """Let go of everything that was met."""
         for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
-            parts.clear()  # type: ignore[attr-defined]
+            parts.clear()
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
