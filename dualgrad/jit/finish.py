@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
@@ -84,11 +85,18 @@ class Finish:
         k = self.containers.get(id(x))
         if k is not None:
             return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -115,9 +123,7 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
@@ -330,6 +336,7 @@ def finish_trace(
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
     result = settled(returned.pop())
     places = lifting.facts(found)
     numbers = trace.numbers.evaluator(work.numbers, places)
