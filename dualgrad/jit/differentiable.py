@@ -229,9 +229,7 @@ class ProgramNode(TapeNode):
     def _complain(self, variant: Variant) -> None:
         """Raise what eager mode raises at the first unit that reads a changed tensor."""
         steps, guards = self.block.tape.steps, self.block.kept.guards
-        times = {
-            g: v[0] - n for g, v, n in zip(guards, self.watched, self.expected, strict=True)
-        }
+        times = {g: v[0] - n for g, v, n in zip(guards, self.watched, self.expected, strict=True)}
         for number in range(len(steps) - 1, -1, -1):
             if variant.visited >> number & 1:
                 for v in steps[number].saved:
@@ -293,7 +291,12 @@ class ProgramNode(TapeNode):
         ]
         inputs = [*[t.array for _, t in operands], *self.held]
         return inner.node(
-            tuple(edges), inputs, outputs, versions, self.scalars, self.values  # type: ignore[arg-type]
+            tuple(edges),
+            inputs,
+            outputs,
+            versions,
+            self.scalars,
+            self.values,  # type: ignore[arg-type]
         )
 
     def _free(self, visited: int) -> None:
@@ -400,8 +403,14 @@ class _Derivation:
             tuple(k for k, g in enumerate(block.kept.guards) if g in watched),
             sum(1 << n for n in flow.visited),
             tuple(
-                (k, source, total, -1 if inner is None or not edge or edge[0] < 0 or source < 0
-                 else inner.slot(edge))
+                (
+                    k,
+                    source,
+                    total,
+                    -1
+                    if inner is None or not edge or edge[0] < 0 or source < 0
+                    else inner.slot(edge),
+                )
                 for k, source, total, edge in results
             ),
             inner,

@@ -14,6 +14,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.survey import TENSOR, Survey
 from dualgrad.jit.trace import Trace, Unsupported
@@ -28,6 +29,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    scope: Scope | None = None  # by which paths of its structure are found
 
 
 @dataclass

@@ -216,7 +216,8 @@ class Function(Generic[P, R]):
             self._fall_back(tracing.watch.found)
             self._eager = True
         elif outcome.cacheable:
-            self._entry(scope, outcome.found).paths.append(outcome.path)
+            assert outcome.scope is not None
+            self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dualgrad.jit.survey import (
+    BASES,
     CELL_CONTENTS,
     CLASS,
     CLASS_ATTRIBUTE,
@@ -135,6 +136,8 @@ class _Check:
             self.terms.append(f"{o}.__class__ is {self.name(kind)}")
             if attributes is not None:
                 self.terms.append(f"{o}.__dict__ is {self.name(attributes)}")
+        elif how == BASES:
+            self.terms.append(f"{o}.__mro__ is {self.name(held)}")
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
 

@@ -18,8 +18,10 @@ from __future__ import annotations
 import collections
 import enum
 import functools
+import operator
 import sys
 import types
+import weakref
 from collections.abc import Iterable
 from functools import partial
 from operator import is_
@@ -81,6 +83,7 @@ CLASS = "class"  # owner.__class__ and its dict
 CLASS_ATTRIBUTE = "class attribute"  # owner.__dict__.get(key)
 OWN_ATTRIBUTES = "own attributes"  # of a class, all of them
 SLOT = "slot"  # getattr(owner, key), MISSING if unset
+BASES = "bases"  # owner.__mro__
 VALUES = "values"  # of a NumPy array
 
 
@@ -89,7 +92,7 @@ class Survey:
 
     __slots__ = (
         "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
-        "containers", "fact_parts", "facts", "functions", "key", "met", "notes", "noting",
+        "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
         "opaque", "scope", "tensors",
     )  # fmt: skip
 
@@ -102,6 +105,7 @@ class Survey:
         self.tensors: list[Tensor] = []
         self.containers: list[Any] = []
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
+        self.named: set[str] = set()  # attributes that objects such as attrgetter look up
         self.met: list[Ran] = []  # functions whose code is not in the scope
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
@@ -329,6 +333,7 @@ class Survey:
         """Attributes and functions of a user's class and its bases."""
         parts: list[Part] = []
         every = self._all_of(c)
+        self.note(BASES, c, None, c.__mro__)
         for base in c.__mro__:
             if is_foreign(base.__module__):
                 continue
@@ -356,29 +361,34 @@ class Survey:
     def _object(self, part: Part) -> list[Part]:
         """The parts of any other instance."""
         x = part[0]
-        kind = type(x)
+        kind, key = type(x), self.key
         inner = kind.__dict__.get("compiled_function")
         if inner is not None:  # a compiled function
-            self.key.append(kind)
+            key.append(kind)
             return [(inner.__get__(x), PART, None, part)]
         if is_value(x):
-            self.key.append((kind, str(x), repr(x)))
+            key.append((kind, str(x), repr(x)))
             return []
-        inert = root_of(kind) in ("typing", "abc", "_abc", "_typing", "weakref")
+        if isinstance(x, weakref.ref):
+            key.append(kind)
+            return [(x(), PART, None, part)]
+        if isinstance(x, operator.attrgetter | operator.methodcaller):
+            self.named.update(n for a in x.__reduce__()[1] for n in str(a).split("."))
+        inert = root_of(kind) in ("typing", "abc", "_abc", "_typing")
         if isinstance(x, INERT) or inert:
-            self.key.append(Same(x))
+            key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
             if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
                 return self.stop("a NumPy array")
-            self.key.append((kind, x.dtype.str, x.shape, x.tobytes()))
+            key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)
             return []
         if hasattr(kind, "__next__") or is_random(x):
             return self.stop(f"a {kind.__name__}, whose state changes when it is used")
         if not hasattr(x, "__dict__") and not slots_of(kind):
             return self.stop(f"a {kind.__name__}, which cannot be followed")
-        self.key.append(kind)
+        key.append(kind)
         return self._attributes(part)
 
     def _attributes(self, part: Part) -> list[Part]:

@@ -236,9 +236,7 @@ _NUMBERS: dict[str, int | float | bool] = {"bool": False, "int64": 0, "float64":
 
 def saved_by(unit: Unit, nodes: tuple[Node, ...]) -> frozenset[int]:
     """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
-    stand_ins = tuple(
-        _NUMBERS[_name(n.dtype)] if is_number(n) else Absent(n.type) for n in nodes
-    )
+    stand_ins = tuple(_NUMBERS[_name(n.dtype)] if is_number(n) else Absent(n.type) for n in nodes)
     return used_by_gradient(unit, stand_ins)
 
 

@@ -85,6 +85,9 @@ class Tracing:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
+            while not scope.wide and not found.named <= scope.names:
+                scope = scope.joined((), found.named, False)
+                found = self._earlier(scope)
             if found.opaque is not None:
                 raise opaque(found, self.roots[2][1])
             self._check_met(found)
@@ -104,6 +107,7 @@ class Tracing:
         path.facts = found.fact_keys()
         sized = () if path.symbols is None else path.symbols.numbers
         path.exact = tuple(k for k in range(len(path.facts)) if k not in sized)
+        outcome.scope = scope
         return outcome
 
     def _earlier(self, scope: Scope) -> Survey:

@@ -12,6 +12,7 @@ import enum
 import functools
 import operator
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ number = 2.0
 
 class Box:
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self.kappa = value
 
 
 def setter(x: Any, name: str, *values: Any) -> list[Callable[[], None]]:
@@ -61,7 +62,7 @@ def cell() -> Case:
 
 @case
 def global_name() -> Case:
-    space = {"k": 2.0}
+    space = {"kay": 2.0}
     f = types.FunctionType((lambda x: x * k).__code__, space)  # type: ignore[name-defined]  # noqa: F821
     return f, [lambda: space.update(k=3.0), lambda: space.update(k=4.0)]
 
@@ -85,78 +86,78 @@ def keyword_default() -> Case:
 @case
 def class_attribute() -> Case:
     class Settings:
-        k = 2.0
+        kay = 2.0
 
-    return lambda x: x * Settings.k, setter(Settings, "k", 3.0, 4.0)
+    return lambda x: x * Settings.kay, setter(Settings, "kay", 3.0, 4.0)
 
 
 @case
 def inherited_class_attribute() -> Case:
     class Base:
-        k = 2.0
+        kay = 2.0
 
     class Settings(Base):
         pass
 
-    changes = [*setter(Base, "k", 3.0), *setter(Settings, "k", 4.0)]
-    return lambda x: x * Settings.k, [*changes, lambda: delattr(Settings, "k")]
+    changes = [*setter(Base, "kay", 3.0), *setter(Settings, "kay", 4.0)]
+    return lambda x: x * Settings.kay, [*changes, lambda: delattr(Settings, "kay")]
 
 
 @case
 def class_attribute_behind_an_instance() -> Case:
     class Settings:
-        k = 2.0
+        kay = 2.0
 
     s = Settings()
-    changes = [*setter(Settings, "k", 3.0), *setter(s, "k", 4.0)]
-    return lambda x: x * s.k, [*changes, lambda: delattr(s, "k")]
+    changes = [*setter(Settings, "kay", 3.0), *setter(s, "kay", 4.0)]
+    return lambda x: x * s.kay, [*changes, lambda: delattr(s, "kay")]
 
 
 @case
 def instance_attribute() -> Case:
     s = Box(2.0)
-    return lambda x: x * s.value, setter(s, "value", 3.0, 4.0, 5, True)
+    return lambda x: x * s.kappa, setter(s, "kappa", 3.0, 4.0, 5, True)
 
 
 @case
 def attribute_of_an_attribute() -> Case:
     s = Box(Box(Box(2.0)))
-    deep = setter(s.value.value, "value", 3.0)
-    return lambda x: x * s.value.value.value, [*deep, *setter(s, "value", Box(Box(4.0)))]
+    deep = setter(s.kappa.kappa, "kappa", 3.0)
+    return lambda x: x * s.kappa.kappa.kappa, [*deep, *setter(s, "kappa", Box(Box(4.0)))]
 
 
 @case
 def module_attribute() -> Case:
     module = types.ModuleType("settings_of_a_test")
-    module.k = 2.0  # type: ignore[attr-defined]
-    return lambda x: x * module.k, setter(module, "k", 3.0, 4.0)
+    module.kay = 2.0  # type: ignore[attr-defined]
+    return lambda x: x * module.kay, setter(module, "kay", 3.0, 4.0)
 
 
 @case
 def module_in_a_module() -> Case:
     outer, inner = types.ModuleType("outer_of_a_test"), types.ModuleType("inner_of_a_test")
-    outer.inner, inner.k = inner, 2.0  # type: ignore[attr-defined]
-    return lambda x: x * outer.inner.k, setter(inner, "k", 3.0, 4.0)
+    outer.inner, inner.kay = inner, 2.0  # type: ignore[attr-defined]
+    return lambda x: x * outer.inner.kay, setter(inner, "kay", 3.0, 4.0)
 
 
 @case
 def dataclass() -> Case:
     @dataclasses.dataclass
     class Settings:
-        k: float = 2.0
+        kay: float = 2.0
 
     s = Settings()
-    return lambda x: x * s.k, setter(s, "k", 3.0, 4.0)
+    return lambda x: x * s.kay, setter(s, "kay", 3.0, 4.0)
 
 
 @case
 def frozen_dataclass_replaced() -> Case:
     @dataclasses.dataclass(frozen=True)
     class Settings:
-        k: float = 2.0
+        kay: float = 2.0
 
     s = Box(Settings())
-    return lambda x: x * s.value.k, setter(s, "value", Settings(3.0), Settings(4.0))
+    return lambda x: x * s.kappa.kay, setter(s, "kappa", Settings(3.0), Settings(4.0))
 
 
 @case
@@ -196,7 +197,7 @@ def nested_containers() -> Case:
 @case
 def tuple_element() -> Case:
     s = Box((1.0, 2.0))
-    return lambda x: x * s.value[1], setter(s, "value", (1.0, 3.0), (1.0, 4.0, 5.0))
+    return lambda x: x * s.kappa[1], setter(s, "kappa", (1.0, 3.0), (1.0, 4.0, 5.0))
 
 
 @case
@@ -206,7 +207,7 @@ def named_tuple() -> Case:
         b: float
 
     s = Box(Pair(1.0, 2.0))
-    return lambda x: x * s.value.b, setter(s, "value", Pair(1.0, 3.0), Pair(2.0, 3.0))
+    return lambda x: x * s.kappa.b, setter(s, "kappa", Pair(1.0, 3.0), Pair(2.0, 3.0))
 
 
 @case
@@ -225,21 +226,21 @@ def deque_element() -> Case:
 def method_per_instance() -> Case:
     class Scale(Box):
         def apply(self, x: Any) -> Any:
-            return x * self.value
+            return x * self.kappa
 
     a, b = Scale(2.0), Scale(3.0)
     s = Box(a)
-    return lambda x: s.value.apply(x), setter(s, "value", b, a, Scale(4.0))
+    return lambda x: s.kappa.apply(x), setter(s, "kappa", b, a, Scale(4.0))
 
 
 @case
 def method_of_the_class_replaced() -> Case:
     class Scale(Box):
         def apply(self, x: Any) -> Any:
-            return x * self.value
+            return x * self.kappa
 
     s = Scale(2.0)
-    changes = [*setter(Scale, "apply", lambda self, x: x + self.value)]
+    changes = [*setter(Scale, "apply", lambda self, x: x + self.kappa)]
     return lambda x: s.apply(x), [*changes, *setter(s, "apply", lambda x: x - 1.0)]
 
 
@@ -247,10 +248,10 @@ def method_of_the_class_replaced() -> Case:
 def special_method_replaced() -> Case:
     class Scale(Box):
         def __call__(self, x: Any) -> Any:
-            return x * self.value
+            return x * self.kappa
 
     s = Scale(2.0)
-    return lambda x: s(x), setter(Scale, "__call__", lambda self, x: x + self.value)
+    return lambda x: s(x), setter(Scale, "__call__", lambda self, x: x + self.kappa)
 
 
 @case
@@ -276,7 +277,7 @@ def function_in_a_variable_replaced() -> Case:
         return lambda x: x * k
 
     s = Box(times(2.0))
-    return lambda x: s.value(x), setter(s, "value", times(3.0), times(4.0), lambda x: x + 1.0)
+    return lambda x: s.kappa(x), setter(s, "kappa", times(3.0), times(4.0), lambda x: x + 1.0)
 
 
 @case
@@ -284,8 +285,8 @@ def function_attribute() -> Case:
     def inner(x: Any) -> Any:
         return x
 
-    inner.k = 2.0  # type: ignore[attr-defined]
-    return lambda x: inner(x) * inner.k, setter(inner, "k", 3.0, 4.0)
+    inner.kay = 2.0  # type: ignore[attr-defined]
+    return lambda x: inner(x) * inner.kay, setter(inner, "kay", 3.0, 4.0)
 
 
 @case
@@ -311,20 +312,20 @@ def property_of_a_class() -> Case:
     class Scale(Box):
         @property
         def twice(self) -> Any:
-            return self.value * 2
+            return self.kappa * 2
 
     s = Scale(2.0)
-    return lambda x: x * s.twice, setter(s, "value", 3.0, 4.0)
+    return lambda x: x * s.twice, setter(s, "kappa", 3.0, 4.0)
 
 
 @case
 def descriptor() -> Case:
     class Times:
         def __init__(self, k: float) -> None:
-            self.k = k
+            self.kay = k
 
         def __get__(self, owner: Any, kind: type) -> float:
-            return self.k * owner.value
+            return self.kay * owner.kappa
 
     times = Times(2.0)
 
@@ -332,77 +333,165 @@ def descriptor() -> Case:
         twice = times
 
     s = Scale(2.0)
-    return lambda x: x * s.twice, [*setter(times, "k", 3.0), *setter(s, "value", 4.0)]
+    return lambda x: x * s.twice, [*setter(times, "kay", 3.0), *setter(s, "kappa", 4.0)]
 
 
 @case
 def slots() -> Case:
     class Scale:
-        __slots__ = ("k",)
+        __slots__ = ("kay",)
 
         def __init__(self) -> None:
-            self.k = 2.0
+            self.kay = 2.0
 
     s = Scale()
-    return lambda x: x * s.k, setter(s, "k", 3.0, 4.0)
+    return lambda x: x * s.kay, setter(s, "kay", 3.0, 4.0)
 
 
 @case
 def attribute_hook() -> Case:
     class Scale:
         def __init__(self) -> None:
-            self.table = {"k": 2.0}
+            self.table = {"kay": 2.0}
 
         def __getattr__(self, name: str) -> Any:
             return self.table[name]
 
     s = Scale()
-    return lambda x: x * s.k, [lambda: s.table.update(k=3.0), *setter(s, "k", 4.0)]
+    return lambda x: x * s.kay, [lambda: s.table.update(kay=3.0), *setter(s, "kay", 4.0)]
 
 
 @case
 def computed_name() -> Case:
     s = Box(2.0)
-    name = "".join(["val", "ue"])
-    return lambda x: x * getattr(s, name), setter(s, "value", 3.0, 4.0)
+    name = "".join(["kap", "pa"])
+    return lambda x: x * getattr(s, name), setter(s, "kappa", 3.0, 4.0)
 
 
 @case
 def name_written_in_the_code() -> Case:
     s = Box(2.0)
-    return lambda x: x * getattr(s, "value", 1.0), [
-        *setter(s, "value", 3.0),
-        lambda: delattr(s, "value"),
-        *setter(s, "value", 4.0),
+    return lambda x: x * getattr(s, "kappa", 1.0), [
+        *setter(s, "kappa", 3.0),
+        lambda: delattr(s, "kappa"),
+        *setter(s, "kappa", 4.0),
     ]
 
 
 @case
 def attribute_that_may_be_missing() -> Case:
     s = types.SimpleNamespace()
-    return lambda x: x * s.k if hasattr(s, "k") else x, [
-        *setter(s, "k", 3.0),
-        lambda: delattr(s, "k"),
+    return lambda x: x * s.kay if hasattr(s, "kay") else x, [
+        *setter(s, "kay", 3.0),
+        lambda: delattr(s, "kay"),
     ]
 
 
 @case
 def dict_of_an_object() -> Case:
     s = Box(2.0)
-    return lambda x: x * s.__dict__["value"], setter(s, "value", 3.0, 4.0)
+    return lambda x: x * s.__dict__["kappa"], setter(s, "kappa", 3.0, 4.0)
 
 
 @case
 def vars_of_an_object() -> Case:
     s = Box(2.0)
-    return lambda x: x * vars(s)["value"], setter(s, "value", 3.0, 4.0)
+    return lambda x: x * vars(s)["kappa"], setter(s, "kappa", 3.0, 4.0)
 
 
 @case
 def attribute_getter() -> Case:
     s = Box(2.0)
-    get = operator.attrgetter("value")
-    return lambda x: x * get(s), setter(s, "value", 3.0, 4.0)
+    get = operator.attrgetter("kappa")
+    return lambda x: x * get(s), setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def weak_reference() -> Case:
+    s = Box(2.0)
+    ref = weakref.ref(s)
+    return lambda x: x * ref().kappa, setter(s, "kappa", 3.0, 4.0)  # type: ignore[union-attr]
+
+
+@case
+def weak_dictionary() -> Case:
+    s = Box(2.0)
+    table = weakref.WeakValueDictionary({"a": s})
+    return lambda x: x * table["a"].kappa, setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def bases_replaced() -> Case:
+    class A:
+        def apply(self, x: Any) -> Any:
+            return x * 2.0
+
+    class B:
+        def apply(self, x: Any) -> Any:
+            return x * 3.0
+
+    class Scale(A):
+        pass
+
+    s = Scale()
+    return lambda x: s.apply(x), setter(Scale, "__bases__", (B,), (A,))
+
+
+@case
+def builtin_shadowed() -> Case:
+    space: dict[str, Any] = {}
+    f = types.FunctionType((lambda x: x * max(2.0, 1.0)).__code__, space)
+    return f, [lambda: space.update(max=min), lambda: space.clear()]
+
+
+@case
+def identity_of_an_object() -> Case:
+    a, b = Box(2.0), Box(2.0)
+    s = Box(a)
+    return lambda x: x * 2 if s.kappa is a else x, setter(s, "kappa", b, a)
+
+
+@case
+def length_of_an_object() -> Case:
+    class Sized(Box):
+        def __len__(self) -> int:
+            return int(self.kappa)
+
+    s = Sized(2)
+    return lambda x: x * len(s), setter(s, "kappa", 3, 4)
+
+
+@case
+def default_dict() -> Case:
+    table = collections.defaultdict(lambda: 2.0, {"a": 3.0})
+    return lambda x: x * table["a"], [lambda: table.update(a=4.0), lambda: table.update(b=1.0)]
+
+
+@case
+def context_of_a_with_statement() -> Case:
+    class Context(Box):
+        def __enter__(self) -> Any:
+            return self.kappa
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    s = Context(2.0)
+
+    def f(x: Any) -> Any:
+        with s as k:
+            return x * k
+
+    return f, setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def sorting_by_an_attribute() -> Case:
+    a, b = Box(2.0), Box(3.0)
+    return (
+        lambda x: x * sorted([a, b], key=lambda o: o.kappa)[0].kappa,
+        [*setter(a, "kappa", 4.0), *setter(b, "kappa", 1.0)],
+    )
 
 
 @case
@@ -412,26 +501,26 @@ def enumeration() -> Case:
         B = 3.0
 
     s = Box(Mode.A)
-    return lambda x: x * s.value.value, setter(s, "value", Mode.B, Mode.A)
+    return lambda x: x * s.kappa.value, setter(s, "kappa", Mode.B, Mode.A)
 
 
 @case
 def text() -> Case:
     s = Box("relu")
-    return lambda x: x.relu() if s.value == "relu" else -x, setter(s, "value", "no", "relu")
+    return lambda x: x.relu() if s.kappa == "relu" else -x, setter(s, "kappa", "no", "relu")
 
 
 @case
 def kind_of_number() -> Case:
     s = Box(2)
-    return lambda x: x.to(dg.int32) * s.value, setter(s, "value", 2.0, True, 2)
+    return lambda x: x.to(dg.int32) * s.kappa, setter(s, "kappa", 2.0, True, 2)
 
 
 @case
 def captured_tensor_replaced() -> Case:
     s = Box(dg.tensor([2.0]))
-    return lambda x: x * s.value, setter(
-        s, "value", dg.tensor([3.0]), dg.tensor([[1.0], [2.0]]), dg.tensor([2], dtype=dg.int32)
+    return lambda x: x * s.kappa, setter(
+        s, "kappa", dg.tensor([3.0]), dg.tensor([[1.0], [2.0]]), dg.tensor([2], dtype=dg.int32)
     )
 
 
@@ -454,11 +543,11 @@ def module_mode() -> Case:
 def class_of_an_instance_replaced() -> Case:
     class A(Box):
         def apply(self, x: Any) -> Any:
-            return x * self.value
+            return x * self.kappa
 
     class B(Box):
         def apply(self, x: Any) -> Any:
-            return x + self.value
+            return x + self.kappa
 
     s = A(2.0)
     return lambda x: s.apply(x), setter(s, "__class__", B, A)
@@ -468,27 +557,27 @@ def class_of_an_instance_replaced() -> Case:
 def bound_method_in_a_variable() -> Case:
     class Scale(Box):
         def apply(self, x: Any) -> Any:
-            return x * self.value
+            return x * self.kappa
 
     s = Scale(2.0)
     apply = s.apply
-    return lambda x: apply(x), setter(s, "value", 3.0, 4.0)
+    return lambda x: apply(x), setter(s, "kappa", 3.0, 4.0)
 
 
 @case
 def static_and_class_methods() -> Case:
     class Scale:
-        k = 2.0
+        kay = 2.0
 
         @classmethod
         def by_class(cls, x: Any) -> Any:
-            return x * cls.k
+            return x * cls.kay
 
         @staticmethod
         def by_name(x: Any) -> Any:
-            return x * Scale.k
+            return x * Scale.kay
 
-    return lambda x: Scale.by_class(x) + Scale.by_name(x), setter(Scale, "k", 3.0, 4.0)
+    return lambda x: Scale.by_class(x) + Scale.by_name(x), setter(Scale, "kay", 3.0, 4.0)
 
 
 @case
@@ -501,9 +590,9 @@ def recursion_over_a_tree() -> Case:
             for n in node:
                 x = walk(x, n)
             return x
-        return x * node.value
+        return x * node.kappa
 
-    return lambda x: walk(x, tree), [*setter(leaf, "value", 4.0), lambda: tree.append(Box(5.0))]
+    return lambda x: walk(x, tree), [*setter(leaf, "kappa", 4.0), lambda: tree.append(Box(5.0))]
 
 
 @may_be_eager
@@ -519,8 +608,8 @@ def generator_over_state() -> Case:
 @may_be_eager
 def cached_helper() -> Case:
     s = Box(2.0)
-    inner = functools.lru_cache(lambda: s.value)
-    return lambda x: x * inner(), [*setter(s, "value", 3.0), inner.cache_clear]
+    inner = functools.lru_cache(lambda: s.kappa)
+    return lambda x: x * inner(), [*setter(s, "kappa", 3.0), inner.cache_clear]
 
 
 def row(build: Callable[[], Case], eager: bool | None) -> Function[..., Any]:
@@ -554,11 +643,11 @@ def test_row18_state_of_instances_that_share_a_method() -> None:
     def make(decorate: Any) -> Any:
         class Scale:
             def __init__(self, k: float) -> None:
-                self.k = k
+                self.kay = k
 
             @decorate
             def apply(self, x: Any) -> Any:
-                self.last = x * self.k
+                self.last = x * self.kay
                 return self.last
 
         a, b = Scale(2.0), Scale(3.0)
@@ -567,7 +656,7 @@ def test_row18_state_of_instances_that_share_a_method() -> None:
     x = dg.tensor([1.0, 2.0])
 
     def changed(f: Any, a: Any, b: Any) -> Any:
-        a.k = 5.0
+        a.kay = 5.0
         return [f(0, x), f(1, x)]
 
     compare(make, [(0, x), (1, x), (0, x), changed, (1, x)])
@@ -576,12 +665,12 @@ def test_row18_state_of_instances_that_share_a_method() -> None:
 def test_need01_a_part_that_is_not_used_may_hold_anything(tmp_path: Any) -> None:
     class Trainer:
         def __init__(self) -> None:
-            self.k = 2.0
+            self.kay = 2.0
             self.rows = (n for n in range(3))
             self.log = open(tmp_path / "log", "w")  # noqa: SIM115
 
         def step(self, x: Any) -> Any:
-            return x * self.k
+            return x * self.kay
 
         def fit(self) -> None:
             self.log.write(str(next(self.rows)))
@@ -598,8 +687,8 @@ def test_need01_a_part_that_is_not_used_may_hold_anything(tmp_path: Any) -> None
 
 
 def test_need01_what_does_not_matter_costs_no_trace() -> None:
-    s = types.SimpleNamespace(k=2.0, other="a", more=[1])
-    f = dg.function(lambda x: x * s.k)
+    s = types.SimpleNamespace(kay=2.0, other="a", more=[1])
+    f = dg.function(lambda x: x * s.kay)
     f(dg.ones(2))
     s.other, s.new = "b", 1
     s.more.append(2)
