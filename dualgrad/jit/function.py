@@ -20,11 +20,11 @@ from dualgrad.jit.declared import Declared
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path, Sizes
-from dualgrad.jit.places import Arguments
+from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -113,7 +113,8 @@ class Function(Generic[P, R]):
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
         roots = self._roots(args, kwargs)
-        found = entry = None
+        found = None
+        basis: tuple[Survey, Entry] | None = None  # what this call can be compared with
         for scope, entries in self.scopes:
             seen = survey(roots, scope)
             if seen.opaque is not None:
@@ -121,10 +122,10 @@ class Function(Generic[P, R]):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
-            if found is None:
-                found, entry = seen, known
+            found = found or seen
             if known is None:
                 continue
+            basis = basis or (seen, known)
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
@@ -138,7 +139,7 @@ class Function(Generic[P, R]):
             self._note_eager_call()
             return fn(*args, **kwargs)
         with self._lock:
-            return self._trace(roots, found, entry, args, kwargs)
+            return self._trace(roots, found, basis, args, kwargs)
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -174,30 +175,49 @@ class Function(Generic[P, R]):
         self,
         roots: Roots,
         found: Survey | None,
-        entry: Entry | None,
+        basis: tuple[Survey, Entry] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        lifted: set[int] = set()
-        if found is not None and entry is not None:
-            entry.note_change(found.fact_keys())
-            lifted = entry.lifted - entry.refused
-        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
-        chosen = self.declared.allowed(places)
-        known = {p.identity for p in chosen}
-        chosen += [p for p in self.declared.chosen(roots) if p.identity not in known]
-        for places in (chosen, []) if chosen else (chosen,):
+        places = self._lifted(roots, basis)
+        while True:
             tracing = Tracing(roots, places)
             try:
                 return self._attempt(tracing, found, args, kwargs)
+            except Pinned as error:
+                places = [p for p in places if p.identity not in error.places]
+                self._refuse(basis, error.places, certain=False)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-                if entry is not None:
-                    entry.refused |= lifted
+                if not places:
+                    break
+                if not isinstance(error, Raised):
+                    self._refuse(basis, {p.identity for p in places}, certain=True)
+                places = []
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
+
+    def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
+        """Places of numbers and sizes that a new path is to have as inputs."""
+        places: list[Place] = []
+        if basis is not None:
+            found, entry = basis
+            entry.note_change(found.fact_keys())
+            places = [found.places[k] for k in sorted(entry.lifted - entry.refused)]
+        places = self.declared.allowed(places)
+        known = {p.identity for p in places}
+        return places + [p for p in self.declared.chosen(roots) if p.identity not in known]
+
+    def _refuse(
+        self, basis: tuple[Survey, Entry] | None, identities: set[Any], certain: bool
+    ) -> None:
+        """These places did not do as inputs of a path."""
+        if basis is not None:
+            found, entry = basis
+            facts = {k for k, p in enumerate(found.places) if p.identity in identities}
+            entry.refuse(facts, certain)
 
     def _attempt(
         self,
@@ -209,6 +229,7 @@ class Function(Generic[P, R]):
         """Trace and compile, run for this call, keep the path."""
         result = tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
+        tracing.check_pinned()
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
         outcome = tracing.finish(result, scope, found if known else None, self.name)

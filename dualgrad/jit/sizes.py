@@ -97,7 +97,7 @@ class Symbols:
     @property
     def pinned(self) -> list[Place]:
         """Places of sizes that have to be what they are in this call."""
-        fixed = {e for e, n in self.env.pinned()}
+        fixed = set(self.env.pinned())
         return [place for atom, place in self.places if atom in fixed]
 
     def shown(self, shape: Shape) -> tuple[Any, ...]:
@@ -127,7 +127,8 @@ class SizeFacts:
                 terms.append(f"f[{first[atom]}] == f[{k}]")
         names = {atom: f"f[{k}]" for atom, k in first.items()}
         for g in self.guards:
-            order = "<=" if g.outcome else ">"
+            order = ("==", "!=") if g.equal else ("<=", ">")
+            order = order[not g.outcome]
             terms.append(f"{python_text(g.expr, names)} {order} {g.limit}")
         text = f"lambda f: {' and '.join(terms) or 'True'}"
         return eval(text, {"__builtins__": {}, "min": min})  # type: ignore[no-any-return]
@@ -168,7 +169,7 @@ def reshaped_steps(shape: Shape, steps: Shape, new: Shape) -> Shape | None:
     without gaps.  Sizes of 1 do not matter.  All questions about sizes become guards.
     """
     old = [(n, s) for n, s in zip(shape, steps, strict=True) if n != 1]
-    if any(n == 0 for n in shape):
+    if any(n == 0 for n in shape) or steps == contiguous_strides(shape):
         return contiguous_strides(new)
     out: list[Dim] = []
     i = j = 0

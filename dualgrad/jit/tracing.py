@@ -35,6 +35,14 @@ class Raised(Exception):
         self.error = error
 
 
+class Pinned(Exception):
+    """Code asked for the values of sizes that were to be symbols."""
+
+    def __init__(self, places: set[Any]) -> None:
+        super().__init__()
+        self.places = places  # by identity
+
+
 class Tracing:
     """A trace of one call.
 
@@ -71,6 +79,13 @@ class Tracing:
         finally:
             state.trace = None
             self.seconds = time.perf_counter() - started
+
+    def check_pinned(self) -> None:
+        """A program for one value of a symbol is better made without the symbol."""
+        pinned = self.symbols.pinned
+        if pinned:
+            self.undo()
+            raise Pinned({p.identity for p in pinned})
 
     def undo(self) -> None:
         """Put Python state and version counts back."""
