@@ -11,6 +11,7 @@ from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.view import expand, reshape
+from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -57,6 +58,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         out = data.detach().clone()
         out = out.to(dtype) if dtype is not None else out
         return out.requires_grad_(requires_grad)
+    if isinstance(data, Number):
+        return full((), data, dtype=dtype, requires_grad=requires_grad)
     wanted = None if dtype is None else as_dtype(dtype)
     out = _of_numbers(data, wanted)
     if state.trace is not None:
@@ -142,10 +145,15 @@ def full(
         filled = _full_of_tensor(shape, fill_value, dtype)
         return filled.requires_grad_() if requires_grad else filled
     sizes = as_shape("full", (shape,))
+    kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
+    if isinstance(fill_value, Number) and state.trace is not None:
+        filled = state.trace.filled(sizes, fill_value, kind)
+        if filled is not None:
+            return filled.requires_grad_(requires_grad)  # type: ignore[no-any-return]
     if is_traced(sizes):
         value = full((), fill_value, dtype=dtype, device=device)
         return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
-    out = empty(shape, dtype=type(fill_value) if dtype is None else dtype, device=device)
+    out = empty(sizes, dtype=kind, device=device)
     assert out.array is not None
     low = out.type.dtype.is_low
     if isinstance(fill_value, int):

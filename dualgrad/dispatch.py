@@ -297,12 +297,11 @@ def view_of(
     found = linear_steps(position, at)
     if found is None:
         return None
-    offset, steps_found = found
-    whole = contiguous_strides(output.shape)
-    pairs = zip(output.shape, steps_found, whole, strict=True)
-    if 0 in output.shape or all(n == 1 or s == w for n, s, w in pairs):
-        steps_found = whole  # steps along dimensions of size 1 mean nothing
-    return offset, steps_found
+    whole: Any = contiguous_strides(output.shape)
+    parts = zip(output.shape, found[1], whole, strict=True)
+    # steps along dimensions of size 1 mean nothing
+    in_order = 0 in output.shape or all(n == 1 or s == w for n, s, w in parts)
+    return (found[0], whole) if in_order else found
 
 
 def steps_of(node: Node, source: Node, strides: tuple[Dim, ...]) -> tuple[Dim, ...] | None:

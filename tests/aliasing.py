@@ -390,11 +390,12 @@ def history(program: Program, decorate: Callable[[Any], Any]) -> tuple[list[Any]
     return out, f
 
 
-def difference(program: Program) -> str | None:
+def difference(program: Program, ignore: bool = True) -> str | None:
     """A description of the first difference between the modes; None if there is none."""
     expected, _ = history(program, lambda f: f)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EagerFallback)
+        if ignore:
+            warnings.simplefilter("ignore", EagerFallback)
         actual, _ = history(program, dg.function)
     for k, (e, a) in enumerate(zip(expected, actual, strict=True)):
         if e != a:

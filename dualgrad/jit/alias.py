@@ -18,7 +18,6 @@ from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 Pattern = tuple[tuple[tuple[int, int], ...], ...]  # families: (number, offset in bytes) each
-MAX_PATTERNS = 8  # programs of one signature that differ in how inputs overlap
 _EFFORT = 10_000  # how long NumPy may search for an element that two arrays share
 
 
@@ -83,7 +82,7 @@ def _meet(a: list[int], b: list[int], arrays: list[Array]) -> bool:
 
 def _share(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=_EFFORT)
+        return np.shares_memory(a, b, max_work=_EFFORT)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
@@ -105,6 +104,8 @@ def pattern_of(arrays: list[Array], written: Iterable[int]) -> Pattern:
 def overlaps_itself(x: Tensor) -> bool:
     """Whether two elements of a tensor may lie at one place."""
     shape, steps = x.array.shape, x.strides_in_elements  # type: ignore[union-attr]
+    if 0 in shape:
+        return False
     reach = 0
     for step, n in sorted((s, n) for s, n in zip(steps, shape, strict=True) if n > 1):
         if step <= reach:
@@ -166,10 +167,11 @@ def tensor_at(source: Source, tensors: list[Tensor]) -> Tensor:
     return found._grad
 
 
-def overlaps(leaves: list[Tensor]) -> Pattern:
-    """How all the tensors of a call and their gradients overlap."""
+def memory_of(leaves: list[Tensor]) -> tuple[Any, ...]:
+    """How all the tensors of a call and their gradients overlap, and which cannot be written."""
     arrays: list[Any] = [t.array for t in reachable(leaves)]
-    return pattern_of(arrays, range(len(arrays)))
+    fixed = tuple(k for k, a in enumerate(arrays) if not a.flags.writeable)
+    return (pattern_of(arrays, range(len(arrays))), fixed)
 
 
 def reachable(leaves: list[Tensor]) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from dualgrad.jit.alias import memory_of
 from dualgrad.jit.path import Path
 from dualgrad.jit.survey import Survey
 
@@ -23,6 +24,7 @@ class Entry:
     refused: set[int] = field(default_factory=set)  # facts with which that failed
     doubtful: set[int] = field(default_factory=set)  # facts whose values code has asked for
     unfit: set[tuple[Any, ...]] = field(default_factory=set)  # of calls that cannot be traced
+    unfit_memory: set[tuple[Any, ...]] = field(default_factory=set)  # where tensors lay in others
 
     def find(self, found: Survey, facts: list[Any]) -> Path | None:
         """The path that serves this call."""
@@ -31,10 +33,21 @@ class Entry:
                 return path
         return None
 
-    def is_eager(self, facts: list[Any]) -> bool:
+    def is_eager(self, found: Survey, facts: list[Any]) -> bool:
         """Whether a call that no path serves runs eagerly, without another trace."""
-        known = len(self.unfit) + len(self.paths)
-        return known >= MAX_PATHS or tuple(facts) in self.unfit
+        known = len(self.unfit) + len(self.unfit_memory) + len(self.paths)
+        if known >= MAX_PATHS or tuple(facts) in self.unfit:
+            return True
+        memory = self.unfit_memory
+        return bool(memory) and (*facts, memory_of(found.tensors)) in memory
+
+    def note_unfit(self, found: Survey, for_memory: bool) -> None:
+        """A call could not be traced; `for_memory`: because of where its tensors lie."""
+        facts = found.fact_keys()
+        if for_memory:
+            self.unfit_memory.add((*facts, memory_of(found.tensors)))
+        else:
+            self.unfit.add(tuple(facts))
 
     def refuse(self, facts: set[int], certain: bool) -> None:
         """Facts did not do as inputs; unless that is certain they get another chance."""

@@ -9,14 +9,16 @@ import numpy as np
 
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
-from dualgrad.compiler.ir.size import TracedSize, number_of
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.lifting import Lifting, check_held, settled
+from dualgrad.jit.numbers import Number
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
-from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
-from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.survey import TENSOR, Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
 
@@ -43,6 +45,7 @@ class Finish:
     slots: dict[int, int] = field(default_factory=dict)
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
+    numbers: list[Number] = field(default_factory=list)  # that results hold
     cacheable: bool = True
 
     def spec(self, x: Any) -> Rebuild:
@@ -52,6 +55,10 @@ class Finish:
         if type(x) is TracedSize:
             dim = x.dim
             return lambda r: evaluate(dim, r.values)
+        if isinstance(x, Number):
+            number = len(self.numbers)
+            self.numbers.append(x)
+            return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -156,8 +163,11 @@ class Finish:
                 hint="call backward() inside the function, or detach() what it returns",
             )
 
-    def effects(self, before: list[Any]) -> list[Effect]:
-        """Assignments to containers that the trace made."""
+    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
+        """Assignments to containers that the trace made.
+
+        `written` is storage that was written, whether or not it holds something else by now.
+        """
         out = []
         for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
             items = container.items() if isinstance(container, dict) else enumerate(container)
@@ -167,12 +177,8 @@ class Finish:
             if not isinstance(container, dict) and len(container) != len(known):
                 raise Unsupported("a Python list grows or shrinks")
             for key, value in items:
-                if key in known and known[key] is value:
+                if key in known and known[key] is value and (id(container), key) not in written:
                     continue
-                if key in known and _is_atom(value) and known[key] == value:
-                    continue
-                if _is_atom(value):
-                    raise Unsupported(f"the Python value {key!r} is changed")
                 out.append(Effect(k, key, self.spec(value)))
         return out
 
@@ -224,20 +230,23 @@ def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
 
-def _is_atom(x: object) -> bool:
-    return isinstance(x, bool | int | float | complex | str | bytes | type(None))
-
-
 def _container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
 
 def finish_trace(
-    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+    trace: Trace,
+    found: Survey,
+    after: Survey,
+    before: list[Any],
+    returned: list[Any],
+    name: str,
+    lifting: Lifting,
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    `before` holds copies of the containers as they were, `after` is a survey after the trace,
+    `returned` holds what the function returned, and is emptied.
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
@@ -248,10 +257,20 @@ def finish_trace(
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
                 hint="compute it inside the function, or detach() it",
             )
-    effects = work.effects(before)
-    rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
-    compare_state(work, found, after)
-    after.tensors.clear()
+    effects = work.effects(before, lifting.written)
+    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
+    assigned = compare_state(work, after, effects, lifting.written)
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for k, _ in assigned:
+        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    result = settled(returned.pop())
+    places = lifting.facts(found)
+    numbers = trace.numbers.evaluator(work.numbers, places)
+    work.numbers.clear()
+    after.clear()
+    check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
@@ -268,7 +287,7 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
+    quick = not (effects or assigned or grads or writes or trace.grads_read) and all(
         s.kind == "leaf" and s.number < found.arguments for s in trace.sources
     )
     single = work.single(result) if quick else None
@@ -290,47 +309,42 @@ def finish_trace(
     )
     if symbols.values:
         path.symbols = symbols.read(found)
+    path.facts, path.assigned = found.fact_keys(), assigned
+    path.lifted = lifting.lifted(found)
+    sized = () if path.symbols is None else path.symbols.numbers
+    inputs = {*path.lifted, *sized}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
+    if not path.computes(found, found.facts):
+        raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     symbols.env.closed = True
     return Outcome(path, settled(result), work.cacheable, found)
 
 
-def settled(x: Any) -> Any:
-    """A result of the traced call, with numbers for its sizes."""
-    if type(x) is TracedSize:
-        return number_of(x)
-    if type(x) is list or type(x) is dict:
-        for key, value in list(enumerate(x) if type(x) is list else x.items()):
-            new = settled(value)
-            if new is not value:
-                x[key] = new
-        return x
-    if isinstance(x, tuple):
-        parts = [settled(v) for v in x]
-        if any(a is not b for a, b in zip(parts, x, strict=True)):
-            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
-    return x
-
-
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
     """The graph of a trace, with tensors that overlap read and written through one input."""
+    scalars = tuple(trace.numbers.scalars.values())
     n, targets = len(outputs), [t for _, t in writes]
     roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
     number = {id(t): k for k, t in enumerate(trace.tensors)}
     places = [number[id(t)] for t in (*targets, *rows)]
     changes = zip(roots[n:], places, strict=True)
     kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
-    return Graph(tuple(trace.inputs), (), roots[:n], kept)
+    return Graph(tuple(trace.inputs), scalars, roots[:n], kept)
 
 
-def compare_state(work: Finish, found: Survey, after: Survey) -> None:
-    """Refuse changes of Python state that are no effects of the program.
+def compare_state(
+    work: Finish, after: Survey, effects: list[Effect], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that are changed in places other than containers: (fact, its new value).
 
-    What effects assign, replays assign; any other value must be what it was.
+    What effects assign, replays assign.  Refuses changes of any other Python state.
     """
+    found = work.found
     if len(found.key) != len(after.key):
         work.cacheable = False  # the next call starts from other state anyway
-        return
+        return []
     for old, new in zip(found.key, after.key, strict=True):
         if _is_tensor(old) and _is_tensor(new):
             continue
@@ -338,19 +352,29 @@ def compare_state(work: Finish, found: Survey, after: Survey) -> None:
             work.cacheable = False
         elif old != new:
             raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    if work.cacheable:
-        compare_facts(found, after)
+    covered = {(id(found.containers[e.container]), e.key) for e in effects}
+    return changed_facts(work, after, covered, written) if work.cacheable else []
 
 
-def compare_facts(found: Survey, after: Survey) -> None:
-    """Refuse changes of numbers that are no effects of the program."""
-    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
-    for k, (old, new) in enumerate(facts):
-        if old != new and found.places[k].kind not in (SIZE, STRIDE):
-            raise Unsupported(
-                "Python state is changed",
-                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
-            )
+def changed_facts(
+    work: Finish, after: Survey, covered: set[tuple[int, Any]], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that differ after the trace, in places that no effect covers."""
+    found, out = work.found, []
+    for k, (old, new) in enumerate(zip(found.facts, after.facts, strict=True)):
+        kind = found.fact_parts[k][1]
+        if kind in (SIZE, STRIDE):
+            continue
+        if type(new) is type(old) and fact_key(new) == fact_key(old) and not written:
+            continue
+        place = Place.of(found.fact_parts[k])
+        same = type(new) is type(old) and fact_key(new) == fact_key(old)
+        if (same and place.storage not in written) or place.is_below(covered):
+            continue
+        if kind == ELEMENT or not is_writeable(place):
+            raise Unsupported("Python state is changed", actual=f"{place}: {old!r} becomes {new!r}")
+        out.append((k, work.spec(new)))
+    return out
 
 
 def _is_tensor(entry: object) -> bool:
@@ -368,7 +392,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.sizes.bound.run(arrays)
+    results = path.sizes.bound.run(arrays, work.found.numbers[: path.scalars])
     for t, array, output in zip(work.emitted, results, path.outputs, strict=True):
         if t.node is None:
             assert t.array is not None

@@ -16,6 +16,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.jit.arguments import Binder
+from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
@@ -62,8 +64,8 @@ class Function(Generic[P, R]):
         self._uncacheable = 0
         self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
         self._lock = threading.RLock()
-        code = getattr(fn, "__code__", None)
-        self._arguments = Arguments(code.co_varnames[: code.co_argcount] if code else ())
+        self._binder = Binder(fn)
+        self._arguments = Arguments(self._binder.names)
 
     @property
     def eager_reason(self) -> str | None:
@@ -82,16 +84,24 @@ class Function(Generic[P, R]):
         try:
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
+            if kwargs or len(args) != self._binder.count:
+                call = self._binder.bind(args, kwargs)
+                if call is None:  # Python says what is wrong
+                    return self.__wrapped_function__(*args, **kwargs)
+                args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
                 quick = quick_key(args)
                 known = () if quick is None else self._quick.get(quick, ())
                 for path, standing, sizes in known:
-                    if standing.check() is None or not standing.apart(args):
+                    values = standing.check()
+                    if values is None or not standing.apart(args):
+                        continue
+                    same = standing.found(args, kwargs)
+                    if path.numbers and not path.computes(same, standing.facts(values)):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(args, sizes)  # type: ignore[no-any-return]
-                        same = standing.found(args, kwargs)
+                            return path.run_quick(args, sizes, same.numbers)  # type: ignore[no-any-return]
                         if path.holds(same):
                             return path.run(same, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
@@ -129,9 +139,9 @@ class Function(Generic[P, R]):
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
-                self._remember(args, kwargs, path, scope, path.sized(seen.facts))
+                self._remember(args, kwargs, path, scope, seen)
                 return self._run(path, seen, args, kwargs)
-            if known.is_eager(facts):
+            if known.is_eager(seen, facts):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:
@@ -155,19 +165,23 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
         path: Path,
         scope: Scope,
-        sizes: Sizes,
+        found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects else quick_key(args)
+        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
-            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
+            constant = {k: found.facts[k] for k in path.lifted}
+            path.standing = Standing(state_of, path.lifted_storage(found), constant)
+        if not path.standing.apart(args):
+            return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
         paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, path.standing, sizes))
+        paths.insert(0, (path, path.standing, path.sized(found.facts)))
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -181,21 +195,19 @@ class Function(Generic[P, R]):
     ) -> Any:
         """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        places = self._lifted(roots, basis)
-        while True:
-            tracing = Tracing(roots, places)
+        attempts = Attempts(self._lifted(roots, basis), basis)
+        while (inputs := attempts.next()) is not None:
+            tracing = Tracing(roots, *inputs)
             try:
-                return self._attempt(tracing, found, args, kwargs)
+                result = self._attempt(tracing, found, args, kwargs)
             except Pinned as error:
-                places = [p for p in places if p.identity not in error.places]
-                self._refuse(basis, error.places, certain=False)
+                attempts.pinned(error.places)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-                if not places:
-                    break
-                if not isinstance(error, Raised):
-                    self._refuse(basis, {p.identity for p in places}, certain=True)
-                places = []
+                attempts.failed(bool(tracing.lifting.numbers))
+            else:
+                attempts.succeeded()
+                return result
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
@@ -210,15 +222,6 @@ class Function(Generic[P, R]):
         known = {p.identity for p in places}
         return places + [p for p in self.declared.chosen(roots) if p.identity not in known]
 
-    def _refuse(
-        self, basis: tuple[Survey, Entry] | None, identities: set[Any], certain: bool
-    ) -> None:
-        """These places did not do as inputs of a path."""
-        if basis is not None:
-            found, entry = basis
-            facts = {k for k, p in enumerate(found.places) if p.identity in identities}
-            entry.refuse(facts, certain)
-
     def _attempt(
         self,
         tracing: Tracing,
@@ -227,12 +230,12 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        result = tracing.run(self.__wrapped_function__, args, kwargs)
+        tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
         tracing.check_pinned()
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(result, scope, found if known else None, self.name)
+        outcome = tracing.finish(scope, found if known else None, self.name)
         if tracing.watch.found is not None:
             self._fall_back(tracing.watch.found)
             self._eager = True
@@ -263,7 +266,7 @@ class Function(Generic[P, R]):
         """A call could not be traced: it runs eagerly, and so do others like it."""
         scope = self._scope_with(tracing)
         found = survey(tracing.roots, scope)
-        self._entry(scope, found).unfit.add(tuple(found.fact_keys()))
+        self._entry(scope, found).note_unfit(found, tracing.trace.sharing.decides)
         if isinstance(error, Unsupported):
             self._note_eager_call()
             self._fall_back(error)

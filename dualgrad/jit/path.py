@@ -16,6 +16,8 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.guards import Standing
+from dualgrad.jit.ledger import Evaluate
+from dualgrad.jit.places import Place, write
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
@@ -31,6 +33,7 @@ class Results:
     tensors: list[Tensor]
     found: Survey
     values: dict[Atom, int]  # behind the symbols of sizes
+    numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
@@ -101,7 +104,9 @@ class Path:
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
-    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
+    scalars: int = 0  # how many of these numbers the program takes
+    assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
     standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
@@ -111,11 +116,9 @@ class Path:
         old = self.facts
         if any(old[k] != facts[k] for k in self.exact):
             return False
-        if self.guards is not None and not self.guards(self.values(found.facts)):
-            return False
         if self.symbols is not None and not self.symbols.holds(found.facts):
             return False
-        return self.holds(found)
+        return self.computes(found, found.facts) and self.holds(found)
 
     def sized(self, facts: list[Any]) -> Sizes:
         """The program for the sizes among these facts."""
@@ -131,9 +134,14 @@ class Path:
             self.known[key] = found
         return found
 
-    def values(self, facts: list[Any]) -> tuple[Any, ...]:
-        """The values of the lifted facts."""
-        return tuple([facts[k] for k in self.lifted])
+    def computes(self, found: Survey, facts: Any) -> bool:
+        """Whether the numbers of a call can be computed from its facts, as `found.numbers`."""
+        if self.numbers is not None:
+            values = self.numbers(facts)
+            if values is None:
+                return False
+            found.numbers = values
+        return True
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
@@ -142,10 +150,15 @@ class Path:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def run_quick(self, args: tuple[Any, ...], sizes: Sizes) -> Any:
+    def lifted_storage(self, found: Survey) -> dict[tuple[int, Any], int]:
+        """Where the lifted facts are stored that a survey found, and which these are."""
+        return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
+
+    def run_quick(self, args: tuple[Any, ...], sizes: Sizes, numbers: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        results = sizes.bound.run([args[s.number].array for s in self.sources])
+        arrays: list[Any] = [args[s.number].array for s in self.sources]
+        results = sizes.bound.run(arrays, numbers[: self.scalars])
         return Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
 
     def arrays(self, found: Survey) -> list[Any]:
@@ -169,20 +182,22 @@ class Path:
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
         self.runs += 1
-        results = sizes.bound.run(self.arrays(found))
+        results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
-        made = Results(
-            [o.tensor(a) for o, a in zip(self.outputs, results, strict=True)], found, sizes.values
-        )
+        tensors = [o.tensor(a) for o, a in zip(self.outputs, results, strict=True)]
+        made = Results(tensors, found, sizes.values, found.numbers[self.scalars :])
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
         for container, key, value in effects:
             container[key] = value
+        for place, value in assigned:
+            write(place, value)
         return result
 
     def report(self, number: int) -> str:

@@ -25,7 +25,8 @@ from dualgrad.jit.alias import (
     reachable,
     tensor_at,
 )
-from dualgrad.jit.errors import UnsupportedMemory
+from dualgrad.jit.errors import Unsupported
+from dualgrad.runtime.errors import ArgumentError
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Sharing:
     of: dict[int, Family] = field(default_factory=dict)  # by id of a member
     bases: list[Base] = field(default_factory=list)
     used: dict[int, Source] = field(default_factory=dict)  # by id, members that a program uses
+    decides: bool = False  # the trace has failed because of where tensors lie in memory
+
+    def knows(self, x: Tensor) -> bool:
+        """Whether x is a tensor of the call or the gradient of one."""
+        leaves = self.trace.leaves
+        return id(x) in self.trace.position or any(t._grad is x for t in leaves)
 
     def write(self, target: Tensor, node: Node) -> list[Tensor]:
         """Let a tensor from outside have another value; returns all that show it."""
@@ -76,15 +83,12 @@ class Sharing:
             self.trace.values[id(t)] = view.trace(family.value)[0]
 
     def _family(self, target: Tensor) -> Family | None:
+        if id(target) not in self.trace.written:
+            self._check_writeable(target)
         if id(target) in self.trace.symbols.layouts:
-            raise UnsupportedMemory(
+            raise Unsupported(
                 "a tensor with gaps in memory and symbolic strides is changed in place",
                 actual=f"{target.type!r}",
-            )
-        if overlaps_itself(target):
-            raise UnsupportedMemory(
-                "a tensor is changed in place whose elements may share memory",
-                actual=f"{target.type!r}, strides {target.strides_in_elements}",
             )
         if id(target) in self.of:
             return self.of[id(target)]
@@ -97,10 +101,22 @@ class Sharing:
         found = self.known.get(id(target))
         return None if found is None else self._join(found)
 
+    def _check_writeable(self, target: Tensor) -> None:
+        self.decides = True
+        assert target.array is not None
+        if not target.array.flags.writeable:
+            raise not_writeable("a read-only array")
+        if overlaps_itself(target):
+            raise Unsupported(
+                "a tensor is changed in place whose elements may share memory",
+                actual=f"{target.type!r}, strides {target.strides_in_elements}",
+            )
+        self.decides = False
+
     def _join(self, found: list[Tensor]) -> Family:
         """Trace overlapping tensors as views of one row from now on."""
         if self.trace.symbols.values:
-            raise UnsupportedMemory(
+            raise Unsupported(
                 "tensors that overlap in memory are changed in place where sizes are symbols",
                 actual=f"{found[0].type!r}",
             )
@@ -109,7 +125,8 @@ class Sharing:
         for t in found:
             offset, rest = divmod(_address(t) - start, dtype.itemsize)
             if t.type.dtype is not dtype or rest:
-                raise UnsupportedMemory(
+                self.decides = True
+                raise Unsupported(
                     "tensors of different dtypes that overlap in memory are changed in place",
                     actual=f"{found[0].type!r} and {t.type!r}",
                 )
@@ -165,7 +182,8 @@ class Sharing:
         """The members that a graph reads or overwrites."""
         inputs, order = self._inputs(), topological(roots)
         seen = set(order)
-        rows, views = {family.row}, set()
+        rows = {family.row}
+        views: set[Any] = set()
         for node in order:
             if node.inputs and node.inputs[0] in rows:
                 if isinstance(node.op, Overwrite):
@@ -269,6 +287,22 @@ def resolved(
         elif op in place:
             done[node] = rows[place[op]].read(op, now[place[op]])
     return (*(done[r] for r in roots), *held[family.value])
+
+
+def is_expanded(x: Tensor) -> bool:
+    """Whether a dimension shows the same elements again and again."""
+    steps: Any = zip(x.layout or (), x.type.shape, strict=False)
+    return any(s == 0 and n != 1 for s, n in steps)
+
+
+def not_writeable(what: str) -> ArgumentError:
+    """The error of a change in place, as it is in eager mode."""
+    return ArgumentError(
+        "the memory cannot be written",
+        expect="writeable memory in which elements do not overlap",
+        actual=what,
+        hint="clone() it first",
+    )
 
 
 def _end(view: Strided) -> Any:

@@ -93,7 +93,7 @@ class Survey:
     __slots__ = (
         "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "opaque", "scope", "tensors",
+        "numbers", "opaque", "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -110,6 +110,8 @@ class Survey:
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.shared: set[int] = set()  # identities of tuples that stand in several places
+        self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []
@@ -124,7 +126,12 @@ class Survey:
 
     def fact_keys(self) -> list[Any]:
         """Facts such that equal ones mean the same: floats bit by bit."""
-        return [x.hex() if isinstance(x, float) else x for x in self.facts]
+        return [fact_key(x) for x in self.facts]
+
+    def clear(self) -> None:
+        """Let go of everything that was met."""
+        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self._alive):
+            parts.clear()  # type: ignore[attr-defined]
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -149,6 +156,8 @@ class Survey:
                 self._tensor(part)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
+                if isinstance(x, tuple):
+                    self.shared.add(id(x))
             else:
                 seen[id(x)] = len(seen)
                 self._alive.append(x)
@@ -453,6 +462,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
     places += [(STRIDE, d) for d, n in enumerate(steps or ()) if n >= 2]
     sizes = [n for n in (*shape, *(steps or ())) if n >= 2]
     return tuple(structure), tuple(places), tuple(sizes)
+
+
+def fact_key(x: int | float) -> Any:
+    """Equal for facts that mean the same."""
+    return x.hex() if isinstance(x, float) else x
 
 
 def contents(cell: types.CellType) -> Any:

@@ -22,14 +22,17 @@ from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
+from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Expand, Reshape, View
+from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
 from dualgrad.dispatch import check_write, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.errors import Unsupported as Unsupported
-from dualgrad.jit.sharing import Sharing
+from dualgrad.jit.ledger import Ledger
+from dualgrad.jit.numbers import Number
+from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.dtype import DType, int64
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.numbers = Ledger()
         self.sharing = Sharing(self)
 
     # -- sizes --------------------------------------------------------------------------------
@@ -91,6 +95,8 @@ class Trace:
             return Node.make(ABSENT, (), x.type)
         if type(x) is TracedSize:
             return size_node(x)
+        if isinstance(x, Number):
+            return self.numbers.node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
@@ -225,6 +231,13 @@ class Trace:
             )
         self.created[id(x)] = x
 
+    def filled(self, shape: tuple[int, ...], value: Number, dtype: DType) -> Tensor | None:
+        """A tensor of one value that later calls have others for; None where the value is asked
+        for all the same."""
+        if dtype.is_low or not (dtype.is_float or (dtype is int64 and isinstance(value, int))):
+            return None
+        return self.trace_node(copy(expand_to(cast_node(self.node_of(value), dtype), shape)))
+
     def note_flag(self, x: Tensor) -> None:
         """`requires_grad` of a tensor is about to change."""
         if x.node is None and id(x) not in self.created:
@@ -279,25 +292,17 @@ class Trace:
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
         """What a tensor is a view of, step by step: (source, view of it)."""
         out: list[tuple[Tensor, View | None]] = []
-        if any(
-            s == 0 and n > 1 for s, n in zip(target.layout or (), target.shape, strict=False)
-        ):
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="an expanded view",
-                hint="clone() it first",
-            )
+        if is_expanded(target):
+            raise not_writeable("an expanded view")
         while True:
             found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
-            if found is None and (target.base is None or id(target) in self.position):
+            if found is None and (target.base is None or self.sharing.knows(target)):
                 break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
                 raise Unsupported(
                     "a view is changed in place whose memory cannot be followed",
                     op=unit.name,
-                    actual=f"a view of {target.base.type!r}",
+                    actual=f"{target.type!r}",
                     hint="change the tensor itself",
                 )
             out.append(found)

@@ -6,13 +6,16 @@ what it was before.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
-from dualgrad.jit.places import Place
+from dualgrad.jit.ledger import recording
+from dualgrad.jit.lifting import Lifting
+from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
@@ -48,25 +51,33 @@ class Tracing:
 
     roots   where the state begins: arguments, keyword arguments, the function ...
     lifted  places of numbers and sizes that are to be inputs of the program
+    arguments   whether numbers among the arguments are to be inputs as well
     """
 
-    def __init__(self, roots: Roots, lifted: list[Place]) -> None:
+    def __init__(self, roots: Roots, lifted: list[Place], arguments: bool) -> None:
         self.roots = roots
-        self.lifted = lifted
         self.whole = survey(roots, noting=True)
         self.before = Snapshot(self.whole)
         self.symbols = Symbols.of(lifted)
         self.trace = Trace(self.whole.tensors, Tensor.of_node, self.symbols)
+        places = [p for p in lifted if p.kind not in (SIZE, STRIDE)]
+        places += argument_places(self.whole) if arguments else []
+        self.lifting = Lifting(self.trace.numbers, places)
         self.watch = Watch()
+        self.returned: list[Any] = []
         self.seconds = 0.0
 
-    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the function returns, traced.  Raises Unsupported or Raised, state restored."""
+    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Trace the function; `returned` gets what it returns.
+
+        Raises Unsupported or Raised, with the state as it was.
+        """
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            with self.symbols.scope(), self.watch:
-                return fn(*args, **kwargs)
+            args = self.lifting.place(args)
+            with self.symbols.scope(), recording(self.trace.numbers), self.watch:
+                self.returned.append(fn(*args, **kwargs))
         except Unsupported:
             self.undo()
             raise
@@ -78,6 +89,7 @@ class Tracing:
             raise
         finally:
             state.trace = None
+            self.lifting.restore()
             self.seconds = time.perf_counter() - started
 
     def check_pinned(self) -> None:
@@ -91,12 +103,13 @@ class Tracing:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
+        self.lifting.restore()
         self.before.restore()
         for t in self.trace.changed:
             t.changed(-1)
         self.trace.changed.clear()
 
-    def finish(self, result: Any, scope: Scope, found: Survey | None, name: str) -> Outcome:
+    def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
@@ -110,18 +123,16 @@ class Tracing:
             before = [self._copy_of(c) for c in found.containers]
             after = survey(self.roots, scope)
             with self.symbols.scope():
-                outcome = finish_trace(self.trace, found, after, before, result, name)
+                outcome = finish_trace(
+                    self.trace, found, after, before, self.returned, name, self.lifting
+                )
         except BaseException as error:
             self.undo()
             known = isinstance(error, Unsupported | IndexOutOfBounds | LibraryError)
             if self.symbols.values and isinstance(error, Exception) and not known:
                 raise Unsupported("a program with symbolic sizes cannot be made") from error
             raise
-        path = outcome.path
-        path.seconds_tracing = self.seconds
-        path.facts = found.fact_keys()
-        sized = () if path.symbols is None else path.symbols.numbers
-        path.exact = tuple(k for k in range(len(path.facts)) if k not in sized)
+        outcome.path.seconds_tracing = self.seconds
         outcome.scope = scope
         return outcome
 
@@ -157,6 +168,21 @@ class Tracing:
                     why="a compiled program would not notice when its variables change",
                     hint="pass it as an argument",
                 )
+
+
+def argument_places(found: Survey) -> list[Place]:
+    """Where numbers stand among the arguments, in containers and dataclasses as well."""
+    places = [Place.of(p) for p in found.fact_parts[: found.argument_facts]]
+    return [p for p in places if p.kind not in (SIZE, STRIDE) and _is_argument(p)]
+
+
+def _is_argument(place: Place) -> bool:
+    if place.kind == ROOT:
+        return True
+    known = place.kind in (ELEMENT, ENTRY) or (
+        place.kind == ATTRIBUTE and dataclasses.is_dataclass(place.owner)
+    )
+    return known and place.parent is not None and _is_argument(place.parent)
 
 
 def opaque(found: Survey, fn: Any) -> Unsupported:
