@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,11 @@ from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
+from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
-from dualgrad.jit.survey import TENSOR, Survey, fact_key
+from dualgrad.jit.snapshot import Snapshot
+from dualgrad.jit.survey import Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
 
@@ -134,15 +137,33 @@ class Finish:
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
-        key = id(x)
+        key, dress = id(x), self._dress(x)
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = view_of(base, unit, r.values)
+                out = r.memo[key] = view_of(base, unit, r.values)
+                dress(out, r)
             return r.memo[key]
 
         return rebuild
+
+    def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
+        """What a second handle has besides memory: class, flag, gradient."""
+        kind, flag, own = type(x), x.requires_grad and x.grad_fn is None, x.base is None
+        grad = self.trace.grads.get(id(x), (x, None))[1]
+        grad_spec = None if grad is None else self.spec(grad)
+
+        def dress(out: Tensor, r: Results) -> None:
+            out.__class__ = kind
+            if own:
+                out.base = None
+            if flag:
+                out.requires_grad = True
+            if grad_spec is not None:
+                out._grad = grad_spec(r)
+
+        return dress
 
     def emit(self, x: Tensor) -> int:
         """The output that holds a traced tensor."""
@@ -181,6 +202,16 @@ class Finish:
                     continue
                 out.append(Effect(k, key, self.spec(value)))
         return out
+
+    def calls(self) -> list[Rebuild]:
+        """Calls that the trace has recorded, on the results of a run."""
+        calls = self.trace.calls
+        calls.place(len(self.nodes), len(self.numbers))
+        self.nodes += calls.nodes
+        self.emitted += [Tensor.of_node(node, self.trace) for node in calls.nodes]
+        self.numbers += calls.numbers
+        calls.numbers.clear()
+        return calls.made
 
     def grads(self) -> list[tuple[int, Rebuild]]:
         """Assignments to the gradients of tensors that the survey found."""
@@ -238,14 +269,14 @@ def finish_trace(
     trace: Trace,
     found: Survey,
     after: Survey,
-    before: list[Any],
+    before: Snapshot,
     returned: list[Any],
     name: str,
     lifting: Lifting,
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace,
+    `before` holds the state as it was, `after` is a survey after the trace,
     `returned` holds what the function returned, and is emptied.
     Raises Unsupported where a program could not do what the function did.
     """
@@ -257,12 +288,16 @@ def finish_trace(
                 actual=f"{t.type!r}, grad_fn={t.grad_fn.name}",
                 hint="compute it inside the function, or detach() it",
             )
-    effects = work.effects(before, lifting.written)
+    effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
+    rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
-    assigned = compare_state(work, after, effects, lifting.written)
+    calls = work.calls()
+    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     for e in effects:
         container = found.containers[e.container]
         container[e.key] = settled(container[e.key])
+    for b in rebound:
+        b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
     result = settled(returned.pop())
@@ -287,9 +322,8 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or assigned or grads or writes or trace.grads_read) and all(
-        s.kind == "leaf" and s.number < found.arguments for s in trace.sources
-    )
+    plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
+    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -306,7 +340,9 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
+        calls,
     )
+    path.rebound = rebound
     if symbols.values:
         path.symbols = symbols.read(found)
     path.facts, path.assigned = found.fact_keys(), assigned
@@ -334,26 +370,10 @@ def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Te
     return Graph(tuple(trace.inputs), scalars, roots[:n], kept)
 
 
-def compare_state(
-    work: Finish, after: Survey, effects: list[Effect], written: set[tuple[int, Any]]
-) -> list[tuple[int, Rebuild]]:
-    """Numbers that are changed in places other than containers: (fact, its new value).
-
-    What effects assign, replays assign.  Refuses changes of any other Python state.
-    """
-    found = work.found
-    if len(found.key) != len(after.key):
-        work.cacheable = False  # the next call starts from other state anyway
-        return []
-    for old, new in zip(found.key, after.key, strict=True):
-        if _is_tensor(old) and _is_tensor(new):
-            continue
-        if _is_tensor(old) or _is_tensor(new):
-            work.cacheable = False
-        elif old != new:
-            raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    covered = {(id(found.containers[e.container]), e.key) for e in effects}
-    return changed_facts(work, after, covered, written) if work.cacheable else []
+def covered(found: Survey, effects: list[Effect], rebound: list[Rebinding]) -> set[tuple[int, Any]]:
+    """Places that effects assign, as `Place.storage`."""
+    places = {(id(found.containers[e.container]), e.key) for e in effects}
+    return places | {b.storage(found) for b in rebound}
 
 
 def changed_facts(
@@ -361,6 +381,8 @@ def changed_facts(
 ) -> list[tuple[int, Rebuild]]:
     """Numbers that differ after the trace, in places that no effect covers."""
     found, out = work.found, []
+    if found.key != after.key:
+        return []  # the numbers stand in objects that effects put there
     for k, (old, new) in enumerate(zip(found.facts, after.facts, strict=True)):
         kind = found.fact_parts[k][1]
         if kind in (SIZE, STRIDE):
@@ -375,10 +397,6 @@ def changed_facts(
             raise Unsupported("Python state is changed", actual=f"{place}: {old!r} becomes {new!r}")
         out.append((k, work.spec(new)))
     return out
-
-
-def _is_tensor(entry: object) -> bool:
-    return isinstance(entry, tuple) and len(entry) > 0 and entry[0] == TENSOR
 
 
 def _copied(t: Tensor) -> Tensor:
@@ -408,3 +426,8 @@ def first_run(path: Path, work: Finish) -> None:
             x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
     for t, value in trace.grads.values():
         t._grad = value
+    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=True)]
+    values, numbers = trace.symbols.values, work.found.numbers[path.scalars :]
+    made = Results(tensors, work.found, values, numbers)
+    for call in path.calls:
+        call(made)

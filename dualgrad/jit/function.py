@@ -19,6 +19,7 @@ from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.declared import Declared
+from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path, Sizes
@@ -168,7 +169,8 @@ class Function(Generic[P, R]):
         found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects or path.assigned else quick_key(args)
+        changes = path.effects or path.rebound or path.assigned
+        quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
@@ -236,10 +238,7 @@ class Function(Generic[P, R]):
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
         outcome = tracing.finish(scope, found if known else None, self.name)
-        if tracing.watch.found is not None:
-            self._fall_back(tracing.watch.found)
-            self._eager = True
-        elif outcome.cacheable:
+        if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
@@ -376,19 +375,5 @@ def function(
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
-    if not callable(fn) or isinstance(fn, type):
-        raise ArgumentError(
-            "only functions can be compiled",
-            op="function",
-            expect="a function",
-            actual=type(fn).__name__,
-        )
-    if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
-        raise ArgumentError(
-            "a generator cannot be compiled",
-            op="function",
-            expect="a function that returns",
-            actual="one that yields",
-            hint="decorate the function that makes one step",
-        )
+    check_decorated(fn)
     return Function(fn, strict, dynamic, static)

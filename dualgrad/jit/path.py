@@ -18,6 +18,7 @@ from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.guards import Standing
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
+from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
@@ -99,6 +100,7 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
+    calls: list[Rebuild]  # recorded calls of print and the like
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -110,6 +112,7 @@ class Path:
     standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+    rebound: list[Rebinding] = field(default_factory=list)
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
@@ -190,14 +193,19 @@ class Path:
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        rebound = [(b, b.value(made)) for b in self.rebound]
         assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
         for container, key, value in effects:
             container[key] = value
+        for binding, value in rebound:
+            binding.bind(found, value)
         for place, value in assigned:
             write(place, value)
+        for call in self.calls:
+            call(made)
         return result
 
     def report(self, number: int) -> str:

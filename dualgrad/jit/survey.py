@@ -93,7 +93,7 @@ class Survey:
     __slots__ = (
         "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "opaque", "scope", "shared", "tensors",
+        "numbers", "opaque", "owners", "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -104,6 +104,7 @@ class Survey:
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
         self.containers: list[Any] = []
+        self.owners: list[Any] = []  # cells, and objects with slots
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
         self.named: set[str] = set()  # attributes that objects such as attrgetter look up
         self.met: list[Ran] = []  # functions whose code is not in the scope
@@ -266,6 +267,7 @@ class Survey:
         if isinstance(x, types.CellType):
             key.append(kind)
             held = contents(x)
+            self.owners.append(x)
             self.note(CELL_CONTENTS, x, None, held)
             name = part[2]
             return [] if held is MISSING else [(held, CELL, name, part)]
@@ -412,6 +414,7 @@ class Survey:
             slots = tuple(n for n in slots if n in self.scope.names)
         present = [n for n in slots if hasattr(x, n)]
         if slots:
+            self.owners.append(x)
             self.key.append(tuple(present))
             for n in slots if self.noting else ():
                 self.note(SLOT, x, n, getattr(x, n, MISSING))

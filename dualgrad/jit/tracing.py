@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
 from dualgrad.jit.ledger import recording
@@ -21,7 +22,7 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Watch
+from dualgrad.jit.watch import Stopped, Watch
 from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
@@ -76,11 +77,16 @@ class Tracing:
         state.trace = self.trace
         try:
             args = self.lifting.place(args)
-            with self.symbols.scope(), recording(self.trace.numbers), self.watch:
+            with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
                 self.returned.append(fn(*args, **kwargs))
-        except Unsupported:
+            if self.watch.found is not None:
+                raise self.watch.found
+            self.trace.calls.finish()
+            for refusal in self.trace.refusals:  # caught by the code that was traced
+                raise refusal
+        except (Unsupported, Stopped) as error:
             self.undo()
-            raise
+            raise self.watch.found or error from None
         except Exception as error:
             self.undo()
             raise Raised(error) from None
@@ -120,11 +126,11 @@ class Tracing:
                 raise opaque(found, self.roots[2][1])
             self._check_met(found)
             self.trace.renumber(found.tensors)
-            before = [self._copy_of(c) for c in found.containers]
+            self._check_containers(found)
             after = survey(self.roots, scope)
             with self.symbols.scope():
                 outcome = finish_trace(
-                    self.trace, found, after, before, self.returned, name, self.lifting
+                    self.trace, found, after, self.before, self.returned, name, self.lifting
                 )
         except BaseException as error:
             self.undo()
@@ -147,15 +153,17 @@ class Tracing:
         finally:
             now.restore()
 
-    def _copy_of(self, container: Any) -> Any:
-        old = self.before.copies.get(id(container))
-        if old is None:
+    def _check_containers(self, found: Survey) -> None:
+        """Refuse changes of containers that the walk does not find again."""
+        met = set(map(id, found.containers))
+        lost = [c for c in found.containers if id(c) not in self.before.copies]
+        lost += [c for c, _ in self.before.changed_containers() if id(c) not in met]
+        if lost:
             raise Unsupported(
                 "Python state was reached in a way that cannot be followed",
-                actual=f"a {type(container).__name__}",
+                actual=f"a {type(lost[0]).__name__}",
                 hint="pass it as an argument",
             )
-        return old
 
     def _check_met(self, found: Survey) -> None:
         """Refuse functions with state of their own that ran and were not found by the walk."""
