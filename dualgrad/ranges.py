@@ -33,7 +33,7 @@ def arange(
     check_device("arange", device)
     first, last = (0, start) if stop is None else (start, stop)
     if dtype is not None and as_dtype(dtype).is_int:
-        first, last, step = (v if type(v) is TracedSize else int(v) for v in (first, last, step))
+        first, last, step = map(_whole_number, (first, last, step))
     if step == 0:
         raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
@@ -52,6 +52,10 @@ def _traced_range(first: Any, last: Any, step: Any, dtype: Any) -> Tensor:
     if kind.is_float and kind.bits < 32:
         out = out.to(float64)
     return out.to(kind)  # type: ignore[no-any-return]
+
+
+def _whole_number(v: Any) -> Any:
+    return v if type(v) is TracedSize else int(v)
 
 
 def linspace(

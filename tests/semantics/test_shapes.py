@@ -426,7 +426,7 @@ def test_need26_the_pattern_of_requires_grad_is_part_of_the_key() -> None:
 RENAMED: dict[str, Sizes] = {
     "same": lambda n: n,
     "longer": lambda n: n + 3 if n > 1 else n,
-    "twice": lambda n: 2 * n,
+    "twice": lambda n: 2 * n if n > 1 else n,
     "long": lambda n: 5 * n + 1 if n > 1 else n,
 }
 
