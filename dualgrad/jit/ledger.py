@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dualgrad.compiler.ir.node import Node, const_node, scalar_node
+from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.numbers import EXACT, Number, Real, Whole, plain
 
 if TYPE_CHECKING:
@@ -162,10 +163,12 @@ class Ledger:
         value = x._value
         if self.live and self.is_open(x) and isinstance(value, int):
             self.operate(f"-{_WORD} <= {{}} < {_WORD}", fits, x)
-        if not self.live or not self.is_open(x):
+        if not self.is_open(x):
             return const_node(value)
         found = self.scalars.get(x._name)
         if found is None:
+            if not self.live:
+                raise Unsupported("a number of a trace is used for the first time after it")
             found = scalar_node(len(self.scalars), type(value))
             self.scalars[self._used(x)] = found
         return found

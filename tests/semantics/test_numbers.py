@@ -431,6 +431,47 @@ def test_row19_numbers_past_the_limit_run_eagerly_and_paths_stay() -> None:
     assert f.n_traces <= 17
 
 
+def test_row19_gradients_that_flow_out_know_the_numbers_of_their_call() -> None:
+    def make() -> Any:
+        w = dg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+        def f(x: Any, k: float, n: int) -> Any:
+            return (w * x * k).exp().sum() * k + (w**2).sum() * n / k
+
+        def call(g: Any, k: float, n: int) -> Any:
+            y = g(X, k, n)
+            (first,) = dg.grad(y, [w], create_graph=True)
+            (first * first).sum().backward()
+            second, w.grad = w.grad, None
+            return y.detach(), first.detach(), second
+
+        return f, call
+
+    def later(f: Any, call: Any) -> Any:
+        """Two calls before the first backward."""
+        a, b = f(X, 0.3, 2), f(X, 0.7, 5)
+        a.backward()
+        b.backward()
+        return a.detach(), b.detach()
+
+    calls = [lambda f, call, k=k: call(f, 0.1 * k, k) for k in range(1, 6)]
+    compare(make, [*calls, later], traces=1)
+
+
+def test_row19_gradients_inside_know_the_numbers_of_their_call() -> None:
+    def make() -> Any:
+        w = dg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+        def f(x: Any, k: float) -> Any:
+            loss = (w * x * k).tanh().sum() / k
+            loss.backward()
+            return loss.detach()
+
+        return f, w
+
+    compare(make, [(X, 0.25 * k) for k in range(1, 7)], traces=2)
+
+
 # -- captured numbers and counters -----------------------------------------------------------------
 
 
