@@ -675,3 +675,54 @@ def test_need13_error_without_a_graph():
     f = dg.function(lambda x: x * 2, strict=True)
     with pytest.raises(GradientError, match="nothing to differentiate"):
         f(X).sum().backward()
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def test_row35_sizes_that_change():
+    def backward_of(n):
+        def call(f, p):
+            x = leaf(n, 8, seed=n, requires_grad=False)
+            y = f(x)
+            ((y * y).sum() + y.T[0].sum() * 2.0).backward()
+            return y
+
+        return call
+
+    compare(network, [backward_of(n) for n in (5, 7, 3, 12, 1, 9, 0, 2)])
+
+
+def test_row36_sizes_that_change():
+    def penalty_of(n):
+        def call(f, p):
+            x = leaf(n, 8, seed=n)
+            y = f(x)
+            (y * y).sum().backward(create_graph=True)
+            g = x.grad
+            for t in p.values():
+                t.grad = None
+            ((g * g).sum() + y.mean()).backward()
+
+        return call
+
+    compare(network, [penalty_of(n) for n in (5, 7, 3, 12)])
+
+
+def test_row35_part_is_freed_before_a_derivative_is_recorded():
+    def make():
+        w, v = leaf(4), leaf(4, seed=1)
+        return lambda x: ((x * w).exp(), (x * v).sin()), w, v
+
+    def call(f, w, v):
+        x = leaf(4, seed=2)
+        a, b = f(x)
+        a.sum().backward()
+        x.grad = None
+        b.sum().backward(create_graph=True)
+        g = x.grad
+        x.grad = None
+        (g * g).sum().backward()
+        return x.grad
+
+    compare(make, [call, call])
