@@ -313,11 +313,11 @@ class Lowering:
                 self.destinations.setdefault(base, []).append(home)
                 continue
             node = Copy.of().on(value)
+            while node in group_of:  # an output is this copy already, and may be made too early
+                value, node = node, Copy.of().on(node)
             if any(node in g.nodes for g in copies):
                 self.destinations[node].append(target)
                 continue
-            while node in group_of:  # an output is this copy already, and may be made too early
-                value, node = node, Copy.of().on(node)
             self.destinations[node] = [target]
             base = _row_major_base(value)
             assert base is not None

@@ -110,6 +110,7 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.jit.effects import debug
 from dualgrad.jit.function import EagerFallback, Function, function
 from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
@@ -188,6 +189,7 @@ __all__ = [
     "config",
     "cross",
     "data",
+    "debug",
     "det",
     "diag",
     "diag_embed",

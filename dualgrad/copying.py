@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import GradientError
+from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -22,6 +23,8 @@ class Copying:
         out.__class__, out.base, out._grad = type(self), self.base, self._grad
         out.requires_grad, out.grad_fn = self.requires_grad, self.grad_fn
         out.output_number = getattr(self, "output_number", 0)
+        if state.trace is not None:
+            state.trace.note_detached(self, out)
         return out
 
     def __reduce__(self: Tensor) -> tuple[Any, ...]:  # type: ignore[misc]

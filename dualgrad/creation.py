@@ -10,6 +10,7 @@ import numpy as np
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.view import expand, reshape
+from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -56,6 +57,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         out = data.detach().clone()
         out = out.to(dtype) if dtype is not None else out
         return out.requires_grad_(requires_grad)
+    if isinstance(data, Number):
+        return full((), data, dtype=dtype, requires_grad=requires_grad)
     wanted = None if dtype is None else as_dtype(dtype)
     out = _of_numbers(data, wanted)
     if state.trace is not None:
@@ -138,7 +141,12 @@ def full(
     if isinstance(fill_value, Tensor):
         filled = _full_of_tensor(shape, fill_value, dtype)
         return filled.requires_grad_() if requires_grad else filled
-    out = empty(shape, dtype=type(fill_value) if dtype is None else dtype, device=device)
+    kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
+    if isinstance(fill_value, Number) and state.trace is not None:
+        filled = state.trace.filled(as_shape("full", (shape,)), fill_value, kind)
+        if filled is not None:
+            return filled.requires_grad_(requires_grad)  # type: ignore[no-any-return]
+    out = empty(shape, dtype=kind, device=device)
     assert out.array is not None
     low = out.type.dtype.is_low
     if isinstance(fill_value, int):

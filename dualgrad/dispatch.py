@@ -95,6 +95,22 @@ def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Pla
     return plan
 
 
+def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:
+    """Refuse operands of other types than `Unit`s take."""
+    for x in operands:
+        if hasattr(x, "sig") or isinstance(x, bool | int | float | np.ndarray | np.generic):
+            continue
+        raise OperandError(
+            "an operand is neither a tensor nor a number",
+            op=unit.name,
+            expect="Tensor, bool, int or float",
+            actual=type(x).__name__,
+            hint="a gradient is None before backward()"
+            if x is None
+            else "convert it with dg.tensor(...)",
+        )
+
+
 class Planner:
     """Makes one plan."""
 
@@ -102,17 +118,7 @@ class Planner:
         self.unit, self.operands, self.write = unit, operands, write
         self.general = unit
         self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
-        for x in operands:
-            if not hasattr(x, "sig") and not isinstance(x, bool | int | float):
-                raise OperandError(
-                    "an operand is neither a tensor nor a number",
-                    op=unit.name,
-                    expect="Tensor, bool, int or float",
-                    actual=type(x).__name__,
-                    hint="a gradient is None before backward()"
-                    if x is None
-                    else "convert it with dg.tensor(...)",
-                )
+        check_operands(unit, operands)
 
     def plan(self) -> Plan:
         nodes = self.exact_nodes()

@@ -7,13 +7,14 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.autograd import FreedNode, TapeNode, backward, record
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
@@ -25,6 +26,7 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
 from dualgrad.indexing import Indexable
+from dualgrad.printing import formatted, notes_of, tensor_text
 from dualgrad.rewriting import refuse, write_view
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
@@ -102,6 +104,8 @@ class Tensor(Changes, Copying, Indexable):
         self.base = self.origin = self.grad_fn = self._grad = None
         self.requires_grad = False
         self._version = data._version
+        if state.trace is not None:
+            state.trace.note_detached(data, self)
         self.requires_grad_(requires_grad)
 
     @classmethod
@@ -320,7 +324,17 @@ class Tensor(Changes, Copying, Indexable):
                 actual=f"{self.type!r} with requires_grad=True",
                 hint="call .detach().numpy()",
             )
+        deferred = self._deferred("numpy")
+        if deferred is not None:
+            return deferred  # type: ignore[no-any-return]
         return decode(self.concrete("numpy()"), self.type.dtype)
+
+    def _deferred(self, how: str) -> Any:
+        """A stand-in for values, where a trace can tell that they are only shown."""
+        trace = state.trace
+        if trace is None or trace.is_known(self):
+            return None
+        return trace.calls.defer(self, how, sys._getframe(2))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False and self.type.dtype is bfloat16:
@@ -329,6 +343,9 @@ class Tensor(Changes, Copying, Indexable):
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
+        deferred = self._deferred("item")
+        if deferred is not None:
+            return deferred
         array = self.concrete("item()")
         if array.size != 1:
             raise ShapeError(
@@ -342,6 +359,9 @@ class Tensor(Changes, Copying, Indexable):
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
+        deferred = self._deferred("tolist")
+        if deferred is not None:
+            return deferred
         return decode(self.concrete("tolist()"), self.type.dtype).tolist()
 
     def __float__(self) -> float:
@@ -373,21 +393,32 @@ class Tensor(Changes, Copying, Indexable):
         return int(self.item())
 
     def __repr__(self) -> str:
+        trace = state.trace
+        if trace is not None and not trace.is_known(self):
+            return trace.calls.mark_tensor(self, None, sys._getframe(1))
         if self.array is None:
             return f"Tensor(traced {self.type!r})"
+        return tensor_text(self.array, self.type.dtype, notes_of(self))
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
         trace = state.trace
-        if trace is not None:
-            trace.needs_value(self, "repr()")
-        values = decode(self.array, self.type.dtype)
-        text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
-        notes = ""
-        if self.type.dtype.name not in ("float32", "int64", "bool"):
-            notes += f", dtype={self.type.dtype!r}"
-        if self.grad_fn is not None:
-            notes += f", grad_fn=<{self.grad_fn.name_of(self.output_number)}>"
-        elif self.requires_grad:
-            notes += ", requires_grad=True"
-        return f"tensor({text}{notes})"
+        if trace is not None and not trace.is_known(self):
+            return trace.calls.mark_tensor(self, spec, sys._getframe(1))
+        if self.array is None:
+            return repr(self)
+        return formatted(self.array, self.type.dtype, notes_of(self), spec)
+
+    @staticmethod
+    def shown(array: Array, dtype: DType, requires_grad: bool, grad_fn: str | None) -> Tensor:
+        """A tensor for looking at: what it was computed from is only known by name."""
+        type = TensorType(array.shape, dtype)
+        out = Tensor.of_array(array, type, None)
+        out.requires_grad = requires_grad
+        if grad_fn is not None:
+            out.grad_fn, out.output_number = FreedNode(grad_fn, type), 0
+        return out
 
     # -- gradients ----------------------------------------------------------------------------
 

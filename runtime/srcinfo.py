@@ -158,7 +158,8 @@ def called_name() -> str:
     while frame is not None and _is_own(frame):
         name = frame.f_code.co_name
         frame = frame.f_back
-    return "" if name in ("__call__", "__init__") else name.strip("_")
+    unnamed = name in ("__call__", "__init__") or name.startswith("<")
+    return "" if unnamed else name.strip("_")
 
 
 def user_line_key() -> tuple[str, int] | None:

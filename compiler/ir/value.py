@@ -433,5 +433,13 @@ def apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
     )
 
 
+def plain_number(x: Any) -> Any:
+    """x, which may be what stands for a number of this class in a trace, as that number; in
+    tuples as well."""
+    if type(x) is tuple:
+        return tuple(map(plain_number, x))
+    return x.__class__(x) if type(x) is not x.__class__ and isinstance(x, int | float) else x
+
+
 def dim_text(shape: tuple[Dim, ...]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

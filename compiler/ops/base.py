@@ -22,7 +22,7 @@ from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import Rename, dim_text
+from dualgrad.compiler.ir.value import Rename, dim_text, plain_number
 from dualgrad.compiler.ops.hints import broadcast_hint
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
@@ -77,6 +77,8 @@ class Op:
         key = (cls, *fields)
         found: Self | None = Op._instances.find(key)
         if found is None:
+            fields = tuple(map(plain_number, fields))
+            key = (cls, *fields)
             found = Op._instances.keep(key, cls(*fields))
         return found
 

@@ -17,7 +17,7 @@ from dualgrad.compiler.ir.dims import current_env
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.size import parameter
-from dualgrad.compiler.ir.value import Rename, apply
+from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
 from dualgrad.runtime.dtype import float32
@@ -43,7 +43,11 @@ class Composite:
         # 1 == 1.0 == True are different parameters.
         key = (body, static, tuple(type(v) for _, v in static))
         found = cls._instances.find(key)
-        return found or cls._instances.keep(key, cls(body, static))
+        if found is None:
+            static = tuple((k, plain_number(v)) for k, v in static)
+            key = (body, static, tuple(type(v) for _, v in static))
+            found = cls._instances.keep(key, cls(body, static))
+        return found
 
     @property
     def name(self) -> str:

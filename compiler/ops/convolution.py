@@ -36,7 +36,6 @@ def sizes(op: str, what: str, value: Any, rank: int, least: int) -> Ints:
             op=op,
             expect=f"an int or {rank} ints, at least {least}",
             actual=repr(value),
-            hint=f"give one int for all axes, or a tuple of {rank}",
         )
     return full
 
@@ -130,9 +129,7 @@ def _check_conv(op: str, x: Any, weight: Any, bias: Any, rank: int, groups: int)
             op=op,
             expect=f"weight [outputs, C / groups, {axes}], outputs a multiple of groups",
             actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}, groups={groups}",
-            hint=f"the input must have {weight.shape[1]} * groups channels, in axis 1"
-            if weight.ndim == rank + 2
-            else f"give a weight of {rank + 2} dimensions",
+            hint="axis 1 of the input must have groups * weight.shape[1] channels",
         )
     check_shape(op, "bias", bias, (weight.shape[0],))
 
@@ -279,7 +276,6 @@ def _transpose(
             op=op,
             expect="weight [C, outputs / groups, ...], C a multiple of groups",
             actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}, groups={groups}",
-            hint="axis 0 of the weight counts the channels of the input",
         )
     check_shape(op, "bias", bias, (weight.shape[1] * groups,))
     stride = sizes(op, "stride", stride, rank, 1)

@@ -36,6 +36,7 @@ from dualgrad.runtime.errors import ArgumentError, DTypeError
 if TYPE_CHECKING:
     from dualgrad.compiler.build.mathlib import Math
 
+DEVICES = ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")  # words for a device, not for a dtype
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
 
 
@@ -160,8 +161,7 @@ def to(
     if `dtype` names no dtype.  Floats turn into integers by truncation, out of range into the
     nearest integer there is, NaN into 0; anything into bool by x != 0.
     """
-    named = isinstance(dtype, str) and dtype == "cpu"
-    if named or others or device is not None or dtype is None:
+    if _is_device(dtype) or others or device is not None or dtype is None:
         dtype, copy = _destination(x, dtype, others, device, copy)
     target = dtype.dtype if isinstance(dtype, Value) else as_dtype(dtype)
     if x.dtype is target:
@@ -169,11 +169,15 @@ def to(
     return apply(Cast.of(target), x)[0]
 
 
+def _is_device(x: Any) -> bool:
+    return isinstance(x, str) and x.partition(":")[0] in DEVICES
+
+
 def _destination(
     x: Any, dtype: Any, others: tuple[Any, ...], device: Any, copy: bool
 ) -> tuple[Any, bool]:
     """The dtype that is asked for, and whether a copy is."""
-    if isinstance(dtype, str) and dtype == "cpu":
+    if _is_device(dtype):
         device, dtype, others = dtype, others[0] if others else None, others[1:]
     if device not in (None, "cpu"):
         raise ArgumentError(

@@ -162,7 +162,7 @@ def pow_(x: Any, y: Any) -> Any:
     Integers to negative powers are those of the reciprocal, truncated; to a negative number they
     raise DTypeError.  Gradients at x = 0 are 0 where the power is constant, never NaN.
     """
-    if isinstance(x, Value) and x.dtype is not bool_ and type(y) in (int, float):
+    if isinstance(x, Value) and x.dtype is not bool_ and y.__class__ in (int, float):
         if isinstance(y, int) and x.dtype.is_int:
             return _whole_power(x, y)
         if y in SHORT:

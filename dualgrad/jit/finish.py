@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,15 +10,19 @@ import numpy as np
 
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
-from dualgrad.compiler.ir.size import TracedSize, number_of
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.lifting import Lifting, check_held, settled
+from dualgrad.jit.numbers import Number
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
-from dualgrad.jit.places import SIZE, STRIDE
+from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
+from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
-from dualgrad.jit.survey import TENSOR, Survey
+from dualgrad.jit.snapshot import Snapshot
+from dualgrad.jit.survey import Survey, fact_key
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
@@ -45,6 +50,7 @@ class Finish:
     slots: dict[int, int] = field(default_factory=dict)
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
+    numbers: list[Number] = field(default_factory=list)  # that results hold
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
 
@@ -55,6 +61,10 @@ class Finish:
         if type(x) is TracedSize:
             dim = x.dim
             return lambda r: evaluate(dim, r.values)
+        if isinstance(x, Number):
+            number = len(self.numbers)
+            self.numbers.append(x)
+            return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
         for k, c in enumerate(self.found.containers):
@@ -129,16 +139,34 @@ class Finish:
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
-        key = id(x)
+        key, dress = id(x), self._dress(x)
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
-                r.memo[key] = view_of(base, unit, r.values)
-                self.gradients.attach(key, r.memo[key], r.node)
+                out = r.memo[key] = view_of(base, unit, r.values)
+                dress(out, r)
+                self.gradients.attach(key, out, r.node)
             return r.memo[key]
 
         return rebuild
+
+    def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
+        """What a second handle has besides memory: class, flag, gradient."""
+        kind, flag, own = type(x), x.requires_grad and x.grad_fn is None, x.base is None
+        grad = self.trace.grads.get(id(x), (x, None))[1]
+        grad_spec = None if grad is None else self.spec(grad)
+
+        def dress(out: Tensor, r: Results) -> None:
+            out.__class__ = kind
+            if own:
+                out.base = None
+            if flag:
+                out.requires_grad = True
+            if grad_spec is not None:
+                out._grad = grad_spec(r)
+
+        return dress
 
     def emit(self, x: Tensor) -> int:
         """The output that holds a traced tensor."""
@@ -149,8 +177,11 @@ class Finish:
             self.emitted.append(x)
         return slot
 
-    def effects(self, before: list[Any]) -> list[Effect]:
-        """Assignments to containers that the trace made."""
+    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
+        """Assignments to containers that the trace made.
+
+        `written` is storage that was written, whether or not it holds something else by now.
+        """
         out = []
         for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
             items = container.items() if isinstance(container, dict) else enumerate(container)
@@ -160,14 +191,20 @@ class Finish:
             if not isinstance(container, dict) and len(container) != len(known):
                 raise Unsupported("a Python list grows or shrinks")
             for key, value in items:
-                if key in known and known[key] is value:
+                if key in known and known[key] is value and (id(container), key) not in written:
                     continue
-                if key in known and _is_atom(value) and known[key] == value:
-                    continue
-                if _is_atom(value):
-                    raise Unsupported(f"the Python value {key!r} is changed")
                 out.append(Effect(k, key, self.spec(value)))
         return out
+
+    def calls(self) -> list[Rebuild]:
+        """Calls that the trace has recorded, on the results of a run."""
+        calls = self.trace.calls
+        calls.place(len(self.nodes), len(self.numbers))
+        self.nodes += calls.nodes
+        self.emitted += [Tensor.of_node(node, self.trace) for node in calls.nodes]
+        self.numbers += calls.numbers
+        calls.numbers.clear()
+        return calls.made
 
     def grads(self) -> list[tuple[int, Rebuild]]:
         """Assignments to the gradients of tensors that the survey found."""
@@ -227,28 +264,45 @@ def old_keys(old: Any) -> Any:
     return old if isinstance(old, dict) else ()
 
 
-def _is_atom(x: object) -> bool:
-    return isinstance(x, bool | int | float | complex | str | bytes | type(None))
-
-
 def _container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
 
 def finish_trace(
-    trace: Trace, found: Survey, after: Survey, before: list[Any], result: Any, name: str
+    trace: Trace,
+    found: Survey,
+    after: Survey,
+    before: Snapshot,
+    returned: list[Any],
+    name: str,
+    lifting: Lifting,
 ) -> Outcome:
     """Compile a trace, run it for the call at hand, and keep it for later ones.
 
-    `before` holds copies of the containers as they were, `after` is a survey after the trace.
+    `before` holds the state as it was, `after` is a survey after the trace,
+    `returned` holds what the function returned, and is emptied.
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    effects = work.effects(before)
-    rebuild, grads, writes = work.spec(result), work.grads(), work.writes()
-    compare_state(work, found, after)
+    effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
+    rebound = rebindings(before, found, work.spec)
+    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
+    calls = work.calls()
+    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
-    after.tensors.clear()
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for b in rebound:
+        b.bind(found, settled(b.held(found)))
+    for k, _ in assigned:
+        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    result = settled(returned.pop())
+    places = lifting.facts(found)
+    numbers = trace.numbers.evaluator(work.numbers, places)
+    work.numbers.clear()
+    after.clear()
+    check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
@@ -266,9 +320,8 @@ def finish_trace(
     executable = compile_graph(graph, layouts, name)
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = not (effects or grads or writes or trace.grads_read) and all(
-        s.kind == "leaf" and s.number < found.arguments for s in trace.sources
-    )
+    plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
+    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -285,75 +338,64 @@ def finish_trace(
         rebuild,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
+        calls,
         block,
     )
+    path.rebound = rebound
     if symbols.values:
         path.symbols = symbols.read(found)
+    path.facts, path.assigned = found.fact_keys(), assigned
+    path.lifted = lifting.lifted(found)
+    sized = () if path.symbols is None else path.symbols.numbers
+    inputs = {*path.lifted, *sized}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
+    if not path.computes(found, found.facts):
+        raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     symbols.env.closed = True
     return Outcome(path, settled(result), work.cacheable, found)
 
 
-def settled(x: Any) -> Any:
-    """A result of the traced call, with numbers for its sizes."""
-    if type(x) is TracedSize:
-        return number_of(x)
-    if type(x) is list or type(x) is dict:
-        for key, value in list(enumerate(x) if type(x) is list else x.items()):
-            new = settled(value)
-            if new is not value:
-                x[key] = new
-        return x
-    if isinstance(x, tuple):
-        parts = [settled(v) for v in x]
-        if any(a is not b for a, b in zip(parts, x, strict=True)):
-            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
-    return x
-
-
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
     """The graph of a trace, with tensors that overlap read and written through one input."""
+    scalars = tuple(trace.numbers.scalars.values())
     n, targets = len(outputs), [t for _, t in writes]
     roots, rows = trace.sharing.settle((*outputs, *(node for node, _ in writes)))
     number = {id(t): k for k, t in enumerate(trace.tensors)}
     places = [number[id(t)] for t in (*targets, *rows)]
     changes = zip(roots[n:], places, strict=True)
     kept = tuple((node, k) for node, k in changes if node is not trace.inputs[k])
-    return Graph(tuple(trace.inputs), (), roots[:n], kept)
+    return Graph(tuple(trace.inputs), scalars, roots[:n], kept)
 
 
-def compare_state(work: Finish, found: Survey, after: Survey) -> None:
-    """Refuse changes of Python state that are no effects of the program.
+def covered(found: Survey, effects: list[Effect], rebound: list[Rebinding]) -> set[tuple[int, Any]]:
+    """Places that effects assign, as `Place.storage`."""
+    places = {(id(found.containers[e.container]), e.key) for e in effects}
+    return places | {b.storage(found) for b in rebound}
 
-    What effects assign, replays assign; any other value must be what it was.
-    """
-    if len(found.key) != len(after.key):
-        work.cacheable = False  # the next call starts from other state anyway
-        return
-    for old, new in zip(found.key, after.key, strict=True):
-        if _is_tensor(old) and _is_tensor(new):
+
+def changed_facts(
+    work: Finish, after: Survey, covered: set[tuple[int, Any]], written: set[tuple[int, Any]]
+) -> list[tuple[int, Rebuild]]:
+    """Numbers that differ after the trace, in places that no effect covers."""
+    found, out = work.found, []
+    if found.key != after.key:
+        return []  # the numbers stand in objects that effects put there
+    for k, (old, new) in enumerate(zip(found.facts, after.facts, strict=True)):
+        kind = found.fact_parts[k][1]
+        if kind in (SIZE, STRIDE):
             continue
-        if _is_tensor(old) or _is_tensor(new):
-            work.cacheable = False
-        elif old != new:
-            raise Unsupported("Python state is changed", actual=f"{old!r} becomes {new!r}")
-    if work.cacheable:
-        compare_facts(found, after)
-
-
-def compare_facts(found: Survey, after: Survey) -> None:
-    """Refuse changes of numbers that are no effects of the program."""
-    facts = zip(found.fact_keys(), after.fact_keys(), strict=True)
-    for k, (old, new) in enumerate(facts):
-        if old != new and found.places[k].kind not in (SIZE, STRIDE):
-            raise Unsupported(
-                "Python state is changed",
-                actual=f"{found.places[k]}: {found.facts[k]!r} becomes {after.facts[k]!r}",
-            )
-
-
-def _is_tensor(entry: object) -> bool:
-    return isinstance(entry, tuple) and len(entry) > 0 and entry[0] == TENSOR
+        if type(new) is type(old) and fact_key(new) == fact_key(old) and not written:
+            continue
+        place = Place.of(found.fact_parts[k])
+        same = type(new) is type(old) and fact_key(new) == fact_key(old)
+        if (same and place.storage not in written) or place.is_below(covered):
+            continue
+        if kind == ELEMENT or not is_writeable(place):
+            raise Unsupported("Python state is changed", actual=f"{place}: {old!r} becomes {new!r}")
+        out.append((k, work.spec(new)))
+    return out
 
 
 def _copied(t: Tensor) -> Tensor:
@@ -367,7 +409,7 @@ def first_run(path: Path, work: Finish) -> None:
     trace = work.trace
     path.runs += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
-    results = path.sizes.bound.run(arrays)
+    results = path.sizes.bound.run(arrays, work.found.numbers[: path.scalars])
     for t, array, output in zip(work.emitted, results, path.outputs, strict=False):
         if t.node is None:
             assert t.array is not None
@@ -378,7 +420,8 @@ def first_run(path: Path, work: Finish) -> None:
     node = None
     if path.block is not None:
         taken, work.gradients.taken = work.gradients.taken, []
-        node = path.block.record(taken, work.emitted, results, (), path.sizes.values)
+        scalars = work.found.numbers[: path.scalars]
+        node = path.block.record(taken, work.emitted, results, scalars, path.sizes.values)
         for t in work.emitted:
             work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
@@ -390,3 +433,7 @@ def first_run(path: Path, work: Finish) -> None:
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
+    values, numbers = trace.symbols.values, work.found.numbers[path.scalars :]
+    made = Results(work.emitted, work.found, values, numbers, node)
+    for call in path.calls:
+        call(made)

@@ -18,6 +18,7 @@ from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.declared import Declared
+from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.path import Path, Sizes
@@ -92,12 +93,15 @@ class Function(Generic[P, R]):
                 quick = quick_key(args)
                 known = () if quick is None else self._quick.get(quick, ())
                 for path, standing, sizes in known:
-                    if standing.check() is None or not standing.apart(args):
+                    values = standing.check()
+                    if values is None or not standing.apart(args):
+                        continue
+                    same = standing.found(args, kwargs)
+                    if path.numbers and not path.computes(same, standing.facts(values)):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(args, sizes)  # type: ignore[no-any-return]
-                        same = standing.found(args, kwargs)
+                            return path.run_quick(args, sizes, same.numbers)  # type: ignore[no-any-return]
                         if path.holds(same):
                             return path.run(same, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
@@ -134,7 +138,7 @@ class Function(Generic[P, R]):
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
-                self._remember(args, kwargs, path, scope, path.sized(seen.facts))
+                self._remember(args, kwargs, path, scope, seen)
                 return self._run(path, seen, args, kwargs)
             if known.is_eager(seen, facts):
                 self._note_eager_call()
@@ -160,21 +164,24 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
         path: Path,
         scope: Scope,
-        sizes: Sizes,
+        found: Survey,
     ) -> None:
         """Let later calls with the same state find this path without a survey."""
-        quick = None if kwargs or path.effects else quick_key(args)
+        changes = path.effects or path.rebound or path.assigned
+        quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
         if path.standing is None or path.standing.check() is None:
-            path.standing = Standing(survey(self._roots(args, kwargs)[2:], scope, noting=True), {})
+            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
+            constant = {k: found.facts[k] for k in path.lifted}
+            path.standing = Standing(state_of, path.lifted_storage(found), constant)
         if not path.standing.apart(args):
             return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
         paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, path.standing, sizes))
+        paths.insert(0, (path, path.standing, path.sized(found.facts)))
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -196,14 +203,19 @@ class Function(Generic[P, R]):
         chosen = self.declared.allowed(places)
         known = {p.identity for p in chosen}
         chosen += [p for p in self.declared.chosen(roots) if p.identity not in known]
-        for places in (chosen, []) if chosen else (chosen,):
-            tracing = Tracing(roots, places)
+        tracing = Tracing(roots, chosen)
+        try:
+            return self._attempt(tracing, found, args, kwargs)
+        except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
+            failure = error
+        if tracing.lifting.numbers or chosen:
+            tracing = Tracing(roots, None)
             try:
                 return self._attempt(tracing, found, args, kwargs)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-                if entry is not None:
-                    entry.refused |= lifted
+            if entry is not None:
+                entry.refused |= lifted
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
 
@@ -215,15 +227,12 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        result = tracing.run(self.__wrapped_function__, args, kwargs)
+        tracing.run(self.__wrapped_function__, args, kwargs)
         self.n_traces += 1
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(result, scope, found if known else None, self.name)
-        if tracing.watch.found is not None:
-            self._fall_back(tracing.watch.found)
-            self._eager = True
-        elif outcome.cacheable:
+        outcome = tracing.finish(scope, found if known else None, self.name)
+        if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
@@ -360,19 +369,5 @@ def function(
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
-    if not callable(fn) or isinstance(fn, type):
-        raise ArgumentError(
-            "only functions can be compiled",
-            op="function",
-            expect="a function",
-            actual=type(fn).__name__,
-        )
-    if getattr(fn, "__code__", None) is not None and fn.__code__.co_flags & 0x20:
-        raise ArgumentError(
-            "a generator cannot be compiled",
-            op="function",
-            expect="a function that returns",
-            actual="one that yields",
-            hint="decorate the function that makes one step",
-        )
+    check_decorated(fn)
     return Function(fn, strict, dynamic, static)

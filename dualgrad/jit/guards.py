@@ -64,7 +64,8 @@ class Standing:
     state, in the order of a survey without arguments.
     """
 
-    def __init__(self, found: Survey, lifted: Lifted) -> None:
+    def __init__(self, found: Survey, lifted: Lifted, constant: dict[int, Any]) -> None:
+        self.constant = constant
         self.tensors, self.containers = found.tensors, found.containers
         self.ids = {id(t) for t in found.tensors} | {id(c) for c in found.containers}
         writer = _Check(found, lifted)
@@ -75,6 +76,10 @@ class Standing:
         """Whether arguments are distinct objects that are no part of the state."""
         ids = {id(x) for x in args}
         return len(ids) == len(args) and self.ids.isdisjoint(ids)
+
+    def facts(self, values: tuple[Any, ...]) -> dict[int, Any]:
+        """The lifted facts: what `check` gave, and those that only change with what it guards."""
+        return {**self.constant, **dict(zip(self.numbers, values, strict=True))}
 
     def found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Survey:
         """What a survey would find, for arguments that are tensors."""

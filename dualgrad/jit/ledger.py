@@ -11,7 +11,7 @@ import builtins
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,17 +22,17 @@ from dualgrad.jit.numbers import EXACT, Number, Real, Whole, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Evaluate = Callable[[list[Any]], tuple[Any, ...] | None]
+Evaluate = Callable[[Any], tuple[Any, ...] | None]
 F = TypeVar("F", bound=Callable[..., Any])
 _WORD = 2**63  # programs take integers of 64 bits
 
-# Functions of numbers that return numbers or answers; `math` has no other state.
-_MATH = (
-    "acos acosh asin asinh atan atan2 atanh cbrt comb copysign cos cosh degrees erf erfc exp exp2 "
-    "expm1 fabs factorial fmod gamma gcd hypot isclose isfinite isinf isnan isqrt lcm ldexp lgamma "
-    "log log10 log1p log2 perm pow radians remainder sin sinh sqrt tan tanh"
-).split()
-_REAL: dict[str, Callable[..., Any]] = {n: getattr(math, n) for n in _MATH if hasattr(math, n)}
+# Functions of module `math` that return numbers or answers; those that `int` and `float` have
+# methods for (floor, ceil, trunc) need no help.
+_REAL: dict[str, Callable[..., Any]] = {
+    name: function
+    for name, function in vars(math).items()
+    if callable(function) and name[0] != "_" and name not in ("floor", "ceil", "trunc")
+}
 _SPACE: dict[str, Any] = {
     "__builtins__": {},
     "Exception": Exception,
@@ -60,6 +60,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.facts: set[int] = set()  # which numbers of a call are used
         self.scalars: dict[str, Node] = {}  # names of values that the program takes, in order
         self._names: dict[str, str] = {}  # of expressions
         self._pinned: set[str] = set()
@@ -80,13 +81,16 @@ class Ledger:
 
     def fact(self, k: int, value: int | float) -> Number:
         """What stands for number k of a call."""
-        return self._named(f"f[{k}]", value)
+        return self._number(f"n{k}", value)
 
     def _named(self, text: str, value: int | float) -> Number:
         name = self._names.get(text)
         if name is None:
             name = self._names[text] = f"v{len(self._names)}"
             self.lines.append(f"{name} = {text}")
+        return self._number(name, value)
+
+    def _number(self, name: str, value: int | float) -> Number:
         number = (Whole if isinstance(value, int) else Real)(self, name, value)
         self._made.append(weakref.ref(number))
         return number
@@ -130,7 +134,7 @@ class Ledger:
         if not self.live:
             return
         for x in filter(self.is_open, operands):
-            name, value = x._name, x._value
+            name, value = self._used(x), x._value
             self._ask(f"{name} == {_literal(value)}", value == value)  # False for NaN
             if value != value:
                 self._ask(f"{name} == {name}", False)
@@ -144,33 +148,38 @@ class Ledger:
             self.lines.append(f"if ({text}) is not {answer}: return None")
 
     def _text(self, x: Any) -> str:
-        return x._name if self.is_open(x) else _literal(plain(x))
+        return self._used(x) if self.is_open(x) else _literal(plain(x))
+
+    def _used(self, x: Number) -> str:
+        if x._name.startswith("n"):
+            self.facts.add(int(x._name[1:]))
+        return x._name
 
     def node(self, x: Number) -> Node:
         """The node that stands for a number in the program."""
         value = x._value
         if self.live and self.is_open(x) and isinstance(value, int):
-            fits = self.operate(f"-{_WORD} <= {{}} < {_WORD}", _fits, x)
-            if not fits:
-                self.pin(x)
+            self.operate(f"-{_WORD} <= {{}} < {_WORD}", fits, x)
         if not self.live or not self.is_open(x):
             return const_node(value)
         found = self.scalars.get(x._name)
         if found is None:
             found = scalar_node(len(self.scalars), type(value))
-            self.scalars[x._name] = found
+            self.scalars[self._used(x)] = found
         return found
 
-    def evaluator(self, results: Iterable[Number]) -> Evaluate | None:
-        """A function from the numbers of a call to the values of the program's scalars and, after
+    def evaluator(self, results: Iterable[Number], places: Mapping[int, int]) -> Evaluate | None:
+        """A function from the facts of a call to the values of the program's scalars and, after
         these, of `results`; it returns None where a guard does not hold.
 
-        None where there is nothing to compute or to guard.
+        `places` says for each number in `facts` which fact it is.  None where there is nothing
+        to compute or to guard.
         """
-        names = [*self.scalars, *(x._name for x in results)]
-        if not self.lines:
+        names = [*self.scalars, *(self._text(x) for x in results)]
+        if not names and not self.lines:
             return None
-        body = "".join(f"        {line}\n" for line in self.lines)
+        lines = [f"n{k} = f[{places[k]}]" for k in sorted(self.facts)] + self.lines
+        body = "".join(f"        {line}\n" for line in lines)
         source = (
             "def evaluate(f):\n    try:\n"
             f"{body}        return ({''.join(f'{n}, ' for n in names)})\n"
@@ -184,7 +193,8 @@ class Ledger:
         return [x for ref in self._made if (x := ref()) is not None]
 
 
-def _fits(n: int) -> bool:
+def fits(n: int) -> bool:
+    """Whether programs can take an integer."""
     return -_WORD <= n < _WORD
 
 
@@ -211,17 +221,20 @@ def _recording(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_real_sum = sum
+
+
 @wraps(sum)
 def _sum(items: Any, /, start: Any = 0) -> Any:
     """`sum`, which adds floats in a way of its own since Python 3.12."""
     ledger = _tracing.get(threading.get_ident())
     if ledger is None:
-        return sum(items, start)
+        return _real_sum(items, start)
     items = list(items)
     if not all(type(x) in EXACT or isinstance(x, Number) for x in (start, *items)):
-        return sum(items, start)
+        return _real_sum(items, start)
     text = f"sum([{', '.join('{}' for _ in items)}], {{}})"
-    return ledger.operate(text, lambda *values: sum(values[:-1], values[-1]), *items, start)
+    return ledger.operate(text, lambda *values: _real_sum(values[:-1], values[-1]), *items, start)
 
 
 def on_numbers(function: F) -> F:
@@ -265,4 +278,4 @@ def recording(ledger: Ledger) -> Iterator[None]:
             del _tracing[me]
             if not _tracing:
                 math.__dict__.update(_REAL)
-                builtins.sum = sum
+                builtins.sum = _real_sum

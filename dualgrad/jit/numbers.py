@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from dualgrad.compiler.ir.dims import Expr
 from dualgrad.compiler.ir.value import Value
+from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.jit.ledger import Ledger
@@ -68,6 +70,21 @@ def _asking(ask: Method) -> Method:
     def method(self: Number, *args: Any) -> Any:
         self._ledger.pin(self)
         return ask(self._value, *map(plain, args))
+
+    return method
+
+
+def _showing(show: Method) -> Method:
+    """A method that makes text: recorded where the text goes straight into a recorded call."""
+
+    def method(self: Number, *args: Any) -> str:
+        trace = state.trace
+        if trace is not None and self._ledger.live and self._ledger.is_open(self):
+            found = trace.calls.mark_number(self, lambda x: show(x, *args), sys._getframe(1))
+            if found is not None:
+                return found
+        self._ledger.pin(self)
+        return show(self._value, *map(plain, args))  # type: ignore[no-any-return]
 
     return method
 
@@ -140,9 +157,9 @@ class Number:
     __int__ = _asking(int)
     __complex__ = _asking(complex)
     __hash__ = _asking(hash)  # type: ignore[assignment]
-    __str__ = _asking(str)
-    __repr__ = _asking(repr)
-    __format__ = _asking(format)
+    __str__ = _showing(str)
+    __repr__ = _showing(repr)
+    __format__ = _showing(format)
 
     def __copy__(self) -> Number:
         return self

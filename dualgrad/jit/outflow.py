@@ -175,7 +175,7 @@ class Gradients:
         if not roots:
             return None
         work = Outflow(trace, emitted)
-        block = work.block(roots, name, ())
+        block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
         self.taken = [work.outer[k].tensor for k in block.used]
         for x in roots:
             self.slots[id(x)] = block.slot(work.inner(x))

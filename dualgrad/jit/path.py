@@ -17,6 +17,9 @@ from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.guards import Standing
+from dualgrad.jit.ledger import Evaluate
+from dualgrad.jit.places import Place, write
+from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
@@ -32,6 +35,7 @@ class Results:
     tensors: list[Tensor]
     found: Survey
     values: dict[Atom, int]  # behind the symbols of sizes
+    numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
@@ -99,27 +103,29 @@ class Path:
     result: Rebuild
     graph: Graph
     signature: str
+    calls: list[Rebuild]  # recorded calls of print and the like
     block: Block | None = None  # what gradients need, where they flow out
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
     exact: tuple[int, ...] = ()  # which of them must be what they were
     lifted: tuple[int, ...] = ()  # and which are inputs
-    guards: Callable[[tuple[Any, ...]], bool] | None = None  # on the values of lifted facts
+    numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
+    scalars: int = 0  # how many of these numbers the program takes
+    assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
     standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+    rebound: list[Rebinding] = field(default_factory=list)
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
         old = self.facts
         if any(old[k] != facts[k] for k in self.exact):
             return False
-        if self.guards is not None and not self.guards(self.values(found.facts)):
-            return False
         if self.symbols is not None and not self.symbols.holds(found.facts):
             return False
-        return self.holds(found)
+        return self.computes(found, found.facts) and self.holds(found)
 
     def sized(self, facts: list[Any]) -> Sizes:
         """The program for the sizes among these facts."""
@@ -135,9 +141,14 @@ class Path:
             self.known[key] = found
         return found
 
-    def values(self, facts: list[Any]) -> tuple[Any, ...]:
-        """The values of the lifted facts."""
-        return tuple([facts[k] for k in self.lifted])
+    def computes(self, found: Survey, facts: Any) -> bool:
+        """Whether the numbers of a call can be computed from its facts, as `found.numbers`."""
+        if self.numbers is not None:
+            values = self.numbers(facts)
+            if values is None:
+                return False
+            found.numbers = values
+        return True
 
     def holds(self, found: Survey) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
@@ -146,14 +157,20 @@ class Path:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def run_quick(self, args: tuple[Any, ...], sizes: Sizes) -> Any:
+    def lifted_storage(self, found: Survey) -> dict[tuple[int, Any], int]:
+        """Where the lifted facts are stored that a survey found, and which these are."""
+        return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
+
+    def run_quick(self, args: tuple[Any, ...], sizes: Sizes, numbers: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
-        results = sizes.bound.run([args[s.number].array for s in self.sources])
+        arrays: list[Any] = [args[s.number].array for s in self.sources]
+        results = sizes.bound.run(arrays, numbers[: self.scalars])
         out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
         if self.block is not None:
             taken = [args[s.number] for s in self.block.sources]
-            node = self.block.record(taken, [out], results, (), sizes.values)
+            scalars = numbers[: self.scalars]
+            node = self.block.record(taken, [out], results, scalars, sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
         return out
 
@@ -178,22 +195,29 @@ class Path:
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
         self.runs += 1
-        results = sizes.bound.run(self.arrays(found))
+        results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
-        made = Results(
-            [o.tensor(a) for o, a in zip(self.outputs, results, strict=False)], found, sizes.values
-        )
+        tensors = [o.tensor(a) for o, a in zip(self.outputs, results, strict=False)]
+        made = Results(tensors, found, sizes.values, found.numbers[self.scalars :])
         if self.block is not None:
             self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        rebound = [(b, b.value(made)) for b in self.rebound]
+        assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
         for container, key, value in effects:
             container[key] = value
+        for binding, value in rebound:
+            binding.bind(found, value)
+        for place, value in assigned:
+            write(place, value)
+        for call in self.calls:
+            call(made)
         return result
 
     def _put_on_tape(self, block: Block, made: Results, results: list[Array]) -> None:
@@ -203,7 +227,8 @@ class Path:
             self.constants[s.number] if s.kind == "constant" else tensor_at(s, tensors)
             for s in block.sources
         ]
-        made.node = block.record(taken, made.tensors, results, (), made.values)
+        scalars = made.found.numbers[: self.scalars]
+        made.node = block.record(taken, made.tensors, results, scalars, made.values)
         for t, output in zip(made.tensors, self.outputs, strict=True):
             if output.slot is not None:
                 t.grad_fn, t.output_number = made.node, output.slot

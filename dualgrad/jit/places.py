@@ -6,6 +6,9 @@ owner).  From a part of interest a `Place` is made.
 
 from __future__ import annotations
 
+import types
+from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +57,12 @@ class Place:
             return (id(attributes if self.key in attributes else self.owner), self.key)
         return (id(self.owner), self.key)
 
+    def is_below(self, storage: Container[tuple[int, Any]]) -> bool:
+        """Whether the place, or one on the way to it, is among these."""
+        if self.kind != ROOT and self.storage in storage:
+            return True
+        return self.parent is not None and self.parent.is_below(storage)
+
     def __str__(self) -> str:
         """As Python text: opt.param_groups[0]['lr'], x.shape[0]."""
         behind = "" if self.parent is None else str(self.parent)
@@ -92,3 +101,56 @@ class Arguments:
 
     def __str__(self) -> str:
         return "args"
+
+
+def read(place: Place) -> Any:
+    """What stands at a place."""
+    owner, key = place.owner, place.key
+    if place.kind == CELL:
+        return owner.cell_contents
+    if place.kind == DEFAULT:
+        return (owner.__kwdefaults__ if isinstance(key, str) else owner.__defaults__)[key]
+    if place.kind == ATTRIBUTE:
+        attributes = getattr(owner, "__dict__", {})
+        return attributes[key] if key in attributes else getattr(owner, key)
+    return owner[key]
+
+
+def write(place: Place, value: Any) -> None:
+    """Let a place hold a value, whatever its owner's class thinks of assignments."""
+    owner, key = place.owner, place.key
+    if place.kind == CELL:
+        owner.cell_contents = value
+    elif place.kind == DEFAULT and isinstance(key, str):
+        owner.__kwdefaults__[key] = value
+    elif place.kind == DEFAULT:
+        defaults = owner.__defaults__
+        owner.__defaults__ = (*defaults[:key], value, *defaults[key + 1 :])
+    elif place.kind == ATTRIBUTE and isinstance(owner, type):
+        type.__setattr__(owner, key, value)
+    elif place.kind == ATTRIBUTE:
+        attributes = getattr(owner, "__dict__", {})
+        if key in attributes:
+            attributes[key] = value
+        else:
+            object.__setattr__(owner, key, value)
+    else:
+        _container(owner).__setitem__(owner, key, value)
+
+
+def _container(owner: Any) -> Any:
+    """The builtin class that holds the elements."""
+    return next(c for c in (dict, list, deque) if isinstance(owner, c))
+
+
+def is_writeable(place: Place) -> bool:
+    """Whether something else can be put at a place."""
+    if place.kind == ELEMENT:
+        above = place.parent
+        plain = type(place.owner) is tuple or hasattr(place.owner, "_fields")
+        return plain and above is not None and (above.kind == ROOT or is_writeable(above))
+    if place.kind in (ENTRY, GLOBAL):
+        return isinstance(place.owner, dict | list | deque)
+    if place.kind == ATTRIBUTE:
+        return not isinstance(place.owner, types.ModuleType)
+    return place.kind in (CELL, DEFAULT)

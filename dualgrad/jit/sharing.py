@@ -116,6 +116,8 @@ class Sharing:
     def _join(self, found: list[Tensor]) -> Family:
         """Trace overlapping tensors as views of one row from now on."""
         if self.trace.symbols.values:
+            raise Unsupported("tensors of any size that overlap in memory are changed in place")
+        if self.trace.symbols.values:
             raise Unsupported(
                 "tensors that overlap in memory are changed in place where sizes are symbols",
                 actual=f"{found[0].type!r}",

@@ -9,6 +9,8 @@ import numpy as np
 
 from dualgrad.jit.survey import (
     CELL_CONTENTS,
+    CLASS,
+    CODE,
     CONTENTS,
     GET,
     MISSING,
@@ -37,16 +39,22 @@ class Snapshot:
 
     def changed(self) -> bool:
         """Whether any place holds something else by now."""
-        return any(not _same_elements(c, old) for c, old in self.containers) or any(
-            not _same_value(note, held) for note, held in self.places
-        )
+        return bool(self.changed_containers() or self.differences())
+
+    def changed_containers(self) -> list[tuple[Any, Any]]:
+        """Containers that hold something else now, with copies of them as they were."""
+        return [(c, old) for c, old in self.containers if not _same_elements(c, old)]
+
+    def differences(self) -> list[tuple[Note, Any, Any]]:
+        """Places outside of containers that hold something else: (note, what it held, holds)."""
+        changed = [(note, held) for note, held in self.places if not _same_value(note, held)]
+        return [(note, held, _READ[note[0]](note)) for note, held in changed]
 
     def restore(self) -> None:
         """Put back what has changed."""
-        for container, old in self.containers:
-            if not _same_elements(container, old):
-                container.clear()
-                (container.update if isinstance(container, dict) else container.extend)(old)
+        for container, old in self.changed_containers():
+            container.clear()
+            (container.update if isinstance(container, dict) else container.extend)(old)
         for note, held in self.places:
             if not _same_value(note, held):
                 _WRITE[note[0]](note, held)
@@ -64,6 +72,8 @@ def _same_value(note: Note, held: Any) -> bool:
         return len(now) == len(held) and all_same(now, held)
     if note[0] == OWN_ATTRIBUTES:
         return _same_elements(now, held)
+    if note[0] in (CLASS, CODE):
+        return all_same(now, held)
     return now.tobytes() == held.tobytes() if note[0] == VALUES else now is held
 
 
@@ -109,6 +119,16 @@ def _write_set(note: Note, held: Any) -> None:
     note[1].update(held)
 
 
+def _write_kind(note: Note, held: Any) -> None:
+    object.__setattr__(note[1], "__class__", held[0])
+    if held[1] is not None:
+        object.__setattr__(note[1], "__dict__", held[1])
+
+
+def _write_code(note: Note, held: Any) -> None:
+    note[1].__code__, note[1].__defaults__, note[1].__kwdefaults__ = held
+
+
 _READ: dict[str, Callable[[Note], Any]] = {
     GET: lambda note: note[1].get(note[2], MISSING),
     OWN_ATTRIBUTES: lambda note: _attributes_of(note[1]),
@@ -116,6 +136,8 @@ _READ: dict[str, Callable[[Note], Any]] = {
     SLOT: lambda note: getattr(note[1], note[2], MISSING),
     CONTENTS: lambda note: tuple(note[1]),
     VALUES: lambda note: np.array(note[1]),
+    CLASS: lambda note: (note[1].__class__, getattr(note[1], "__dict__", None)),
+    CODE: lambda note: (note[1].__code__, note[1].__defaults__, note[1].__kwdefaults__),
 }
 _WRITE: dict[str, Callable[[Note, Any], None]] = {
     GET: _write_global,
@@ -124,4 +146,6 @@ _WRITE: dict[str, Callable[[Note, Any], None]] = {
     SLOT: _write_slot,
     CONTENTS: _write_set,
     VALUES: lambda note, held: np.copyto(note[1], held),
+    CLASS: _write_kind,
+    CODE: _write_code,
 }

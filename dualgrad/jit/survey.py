@@ -93,7 +93,7 @@ class Survey:
     __slots__ = (
         "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "opaque", "scope", "tensors",
+        "numbers", "opaque", "owners", "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -104,12 +104,15 @@ class Survey:
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
         self.containers: list[Any] = []
+        self.owners: list[Any] = []  # cells, and objects with slots
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
         self.named: set[str] = set()  # attributes that objects such as attrgetter look up
         self.met: list[Ran] = []  # functions whose code is not in the scope
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.shared: set[int] = set()  # identities of tuples that stand in several places
+        self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []
@@ -124,7 +127,12 @@ class Survey:
 
     def fact_keys(self) -> list[Any]:
         """Facts such that equal ones mean the same: floats bit by bit."""
-        return [x.hex() if isinstance(x, float) else x for x in self.facts]
+        return [fact_key(x) for x in self.facts]
+
+    def clear(self) -> None:
+        """Let go of everything that was met."""
+        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self._alive):
+            parts.clear()  # type: ignore[attr-defined]
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -149,6 +157,8 @@ class Survey:
                 self._tensor(part)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
+                if isinstance(x, tuple):
+                    self.shared.add(id(x))
             else:
                 seen[id(x)] = len(seen)
                 self._alive.append(x)
@@ -257,6 +267,7 @@ class Survey:
         if isinstance(x, types.CellType):
             key.append(kind)
             held = contents(x)
+            self.owners.append(x)
             self.note(CELL_CONTENTS, x, None, held)
             name = part[2]
             return [] if held is MISSING else [(held, CELL, name, part)]
@@ -403,6 +414,7 @@ class Survey:
             slots = tuple(n for n in slots if n in self.scope.names)
         present = [n for n in slots if hasattr(x, n)]
         if slots:
+            self.owners.append(x)
             self.key.append(tuple(present))
             for n in slots if self.noting else ():
                 self.note(SLOT, x, n, getattr(x, n, MISSING))
@@ -453,6 +465,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
     places += [(STRIDE, d) for d, n in enumerate(steps or ()) if n >= 2]
     sizes = [n for n in (*shape, *(steps or ())) if n >= 2]
     return tuple(structure), tuple(places), tuple(sizes)
+
+
+def fact_key(x: int | float) -> Any:
+    """Equal for facts that mean the same."""
+    return x.hex() if isinstance(x, float) else x
 
 
 def contents(cell: types.CellType) -> Any:

@@ -22,13 +22,19 @@ from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
+from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Overwrite
-from dualgrad.compiler.ops.view import Expand, Reshape, View
-from dualgrad.dispatch import check_write, view_of
+from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
+from dualgrad.dispatch import check_operands, check_write, view_of
 from dualgrad.jit.alias import Source as Source
+from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
+from dualgrad.jit.ledger import Ledger, fits
+from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
+from dualgrad.runtime.dtype import DType, int64
+from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -61,7 +67,10 @@ class Trace:
         self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.refusals: list[Unsupported] = []
+        self.numbers = Ledger()
         self.sharing = Sharing(self)
+        self.calls = Calls(self.node_of)
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -90,6 +99,11 @@ class Trace:
             return Node.make(ABSENT, (), x.type)
         if type(x) is TracedSize:
             return size_node(x)
+        if isinstance(x, int) and not fits(plain(x)):
+            self.numbers.pin(x)
+            raise ArgumentError("a Python integer is too large")  # as the op will say
+        if isinstance(x, Number):
+            return self.numbers.node(x)
         if not hasattr(x, "sig"):
             if isinstance(x, np.ndarray | np.generic):
                 raise Unsupported(
@@ -165,7 +179,11 @@ class Trace:
     # -- ops ----------------------------------------------------------------------------------
 
     def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        nodes = tuple(self.node_of(x) for x in operands)
+        try:
+            nodes = tuple(self.node_of(x) for x in operands)
+        except CompileError:
+            check_operands(unit, operands)
+            raise
         results = unit.trace(*nodes)
         note_lines(results, nodes)
         outputs = tuple(self._output(unit, operands, nodes, r) for r in results)
@@ -224,9 +242,16 @@ class Trace:
             )
         self.created[id(x)] = x
 
+    def filled(self, shape: tuple[int, ...], value: Number, dtype: DType) -> Tensor | None:
+        """A tensor of one value that later calls have others for; None where the value is asked
+        for all the same."""
+        if dtype.is_low or not (dtype.is_float or (dtype is int64 and isinstance(value, int))):
+            return None
+        return self.trace_node(copy(expand_to(cast_node(self.node_of(value), dtype), shape)))
+
     def note_flag(self, x: Tensor) -> None:
         """`requires_grad` of a tensor is about to change."""
-        if x.node is None and id(x) not in self.created:
+        if x.node is None and id(x) not in self.created and id(x) not in self.handles:
             raise Unsupported(
                 "requires_grad of a tensor from outside is changed",
                 actual=f"{x.type!r}",
@@ -320,7 +345,8 @@ class Trace:
         return t._grad
 
     def set_grad(self, t: Tensor, value: Tensor | None) -> None:
-        if t.node is None and id(t) not in self.position and id(t) not in self.created:
+        here = t.node is not None or id(t) in self.created or id(t) in self.handles
+        if not here and id(t) not in self.position:
             raise Unsupported(
                 "the gradient of a tensor is set that cannot be followed",
                 actual=f"{t.type!r}",
@@ -328,9 +354,13 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
+    def is_known(self, t: Tensor) -> bool:
+        """Whether a tensor has its values while tracing: the function has made it from numbers."""
+        return t.node is None and id(t) in self.created and id(t) not in self.written
+
     def needs_value(self, t: Tensor, what: str) -> None:
         """Python asks for numbers while tracing."""
-        if t.node is None and id(t) in self.created and id(t) not in self.written:
+        if self.is_known(t):
             return
         raise Unsupported(
             f"{what} asks for the values of a tensor inside a compiled function",

@@ -6,19 +6,23 @@ what it was before.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import is_foreign
-from dualgrad.jit.places import Place
+from dualgrad.jit.ledger import recording
+from dualgrad.jit.lifting import Lifting
+from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Watch
+from dualgrad.jit.watch import Stopped, Watch
 from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
@@ -39,29 +43,42 @@ class Tracing:
     """A trace of one call.
 
     roots   where the state begins: arguments, keyword arguments, the function ...
-    lifted  places of numbers and sizes that are to be inputs of the program
+    lifted  places of numbers and sizes that are to be inputs of the program, besides the numbers
+            among the arguments; None for a program of just the numbers at hand
     """
 
-    def __init__(self, roots: Roots, lifted: list[Place]) -> None:
+    def __init__(self, roots: Roots, lifted: list[Place] | None) -> None:
         self.roots = roots
-        self.lifted = lifted
         self.whole = survey(roots, noting=True)
         self.before = Snapshot(self.whole)
-        self.symbols = Symbols.of(lifted)
+        self.symbols = Symbols.of(lifted or [])
         self.trace = Trace(self.whole.tensors, Tensor.of_node, self.symbols)
+        numbers = [p for p in lifted or [] if p.kind not in (SIZE, STRIDE)]
+        places = [] if lifted is None else numbers + argument_places(self.whole)
+        self.lifting = Lifting(self.trace.numbers, places)
         self.watch = Watch()
+        self.returned: list[Any] = []
         self.seconds = 0.0
 
-    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the function returns, traced.  Raises Unsupported or Raised, state restored."""
+    def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Trace the function; `returned` gets what it returns.
+
+        Raises Unsupported or Raised, with the state as it was.
+        """
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            with self.symbols.scope(), self.watch:
-                return fn(*args, **kwargs)
-        except Unsupported:
+            args = self.lifting.place(args)
+            with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
+                self.returned.append(fn(*args, **kwargs))
+            if self.watch.found is not None:
+                raise self.watch.found
+            self.trace.calls.finish()
+            for refusal in self.trace.refusals:  # caught by the code that was traced
+                raise refusal
+        except (Unsupported, Stopped) as error:
             self.undo()
-            raise
+            raise self.watch.found or error from None
         except Exception as error:
             self.undo()
             raise Raised(error) from None
@@ -70,18 +87,20 @@ class Tracing:
             raise
         finally:
             state.trace = None
+            self.lifting.restore()
             self.seconds = time.perf_counter() - started
 
     def undo(self) -> None:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
+        self.lifting.restore()
         self.before.restore()
         for t in self.trace.changed:
             t.changed(-1)
         self.trace.changed.clear()
 
-    def finish(self, result: Any, scope: Scope, found: Survey | None, name: str) -> Outcome:
+    def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
@@ -92,22 +111,20 @@ class Tracing:
                 raise opaque(found, self.roots[2][1])
             self._check_met(found)
             self.trace.renumber(found.tensors)
-            before = [self._copy_of(c) for c in found.containers]
+            self._check_containers(found)
             after = survey(self.roots, scope)
             with self.symbols.scope():
-                outcome = finish_trace(self.trace, found, after, before, result, name)
+                outcome = finish_trace(
+                    self.trace, found, after, self.before, self.returned, name, self.lifting
+                )
         except BaseException as error:
             self.undo()
             known = isinstance(error, Unsupported | IndexOutOfBounds | LibraryError)
             if self.symbols.values and isinstance(error, Exception) and not known:
                 raise Unsupported("a program with symbolic sizes cannot be made") from error
             raise
-        path = outcome.path
-        path.seconds_tracing = self.seconds
-        path.facts = found.fact_keys()
+        outcome.path.seconds_tracing = self.seconds
         outcome.scope = scope
-        sized = () if path.symbols is None else path.symbols.numbers
-        path.exact = tuple(k for k in range(len(path.facts)) if k not in sized)
         return outcome
 
     def _earlier(self, scope: Scope) -> Survey:
@@ -121,15 +138,17 @@ class Tracing:
         finally:
             now.restore()
 
-    def _copy_of(self, container: Any) -> Any:
-        old = self.before.copies.get(id(container))
-        if old is None:
+    def _check_containers(self, found: Survey) -> None:
+        """Refuse changes of containers that the walk does not find again."""
+        met = set(map(id, found.containers))
+        lost = [c for c in found.containers if id(c) not in self.before.copies]
+        lost += [c for c, _ in self.before.changed_containers() if id(c) not in met]
+        if lost:
             raise Unsupported(
                 "Python state was reached in a way that cannot be followed",
-                actual=f"a {type(container).__name__}",
+                actual=f"a {type(lost[0]).__name__}",
                 hint="pass it as an argument",
             )
-        return old
 
     def _check_met(self, found: Survey) -> None:
         """Refuse functions with state of their own that ran and were not found by the walk."""
@@ -142,6 +161,21 @@ class Tracing:
                     why="a compiled program would not notice when its variables change",
                     hint="pass it as an argument",
                 )
+
+
+def argument_places(found: Survey) -> list[Place]:
+    """Where numbers stand among the arguments, in containers and dataclasses as well."""
+    places = [Place.of(p) for p in found.fact_parts[: found.argument_facts]]
+    return [p for p in places if p.kind not in (SIZE, STRIDE) and _is_argument(p)]
+
+
+def _is_argument(place: Place) -> bool:
+    if place.kind == ROOT:
+        return True
+    known = place.kind in (ELEMENT, ENTRY) or (
+        place.kind == ATTRIBUTE and dataclasses.is_dataclass(place.owner)
+    )
+    return known and place.parent is not None and _is_argument(place.parent)
 
 
 def opaque(found: Survey, fn: Any) -> Unsupported:

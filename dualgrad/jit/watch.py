@@ -1,86 +1,223 @@
-"""What happens during a trace: which code runs, and calls that a replay could not repeat."""
+"""Watching the user's Python run: which code ran, and calls that a replay could not repeat.
+
+A profile function sees each Python function that starts and each C function that is called from
+Python.  A C function whose effect or result differs from call to call (clocks, files, random
+numbers of others) stops the trace before it is called, so that the eager run that follows is the
+only one in which it happens.
+"""
 
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import types
 from collections.abc import Iterable
 from typing import Any
 
+from dualgrad.jit.bytecode import constant_argument
 from dualgrad.jit.scope import Ran
 from dualgrad.jit.trace import Unsupported
-from dualgrad.runtime.srcinfo import user_location
+from dualgrad.runtime.srcinfo import Location
+from dualgrad.state import state
 
+# Modules in C whose functions and objects do I/O, read clocks or draw random numbers.
 _IMPURE_MODULES = frozenset(
-    {"time", "random", "_random", "secrets", "posix", "nt", "_io", "select"}
-)
+    {
+        "time", "random", "_random", "secrets", "posix", "nt", "_io", "io", "select", "_socket",
+        "_ssl",
+        "_uuid", "signal", "_signal", "resource", "mmap", "fcntl", "termios", "syslog", "_sqlite3",
+        "sqlite3", "_curses", "winreg", "msvcrt", "_winapi", "_posixsubprocess", "_queue",
+        "_warnings", "_thread", "readline", "_tkinter", "_multiprocessing", "_posixshmem",
+    }
+)  # fmt: skip
 _IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint", "id"})
-# Functions that reach attributes by names that do not occur in code.
-_COMPUTED_NAMES = frozenset({"getattr", "setattr", "delattr", "hasattr", "vars", "dir"})
+_CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime's classes
+_HARMLESS = frozenset(
+    {"fspath", "getpid", "get_ident", "get_native_id", "allocate_lock", "_filters_mutated"}
+)
+# State of the process or thread that the standard library itself keeps in order.
+_OWN_AFFAIR = frozenset({"_contextvars", "_thread", "id()"})
+_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite"}
+_READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
+_READS_ALL = frozenset({"vars", "dir", "globals"})
+
+
+class Stopped(BaseException):
+    """Unwinds a trace; no `except Exception` of the user's holds it up."""
 
 
 class Watch:
-    """A profile hook: notes the code objects that run, and finds calls that are not repeatable."""
+    """Watches a trace.
+
+    `found` says which call a replay could not repeat.  `names` are attribute names that were given
+    as text, `computed` is set where such a name is not written in the code, or all names were
+    asked for.  A module that is imported for the first time runs outside of the trace.
+    """
 
     def __init__(self) -> None:
         self.found: Unsupported | None = None
-        self.names: set[str] = set()  # of attributes that were given as text
-        self.computed = False  # attributes were reached by computed names
+        self.stopped = False
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        self._import: types.FrameType | None = None  # the code of a module that is being imported
+        self.names: set[str] = set()
+        self.computed = False
 
     @property
     def ran(self) -> Iterable[Ran]:
         """Code objects that ran, with their globals."""
         return [(code, space) for (code, _), space in self._codes.items()]
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Watch:
+        self._base = sys._getframe(1)
         self._before = sys.getprofile()
+        self._tracing = sys.gettrace()
         # The collector may call anything, at any time: its callbacks are not the function's.
         self._collecting = gc.isenabled()
         gc.disable()
+        self._states = _random_states()
         sys.setprofile(self._event)
+        return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        if self.stopped:
+            sys.settrace(self._tracing)
         if self._collecting:
             gc.enable()
+        drawn = _restore_random(self._states)
+        if drawn is not None and self.found is None:
+            self.found = _unrepeatable(drawn, None)
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event == "call":
-            self._codes[frame.f_code, id(frame.f_globals)] = frame.f_globals
-            return
-        if event != "c_call" or self.found is not None:
-            return
-        own = frame.f_globals.get("__name__", "").startswith(("dualgrad.", "linecache"))
-        if own:
-            return
-        if arg.__name__ in _COMPUTED_NAMES and arg.__module__ == "builtins":
+        if self._import is not None:
+            if event == "return" and frame is self._import:
+                self._import, state.trace = None, self._trace
+        elif event == "call":
+            code = frame.f_code
+            self._codes[code, id(frame.f_globals)] = frame.f_globals
+            if code.co_name == "<module>" and _is_imported(frame):
+                self._import, self._trace, state.trace = frame, state.trace, None
+        elif event == "c_call" and _root_of(frame) != "dualgrad":
+            if getattr(arg, "__module__", None) == "builtins":
+                if arg.__name__ in _READS_NAMES:
+                    self._reads(frame)
+                elif arg.__name__ in _READS_ALL:
+                    self.computed = True
+            called = impurity(arg)
+            if called is not None:
+                self._impure(frame, called)
+
+    def _reads(self, frame: types.FrameType) -> None:
+        name = constant_argument(frame.f_code, frame.f_lasti, 1)
+        if name is None:
             self.computed = True
-        name = impurity(arg)
-        if name is not None:
-            self.found = Unsupported(
-                f"{name} is called, which a compiled program would not repeat",
-                hint="call it outside of the function",
-                location=user_location(),
-            )
+        else:
+            self.names.add(name)
+
+    def _impure(self, frame: types.FrameType, called: str) -> None:
+        """Stop before the call, unless it is an affair of the import system or of dualgrad."""
+        if called.partition(".")[0] in _OWN_AFFAIR and _root_of(frame) in _FOREIGN:
+            return
+        user: types.FrameType | None = frame
+        while user is not None and _root_of(user) in _FOREIGN:
+            if _is_importing(user):
+                return
+            user = user.f_back
+        if user is None or _root_of(user) == "dualgrad":
+            return
+        if self.found is None:
+            code = user.f_code
+            place = Location(code.co_filename, user.f_lineno, code.co_name, code, user.f_lasti)
+            self.found = _unrepeatable(called, place)
+        self._stop()
+
+    def _stop(self) -> None:
+        """Unwind the trace.
+
+        Python drops a profile function that raises: a trace function puts it back as soon as the
+        exception is on its way, for handlers and `finally` clauses of the user's that still run.
+        """
+        self.stopped = True
+        if sys.gettrace() is None:
+            frame: types.FrameType | None = sys._getframe(2)
+            while frame is not None and frame is not self._base:
+                frame.f_trace = self._back_again
+                frame = frame.f_back
+            sys.settrace(self._back_again)
+        raise Stopped
+
+    def _back_again(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        sys.settrace(self._tracing)
+        sys.setprofile(self._event)
+
+
+def _unrepeatable(name: str, place: Location | None) -> Unsupported:
+    return Unsupported(
+        f"{name} is called, which a compiled program would not repeat",
+        hint="call it outside of the function",
+        location=place,
+    )
 
 
 def impurity(function: Any) -> str | None:
     """The name of a C function whose effect or result differs from call to call, else None."""
     name = getattr(function, "__name__", "")
-    module = getattr(function, "__module__", None) or ""
     owner = getattr(function, "__self__", None)
+    module = getattr(function, "__module__", None) or ""
     origin = type(owner).__module__ if owner is not None else ""
     if isinstance(owner, types.ModuleType):
         module = owner.__name__
-    if (module in _IMPURE_MODULES or origin in _IMPURE_MODULES) and name not in (
-        "fspath",
-        "getpid",
-    ):
+    elif isinstance(owner, type):
+        origin = owner.__module__
+    if origin == "datetime" and name in _CLOCKS:
+        return f"datetime.{name}"
+    if origin == "_contextvars" and name in ("get", "set", "reset"):
+        return f"{origin}.{name}"
+    if (module in _IMPURE_MODULES or origin in _IMPURE_MODULES) and name not in _HARMLESS:
         return f"{module or origin}.{name}"
     if origin.startswith("numpy.random") or module.startswith("numpy.random"):
         return f"numpy.random.{name}"
     if module == "builtins" and name in _IMPURE_NAMES:
         return f"{name}()"
     return None
+
+
+def _is_importing(frame: types.FrameType) -> bool:
+    """Whether the code of a frame belongs to the import system."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith(("importlib._", "_frozen_importlib"))
+
+
+def _is_imported(frame: types.FrameType) -> bool:
+    return frame.f_back is not None and _is_importing(frame.f_back)
+
+
+def _root_of(frame: types.FrameType) -> str:
+    """The package that a frame's code belongs to."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+# -- the generators of others -------------------------------------------------------------------
+
+
+def _random_states() -> tuple[Any, Any]:
+    """The states of Python's and NumPy's global generators, which C code can reach unseen."""
+    numpy_random = sys.modules.get("numpy.random")
+    return random.getstate(), None if numpy_random is None else numpy_random.get_state()
+
+
+def _restore_random(before: tuple[Any, Any]) -> str | None:
+    """Put the global generators back; the name of one that had been used."""
+    python, numpy = before
+    used = None
+    if random.getstate() != python:
+        random.setstate(python)
+        used = "random"
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy is not None and numpy_random is not None:
+        now = numpy_random.get_state()
+        if now[2:] != numpy[2:] or now[0] != numpy[0] or (now[1] != numpy[1]).any():
+            numpy_random.set_state(numpy)
+            used = "numpy.random"
+    return used

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from semantics.mistakes import Case, Decorate, integers, leaf, mistake
-
 import dualgrad as dg
 from dualgrad import functional as F
 from dualgrad import nn, optim
+from semantics.mistakes import Case, Decorate, integers, leaf, mistake
 
 # -- models and optimizers ------------------------------------------------------------------------
 

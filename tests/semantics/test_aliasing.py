@@ -279,3 +279,17 @@ def test_need19_accumulation_over_micro_batches():
     assert again == losses
     assert compiled == grads
     assert micro.n_traces == 2  # without gradients, with gradients
+
+
+def test_row28_one_value_written_to_two_inputs():
+    """The copy that ends in one input was once taken for the copy that ends in the other."""
+
+    @dg.function(strict=True)
+    def f(x, second, y):
+        second += second
+        y.copy_(second)
+        return y.sum()
+
+    x, y = dg.arange(3.0), dg.zeros(3)
+    assert f(x, x.detach(), y).item() == 6.0
+    assert x.tolist() == y.tolist() == [0.0, 2.0, 4.0]

@@ -19,13 +19,13 @@ from types import CellType
 from typing import Any
 
 import pytest
-import semantics.mistakes_in_programs  # noqa: F401  # adds its mistakes
-from semantics.mistakes import MISTAKES, Case, Decorate
 
 import dualgrad as dg
+import semantics.mistakes_in_programs  # noqa: F401  # adds its mistakes
 from dualgrad import nn, optim
 from dualgrad.runtime.errors import DualgradError, LibraryError
 from dualgrad.state import state
+from semantics.mistakes import MISTAKES, Case, Decorate
 
 GOLDEN = Path(__file__).with_name("mistakes.txt")
 HERE = str(Path(__file__).parent)

@@ -1,0 +1,43 @@
+"""Tensors as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.floats import decode
+
+Array = np.ndarray[Any, Any]
+
+
+def tensor_text(array: Array, dtype: DType, notes: str) -> str:
+    """What `repr` of a tensor gives; `notes` come from `notes_of`."""
+    values = decode(array, dtype)
+    text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
+    return f"tensor({text}{notes})"
+
+
+def notes_of(x: Any) -> str:
+    """What the text of a tensor says besides its values."""
+    notes = ""
+    if x.type.dtype.name not in ("float32", "int64", "bool"):
+        notes += f", dtype={x.type.dtype!r}"
+    if x.grad_fn is not None:
+        notes += f", grad_fn=<{x.grad_fn.name_of(x.output_number)}>"
+    elif x.requires_grad:
+        notes += ", requires_grad=True"
+    return notes
+
+
+def formatted(array: Array, dtype: DType, notes: str, spec: str) -> str:
+    """What `format` of a tensor gives: a single number without dimensions is formatted as such.
+
+    Raises TypeError for a format of other tensors, as `object` does.
+    """
+    if not array.ndim:
+        return format(decode(array, dtype).item(), spec)
+    if spec:
+        raise TypeError("unsupported format string passed to Tensor.__format__")
+    return tensor_text(array, dtype, notes)
