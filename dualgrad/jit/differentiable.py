@@ -147,20 +147,8 @@ class Block:
             x = taken[k] if outside else made[k]
             edges.append(x if x.grad_fn is None else (x.grad_fn, x.output_number))
         versions = [(taken if outside else made)[k]._version for outside, k in self._watched]
-        return self.node(tuple(edges), [t.array for t in taken], outputs, versions, scalars, values)
-
-    def node(
-        self,
-        edges: tuple[TapeEdge, ...],
-        inputs: list[Any],
-        outputs: list[Array],
-        versions: list[list[Any]],
-        scalars: tuple[float, ...],
-        values: dict[Atom, int],
-    ) -> ProgramNode:
-        """A call on the tape; `versions` are those of `kept.guards`."""
-        held = [(inputs if outside else outputs)[k] for outside, k in self._held]
-        return ProgramNode(self, edges, held, versions, scalars, values)
+        held = [taken[k].array if outside else outputs[k] for outside, k in self._held]
+        return ProgramNode(self, tuple(edges), held, versions, scalars, values)
 
 
 class ProgramNode(TapeNode):
@@ -336,14 +324,8 @@ class ProgramNode(TapeNode):
             for g in inner.kept.guards
         ]
         inputs = [*[t.array for _, t in operands], *self.held]
-        return inner.node(
-            tuple(edges),
-            inputs,
-            outputs,
-            versions,
-            self.scalars,
-            self.values,
-        )
+        held = [(inputs if p.kind == "input" else outputs)[p.number] for p in inner.kept.places]
+        return ProgramNode(inner, tuple(edges), held, versions, self.scalars, self.values)
 
     def _free(self, visited: int) -> None:
         """Forget what no step needs any more."""

@@ -321,7 +321,7 @@ def finish_trace(
     if executable.program.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
+    quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
