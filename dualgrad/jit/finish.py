@@ -329,35 +329,12 @@ def finish_trace(
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
-    for e in effects:
-        container = found.containers[e.container]
-        container[e.key] = settled(container[e.key])
-    for b in rebound:
-        b.bind(found, settled(b.held(found)))
-    for k, _ in assigned:
-        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
-    work.objects.settle(settled)
+    settle_state(work, after, effects, rebound, assigned)
     result = settled(returned.pop())
-    places = lifting.facts(found)
-    numbers = trace.numbers.evaluator(work.numbers, places)
+    numbers = trace.numbers.evaluator(work.numbers, lifting.facts(found))
     work.numbers.clear()
     after.clear()
-    check_held(trace.numbers)
-    trace.grads = {
-        key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
-    }
-    leaked = trace.leaked({*work.slots})
-    if leaked is not None:
-        raise Unsupported(
-            "a traced tensor is kept in a place that cannot be followed",
-            actual=f"{leaked.type!r}",
-            hint="return it, or store it in an attribute, list or dict that existed before",
-        )
-    if block is not None and trace.hooked:
-        raise Unsupported(
-            "a hook waits for a gradient that comes after the function",
-            hint="call backward() inside the function",
-        )
+    check_leaks(work, block)
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
     graph = settled_graph(trace, outputs, writes)
     layouts = tuple(map(trace.layout_of, trace.tensors))
@@ -389,17 +366,62 @@ def finish_trace(
     path.rebound = rebound
     if symbols.values:
         path.symbols = symbols.read(found)
-    path.facts, path.assigned = found.fact_keys(), assigned
+    path.assigned, path.numbers, path.scalars = assigned, numbers, len(trace.numbers.scalars)
+    note_facts(path, found, lifting)
+    first_run(path, work)
+    symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable, found)
+
+
+def settle_state(
+    work: Finish,
+    after: Survey,
+    effects: list[Effect],
+    rebound: list[Rebinding],
+    assigned: list[tuple[int, Rebuild]],
+) -> None:
+    """Put plain numbers where the function has put those of its trace."""
+    found = work.found
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for b in rebound:
+        b.bind(found, settled(b.held(found)))
+    for k, _ in assigned:
+        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
+
+
+def check_leaks(work: Finish, block: Block | None) -> None:
+    """Refuse what a trace has made that is kept where nobody would look for it."""
+    trace = work.trace
+    check_held(trace.numbers)
+    trace.grads = {
+        key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
+    }
+    leaked = trace.leaked({*work.slots})
+    if leaked is not None:
+        raise Unsupported(
+            "a traced tensor is kept in a place that cannot be followed",
+            actual=f"{leaked.type!r}",
+            hint="return it, or store it in an attribute, list or dict that existed before",
+        )
+    if block is not None and trace.hooked:
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
+        )
+
+
+def note_facts(path: Path, found: Survey, lifting: Lifting) -> None:
+    """Let a path know which numbers are its inputs, and which must be what they are."""
+    path.facts = found.fact_keys()
     path.lifted = lifting.lifted(found)
     sized = () if path.symbols is None else path.symbols.numbers
     inputs = {*path.lifted, *sized}
     path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
-    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
     if not path.computes(found, found.facts):
         raise Unsupported("a number is not what it was while the function was traced")
-    first_run(path, work)
-    symbols.env.closed = True
-    return Outcome(path, settled(result), work.cacheable, found)
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
