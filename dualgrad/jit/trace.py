@@ -11,6 +11,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -374,6 +375,16 @@ class Trace:
             why="values are not known while the function is traced",
             hint="use dg.where(...), or move this outside of the function",
         )
+
+    def forget_changes(self) -> None:
+        """Let tensors from outside know nothing of the changes and views that the trace made."""
+        for t in self.changed:
+            t.changed(-1)
+        self.changed.clear()
+        views = [view for ref, _, _ in self.views if (view := ref()) is not None]
+        dead = set(map(id, views))
+        for version in {id(v._version): v._version for v in views}.values():
+            version[1] = WeakSet(v for v in version[1] or () if id(v) not in dead)
 
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""

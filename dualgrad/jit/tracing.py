@@ -96,9 +96,7 @@ class Tracing:
         self.symbols.env.closed = True
         self.lifting.restore()
         self.before.restore()
-        for t in self.trace.changed:
-            t.changed(-1)
-        self.trace.changed.clear()
+        self.trace.forget_changes()
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
