@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
@@ -55,6 +57,18 @@ class Finish:
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
 
+    @cached_property
+    def containers(self) -> dict[int, int]:
+        """The number of each container that the survey found, by id."""
+        return {id(c): k for k, c in enumerate(self.found.containers)}
+
+    @cached_property
+    def gradients(self) -> dict[int, int]:
+        """For each gradient, by id, the number of the first tensor whose it is."""
+        tensors = self.found.tensors
+        numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
+        return {id(t._grad): k for k, t in numbered if t._grad is not None}
+
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
         if isinstance(x, Tensor):
@@ -68,14 +82,21 @@ class Finish:
             return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
-        for k, c in enumerate(self.found.containers):
-            if c is x:
-                return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        k = self.containers.get(id(x))
+        if k is not None:
+            return _container(k)
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -102,19 +123,17 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = next((n for n, t in enumerate(self.found.tensors) if t._grad is x), None)
+        number = self.gradients.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
-        view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
+        view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
         self.bare.pop(id(x), None)
@@ -317,6 +336,7 @@ def finish_trace(
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
     result = settled(returned.pop())
     places = lifting.facts(found)
     numbers = trace.numbers.evaluator(work.numbers, places)
@@ -333,12 +353,17 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
+    if block is not None and trace.hooked:
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
+        )
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
     graph = settled_graph(trace, outputs, writes)
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
-    if executable.program.checks_late:
+    if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
