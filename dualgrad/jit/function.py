@@ -29,7 +29,7 @@ from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, let_go, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -242,7 +242,9 @@ class Function(Generic[P, R]):
                 failure = error
             if entry is not None:
                 entry.refused |= lifted
+        let_go(failure)
         self._note_failure(failure, tracing)
+        del failure, tracing
         return fn(*args, **kwargs)
 
     def _attempt(

@@ -402,7 +402,7 @@ class Trace:
         for t in self.changed:
             t.changed(-1)
         self.changed.clear()
-        views = [view for ref, _, _ in self.views if (view := ref()) is not None]
+        views = self.views.alive()
         dead = set(map(id, views))
         for version in {id(v._version): v._version for v in views}.values():
             version[1] = WeakSet(v for v in version[1] or () if id(v) not in dead)

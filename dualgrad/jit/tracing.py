@@ -39,6 +39,16 @@ class Raised(Exception):
         self.error = error
 
 
+def let_go(error: BaseException | None) -> None:
+    """Free the frames that an error has come through: they hold what was traced."""
+    while error is not None:
+        error.__traceback__ = None
+        if isinstance(error, Raised):
+            let_go(error.error)
+        following, error.__context__ = error.__context__ or error.__cause__, None
+        error = following
+
+
 class Tracing:
     """A trace of one call.
 
