@@ -74,8 +74,9 @@ class Trace:
         self.made: list[weakref.ref[Tensor]] = []
         self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
-        self.sharing = Sharing(self)
-        self.calls = Calls(self.node_of)
+        weak = weakref.proxy(self)  # no cycles: a trace holds the tensors of its call
+        self.sharing = Sharing(weak)
+        self.calls = Calls(lambda x: weak.node_of(x))
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -406,6 +407,8 @@ class Trace:
         dead = set(map(id, views))
         for version in {id(v._version): v._version for v in views}.values():
             version[1] = WeakSet(v for v in version[1] or () if id(v) not in dead)
+        self.views.clear()
+        self.grads.clear()
 
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""
