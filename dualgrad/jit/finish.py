@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +97,8 @@ class Finish:
 
     @cached_property
     def objects(self) -> Objects:
-        return Objects(self.found.objects, self.spec)
+        weak = weakref.proxy(self)
+        return Objects(self.found.objects, lambda x: weak.spec(x))  # type: ignore[no-any-return]
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""

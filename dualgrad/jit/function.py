@@ -30,7 +30,7 @@ from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, let_go, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -225,11 +225,13 @@ class Function(Generic[P, R]):
                 attempts.pinned(error.places)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
+                let_go(failure)
                 attempts.failed(bool(tracing.lifting.numbers))
             else:
                 attempts.succeeded()
                 return result
         self._note_failure(failure, tracing)
+        del failure, tracing
         return fn(*args, **kwargs)
 
     def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
