@@ -68,9 +68,8 @@ class Tracing:
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            args = self.lifting.place(args)
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
-                self.returned.append(fn(*args, **kwargs))
+                self.returned.append(fn(*self.lifting.place(args), **kwargs))
             if self.watch.found is not None:
                 raise self.watch.found
             self.trace.calls.finish()
