@@ -147,9 +147,9 @@ def full(
     sizes = as_shape("full", (shape,))
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
     if isinstance(fill_value, Number) and state.trace is not None:
-        out = state.trace.filled(sizes, fill_value, kind)
-        if out is not None:
-            return out.requires_grad_(requires_grad)
+        traced = state.trace.filled(sizes, fill_value, kind)
+        if traced is not None:
+            return traced.requires_grad_(requires_grad)
     if is_traced(sizes):
         value = full((), fill_value, dtype=dtype, device=device)
         return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)

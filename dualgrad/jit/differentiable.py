@@ -26,9 +26,11 @@ from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.engine import Bound, Compiled, compile_graph
+from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.jit.trace import Unsupported
+from dualgrad.runtime.errors import GradientError
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -50,7 +52,7 @@ class Variant:
     results: tuple[tuple[int, int, bool, int], ...]  # see `_send`
     inner: Block | None  # the gradient's own tape
     origins: tuple[Any, ...] = ()
-    released: str | None = None  # a step whose graph the function itself has freed
+    released: int = 0  # those of them whose graph the function itself has freed
     bounds: dict[tuple[int, ...], Bound] = field(default_factory=dict)
 
     def bound(self, values: dict[Atom, int]) -> Bound:
@@ -80,7 +82,9 @@ class Block:
         kept: Kept,
         layouts: Layouts,
         scalars: tuple[Node, ...],
+        sources: tuple[Source, ...] = (),
     ) -> None:
+        self.sources = sources  # of the tensors that `record` takes
         self.name, self.tape, self.targets, self.kept = name, tape, targets, kept
         self.scalars = scalars
         self.slots: list[Edge] = []
@@ -109,10 +113,28 @@ class Block:
     def name_of(self, slot: int) -> str:
         return self.tape.steps[self.slots[slot][0]].unit.name
 
+    def record(
+        self,
+        taken: list[Tensor],
+        made: list[Tensor],
+        outputs: list[Array],
+        scalars: tuple[float, ...],
+        values: dict[Atom, int],
+    ) -> ProgramNode:
+        """A call on the tape: the tensors at its sources, the tensors it made, all arrays that
+        the program made, the numbers that it took, and the sizes."""
+        edges = tuple(
+            [edge_of((taken if kind == "input" else made)[k]) for kind, k in self.targets]
+        )
+        versions = [
+            (taken if kind == "input" else made)[k]._version for kind, k in self.kept.guards
+        ]
+        return self.node(edges, [t.array for t in taken], outputs, versions, scalars, values)
+
     def node(
         self,
         edges: tuple[TapeEdge, ...],
-        inputs: list[Array],
+        inputs: list[Any],
         outputs: list[Array],
         versions: list[list[Any]],
         scalars: tuple[float, ...],
@@ -126,7 +148,7 @@ class Block:
 class ProgramNode(TapeNode):
     """One call of a differentiable program on the tape."""
 
-    __slots__ = ("block", "expected", "freed", "held", "scalars", "values", "watched")
+    __slots__ = ("block", "expected", "first", "freed", "held", "scalars", "values", "watched")
 
     def __init__(
         self,
@@ -143,6 +165,11 @@ class ProgramNode(TapeNode):
         self.number = next_number()
         self.types = block.types  # type: ignore[assignment]
         self.freed, self.released = 0, False
+        # Targets that are one computed tensor under several names, as the first of them.
+        self.first: tuple[int, ...] = ()
+        inner = [e for e in edges if e.__class__ is tuple]
+        if len(inner) > 1 and len(set(inner)) != len(inner):
+            self.first = tuple([edges.index(e) for e in edges])
 
     @property
     def name(self) -> str:
@@ -161,8 +188,12 @@ class ProgramNode(TapeNode):
         if self.released:
             first = max(self.block.slots[k][0] for k, g in enumerate(slots) if g is not None)
             raise freed_error(self.block.tape.steps[first].unit.name)
-        operands, variant = self._operands(flow, slots)
-        self._check(variant)
+        operands = self._operands(flow, slots)
+        variant = self._variant(operands, flow.create_graph, -1)
+        trouble = self._trouble(variant)
+        if trouble is not None:
+            # The steps before it have sent their gradients when eager mode finds out.
+            variant = self._variant(operands, flow.create_graph, trouble[0])
         outputs: list[Array] = []
         if variant.executable is not None:
             arrays: list[Any] = [t.array for _, t in operands]
@@ -172,69 +203,57 @@ class ProgramNode(TapeNode):
         self._send(flow, variant, operands, outputs)
         if not retain:
             self._free(variant.visited)
+        if trouble is not None:
+            raise trouble[1]
 
-    def _operands(
-        self, flow: Flow, slots: list[Tensor | None]
-    ) -> tuple[list[tuple[Any, Tensor]], Variant]:
-        """Seeds and what has arrived before, by name; and the program for them."""
-        block, edges, create = self.block, self.edges, flow.create_graph
+    def _operands(self, flow: Flow, slots: list[Tensor | None]) -> list[tuple[Any, Tensor]]:
+        """Seeds, and what has arrived before where contributions are added to it, by name."""
+        block, edges = self.block, self.edges
         operands: list[tuple[Any, Tensor]] = [
             (("seed", k), g) for k, g in enumerate(slots) if g is not None
         ]
-        watched = range(len(edges)) if create else block.several
-        for k in watched:
+        several = tuple(range(len(edges))) if flow.create_graph else block.several
+        if self.first:
+            several = tuple(sorted(set(self.first)))
+        for k in several:
             old = flow.total(edges[k])
             if old is not None:
                 operands.append((("old", k), old))
-        first: tuple[int, ...] = ()
-        leaves: frozenset[int] = frozenset()
-        if len(edges) > 1 and len(set(edges)) != len(edges):
-            first = tuple([edges.index(e) for e in edges])
-            operands = [(n, t) for n, t in operands if n[0] == "seed"]
-            operands += self._olds(flow, first)
+        return operands
+
+    def _variant(self, operands: list[tuple[Any, Tensor]], create: bool, until: int) -> Variant:
+        """The program for these operands; it stops before step `until`."""
+        leaves: frozenset[int] | None = None
         if create:
-            leaves = frozenset([k for k, e in enumerate(edges) if isinstance(e, Tensor)])
-            key: tuple[Any, ...] = (
-                *[(n, t.layout, t.requires_grad) for n, t in operands],
-                leaves,
-                first,
-            )
-        else:
-            key = (*[(n, t.layout) for n, t in operands], first)
-        for variant in block.variants.get(key, ()):
+            leaves = frozenset([k for k, e in enumerate(self.edges) if isinstance(e, Tensor)])
+        key = (
+            *[(n, t.layout, create and t.requires_grad) for n, t in operands],
+            leaves,
+            self.first,
+            until,
+        )
+        for variant in self.block.variants.get(key, ()):
             if not variant.guards or all(g.holds(self.values) for g in variant.guards):
-                return operands, variant
-        return operands, _derive(self, key, operands, create, leaves, first)
+                return variant
+        return _derive(self, key, operands)
 
-    def _olds(self, flow: Flow, first: tuple[int, ...]) -> list[tuple[Any, Tensor]]:
-        out: list[tuple[Any, Tensor]] = []
-        for k in sorted(set(first)):
-            old = flow.total(self.edges[k])
-            if old is not None:
-                out.append((("old", k), old))
-        return out
-
-    def _check(self, variant: Variant) -> None:
-        """GradientError if something that the gradient reads is gone or has changed."""
-        if variant.released is not None:
-            raise freed_error(variant.released)
+    def _trouble(self, variant: Variant) -> tuple[int, GradientError] | None:
+        """The first step at which eager mode finds that what it reads is gone or has changed."""
         steps = self.block.tape.steps
-        if self.freed & variant.visited:
-            first = (self.freed & variant.visited).bit_length() - 1
-            raise freed_error(steps[first].unit.name)
-        for k in variant.watched:
-            if self.watched[k][0] != self.expected[k]:
-                self._complain(variant)
-
-    def _complain(self, variant: Variant) -> None:
-        """Raise what eager mode raises at the first unit that reads a changed tensor."""
-        steps, guards = self.block.tape.steps, self.block.kept.guards
-        times = {g: v[0] - n for g, v, n in zip(guards, self.watched, self.expected, strict=True)}
-        for number in range(len(steps) - 1, -1, -1):
-            if variant.visited >> number & 1:
-                for v in steps[number].saved:
-                    if times.get(v.guard):
-                        raise changed_error(steps[number].unit.name, v.node.type, times[v.guard])
+        freed = (self.freed & variant.visited | variant.released).bit_length() - 1
+        changed = [k for k in variant.watched if self.watched[k][0] != self.expected[k]]
+        if changed:
+            guards = self.block.kept.guards
+            times = {guards[k]: self.watched[k][0] - self.expected[k] for k in changed}
+            for number in range(len(steps) - 1, freed, -1):
+                if variant.visited >> number & 1:
+                    for v in steps[number].saved:
+                        if v.guard in times:
+                            error = changed_error(
+                                steps[number].unit.name, v.node.type, times[v.guard]
+                            )
+                            return number, error
+        return None if freed < 0 else (freed, freed_error(steps[freed].unit.name))
 
     def _send(
         self,
@@ -296,7 +315,7 @@ class ProgramNode(TapeNode):
             outputs,
             versions,
             self.scalars,
-            self.values,  # type: ignore[arg-type]
+            self.values,
         )
 
     def _free(self, visited: int) -> None:
@@ -316,14 +335,8 @@ class ProgramNode(TapeNode):
 # -- working out gradient programs ---------------------------------------------------------------
 
 
-def _derive(
-    node: ProgramNode,
-    key: tuple[Any, ...],
-    operands: list[tuple[Any, Tensor]],
-    create: bool,
-    leaves: frozenset[int],
-    first: tuple[int, ...],
-) -> Variant:
+def _derive(node: ProgramNode, key: tuple[Any, ...], operands: list[tuple[Any, Tensor]]) -> Variant:
+    *_, leaves, first, until = key
     block = node.block
     with _lock:
         known = block.variants.setdefault(key, [])
@@ -332,7 +345,7 @@ def _derive(
                 return variant
         env = ShapeEnv(node.values)
         with shape_env(env):
-            variant = _Derivation(block, operands, create, leaves, first).variant()
+            variant = _Derivation(block, operands, leaves, first, until).variant()
         variant.guards = tuple(env.guards)
         known.append(variant)
     return variant
@@ -345,16 +358,16 @@ class _Derivation:
         self,
         block: Block,
         operands: list[tuple[Any, Tensor]],
-        create: bool,
-        leaves: frozenset[int],
+        leaves: frozenset[int] | None,
         first: tuple[int, ...],
+        until: int,
     ) -> None:
         self.block, self.operands = block, operands
-        self.flow = FlowBack(block.tape, create, leaves, first)
+        self.flow = FlowBack(block.tape, leaves is not None, leaves or frozenset(), first)
         self.stand_ins: list[Node] = []
         for name, t in operands:
             self._start(name, t)
-        self.flow.run()
+        self.flow.run(until)
 
     def _start(self, name: tuple[str, int], t: Tensor) -> None:
         kind, k = name
@@ -372,11 +385,14 @@ class _Derivation:
         """The type of what stands outside of the gradient's own tape."""
         kind, which = name
         tape = self.block.tape
+        out: TensorType
         if kind == "seed":
-            return self.block.types[which]
-        if kind == "inner":
-            return tape.steps[which[0]].types[which[1]]
-        return tape.targets[which]
+            out = self.block.types[which]
+        elif kind == "inner":
+            out = tape.steps[which[0]].types[which[1]]
+        else:
+            out = tape.targets[which]
+        return out
 
     def variant(self) -> Variant:
         flow, block = self.flow, self.block
@@ -392,7 +408,7 @@ class _Derivation:
             results.append((k, source, a.total, a.value.edge))
         steps = block.tape.steps
         watched = {v.guard for n in flow.visited for v in steps[n].saved}
-        released = next((steps[n].unit.name for n in flow.visited if steps[n].released), None)
+        released = sum(1 << n for n in flow.visited if steps[n].released)
         inner = self._inner(roots) if flow.steps else None
         executable, held, scalars = self._program(roots, inner)
         return Variant(

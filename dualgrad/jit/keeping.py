@@ -30,7 +30,7 @@ from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.compiler.passes.fuse import EXPENSIVE, cost
-from dualgrad.jit.tape import Guard, Step, Value, is_number
+from dualgrad.jit.tape import Guard, Name, Step, Value, is_number
 
 
 class Place(NamedTuple):
@@ -50,7 +50,7 @@ class Kept:
     guard_of: tuple[Guard, ...]
     users: tuple[int, ...]
     outputs: tuple[Node, ...]  # extra outputs of the program
-    guards: tuple[Guard, ...]  # of all values that any step saves
+    guards: tuple[Name, ...]  # of all values that any step saves
 
     def changed(self, change: Callable[[tuple[Node, ...]], tuple[Node, ...]]) -> Kept:
         """The same with other nodes."""

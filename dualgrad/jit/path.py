@@ -15,6 +15,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.guards import Standing
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
@@ -35,6 +36,7 @@ class Results:
     found: Survey
     values: dict[Atom, int]  # behind the symbols of sizes
     numbers: tuple[Any, ...] = ()  # computed from the call's numbers
+    node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
     memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
@@ -48,6 +50,7 @@ class Output:
     type: TensorType
     requires_grad: bool
     freed: str | None  # the unit that made it, if its graph has been freed by backward
+    slot: int | None = None  # where its gradient enters the program's node on the tape
 
     def tensor(self, array: Array) -> Tensor:
         type = self.type if array.shape == self.type.shape else self.type.with_shape(array.shape)
@@ -101,6 +104,7 @@ class Path:
     graph: Graph
     signature: str
     calls: list[Rebuild]  # recorded calls of print and the like
+    block: Block | None = None  # what gradients need, where they flow out
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -161,8 +165,14 @@ class Path:
         """Run a path with a `single` result; all arguments are tensors."""
         self.runs += 1
         arrays: list[Any] = [args[s.number].array for s in self.sources]
-        results = sizes.bound.run(arrays, numbers[: self.scalars])
-        return Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
+        scalars = numbers[: self.scalars]
+        results = sizes.bound.run(arrays, scalars)
+        out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
+        if self.block is not None:
+            taken = [args[s.number] for s in self.block.sources]
+            node = self.block.record(taken, [out], results, scalars, sizes.values)
+            out.requires_grad, out.grad_fn, out.output_number = True, node, 0
+        return out
 
     def arrays(self, found: Survey) -> list[Any]:
         """The memory that the program reads and writes at this call."""
@@ -188,8 +198,10 @@ class Path:
         results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
-        tensors = [o.tensor(a) for o, a in zip(self.outputs, results, strict=True)]
+        tensors = [o.tensor(a) for o, a in zip(self.outputs, results, strict=False)]
         made = Results(tensors, found, sizes.values, found.numbers[self.scalars :])
+        if self.block is not None:
+            self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
         effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
@@ -207,6 +219,19 @@ class Path:
         for call in self.calls:
             call(made)
         return result
+
+    def _put_on_tape(self, block: Block, made: Results, results: list[Array]) -> None:
+        """Give results their history."""
+        tensors = made.found.tensors
+        taken = [
+            self.constants[s.number] if s.kind == "constant" else tensor_at(s, tensors)
+            for s in block.sources
+        ]
+        scalars = made.found.numbers[: self.scalars]
+        made.node = block.record(taken, made.tensors, results, scalars, made.values)
+        for t, output in zip(made.tensors, self.outputs, strict=True):
+            if output.slot is not None:
+                t.grad_fn, t.output_number = made.node, output.slot
 
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
@@ -238,5 +263,6 @@ def grad_pattern(tensors: list[Tensor], numbers: list[int]) -> tuple[object, ...
         if grad is None:
             out.append(None)
         else:
-            out.append((grad.sig, first.setdefault(id(grad), k), place.get(id(grad))))
+            history = (grad.requires_grad, grad.grad_fn is None)
+            out.append((grad.sig, history, first.setdefault(id(grad), k), place.get(id(grad))))
     return tuple(out)

@@ -168,9 +168,9 @@ class Sharing:
 
     def _home(self, row: _Row) -> Node:
         """The input of the program that a row is."""
-        source = self._source(row.first)
+        source = self.source_of(row.first)
         if not row.sole:
-            self.used.update((id(t), self._source(t)) for t, _ in row.members)
+            self.used.update((id(t), self.source_of(t)) for t, _ in row.members)
             self.bases.append(Base(source, row.tensor.type))
             source = Source("base", len(self.bases) - 1)
         found = self._inputs().get(id(row.tensor))
@@ -195,7 +195,7 @@ class Sharing:
                     views.add(node.op)
         return [(t, v) for t, v in family.members if v in views or inputs.get(id(t)) in seen]
 
-    def _source(self, x: Tensor) -> Source:
+    def source_of(self, x: Tensor) -> Source:
         """Where a tensor of a family comes from at each call."""
         trace = self.trace
         k = trace.position.get(id(x))

@@ -9,9 +9,8 @@ gradient itself is to be differentiated, the units that it runs are a tape again
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dualgrad.autograd import Absent
 from dualgrad.compiler.grad import ABSENT, Vjp
@@ -24,8 +23,8 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.dtype import DType
 
-Guard = Hashable  # whose changes in place a saved value shows; None: nobody's
-Origin = Hashable  # of a gradient's way out of a tape: a target's name
+Name = tuple[str, Any]
+Guard = Name | None  # whose changes in place a saved value shows; None: nobody's
 Edge = tuple[int, int]  # (OUTSIDE, number of a target) or (number of a step, its output)
 OUTSIDE = -1
 NOWHERE = (-2, 0)  # a leaf that nobody can see any more: its gradient is wanted, and dropped
@@ -101,12 +100,12 @@ class FlowBack:
     leaves: frozenset[int] = frozenset()  # targets that are leaves
     first: tuple[int, ...] = ()  # targets that are one and the same, as the first of them
     steps: list[Step] = field(default_factory=list)
-    origins: dict[Origin, int] = field(default_factory=dict)
+    origins: dict[Name, int] = field(default_factory=dict)
     arrived: dict[int, Arrival] = field(default_factory=dict)
     visited: list[int] = field(default_factory=list)
     waiting: dict[int, list[Value | None]] = field(default_factory=dict)
 
-    def outside(self, name: Origin) -> Edge:
+    def outside(self, name: Name) -> Edge:
         return (OUTSIDE, self.origins.setdefault(name, len(self.origins)))
 
     def send(self, edge: Edge, g: Value) -> None:
@@ -131,8 +130,9 @@ class FlowBack:
     def add(self, old: Value, g: Value) -> Value:
         return self.apply(Add.of(), (old, g))[0]
 
-    def run(self) -> None:
-        for number in range(len(self.tape.steps) - 1, -1, -1):
+    def run(self, until: int = -1) -> None:
+        """Visit steps in decreasing order, down to the one after `until`."""
+        for number in range(len(self.tape.steps) - 1, until, -1):
             slots = self.waiting.pop(number, None)
             if slots is not None:
                 self.visited.append(number)
@@ -173,18 +173,17 @@ class FlowBack:
         nodes = tuple(v.node for v in operands)
         results = unit.trace(*nodes)
         if not self.record or not any(v.edge for v in operands):
-            return [self._same(unit, operands, r) or Value(r) for r in results]
+            return [self._passed(unit, operands, r) or Value(r) for r in results]
         types = tuple(TensorType(r.shape, r.dtype, False, r.device) for r in results)
         saves = saved_by(unit, nodes)
         number, n = len(self.steps), len(operands)
         out: list[Value] = []
         for k, r in enumerate(results):
-            same = self._same(unit, operands, r)
-            if same is not None and same.node is r:
-                out.append(same)
-            else:
+            same = self._passed(unit, operands, r)
+            if same is None or not any(same is v for v in operands):
                 edge = (number, k) if r.dtype.is_float else None
-                out.append(Value(r, edge, None if same is None else same.guard))
+                same = Value(r, edge, None if same is None else same.guard)
+            out.append(same)
         self.steps.append(
             Step(
                 unit,
@@ -203,7 +202,7 @@ class FlowBack:
         return out
 
     @staticmethod
-    def _same(unit: Unit, operands: tuple[Value, ...], result: Node) -> Value | None:
+    def _passed(unit: Unit, operands: tuple[Value, ...], result: Node) -> Value | None:
         """The operand that a gradient passes on, itself or as a view of its memory."""
         if not isinstance(unit, Vjp):
             return None

@@ -476,8 +476,23 @@ def outcome(f: Callable[..., Any], args: list[Any]) -> Any:
         return type(error)
 
 
-@pytest.mark.parametrize("case", [c for c in GOOD if sized(c)], ids=str)
+SIZED = [c for c in GOOD if sized(c)]
+ONE_OF_EACH = list({c.name: c for c in reversed(SIZED)}.values())
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
 def test_row25_every_op_at_other_sizes(case: Case) -> None:
+    check_at_other_sizes(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SIZED, ids=str)
+def test_every_sample_at_other_sizes(case: Case) -> None:
+    check_at_other_sizes(case)
+
+
+def check_at_other_sizes(case: Case) -> None:
+    """Trace with symbols for all sizes, call with other ones, compare with eager mode."""
     program = with_gradients(case)
     names = [f"a{k}" for k in range(len(case.sample.args))]
     text = ", ".join(names)
