@@ -62,7 +62,7 @@ class Finish:
         return {id(c): k for k, c in enumerate(self.found.containers)}
 
     @cached_property
-    def gradients(self) -> dict[int, int]:
+    def gradient_of(self) -> dict[int, int]:
         """For each gradient, by id, the number of the first tensor whose it is."""
         tensors = self.found.tensors
         numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
@@ -124,7 +124,7 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = self.gradients.get(id(x))
+        number = self.gradient_of.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
@@ -165,7 +165,7 @@ class Finish:
 
     def _memory(self, x: Tensor) -> Rebuild:
         """The memory of a traced tensor whose history is no part of the result."""
-        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        view = self.trace.views.source_of(x)
         if id(x) not in self.slots:
             self.bare[id(x)] = x
         if view is None:
