@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
@@ -84,11 +85,18 @@ class Finish:
         k = self.containers.get(id(x))
         if k is not None:
             return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -115,9 +123,7 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
@@ -125,7 +131,7 @@ class Finish:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
         number = self.gradient_of.get(id(x))
-        if number is not None:
+        if number is not None and self.found.tensors[number]._grad is x:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
         if view is not None:
@@ -330,6 +336,7 @@ def finish_trace(
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
     result = settled(returned.pop())
     places = lifting.facts(found)
     numbers = trace.numbers.evaluator(work.numbers, places)
@@ -359,7 +366,7 @@ def finish_trace(
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
+    quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -464,16 +471,15 @@ def first_run(path: Path, work: Finish) -> None:
         for t in work.emitted:
             work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = view_of(source, unit, trace.symbols.values)
-        assert made.array is not None
-        x.settle(made.array, made.layout)
+        shown = view_of(source, unit, trace.symbols.values)
+        assert shown.array is not None
+        x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
+            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
-    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=False)]
-    values = trace.symbols.values
-    made = Results(tensors, work.found, values, numbers[path.scalars :])
+    values, rest = trace.symbols.values, numbers[path.scalars :]
+    made = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
         call(made)
