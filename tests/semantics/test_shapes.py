@@ -121,6 +121,30 @@ def test_row25_sizes_across_the_blocks_of_sums(program: Any) -> None:
     compare(lambda: program, [(matrix(n),) for n in (9, *FAR, 8, *FAR)])
 
 
+def test_row25_types_of_results() -> None:
+    compiled = dg.function(lambda x: dg.tanh(x) * 2)
+    for n in (4, 6, 9, 9, 6, 6, 4, 9):
+        y = compiled(matrix(n))
+        assert y.shape == y.numpy().shape == (n, 11)
+        same_bits(dg.exp(y), dg.exp(dg.tanh(matrix(n)) * 2))
+
+
+def test_row25_gradients_out_of_a_compiled_function() -> None:
+    def f(x: Any, w: Any) -> Any:
+        return dg.softmax(x @ w, -1).sum(0) * x.shape[0]
+
+    compiled = dg.function(f)
+    for n in (4, 6, 9, 9, 6, 70, 70, 4):
+        leaves = []
+        for g in (f, compiled):
+            x, w = matrix(n).requires_grad_(), matrix(11, 3).requires_grad_()
+            (g(x, w) * dg.tensor([1.0, 2.0, 3.0])).sum().backward()
+            leaves.append((x.grad, w.grad))
+        for want, got in zip(*leaves, strict=True):
+            same_bits(got, want)
+            assert got.shape == want.shape
+
+
 def test_need05_twelve_lengths() -> None:
     f = compare(lambda: scaled, [(vector(n),) for n in (*LENGTHS, *reversed(LENGTHS))])
     assert f.n_traces == 2
