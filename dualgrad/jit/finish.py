@@ -390,7 +390,7 @@ def finish_trace(
     )
     path.rebound = rebound
     if symbols.values:
-        path.symbols = symbols.read(found)
+        path.symbols, path.single = symbols.read(found), single
     path.facts, path.assigned = found.fact_keys(), assigned
     path.lifted = lifting.lifted(found)
     sized = () if path.symbols is None else path.symbols.numbers

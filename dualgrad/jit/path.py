@@ -107,6 +107,7 @@ class Path:
     signature: str
     calls: list[Rebuild]  # recorded calls of print and the like
     block: Block | None = None  # what gradients need, where they flow out
+    single: TensorType | None = None  # of the result, with symbols
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -142,7 +143,7 @@ class Path:
             if len(self.known) >= MAX_SIZES:
                 self.known.clear()
             values = self.symbols.values(facts)
-            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            found = Sizes(values, self.executable.bind(values), self.single)
             self.known[key] = found
         return found
 
