@@ -81,6 +81,12 @@ _variants: dict[tuple[Any, ...], list[Recipe]] = {}
 find_plan = _plans.get
 
 
+def forget() -> None:
+    """Let go of all programs of eager ops."""
+    _plans.clear()
+    _variants.clear()
+
+
 def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:
     """What a plan is found by: the unit, and each tensor's type and layout or number's class."""
     return (unit, write, *[x.sig if hasattr(x, "sig") else x.__class__ for x in operands])
@@ -168,7 +174,7 @@ class Planner:
             if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
                 continue
             found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
-            if found is not None and min(found[1], default=0) >= 0:  # type: ignore[type-var]
+            if found is not None and all(s >= 0 for s in found[1]):  # type: ignore[operator]
                 return Alias(k, output.shape, found[1], found[0])  # type: ignore[arg-type]
         return None
 

@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
@@ -52,6 +53,7 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
+    bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
 
@@ -61,7 +63,7 @@ class Finish:
         return {id(c): k for k, c in enumerate(self.found.containers)}
 
     @cached_property
-    def gradient_numbers(self) -> dict[int, int]:
+    def gradient_of(self) -> dict[int, int]:
         """For each gradient, by id, the number of the first tensor whose it is."""
         tensors = self.found.tensors
         numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
@@ -83,11 +85,18 @@ class Finish:
         k = self.containers.get(id(x))
         if k is not None:
             return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -114,21 +123,20 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = self.gradient_numbers.get(id(x))
-        if number is not None:
+        number = self.gradient_of.get(id(x))
+        if number is not None and self.found.tensors[number]._grad is x:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
+        self.bare.pop(id(x), None)
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
@@ -143,12 +151,9 @@ class Finish:
         return with_grad
 
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        self.bare.pop(id(x), None)
         alive = source.grad_fn is not None and not source.grad_fn.released
-        if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)
-            x.base = None  # nobody else will see the memory that it shares
-            return lambda r: r.tensors[slot]
-        behind = self._tensor(source)
+        behind = self._memory(source) if unit is None and alive else self._tensor(source)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -163,6 +168,26 @@ class Finish:
             return r.memo[key]
 
         return rebuild
+
+    def _memory(self, x: Tensor) -> Rebuild:
+        """The memory of a traced tensor whose history is no part of the result."""
+        view = self.trace.views.source_of(x)
+        if id(x) not in self.slots:
+            self.bare[id(x)] = x
+        if view is None:
+            slot = self.emit(x)
+            return lambda r: r.tensors[slot]
+        source, unit = view
+        behind = self._memory(source)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        return lambda r: view_of(behind(r), unit, r.values)
+
+    def forget_bare(self) -> None:
+        """Let go of the history of tensors of which only the memory is in the result."""
+        for t in self.bare.values():
+            t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
@@ -302,6 +327,7 @@ def finish_trace(
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     for e in effects:
         container = found.containers[e.container]
@@ -310,6 +336,7 @@ def finish_trace(
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
     result = settled(returned.pop())
     places = lifting.facts(found)
     numbers = trace.numbers.evaluator(work.numbers, places)
@@ -325,6 +352,11 @@ def finish_trace(
             "a traced tensor is kept in a place that cannot be followed",
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
+        )
+    if block is not None and trace.hooked:
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
         )
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
     graph = settled_graph(trace, outputs, writes)
@@ -439,11 +471,11 @@ def first_run(path: Path, work: Finish) -> None:
         for t in work.emitted:
             work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = view_of(source, unit, trace.symbols.values)
-        assert made.array is not None
-        x.settle(made.array, made.layout)
+        shown = view_of(source, unit, trace.symbols.values)
+        assert shown.array is not None
+        x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
+            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

@@ -75,6 +75,7 @@ class Trace:
         self.numbers = Ledger()
         self.sharing = Sharing(self)
         self.calls = Calls(self.node_of)
+        self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -288,13 +289,8 @@ class Trace:
     def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
         """A change in place."""
         behind = self._behind(target, unit)
-        if recorded and target.node is None and id(target) not in self.created:
-            raise Unsupported(
-                "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
-                actual=f"{target.type!r}",
-                hint="change it under dg.no_grad()",
-            )
+        if recorded:
+            self.check_recorded(target, unit)
         operands = (target, *others)
         if recorded:
             (value,) = self.apply(unit, operands)
@@ -308,6 +304,16 @@ class Trace:
                 node = Overwrite.of(view).on(self.node_of(source), node)
             target = source
         self.assign(target, node)
+
+    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+        """Refuse to give a tensor from outside a graph."""
+        if target.node is None and id(target) not in self.created:
+            raise Unsupported(
+                "a tensor from outside of the function would get a graph inside",
+                op=unit.name,
+                actual=f"{target.type!r}",
+                hint="change it under dg.no_grad()",
+            )
 
     def assign(self, target: Tensor, node: Node) -> None:
         """Let a tensor that is no view have another value from now on."""
