@@ -20,6 +20,7 @@ if not (_Path(__file__).parent / "compiler").is_dir():
 
 from dualgrad import elementwise as _elementwise
 from dualgrad import fft, functional, linalg, random
+from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
@@ -110,8 +111,11 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
+from dualgrad.jit.explain import RetraceWarning, no_retrace
 from dualgrad.jit.function import EagerFallback, Function, function
+from dualgrad.jit.modes import disable
 from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,
@@ -162,6 +166,7 @@ __all__ = [
     "EagerFallback",
     "Function",
     "Generator",
+    "RetraceWarning",
     "Tensor",
     "addbmm",
     "addmm",
@@ -183,6 +188,7 @@ __all__ = [
     "can_cast",
     "cat",
     "chunk",
+    "clear_caches",
     "composite",
     "concat",
     "concatenate",
@@ -195,6 +201,7 @@ __all__ = [
     "diag_embed",
     "diagonal",
     "digamma",
+    "disable",
     "dot",
     "einsum",
     "empty",
@@ -253,6 +260,7 @@ __all__ = [
     "narrow",
     "nn",
     "no_grad",
+    "no_retrace",
     "normal",
     "ones",
     "ones_like",
@@ -340,4 +348,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
+_tracebacks.passes_on(__getattr__)
 _tracebacks.install()

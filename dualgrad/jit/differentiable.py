@@ -76,7 +76,8 @@ class Block:
 
     slots      results of steps that gradients can arrive at: the program's results first, then
                those that a gradient's own gradient flows to
-    targets    where gradients go: ("input", number) or ("output", number) of the program
+    targets    where gradients go: ("input", number) or ("output", number) of the program, or
+               ("view", number), which `ProgramNode.aim` says later
     kept       where saved values are found, and which versions they show
     """
 
@@ -97,7 +98,12 @@ class Block:
         self.used = used
         place = {k: n for n, k in enumerate(used)}
         self._edges, self._watched = (
-            [(kind == "input", place.get(k, k)) for kind, k in names] if sources else []
+            [
+                (kind == "input", place[k] if kind == "input" else -1 if kind == "view" else k)
+                for kind, k in names
+            ]
+            if sources
+            else []
             for names in (targets, kept.guards)
         )
         self._held = [
@@ -144,6 +150,9 @@ class Block:
         the program made, the numbers that it took, and the sizes."""
         edges: list[Any] = []
         for outside, k in self._edges:
+            if k < 0:
+                edges.append(None)  # see `ProgramNode.aim`
+                continue
             x = taken[k] if outside else made[k]
             edges.append(x if x.grad_fn is None else (x.grad_fn, x.output_number))
         versions = [(taken if outside else made)[k]._version for outside, k in self._watched]
@@ -180,6 +189,10 @@ class ProgramNode(TapeNode):
     @property
     def name(self) -> str:
         return self.block.name
+
+    def aim(self, target: int, leaf: Tensor) -> None:
+        """Let a target be a leaf that has been made after the program has run."""
+        self.edges = (*self.edges[:target], leaf, *self.edges[target + 1 :])
 
     def name_of(self, output: int) -> str:
         return self.block.name_of(output)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.hooks import on_leaves
 from dualgrad.jit.survey import (
     BASES,
     CELL_CONTENTS,
@@ -50,7 +51,7 @@ def quick_key(args: tuple[Any, ...]) -> Quick | None:
     """What a call with these arguments is known by; None where only a survey will do."""
     key: list[Any] = [state.grad_enabled]
     for x in args:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or id(x) in on_leaves:
             return None
         key += (x.__class__, x.sig, x.requires_grad, x.grad_fn is None)
     return tuple(key)
@@ -67,6 +68,7 @@ class Standing:
     def __init__(self, found: Survey, lifted: Lifted, constant: dict[int, Any]) -> None:
         self.constant = constant
         self.tensors, self.containers = found.tensors, found.containers
+        self.objects = found.objects
         self.ids = {id(t) for t in found.tensors} | {id(c) for c in found.containers}
         writer = _Check(found, lifted)
         self.numbers = writer.numbers
@@ -85,6 +87,7 @@ class Standing:
         """What a survey would find, for arguments that are tensors."""
         out = Survey()
         out.tensors, out.containers = [*args, *self.tensors], [kwargs, *self.containers]
+        out.objects = [args, kwargs, *self.objects]
         return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 MAX_SIZES = 1000  # for which a path keeps its program bound
+TIMED = 32  # one run in so many is timed
 
 
 @dataclass
@@ -116,6 +118,8 @@ class Path:
     standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+    timed: int = 0  # runs whose time was taken
+    seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
@@ -163,7 +167,8 @@ class Path:
 
     def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
         """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
-        self.runs += 1
+        self.runs = runs = self.runs + 1
+        started = 0.0 if runs % TIMED else perf_counter()
         scalars = numbers[: self.scalars] if self.scalars else ()
         arrays: list[Any] = [tensors[s.number].array for s in self.sources]
         results = sizes.bound.run(arrays, scalars)
@@ -173,7 +178,13 @@ class Path:
             taken = [tensors[s.number] for s in block.sources]
             node = block.record(taken, [out], results, scalars, sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
+        if started:
+            self._note_time(started)
         return out
+
+    def _note_time(self, started: float) -> None:
+        self.timed += 1
+        self.seconds += perf_counter() - started
 
     def arrays(self, found: Survey) -> list[Any]:
         """The memory that the program reads and writes at this call."""
@@ -195,7 +206,8 @@ class Path:
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
-        self.runs += 1
+        self.runs = runs = self.runs + 1
+        started = 0.0 if runs % TIMED else perf_counter()
         results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
@@ -217,6 +229,8 @@ class Path:
             binding.bind(found, value)
         for place, value in assigned:
             write(place, value)
+        if started:
+            self._note_time(started)
         for call in self.calls:
             call(made)
         return result
@@ -237,9 +251,10 @@ class Path:
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
         origin = "from cache" if times.cached else "new"
+        pace = f" of {1e6 * self.seconds / self.timed:.1f} us" if self.timed else ""
         lines = [
             f"  program {number}: {self.signature}",
-            f"    runs {self.runs}, inputs {len(self.sources)}"
+            f"    runs {self.runs}{pace}, inputs {len(self.sources)}"
             f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
             f" arena {self.sizes.bound.arena} bytes",

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.hooks import hooks_of_leaf, on_leaves, stamp
 from dualgrad.jit.kinds import (
     INERT,
     OWN,
@@ -91,15 +92,16 @@ class Survey:
     """The state that a call depends on."""
 
     __slots__ = (
-        "_alive", "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
+        "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "opaque", "owners", "scope", "shared", "tensors",
+        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
         self.scope = None if scope is None or scope.wide else scope
         self.noting = noting
         self.key: list[Any] = []
+        self.part: Part | None = None  # that is being looked at
         self.facts: list[int | float] = []
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
@@ -115,7 +117,7 @@ class Survey:
         self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
         self._seen: dict[int, int] = {}
-        self._alive: list[object] = []
+        self.objects: list[object] = []  # in the order met, without tensors and plain values
         self._tensor_parts: list[Part] = []
         self._names: dict[str, None] = {}  # that occur in code, where there is no scope
         self._modules: list[Part] = []
@@ -131,8 +133,8 @@ class Survey:
 
     def clear(self) -> None:
         """Let go of everything that was met."""
-        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self._alive):
-            parts.clear()  # type: ignore[attr-defined]
+        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
+            parts.clear()
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -144,7 +146,7 @@ class Survey:
     def _walk(self, stack: list[Part]) -> None:
         key, seen, facts = self.key, self._seen, self.facts
         while stack:
-            part = stack.pop()
+            part = self.part = stack.pop()
             x = part[0]
             kind = x.__class__
             if kind is int or kind is float:
@@ -155,13 +157,15 @@ class Survey:
                 key.append((kind, x))
             elif isinstance(x, Tensor):
                 self._tensor(part)
+                if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
+                    stack.append((hooks, PART, None, part))
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
                 if isinstance(x, tuple):
                     self.shared.add(id(x))
             else:
                 seen[id(x)] = len(seen)
-                self._alive.append(x)
+                self.objects.append(x)
                 parts = self._parts(part)
                 parts.reverse()
                 stack += parts
@@ -467,6 +471,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
     return tuple(structure), tuple(places), tuple(sizes)
 
 
+def forget() -> None:
+    """Let go of what is known about the forms of tensors."""
+    _shapes.clear()
+
+
 def fact_key(x: int | float) -> Any:
     """Equal for facts that mean the same."""
     return x.hex() if isinstance(x, float) else x
@@ -481,10 +490,14 @@ def contents(cell: types.CellType) -> Any:
 
 
 def survey(
-    roots: tuple[tuple[Any, Any], ...], scope: Scope | None = None, noting: bool = False
+    roots: tuple[tuple[Any, Any], ...],
+    scope: Scope | None = None,
+    noting: bool = False,
+    into: Survey | None = None,
 ) -> Survey:
     """The state reachable from roots (key, object), the first two of which are arguments."""
-    out = Survey(scope, noting)
+    out = Survey(scope, noting) if into is None else into
+    out.note(GET, stamp, "now", stamp["now"])
     for k, (key, root) in enumerate(roots):
         out.visit(root, key)
         if k < 2:

@@ -259,7 +259,7 @@ def test_row35_leaf_made_inside():
         s.backward()
         return v.grad
 
-    compare(make, [call, call], eager=None)
+    compare(make, [call, call])
 
 
 def test_row35_backward_inside_and_outside():
