@@ -471,11 +471,11 @@ def first_run(path: Path, work: Finish) -> None:
         for t in work.emitted:
             work.outflow.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = view_of(source, unit, trace.symbols.values)
-        assert made.array is not None
-        x.settle(made.array, made.layout)
+        seen = view_of(source, unit, trace.symbols.values)
+        assert seen.array is not None
+        x.settle(seen.array, seen.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
+            x.origin = (x.origin[0], unit if seen.origin is None else seen.origin[1])
         work.outflow.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
