@@ -55,7 +55,7 @@ class Finish:
     numbers: list[Number] = field(default_factory=list)  # that results hold
     bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
-    outflow: Gradients = field(default_factory=Gradients)
+    gradients: Gradients = field(default_factory=Gradients)
 
     @cached_property
     def containers(self) -> dict[int, int]:
@@ -63,7 +63,7 @@ class Finish:
         return {id(c): k for k, c in enumerate(self.found.containers)}
 
     @cached_property
-    def gradients(self) -> dict[int, int]:
+    def gradient_of(self) -> dict[int, int]:
         """For each gradient, by id, the number of the first tensor whose it is."""
         tensors = self.found.tensors
         numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
@@ -130,8 +130,8 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = self.gradients.get(id(x))
-        if number is not None:
+        number = self.gradient_of.get(id(x))
+        if number is not None and self.found.tensors[number]._grad is x:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
         if view is not None:
@@ -164,7 +164,7 @@ class Finish:
                 base = behind(r)
                 out = r.memo[key] = view_of(base, unit, r.values)
                 dress(out, r)
-                self.outflow.attach(key, out, r.node)
+                self.gradients.attach(key, out, r.node)
             return r.memo[key]
 
         return rebuild
@@ -271,7 +271,7 @@ class Finish:
                 t.type,
                 t.requires_grad,
                 None if t.grad_fn is None else t.grad_fn.name,
-                self.outflow.slots.get(id(t)),
+                self.gradients.slots.get(id(t)),
             )
             for t in self.emitted
         ]
@@ -279,7 +279,7 @@ class Finish:
     def single(self, result: Any) -> Any:
         """The type of a result that is all the program makes, and all the function returns."""
         alone = isinstance(result, Tensor) and self.slots.get(id(result)) == 0
-        graph = id(result) in self.outflow.slots
+        graph = id(result) in self.gradients.slots
         if alone and len(self.emitted) == 1 and (graph or not result.requires_grad):
             return result.type
         return None
@@ -328,7 +328,7 @@ def finish_trace(
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     work.forget_bare()
-    block = work.outflow.block(trace, work.emitted, [x for x, _, _ in work.views], name)
+    block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     for e in effects:
         container = found.containers[e.container]
         container[e.key] = settled(container[e.key])
@@ -465,21 +465,21 @@ def first_run(path: Path, work: Finish) -> None:
             t.grad_fn = output.tensor(array).grad_fn
     node = None
     if path.block is not None:
-        taken, work.outflow.taken = work.outflow.taken, []
+        taken, work.gradients.taken = work.gradients.taken, []
         scalars = numbers[: path.scalars]
         node = path.block.record(taken, work.emitted, results, scalars, path.sizes.values)
         for t in work.emitted:
-            work.outflow.attach(id(t), t, node)
+            work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        seen = view_of(source, unit, trace.symbols.values)
-        assert seen.array is not None
-        x.settle(seen.array, seen.layout)
+        shown = view_of(source, unit, trace.symbols.values)
+        assert shown.array is not None
+        x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if seen.origin is None else seen.origin[1])
-        work.outflow.attach(id(x), x, node)
+            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
+        work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
-    values = trace.symbols.values
-    made = Results(work.emitted, work.found, values, numbers[path.scalars :], node)
+    values, rest = trace.symbols.values, numbers[path.scalars :]
+    made = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
         call(made)
