@@ -142,6 +142,8 @@ class Function(Generic[P, R]):
                 self._fall_back(opaque(seen, fn))
                 self._note_eager_call()
                 return fn(*args, **kwargs)
+            if seen.stand_ins:  # another thread is tracing a function of the same state
+                return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
             found = found or seen
             if known is None:

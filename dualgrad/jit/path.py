@@ -26,6 +26,7 @@ from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+_SELDOM = 8  # runs that the check of a state must serve, if it is to be made again and again
 MAX_SIZES = 1000  # for which a path keeps its program bound
 TIMED = 32  # one run in so many is timed
 
@@ -123,6 +124,14 @@ class Path:
     timed: int = 0  # runs whose time was taken
     seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
+    renewed: tuple[int, int] = (0, 0)  # how often in a row, and at which run
+
+    def may_renew(self) -> bool:
+        """Whether it is worth while to note the state of this call for later ones: not if each
+        call leaves other objects behind."""
+        often = self.runs - self.renewed[1] < _SELDOM
+        self.renewed = (self.renewed[0] + 1 if often else 0, self.runs)
+        return not self.effects or self.renewed[0] < _SELDOM
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""

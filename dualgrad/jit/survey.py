@@ -94,7 +94,8 @@ class Survey:
     __slots__ = (
         "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "tensors",
+        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "stand_ins",
+        "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -113,6 +114,7 @@ class Survey:
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.stand_ins = False  # some facts are numbers that a trace has put there
         self.shared: set[int] = set()  # identities of tuples that stand in several places
         self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
@@ -161,6 +163,8 @@ class Survey:
             if kind is int or kind is float:
                 key.append(kind)
                 facts.append(x)
+                if type(x) is not kind:
+                    self.stand_ins = True
                 self.fact_parts.append(part)
             elif kind in PLAIN:
                 key.append((kind, x))
