@@ -174,6 +174,16 @@ class Gradients:
         roots = [x for x in (*emitted, *views) if needs_graph(x)]
         if not roots:
             return None
+        made = [t for t, s in zip(trace.tensors, trace.sources, strict=True) if s.kind == "constant"]
+        known = (*emitted, *views, *made)
+        leaves = [x for x in known if x.requires_grad and x.grad_fn is None]
+        if leaves:
+            raise Unsupported(
+                "a result still needs its graph, with a leaf that the function makes itself",
+                actual=f"{leaves[0].type!r}",
+                why="gradients do not flow to it out of a compiled function",
+                hint="make it outside of the function",
+            )
         work = Outflow(trace, emitted)
         block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
         self.taken = [o.tensor for o in work.outer]
