@@ -20,6 +20,7 @@ if not (_Path(__file__).parent / "compiler").is_dir():
 
 from dualgrad import elementwise as _elementwise
 from dualgrad import fft, functional, linalg, random
+from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
@@ -347,4 +348,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
+_tracebacks.passes_on(__getattr__)
 _tracebacks.install()

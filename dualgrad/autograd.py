@@ -17,6 +17,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.dispatch import used_by_gradient
+from dualgrad.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
 from dualgrad.runtime.errors import DTypeError, GradientError, ShapeError
 from dualgrad.state import enable_grad, no_grad
 
@@ -48,7 +49,10 @@ class Absent:
 class TapeNode:
     """One recorded unit."""
 
-    __slots__ = ("edges", "inputs", "number", "outputs", "released", "types", "unit", "versions")
+    __slots__ = (
+        "__weakref__", "edges", "inputs", "number", "outputs", "released", "types", "unit",
+        "versions",
+    )  # fmt: skip
 
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
@@ -249,6 +253,7 @@ class Flow:
         self.heap: list[tuple[int, TapeNode]] = []
         self.owned: set[int] = set()  # results of programs that no leaf has taken yet
         self.kept: list[Tensor] = []
+        self.held: dict[int, tuple[Tensor, Tensor]] = {}  # leaves with hooks, and their gradients
 
     def send(self, edge: Edge, g: Tensor) -> None:
         """Add a contribution to whoever stands at the other end of an edge."""
@@ -272,6 +277,13 @@ class Flow:
 
     def accumulate(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, in memory that no other tensor shares."""
+        if on_leaves and hooks_of_leaf(leaf) is not None:
+            held = self.held.get(id(leaf))
+            self.held[id(leaf)] = (leaf, g if held is None else self.own(held[1] + g))
+        else:
+            self._add(leaf, g)
+
+    def _add(self, leaf: Tensor, g: Tensor) -> None:
         old = leaf.grad
         if old is not None:
             leaf.grad = old + g
@@ -287,6 +299,9 @@ class Flow:
         if edge is None:
             return None
         if not isinstance(edge, tuple):
+            if on_leaves and hooks_of_leaf(edge) is not None:
+                held = self.held.get(id(edge))
+                return None if held is None else held[1]
             return edge.grad
         slots = self.waiting.get(edge[0])
         return None if slots is None else slots[edge[1]]
@@ -295,7 +310,10 @@ class Flow:
         """Replace what has arrived at the other end of an edge."""
         if not isinstance(edge, tuple):
             assert edge is not None
-            edge.grad = total
+            if on_leaves and hooks_of_leaf(edge) is not None:
+                self.held[id(edge)] = (edge, total)
+            else:
+                edge.grad = total
         elif self.total(edge) is None:
             self.send(edge, total)
         else:
@@ -304,4 +322,21 @@ class Flow:
     def run(self, retain_graph: bool) -> None:
         while self.heap:
             node = heapq.heappop(self.heap)[1]
-            node.push(self, self.waiting.pop(node), retain_graph or self.create_graph)
+            slots = self.waiting.pop(node)
+            if on_nodes and (found := on_nodes.get(node)) is not None:
+                for k, hooks in found.items():
+                    slots[k] = self._hooked(hooks, slots[k])
+            node.push(self, slots, retain_graph or self.create_graph)
+        for leaf, g in self.held.values():
+            new = self._hooked(hooks_of_leaf(leaf) or {}, g)
+            assert new is not None
+            self._add(leaf, new)
+
+    def _hooked(self, hooks: Hooks, g: Tensor | None) -> Tensor | None:
+        """A gradient after the hooks, which may keep it: it is nobody's own any more."""
+        if g is None or not hooks:
+            return g
+        self.owned.discard(id(g))
+        found = apply_hooks(hooks, g)
+        self.owned.discard(id(found))
+        return found  # type: ignore[no-any-return]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
+from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
 
@@ -41,3 +43,37 @@ def formatted(array: Array, dtype: DType, notes: str, spec: str) -> str:
     if spec:
         raise TypeError("unsupported format string passed to Tensor.__format__")
     return tensor_text(array, dtype, notes)
+
+
+class Shown:
+    """The text of tensors; while a function is traced, a stand-in for it (see `jit.effects`)."""
+
+    __slots__ = ()
+
+    array: Any
+    type: Any
+
+    def __repr__(self) -> str:
+        trace = state.trace
+        if trace is not None and not trace.is_known(self):
+            return trace.calls.mark_tensor(self, None, sys._getframe(1))
+        if self.array is None:
+            return f"Tensor(traced {self.type!r})"
+        return tensor_text(self.array, self.type.dtype, notes_of(self))
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        trace = state.trace
+        if trace is not None and not trace.is_known(self):
+            return trace.calls.mark_tensor(self, spec, sys._getframe(1))
+        if self.array is None:
+            return repr(self)
+        return formatted(self.array, self.type.dtype, notes_of(self), spec)
+
+    def _deferred(self, how: str) -> Any:
+        """A stand-in for values, where a trace can tell that they are only shown."""
+        trace = state.trace
+        if trace is None or trace.is_known(self):
+            return None
+        return trace.calls.defer(self, how, sys._getframe(2))

@@ -7,14 +7,13 @@ one has a `node` of the trace's graph instead.  Views share memory with their ba
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import FreedNode, TapeNode, backward, record
+from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
@@ -25,8 +24,9 @@ from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
+from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
-from dualgrad.printing import formatted, notes_of, tensor_text
+from dualgrad.printing import Shown
 from dualgrad.rewriting import refuse, write_view
 from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
@@ -44,7 +44,7 @@ from dualgrad.state import state
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Indexable):
+class Tensor(Changes, Copying, Hookable, Indexable, Shown):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -329,13 +329,6 @@ class Tensor(Changes, Copying, Indexable):
             return deferred  # type: ignore[no-any-return]
         return decode(self.concrete("numpy()"), self.type.dtype)
 
-    def _deferred(self, how: str) -> Any:
-        """A stand-in for values, where a trace can tell that they are only shown."""
-        trace = state.trace
-        if trace is None or trace.is_known(self):
-            return None
-        return trace.calls.defer(self, how, sys._getframe(2))
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False and self.type.dtype is bfloat16:
             raise ValueError("NumPy has no bfloat16: an array of the values is a copy")
@@ -391,34 +384,6 @@ class Tensor(Changes, Copying, Indexable):
                 hint="convert it with int(...) or .astype(dg.int64)",
             )
         return int(self.item())
-
-    def __repr__(self) -> str:
-        trace = state.trace
-        if trace is not None and not trace.is_known(self):
-            return trace.calls.mark_tensor(self, None, sys._getframe(1))
-        if self.array is None:
-            return f"Tensor(traced {self.type!r})"
-        return tensor_text(self.array, self.type.dtype, notes_of(self))
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        trace = state.trace
-        if trace is not None and not trace.is_known(self):
-            return trace.calls.mark_tensor(self, spec, sys._getframe(1))
-        if self.array is None:
-            return repr(self)
-        return formatted(self.array, self.type.dtype, notes_of(self), spec)
-
-    @staticmethod
-    def shown(array: Array, dtype: DType, requires_grad: bool, grad_fn: str | None) -> Tensor:
-        """A tensor for looking at: what it was computed from is only known by name."""
-        type = TensorType(array.shape, dtype)
-        out = Tensor.of_array(array, type, None)
-        out.requires_grad = requires_grad
-        if grad_fn is not None:
-            out.grad_fn, out.output_number = FreedNode(grad_fn, type), 0
-        return out
 
     # -- gradients ----------------------------------------------------------------------------
 

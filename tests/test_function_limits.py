@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import warnings
@@ -27,7 +28,7 @@ def ones(*shape: int) -> dg.Tensor:
 
 
 CALLS: dict[str, Callable[[dg.Tensor], Any]] = {
-    "print": lambda x: (print("value"), x * 2)[1],
+    "input": lambda x: (os.stat(__file__), x * 2)[1],
     "time": lambda x: (x * 2, time.time())[0],
     "random": lambda x: (x * 2, random.random())[0],
     "numpy.random": lambda x: (x * 2, np.random.default_rng(0).random())[0],

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit import bytecode
@@ -64,10 +65,10 @@ Fill = Callable[[Any], Any]  # on the `Results` of a run
 class Deferred:
     """A Python value of a tensor (`item()`, `tolist()`, `numpy()`) on its way into a text."""
 
-    __slots__ = ("how", "shot")
+    __slots__ = ("how", "place", "shot")
 
-    def __init__(self, shot: Shot, how: str) -> None:
-        self.shot, self.how = shot, how
+    def __init__(self, shot: Shot, how: str, place: Location | None) -> None:
+        self.shot, self.how, self.place = shot, how, place
 
     def __format__(self, spec: str) -> str:
         return _of_trace().mark_value(self, lambda x: format(x, spec), sys._getframe(1))
@@ -79,7 +80,7 @@ class Deferred:
         return _of_trace().mark_value(self, repr, sys._getframe(1))
 
     def _asked(self, *_: object) -> Any:
-        raise _unseen(f"{self.how}()")
+        raise _unseen(f"{self.how}()", self.place)
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = __hash__ = _asked
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __getattr__ = _asked
@@ -153,8 +154,8 @@ class Calls:
         place = bytecode.destination(frame.f_code, frame.f_lasti, False)
         if place is None or (how == "item" and any(n != 1 for n in x.type.shape)):
             return None
-        out = Deferred(self.shot(x), how)
-        self.values[id(out)] = (out, frame, place, user_location())
+        out = Deferred(self.shot(x), how, user_location())
+        self.values[id(out)] = (out, frame, place, out.place)
         return out
 
     def mark_number(self, x: Number, show: Callable[[Any], str], frame: FrameType) -> str | None:
@@ -266,9 +267,19 @@ class Calls:
             items = {k: self.argument(v, frame) for k, v in x.items()}
             return lambda r: {k: v(r) for k, v in items.items()}
         if hasattr(x, "sig"):
-            shot, make, freed = self.shot(x), type(x).shown, x.grad_fn and x.grad_fn.name
-            asked = x.requires_grad
-            return lambda r: make(shot.array(r), shot.dtype, asked, freed)
+            shot, make = self.shot(x), type(x).of_array
+            asked, freed = x.requires_grad, x.grad_fn and x.grad_fn.name
+
+            def show(r: Any) -> Any:
+                array = shot.array(r)
+                type = TensorType(array.shape, shot.dtype)
+                out = make(array, type, None)
+                out.requires_grad = asked
+                if freed is not None:
+                    out.grad_fn, out.output_number = FreedNode(freed, type), 0
+                return out
+
+            return show
         raise Unsupported(
             f"a {kind.__name__} is logged, whose text may change", location=user_location()
         )

@@ -53,8 +53,21 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
+    bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
+
+    @cached_property
+    def containers(self) -> dict[int, int]:
+        """The number of each container that the survey found, by id."""
+        return {id(c): k for k, c in enumerate(self.found.containers)}
+
+    @cached_property
+    def gradients(self) -> dict[int, int]:
+        """For each gradient, by id, the number of the first tensor whose it is."""
+        tensors = self.found.tensors
+        numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
+        return {id(t._grad): k for k, t in numbered if t._grad is not None}
 
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
@@ -69,9 +82,9 @@ class Finish:
             return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
-        for k, c in enumerate(self.found.containers):
-            if c is x:
-                return _container(k)
+        k = self.containers.get(id(x))
+        if k is not None:
+            return _container(k)
         if type(x) in (list, tuple, dict):
             return self._once(x)
         found = self.objects.rebuild(x)
@@ -117,12 +130,13 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = next((n for n, t in enumerate(self.found.tensors) if t._grad is x), None)
+        number = self.gradients.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
-        view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
+        view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
+        self.bare.pop(id(x), None)
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
@@ -137,12 +151,9 @@ class Finish:
         return with_grad
 
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        self.bare.pop(id(x), None)
         alive = source.grad_fn is not None and not source.grad_fn.released
-        if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)
-            x.base = None  # nobody else will see the memory that it shares
-            return lambda r: r.tensors[slot]
-        behind = self._tensor(source)
+        behind = self._memory(source) if unit is None and alive else self._tensor(source)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -157,6 +168,26 @@ class Finish:
             return r.memo[key]
 
         return rebuild
+
+    def _memory(self, x: Tensor) -> Rebuild:
+        """The memory of a traced tensor whose history is no part of the result."""
+        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        if id(x) not in self.slots:
+            self.bare[id(x)] = x
+        if view is None:
+            slot = self.emit(x)
+            return lambda r: r.tensors[slot]
+        source, unit = view
+        behind = self._memory(source)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        return lambda r: view_of(behind(r), unit, r.values)
+
+    def forget_bare(self) -> None:
+        """Let go of the history of tensors of which only the memory is in the result."""
+        for t in self.bare.values():
+            t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
@@ -296,6 +327,7 @@ def finish_trace(
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     if block is not None and not work.cacheable:
         raise Unsupported(
@@ -327,12 +359,17 @@ def finish_trace(
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
+    if block is not None and trace.hooked:
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
+        )
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
     graph = settled_graph(trace, outputs, writes)
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
-    if executable.program.checks_late:
+    if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)

@@ -348,6 +348,7 @@ class Function(Generic[P, R]):
                 f"@function {self.name} has not been compiled",
                 expect="a call before",
                 actual=self.eager_reason or "no call yet",
+                hint="call it once, with arguments like those of later calls",
             )
         return found
 

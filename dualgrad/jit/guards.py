@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.hooks import on_leaves
 from dualgrad.jit.survey import (
     BASES,
     CELL_CONTENTS,
@@ -50,7 +51,7 @@ def quick_key(args: tuple[Any, ...]) -> Quick | None:
     """What a call with these arguments is known by; None where only a survey will do."""
     key: list[Any] = [state.grad_enabled]
     for x in args:
-        if not isinstance(x, Tensor) or x.grad_fn is not None:
+        if not isinstance(x, Tensor) or x.grad_fn is not None or id(x) in on_leaves:
             return None
         key += (x.__class__, x.sig, x.requires_grad)
     return tuple(key)

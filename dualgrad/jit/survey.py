@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.hooks import hooks_of_leaf, on_leaves, stamp
 from dualgrad.jit.kinds import (
     INERT,
     OWN,
@@ -156,6 +157,8 @@ class Survey:
                 key.append((kind, x))
             elif isinstance(x, Tensor):
                 self._tensor(part)
+                if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
+                    stack.append((hooks, PART, None, part))
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
                 if isinstance(x, tuple):
@@ -494,6 +497,7 @@ def survey(
 ) -> Survey:
     """The state reachable from roots (key, object), the first two of which are arguments."""
     out = Survey(scope, noting) if into is None else into
+    out.note(GET, stamp, "now", stamp["now"])
     for k, (key, root) in enumerate(roots):
         out.visit(root, key)
         if k < 2:

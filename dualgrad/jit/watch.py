@@ -81,6 +81,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        del self._base  # frames keep what they hold alive
         if self.stopped:
             sys.settrace(self._tracing)
         if self._collecting:

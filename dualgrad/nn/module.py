@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self
 
+from dualgrad.nn.hooks import Hooked, call_with_hooks
 from dualgrad.nn.parameter import Parameter
 from dualgrad.nn.state import LoadResult, copy_state, find_mismatches
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.tensor import Tensor
 
 _REGISTRIES: Final = ("_parameters", "_buffers", "_modules")
 
 
-class Module:
+class Module(Hooked):
     """A model or a part of one: parameters, buffers, other modules, and a `forward`.
 
     Assigning a Parameter or a Module as an attribute registers it; `register_buffer` registers a
@@ -42,7 +44,13 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        hooks = self._hooks
+        if hooks is None:
+            return self.forward(*args, **kwargs)
+        return call_with_hooks(self, hooks, args, kwargs)
+
+    passes_on(__call__)
+    passes_on(forward)
 
     # -- registration
 
