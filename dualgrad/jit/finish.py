@@ -63,7 +63,7 @@ class Finish:
         return {id(c): k for k, c in enumerate(self.found.containers)}
 
     @cached_property
-    def gradients(self) -> dict[int, int]:
+    def owners(self) -> dict[int, int]:
         """For each gradient, by id, the number of the first tensor whose it is."""
         tensors = self.found.tensors
         numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
@@ -130,7 +130,7 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = self.gradients.get(id(x))
+        number = self.owners.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
