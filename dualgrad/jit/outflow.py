@@ -174,7 +174,9 @@ class Gradients:
         roots = [x for x in (*emitted, *views) if needs_graph(x)]
         if not roots:
             return None
-        made = [t for t, s in zip(trace.tensors, trace.sources, strict=True) if s.kind == "constant"]
+        made = [
+            t for t, s in zip(trace.tensors, trace.sources, strict=True) if s.kind == "constant"
+        ]
         known = (*emitted, *views, *made)
         leaves = [x for x in known if x.requires_grad and x.grad_fn is None]
         if leaves:
@@ -186,7 +188,7 @@ class Gradients:
             )
         work = Outflow(trace, emitted)
         block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
-        self.taken = [o.tensor for o in work.outer]
+        self.taken = [work.outer[k].tensor for k in block.used]
         for x in roots:
             self.slots[id(x)] = block.slot(work.inner(x))
             x.grad_fn = None

@@ -158,7 +158,9 @@ def test_need12_disable_runs_the_users_frames() -> None:
         assert config.eager
     assert not config.eager
     assert f.n_traces == 0
-    assert all(s[-1] == "f" and s[-3] == "test_need12_disable_runs_the_users_frames" for s in stacks)
+    assert all(
+        s[-1] == "f" and s[-3] == "test_need12_disable_runs_the_users_frames" for s in stacks
+    )
 
 
 def test_need12_pdb_stops_in_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
