@@ -7,6 +7,7 @@ makes the function run eagerly, with one warning that names the line (an error u
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 import types
@@ -61,6 +62,7 @@ class Function(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, fn)
         self.declared = Declared.of(fn, dynamic, static)
+        self._options = (strict, dynamic, static)
         self.__wrapped_function__ = fn
         self.strict = strict
         self.scopes: list[tuple[Scope, Entries]] = []  # newest first
@@ -125,6 +127,16 @@ class Function(Generic[P, R]):
         except Exception as error:
             hide_own_frames(error)
             raise
+
+    def __reduce__(self) -> Any:
+        """Functions are pickled by name, as Python's are; other callables by value."""
+        if isinstance(self.__wrapped_function__, types.FunctionType):
+            return self.__qualname__
+        return Function, (self.__wrapped_function__, *self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        fn = copy.deepcopy(self.__wrapped_function__, memo)
+        return self if fn is self.__wrapped_function__ else Function(fn, *self._options)
 
     def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
         return (
