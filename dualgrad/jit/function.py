@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -23,11 +22,12 @@ from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
-from dualgrad.jit.explain import Event, History, as_html, reasons
+from dualgrad.jit.explain import Event, as_html, reasons
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path, Sizes
 from dualgrad.jit.places import Arguments, Place
+from dualgrad.jit.programs import Entries, programs_of
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
@@ -40,7 +40,6 @@ from dualgrad.state import state
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 MAX_SCOPES = 4
 MAX_QUICK = 10_000
 MAX_EAGER = 8  # calls without any path after which a function is given up
@@ -65,16 +64,16 @@ class Function(Generic[P, R]):
         self._options = (strict, dynamic, static)
         self.__wrapped_function__ = fn
         self.strict = strict
-        self.scopes: list[tuple[Scope, Entries]] = []  # newest first
-        self.n_traces = 0
+        self._programs = programs_of(fn, self._options)
+        self.scopes: list[tuple[Scope, Entries]] = self._programs.scopes  # newest first
         self._reasons: dict[str, None] = {}  # why calls ran eagerly
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
         self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
-        self._attempts = 0
-        self._lock = threading.RLock()
-        self.history = History()
+        self._standings: dict[int, tuple[Path, Standing]] = {}  # by id of the path
+        self._lock = self._programs.lock
+        self.history = self._programs.history
         FUNCTIONS.add(self)
         self._binder = Binder(fn)
         self._arguments = Arguments(self._binder.names)
@@ -83,6 +82,11 @@ class Function(Generic[P, R]):
     def eager_reason(self) -> str | None:
         """Why calls ran eagerly, for the first time that one did; None if none did."""
         return next(iter(self._reasons), None)
+
+    @property
+    def n_traces(self) -> int:
+        """How often the function was traced, or others that are made of its code."""
+        return self._programs.n_traces
 
     @property
     def eager(self) -> Callable[P, R]:
@@ -149,7 +153,8 @@ class Function(Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        roots, attempts = self._roots(args, kwargs), self._attempts
+        roots, programs = self._roots(args, kwargs), self._programs
+        attempts = programs.attempts
         found = None
         basis: tuple[Survey, Entry] | None = None  # what this call can be compared with
         for scope, entries in self.scopes:
@@ -176,8 +181,8 @@ class Function(Generic[P, R]):
             self._note_eager_call()
             return fn(*args, **kwargs)
         with self._lock:
-            if self._attempts == attempts:
-                self._attempts += 1
+            if programs.attempts == attempts:
+                programs.attempts += 1
                 why = reasons(roots, self.scopes, state.grad_enabled)
                 with self.history.tracing(self.name, lambda: self.n_traces, why):
                     return self._trace(roots, found, basis, args, kwargs)
@@ -204,17 +209,24 @@ class Function(Generic[P, R]):
         quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
-        if path.standing is None or path.standing.check() is None:
+        standing = self._standing(path)
+        if standing is None:
             state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
             constant = {k: found.facts[k] for k in path.lifted}
-            path.standing = Standing(state_of, path.lifted_storage(found), constant)
-        if not path.standing.apart(args):
+            standing = Standing(state_of, path.lifted_storage(found), constant)
+            self._standings[id(path)] = (path, standing)
+        if not standing.apart(args):
             return
         if len(self._quick) > MAX_QUICK:
             self._quick.clear()
         paths = self._quick.setdefault(quick, [])
         paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, path.standing, path.sized(found.facts)))
+        paths.insert(0, (path, standing, path.sized(found.facts)))
+
+    def _standing(self, path: Path) -> Standing | None:
+        """What is known about the state behind a path, if it still holds."""
+        known = self._standings.get(id(path))
+        return known[1] if known is not None and known[1].check() is not None else None
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -266,7 +278,7 @@ class Function(Generic[P, R]):
         with resting_collector():
             tracing.run(self.__wrapped_function__, args, kwargs)
             tracing.check_pinned()
-            self.n_traces += 1
+            self._programs.n_traces += 1
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]
             outcome = tracing.finish(scope, found if known else None, self.name)
@@ -336,9 +348,10 @@ class Function(Generic[P, R]):
     def forget(self) -> None:
         """Let go of all programs; later calls trace again."""
         with self._lock:
-            self._attempts += 1
+            self._programs.attempts += 1
             self.scopes.clear()
             self._quick.clear()
+            self._standings.clear()
 
     # -- explaining ---------------------------------------------------------------------------
 
