@@ -331,6 +331,12 @@ def finish_trace(
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
+    if block is not None and not work.cacheable:
+        raise Unsupported(
+            "a result still needs its graph, beside an object that cannot be made anew",
+            why="tensors in that object would get no gradients",
+            hint="make the object outside of the function",
+        )
     for e in effects:
         container = found.containers[e.container]
         container[e.key] = settled(container[e.key])

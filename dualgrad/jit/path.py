@@ -17,7 +17,7 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.differentiable import Block, ProgramNode
-from dualgrad.jit.guards import Checked, Known, Needs
+from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
@@ -117,21 +117,12 @@ class Path:
     numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
-    checked: Checked | None = None
-    checks_made: int = 0
     seconds_tracing: float = 0.0
     runs: int = 0
     timed: int = 0  # runs whose time was taken
     seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
     renewed: tuple[int, int] = (0, 0)  # how often in a row, and at which run
-
-    def may_renew(self) -> bool:
-        """Whether it is worth while to note the state of this call for later ones: not if each
-        call leaves other objects behind."""
-        often = self.runs - self.renewed[1] < _SELDOM
-        self.renewed = (self.renewed[0] + 1 if often else 0, self.runs)
-        return not self.effects or self.renewed[0] < _SELDOM
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
