@@ -27,7 +27,7 @@ def notes_of(x: Any) -> str:
     if x.type.dtype.name not in ("float32", "int64", "bool"):
         notes += f", dtype={x.type.dtype!r}"
     if x.grad_fn is not None:
-        notes += f", grad_fn=<{x.grad_fn.name}>"
+        notes += f", grad_fn=<{x.grad_fn.name_of(x.output_number)}>"
     elif x.requires_grad:
         notes += ", requires_grad=True"
     return notes
@@ -50,16 +50,16 @@ class Shown:
 
     __slots__ = ()
 
-    array: Any
     type: Any
 
     def __repr__(self) -> str:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, None, sys._getframe(1))
-        if self.array is None:
+        array: Array | None = self.array  # type: ignore[attr-defined]
+        if array is None:
             return f"Tensor(traced {self.type!r})"
-        return tensor_text(self.array, self.type.dtype, notes_of(self))
+        return tensor_text(array, self.type.dtype, notes_of(self))
 
     __str__ = __repr__
 
@@ -67,9 +67,10 @@ class Shown:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, spec, sys._getframe(1))
-        if self.array is None:
+        array: Array | None = self.array  # type: ignore[attr-defined]
+        if array is None:
             return repr(self)
-        return formatted(self.array, self.type.dtype, notes_of(self), spec)
+        return formatted(array, self.type.dtype, notes_of(self), spec)
 
     def _deferred(self, how: str) -> Any:
         """A stand-in for values, where a trace can tell that they are only shown."""

@@ -39,6 +39,7 @@ Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 MAX_SCOPES = 4
 MAX_QUICK = 10_000
 MAX_EAGER = 8  # calls without any path after which a function is given up
+MAX_RESTRUCTURED = 16  # traces that leave state of another structure; no more are made
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -62,6 +63,7 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
+        self._restructured = 0
         self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
         self._lock = threading.RLock()
         self._binder = Binder(fn)
@@ -195,6 +197,14 @@ class Function(Generic[P, R]):
     ) -> Any:
         """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
+        if self._restructured >= MAX_RESTRUCTURED:
+            self._fall_back(
+                Unsupported(
+                    "a list or dict that it reads grows from call to call",
+                    hint="keep such a record outside of the function, or only append to it",
+                )
+            )
+            return fn(*args, **kwargs)
         lifted: set[int] = set()
         if found is not None and entry is not None:
             entry.note_change(found.fact_keys())
@@ -232,6 +242,7 @@ class Function(Generic[P, R]):
         scope = self._scope_with(tracing)
         known = bool(self.scopes) and scope is self.scopes[0][0]
         outcome = tracing.finish(scope, found if known else None, self.name)
+        self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)

@@ -59,6 +59,7 @@ class Watch:
         self.found: Unsupported | None = None
         self.stopped = False
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        self._trace: Any = None  # while a module is imported
         self._import: types.FrameType | None = None  # the code of a module that is being imported
         self.names: set[str] = set()
         self.computed = False
