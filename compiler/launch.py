@@ -5,7 +5,9 @@ This is all that is kept of a program on disk, beside its code: see `Launch.plai
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
 from dualgrad.compiler.ir.plain import (
@@ -22,6 +24,7 @@ from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.program import KernelInfo
 
 ALIGNMENT = 64
+_FEW = 256
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,18 @@ class Launch:
 def plan_arena(spaces: tuple[Space, ...], values: dict[Atom, int]) -> tuple[list[int], int]:
     """Offsets in bytes for spaces, and the size of the arena.
 
-    Greedy by size (largest first) into the lowest gap between spaces that are used at the same
-    time; see Pisarchyk and Lee, "Efficient memory management for deep neural net inference"
-    (2020).
+    Few spaces: greedy by size (largest first) into the lowest gap between spaces that are used at
+    the same time; see Pisarchyk and Lee, "Efficient memory management for deep neural net
+    inference" (2020).  That takes quadratic time, so many spaces are placed in the order in which
+    they are needed, each into the smallest gap that is free by then.
     """
     sizes = [-(-evaluate(s.nbytes, values) // ALIGNMENT) * ALIGNMENT for s in spaces]
+    offsets = _by_size(spaces, sizes) if len(spaces) <= _FEW else _by_time(spaces, sizes)
+    total = max((o + s for o, s in zip(offsets, sizes, strict=True)), default=0)
+    return offsets, total
+
+
+def _by_size(spaces: tuple[Space, ...], sizes: list[int]) -> list[int]:
     offsets = [0] * len(spaces)
     placed: list[int] = []
     for k in sorted(range(len(spaces)), key=lambda k: -sizes[k]):
@@ -117,8 +127,48 @@ def plan_arena(spaces: tuple[Space, ...], values: dict[Atom, int]) -> tuple[list
             start = max(start, high)
         offsets[k] = start
         placed.append(k)
-    total = max((o + s for o, s in zip(offsets, sizes, strict=True)), default=0)
-    return offsets, total
+    return offsets
+
+
+def _by_time(spaces: tuple[Space, ...], sizes: list[int]) -> list[int]:
+    offsets = [0] * len(spaces)
+    gaps: list[tuple[int, int]] = []  # (size, start), in order
+    starts: dict[int, int] = {}  # of gaps: start -> size
+    ends: dict[int, int] = {}  # end -> start
+    top = 0
+
+    def take(start: int) -> int:
+        size = starts.pop(start)
+        del ends[start + size]
+        del gaps[bisect_left(gaps, (size, start))]
+        return size
+
+    def free(start: int, size: int) -> None:
+        if start in ends:
+            before = ends[start]
+            start, size = before, size + take(before)
+        if start + size in starts:
+            size += take(start + size)
+        starts[start], ends[start + size] = size, start
+        insort(gaps, (size, start))
+
+    running: list[tuple[int, int]] = []  # (last kernel, number)
+    for k in sorted(range(len(spaces)), key=lambda k: (spaces[k].first, -sizes[k])):
+        while running and running[0][0] < spaces[k].first:
+            done = heappop(running)[1]
+            if sizes[done]:
+                free(offsets[done], sizes[done])
+        heappush(running, (spaces[k].last, k))
+        fit = bisect_left(gaps, (sizes[k], 0))
+        if fit < len(gaps) and sizes[k]:
+            offsets[k] = gaps[fit][1]
+            left = take(offsets[k]) - sizes[k]
+            if left:
+                free(offsets[k] + sizes[k], left)
+        else:
+            offsets[k] = top
+            top += sizes[k]
+    return offsets
 
 
 def size_of(dims: tuple[Dim, ...], values: dict[Atom, int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
@@ -352,7 +353,8 @@ class Lowering:
             homes = self.destinations.setdefault(r, [])
             if not homes or (r in self.whole and not is_row_major(homes[0], r.shape)):
                 homes.insert(0, self.temporary(r))
-        place = Place(roots, self.destinations, self.evaluator, self.is_fresh, self.workspace)
+        evaluator = partial(self.evaluator, group.is_long)
+        place = Place(roots, self.destinations, evaluator, self.is_fresh, self.workspace)
         if group.kind == "contract":
             node = next(n for n in group.nodes if isinstance(n.op, Contraction))
             if home_of(node, place) is None:
@@ -372,8 +374,9 @@ class Lowering:
         for r in place.roots:
             self.stored[r] = self.destinations[r][0]
 
-    def evaluator(self, probe: bool) -> Evaluator:
-        return Evaluator(self.stored, new_check=_no_check if probe else self.new_check)
+    def evaluator(self, calls: bool, probe: bool) -> Evaluator:
+        new_check = _no_check if probe else self.new_check
+        return Evaluator(self.stored, calls=calls, new_check=new_check)
 
     def new_check(self, node: Node, what: str, bound: Dim, low: Dim) -> int:
         site = CheckSite(node.op.name, what, bound, LINES.get(node), low)

@@ -111,8 +111,11 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
+from dualgrad.jit.explain import RetraceWarning, no_retrace
 from dualgrad.jit.function import EagerFallback, Function, function
+from dualgrad.jit.modes import disable
 from dualgrad.positions import *  # noqa: F403
 from dualgrad.random import (
     Generator,
@@ -163,6 +166,7 @@ __all__ = [
     "EagerFallback",
     "Function",
     "Generator",
+    "RetraceWarning",
     "Tensor",
     "addbmm",
     "addmm",
@@ -184,6 +188,7 @@ __all__ = [
     "can_cast",
     "cat",
     "chunk",
+    "clear_caches",
     "composite",
     "concat",
     "concatenate",
@@ -196,6 +201,7 @@ __all__ = [
     "diag_embed",
     "diagonal",
     "digamma",
+    "disable",
     "dot",
     "einsum",
     "empty",
@@ -254,6 +260,7 @@ __all__ = [
     "narrow",
     "nn",
     "no_grad",
+    "no_retrace",
     "normal",
     "ones",
     "ones_like",
@@ -341,4 +348,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
+_tracebacks.passes_on(__getattr__)
 _tracebacks.install()

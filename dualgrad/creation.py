@@ -143,9 +143,9 @@ def full(
         return filled.requires_grad_() if requires_grad else filled
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
     if isinstance(fill_value, Number) and state.trace is not None:
-        filled = state.trace.filled(as_shape("full", (shape,)), fill_value, kind)
-        if filled is not None:
-            return filled.requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        traced = state.trace.filled(as_shape("full", (shape,)), fill_value, kind)
+        if traced is not None:
+            return traced.requires_grad_(requires_grad)
     out = empty(shape, dtype=kind, device=device)
     assert out.array is not None
     low = out.type.dtype.is_low

@@ -81,6 +81,12 @@ _variants: dict[tuple[Any, ...], list[Recipe]] = {}
 find_plan = _plans.get
 
 
+def forget() -> None:
+    """Let go of all programs of eager ops."""
+    _plans.clear()
+    _variants.clear()
+
+
 def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:
     """What a plan is found by: the unit, and each tensor's type and layout or number's class."""
     return (unit, write, *[x.sig if hasattr(x, "sig") else x.__class__ for x in operands])

@@ -20,6 +20,7 @@ from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import Layouts
 from dualgrad.compiler.launch import Launch, plan_arena, size_of
+from dualgrad.compiler.ops.stated import stated_graph
 from dualgrad.runtime import cpu, library, memory
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
@@ -95,12 +96,33 @@ class Executable:
         return Bound(self, values)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a program is made from."""
+
+    graph: Graph
+    layouts: Layouts
+    name: str
+    threads: int
+
+    def program(self) -> LoopProgram:
+        return codegen.lower(self.graph, self.layouts, self.name, self.threads)
+
+
 class Compiled(Executable):
     """An executable that knows what it was made from."""
 
-    def __init__(self, program: LoopProgram, code: Code, lines: bool, times: Times) -> None:
-        super().__init__(program.launch, code, lines)
-        self.program, self.times = program, times
+    def __init__(self, origin: Origin, made: Made, lines: bool, times: Times) -> None:
+        super().__init__(made.launch, made.code, lines)
+        self.origin, self.times, self.checks_late = origin, times, made.checks_late
+        self._program = made.program
+
+    @property
+    def program(self) -> LoopProgram:
+        """The program in loop IR; made now if its machine code was found without it."""
+        if self._program is None:
+            self._program = self.origin.program()
+        return self._program
 
     def llvm(self) -> str:
         """The LLVM IR of the program."""
@@ -212,11 +234,55 @@ def compile_graph(graph: Graph, layouts: Layouts, name: str, lines: bool = True)
     times = Times()
     started = time.perf_counter()
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
-    program = codegen.lower(graph, layouts, name, max_threads())
-    times.passes = time.perf_counter() - started
-    code = code_of(program.key, program.launch, times, program)
-    assert code is not None
-    return Compiled(program, code, lines, times)
+    origin = Origin(graph, layouts, name, max_threads())
+    key = _key_of(origin) if lines else None
+    made = None if key is None else _known(key, times, started)
+    if made is None:
+        program = origin.program()
+        times.passes = time.perf_counter() - started
+        launch = program.launch
+        code = code_of(program.key, launch, times, program)
+        assert code is not None
+        made = Made(launch, code, program.checks_late, program)
+        if key is not None:
+            plain = {"launch": launch.plain(), "late": made.checks_late, "program": program.key}
+            default_cache().put(key, json.dumps(plain).encode())
+    return Compiled(origin, made, lines, times)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Machine code of a graph; the program itself only where it had to be made."""
+
+    launch: Launch
+    code: Code
+    checks_late: bool
+    program: LoopProgram | None
+
+
+def _key_of(origin: Origin) -> str | None:
+    """The key under which the disk cache says which program a graph becomes, so that a process
+    which finds its code there runs no passes; None for graphs that a text cannot stand for."""
+    text = stated_graph(origin.graph, origin.layouts)
+    if text is None:
+        return None
+    place = f"{origin.name} {origin.threads} {cpu.host_target().key} {config.check} {versions()}"
+    return f"graph {hash_of(text)} {place}"
+
+
+def _known(key: str, times: Times, started: float) -> Made | None:
+    """What the disk cache has for a graph."""
+    entry = default_cache().get(key)
+    if entry is None:
+        return None
+    try:
+        plain = json.loads(entry)
+        launch, late = Launch.read(plain["launch"]), bool(plain["late"])
+        times.passes = time.perf_counter() - started
+        code = code_of(plain["program"], launch, times, None)
+    except (ValueError, TypeError, LookupError):  # not what `compile_graph` writes
+        return None
+    return None if code is None else Made(launch, code, late, None)
 
 
 _processors = cache(cpu_count)

@@ -4,6 +4,7 @@ The numbers come from NumPy's LAPACK; what it cannot do is a LinAlgError, which 
 numpy.linalg.LinAlgError.
 """
 
+from sys import modules as _modules
 from typing import Any
 
 from dualgrad.compiler.ops.axes import matrix_transpose
@@ -26,6 +27,7 @@ from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal as _diagonal
 from dualgrad.compiler.ops.statistics import vector_norm
 from dualgrad.runtime.library import LinAlgError
+from dualgrad.runtime.tracebacks import passes_on as _passes_on
 
 __all__ = [
     "LinAlgError",
@@ -86,4 +88,8 @@ def __getattr__(name: str) -> Any:
             f"dualgrad.linalg has no {name!r}: eigenvalues of a matrix that is not symmetric are "
             "complex, and there are no complex tensors; for a symmetric one use eigh"
         )
-    raise AttributeError(f"module 'dualgrad.linalg' has no attribute {name!r}")
+    text = f"module 'dualgrad.linalg' has no attribute {name!r}"
+    raise AttributeError(text, name=name, obj=_modules[__name__])
+
+
+_passes_on(__getattr__)

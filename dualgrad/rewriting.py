@@ -32,6 +32,8 @@ def write_view(view: Tensor, unit: Unit, others: tuple[Any, ...]) -> bool:
     strangers = any(id(v) not in family for v in root.views)
     if strangers or root.base is not None or (root.requires_grad and root.grad_fn is None):
         return False
+    if state.trace is not None:
+        state.trace.check_recorded(root, unit)
     (value,) = view.apply_unit(unit, (view, *others))
     check_write(unit, view.type, value.type)
     new = value

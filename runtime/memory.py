@@ -293,6 +293,11 @@ def stats() -> MemoryStats:
     return MemoryStats(_tally.live, _tally.peak, pooled, _tally.allocations)
 
 
+def release() -> None:
+    """Give free large blocks back to the system."""
+    _mappings.release_cached()
+
+
 def reset_peak() -> None:
     """Let `peak_bytes` start again from what is live now."""
     _tally.peak = _tally.live

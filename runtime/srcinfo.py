@@ -133,10 +133,10 @@ class Location:
 def _short(filename: str) -> str:
     """The path relative to the working folder when it lies inside, else as it is."""
     try:
-        relative = os.path.relpath(filename)
-    except (OSError, ValueError):  # no working folder; another drive
+        folder = os.getcwd()
+    except OSError:  # it has been removed
         return filename
-    return filename if relative.startswith(os.pardir) or filename.startswith("<") else relative
+    return filename.removeprefix(os.path.join(folder, ""))
 
 
 def user_location(skip: int = 0) -> Location | None:

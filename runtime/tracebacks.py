@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from dualgrad.runtime.config import config
@@ -17,6 +17,14 @@ from dualgrad.runtime.errors import DualgradError
 from dualgrad.runtime.srcinfo import is_package_file
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+_passing: set[CodeType] = set()
+
+
+def passes_on(function: Any) -> None:
+    """Errors of Python in this function of dualgrad are about its arguments: never show it."""
+    _passing.add(function.__code__)
 
 
 def hide_own_frames(error: BaseException | None) -> None:
@@ -39,7 +47,7 @@ def without_own_frames(error: BaseException) -> TracebackType | None:
     while tb is not None:
         if not _is_own(tb.tb_frame):
             entries, tail = [*entries[: len(entries) - tail], tb], 0
-        else:
+        elif tb.tb_frame.f_code not in _passing:
             entries.append(tb)
             tail += 1
         tb = tb.tb_next

@@ -1,9 +1,10 @@
 """Random programs over tensors that may share memory, and their comparison in both modes.
 
 A program is Python source of a function of one to three tensors: slices, views, changes in place,
-copies, results that share memory.  It is called with several patterns of inputs: one tensor twice,
-views of one base that overlap or do not, tensors of their own.  A world is the memory that the
-inputs of all calls are views of; each mode runs in a world of its own.
+copies, results that share memory, tensors kept in objects and containers from call to call.  It is
+called with several patterns of inputs: one tensor twice, views of one base that overlap or do not,
+tensors of their own.  A world is the memory that the inputs of all calls are views of; each mode
+runs in a world of its own.
 """
 
 from __future__ import annotations
@@ -82,18 +83,33 @@ def pattern_of(rng: random.Random, shapes: tuple[Shape, ...]) -> list[str]:
     return out
 
 
+class Kept:
+    """An object with state."""
+
+
+# Where programs keep tensors, and of which shapes.
+KEPT = {"s.h": (4,), "s.entries['m']": (2, 3), "s.items[0]": (2, 2)}
+
+
 @dataclass
 class World:
     """The memory that the inputs of one mode's calls are made of."""
 
     bases: list[Tensor] = field(default_factory=list)
+    state: Any = None  # what programs keep: tensors of the shapes of KEPT
     owned: dict[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def new() -> World:
         n = SIDE * SIDE
         values = (np.arange(BASES * n) * 37 % 101 - 50).astype(np.float32) / 16
-        return World([dg.tensor(values[k * n : (k + 1) * n].reshape(SIDE, SIDE)) for k in (0, 1)])
+        bases = [dg.tensor(values[k * n : (k + 1) * n].reshape(SIDE, SIDE)) for k in (0, 1)]
+        state = Kept()
+        state.h, state.entries, state.items = dg.ones(4), {"m": dg.ones((2, 3))}, [dg.ones((2, 2))]
+        return World(bases, state)
+
+    def kept(self) -> list[Tensor]:
+        return [self.state.h, self.state.entries["m"], self.state.items[0]]
 
     def own(self, number: int, size: int) -> Tensor:
         if number not in self.owned:
@@ -157,7 +173,7 @@ class Writer:
     def statement(self) -> None:
         kinds = (
             (self.view, 6), (self.change, 6), (self.assign, 4), (self.compute, 4),
-            (self.second, 2), (self.through_list, 1), (self.rows, 1),
+            (self.second, 2), (self.through_list, 1), (self.rows, 1), (self.keep, 2),
         )  # fmt: skip
         makers, weights = zip(*kinds, strict=True)
         self.rng.choices(makers, weights)[0]()
@@ -275,6 +291,13 @@ class Writer:
             return
         self.lines.append(f"for row in {a}: row.add_(0.5)")
 
+    def keep(self) -> None:
+        place, shape = self.rng.choice(list(KEPT.items()))
+        if self.rng.random() < 0.5:
+            self.new(place, shape)
+        else:
+            self.lines.append(f"{place} = {self.pick(shape) or place}")
+
     def result(self) -> str:
         names = list(self.shapes)
         count = self.rng.choice((1, 1, 2, 3, 4))
@@ -310,8 +333,8 @@ class Program:
         order = [0, 0, 1, 0, *range(1, len(patterns))]
         return Program(source, [patterns[k] for k in order])
 
-    def function(self, decorate: Callable[[Any], Any]) -> Any:
-        names: dict[str, Any] = {"dg": dg}
+    def function(self, decorate: Callable[[Any], Any], world: World) -> Any:
+        names: dict[str, Any] = {"dg": dg, "s": world.state}
         exec(compile(self.source, "<program>", "exec"), names)
         return decorate(names["f"])
 
@@ -350,12 +373,12 @@ def strides(x: Tensor) -> Any:
 
 def seen(world: World, inputs: list[Tensor], outputs: list[Tensor]) -> Any:
     """Everything that a user could tell two modes apart by."""
-    memory = [*inputs, *world.bases, *world.owned.values()]
+    memory = [*inputs, *world.bases, *world.owned.values(), *world.kept()]
     layout = [(strides(t), t.requires_grad) for t in outputs]
     return (
         [bits(t) for t in (*outputs, *memory)],
         layout,
-        [[place(x, y) for y in (*outputs, *memory)] for x in outputs],
+        [[place(x, y) for y in (*outputs, *memory)] for x in (*outputs, *world.kept())],
     )
 
 
@@ -371,7 +394,8 @@ def probe(world: World, inputs: list[Tensor], outputs: list[Tensor]) -> Any:
 
 def history(program: Program, decorate: Callable[[Any], Any]) -> tuple[list[Any], Any]:
     """What every call of a program does, and the function that did it."""
-    f, world = program.function(decorate), World.new()
+    world = World.new()
+    f = program.function(decorate, world)
     kept: list[Tensor] = []
     out: list[Any] = []
     for pattern in program.patterns:

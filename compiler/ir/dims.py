@@ -152,6 +152,7 @@ def terms_of(d: Dim) -> tuple[tuple[Monomial, int], ...]:
     return (((), n),) if n else ()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def sym(name: str, extent: Dim | None = None) -> Expr:
     """The symbol `name`; with an extent it is a loop variable in [0, extent)."""
     out = Expr.of({(Atom.make("sym", name, (), extent),): 1})

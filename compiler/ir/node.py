@@ -50,6 +50,25 @@ class Node(Value):
                 LINES[found] = line
         return found
 
+    @classmethod
+    def at_line(
+        cls,
+        op: Op | Leaf,
+        inputs: tuple[Node, ...],
+        type: TensorType,
+        line: tuple[str, int] | None,
+    ) -> Node:
+        """A node that comes from a known line of the user's, also if it has come up before."""
+        key = (op, inputs, type)
+        found = cls._interned.find(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.op, found.inputs, found.type = key
+            found = cls._interned.keep(key, found)
+        if line is not None:
+            LINES[found] = line
+        return found
+
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Node, ...]:
         return unit.trace(*(as_node(x) for x in operands))
 
@@ -140,21 +159,6 @@ class Graph:
     @property
     def roots(self) -> tuple[Node, ...]:
         return (*self.outputs, *(n for n, _ in self.writes))
-
-
-def note_lines(results: tuple[Node, ...], operands: tuple[Node, ...]) -> None:
-    """Let the user's line that runs now be where everything from operands to results came from.
-
-    Nodes are interned: one may have been made before, from another line.
-    """
-    line = user_line_key()
-    stack, seen = list(results), set(operands)
-    while line is not None and stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            LINES[node] = line
-            stack.extend(node.inputs)
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

@@ -15,6 +15,7 @@ from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.index import Index
 from dualgrad.compiler.ops.view import Reshape, View
+from dualgrad.compiler.passes.fuse import EXPENSIVE, formula_of
 from dualgrad.runtime.errors import CompileError
 
 At = tuple[Dim, ...]
@@ -45,6 +46,7 @@ class Evaluator:
     stored: Mapping[Node, Access]
     here: dict[Node, Access] = field(default_factory=dict)
     known: dict[Node, Scalar] = field(default_factory=dict)
+    calls: bool = False  # expensive formulas are called as functions
     change: dict[Atom, Dim] = field(default_factory=dict)  # of loop variables, in what is pulled
     checks: list[Check] = field(default_factory=list)
     new_check: Callable[[Node, str, Dim, Dim], int] = lambda node, what, bound, low: 0
@@ -130,10 +132,19 @@ class Evaluator:
             return s.const(op.value, node.dtype)
         if isinstance(op, View | Elementwise):
             xs = [self._memo[w] for w in self._operands(node, at)]
-            return xs[0] if isinstance(op, View) else op.element(Math(), node.dtype, *xs)
+            return xs[0] if isinstance(op, View) else self._element(op, node, xs)
         if isinstance(op, Index):
             return op.value(Math(), self.loads(node), at)
         raise CompileError(f"{node!r} is neither stored nor computed here", op="kernel build")
+
+    def _element(self, op: Elementwise, node: Node, xs: list[Scalar]) -> Scalar:
+        if self.calls:
+            formula, size = formula_of(
+                op, node.dtype, tuple(x if x.op == "const" else x.dtype for x in xs)
+            )
+            if size >= EXPENSIVE:
+                return formula.on(*(x for x in xs if x.op != "const"))
+        return op.element(Math(), node.dtype, *xs)
 
     def loads(self, node: Node) -> _Loads:
         """How an index op reads the inputs of `node`."""

@@ -230,19 +230,37 @@ def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     return ()
 
 
+def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
+    """Every place that statements touch: (buffer, index or start), outer before inner."""
+    for stmt in walk(body):
+        if isinstance(stmt, Store):
+            yield stmt.buffer, stmt.index
+        elif isinstance(stmt, Contract):
+            for operand in (stmt.a, stmt.b, stmt.c):
+                yield operand.buffer, operand.base
+            yield stmt.workspace, 0
+        elif isinstance(stmt, Call):
+            for x in (*stmt.inputs, stmt.output):
+                yield x.buffer, x.base
+        for e in children_first(scalars_of(stmt)):
+            if e.op in ("load", "gather"):
+                yield e.memory
+
+
 def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
     """The buffers that statements touch, each once, in order of appearance."""
     out: dict[str, Buffer] = {}
-    for stmt in walk(body):
-        if isinstance(stmt, Store):
-            out.setdefault(stmt.buffer.name, stmt.buffer)
-        elif isinstance(stmt, Contract):
-            for b in (stmt.a.buffer, stmt.b.buffer, stmt.c.buffer, stmt.workspace):
-                out.setdefault(b.name, b)
-        elif isinstance(stmt, Call):
-            for x in (*stmt.inputs, stmt.output):
-                out.setdefault(x.buffer.name, x.buffer)
-        for e in children_first(scalars_of(stmt)):
-            if e.op in ("load", "gather"):
-                out.setdefault(e.memory[0].name, e.memory[0])
+    for b, _ in accesses_of(body):
+        out.setdefault(b.name, b)
     return list(out.values())
+
+
+def starts_of(body: tuple[Stmt, ...]) -> dict[Buffer, int]:
+    """For each buffer, in the order of `buffers_of`, the least number that is added to an index:
+    kernels that differ in these alone do the same from other places on."""
+    out: dict[str, tuple[Buffer, int]] = {}
+    for b, index in accesses_of(body):
+        start = index if isinstance(index, int) else dict(index.terms).get((), 0)
+        known = out.get(b.name)
+        out[b.name] = (b, start if known is None else min(start, known[1]))
+    return dict(out.values())

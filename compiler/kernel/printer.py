@@ -11,6 +11,8 @@
         vector j < 10:
           y[j + 10*i] = x[j + 10*i] - m
 
+Formulas that are called are written out after the kernel that calls them.
+
 A subexpression with several uses, or a long one, is printed once as `%n = ...`; it holds for the
 checks and stores that follow, up to the end of one parallel assignment.  A constant carries its
 dtype (`1.0:f32`) where nothing beside it tells.  An operand of `contract` reads
@@ -40,11 +42,13 @@ from dualgrad.compiler.kernel.ir import (
     Store,
     buffers_of,
     scalars_of,
+    starts_of,
     walk,
 )
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 
 Line = tuple[Stmt | None, str]
+Names = Mapping[str, tuple[str, int]]  # of buffers: other names, and where indices count from
 
 _LONGEST_OPERAND = 48
 _INFIX = {
@@ -62,20 +66,26 @@ def render(kernel: Kernel) -> str:
 
 
 def common_text(kernel: Kernel) -> str:
-    """The kernel as text without its name, its buffers numbered in the order of `buffers_of`:
-    kernels of one text do the same to their buffers."""
-    buffers = {b.name: f"b{k}" for k, b in enumerate(buffers_of(kernel.body))}
-    printer = _Printer(buffers)
-    printer.head(kernel, "_")
+    """The kernel as text without its name and sizes of buffers; these are numbered in the order of
+    `buffers_of`, indices count from `starts_of`.  Kernels of one text do the same to their
+    buffers, from these starts on."""
+    starts = starts_of(kernel.body)
+    names = {b.name: f"b{k}" for k, b in enumerate(starts)}
+    printer = _Printer({b.name: (names[b.name], start) for b, start in starts.items()})
+    types = ", ".join(f"{names[b.name]}: {b.dtype.short}" for b in starts)
+    printer.add(None, 0, f"kernel of {types}  # {kernel.kind}")
+    printer.params(kernel)
     printer.body(kernel.body, 1)
+    printer.definitions()
     return "\n".join([text for _, text in printer.lines])
 
 
 def lines_of(kernel: Kernel) -> list[Line]:
     """The lines of the text, each with the statement that it belongs to."""
     printer = _Printer({})
-    printer.head(kernel, kernel.name)
+    printer.head(kernel)
     printer.body(kernel.body, 1)
+    printer.definitions()
     return printer.lines
 
 
@@ -101,8 +111,8 @@ def constant_text(e: Scalar) -> str:
 class _Block:
     """The names of shared and long subexpressions in a run of statements."""
 
-    def __init__(self, roots: Sequence[Scalar], buffers: Mapping[str, str]) -> None:
-        self.buffers = buffers
+    def __init__(self, roots: Sequence[Scalar], names: Names, formulas: dict[Formula, str]) -> None:
+        self.names, self.formulas = names, formulas
         self.uses = Counter(roots)
         for e in children_first(tuple(roots)):
             self.uses.update(e.args)
@@ -127,7 +137,8 @@ class _Block:
     def spell(self, e: Scalar) -> str:
         if e.op == "load":
             assert isinstance(e.attr, tuple)
-            return f"{_named(e.attr[0].name, self.buffers)}[{e.attr[1]}]"
+            name, index = placed(self.names, *e.memory)
+            return f"{name}[{index}]"
         if e.op == "gather":
             return self.place(*e.memory, e.args[0])
         if e.op == "const":
@@ -142,12 +153,17 @@ class _Block:
         if e.op in _PREFIX:
             return _PREFIX[e.op] + _wrap(args[0])
         names = {"cast": e.dtype.short, "bitcast": f"bits.{e.dtype.short}"}
+        if e.op == "formula":
+            names["formula"] = self.formulas.setdefault(
+                e.formula, f"{e.formula.name}.{len(self.formulas)}"
+            )
         return f"{names.get(e.op, e.op)}({', '.join(args)})"
 
     def place(self, buffer: Buffer, index: Dim, position: Scalar) -> str:
         """An element whose place is computed."""
+        name, index = placed(self.names, buffer, index)
         fixed = f"{index} + " if index != 0 else ""
-        return f"{_named(buffer.name, self.buffers)}[{fixed}{self.text[position]}]"
+        return f"{name}[{fixed}{self.text[position]}]"
 
     def operand(self, user: Scalar, e: Scalar) -> str:
         told = any(a.op != "const" and a.dtype is e.dtype for a in user.args)
@@ -166,27 +182,37 @@ def _wrap(text: str) -> str:
 
 
 class _Printer:
-    def __init__(self, buffers: Mapping[str, str]) -> None:
-        self.buffers = buffers  # what buffers are called, other than by their names
+    def __init__(self, names: Names) -> None:
+        self.names = names
         self.lines: list[Line] = []
+        self.formulas: dict[Formula, str] = {}  # that have been met, and what they are called
 
     def block(self, roots: Sequence[Scalar]) -> _Block:
-        return _Block(roots, self.buffers)
+        return _Block(roots, self.names, self.formulas)
 
     def add(self, stmt: Stmt | None, depth: int, text: str) -> None:
         self.lines.append((stmt, "  " * depth + text))
 
-    def head(self, kernel: Kernel, name: str) -> None:
-        self.add(None, 0, f"kernel {name}  # {kernel.kind}")
-        memory = ", ".join(
-            f"{_named(b.name, self.buffers)}: {b.dtype.short}[{b.size}]"
-            for b in buffers_of(kernel.body)
-        )
+    def head(self, kernel: Kernel) -> None:
+        self.add(None, 0, f"kernel {kernel.name}  # {kernel.kind}")
+        memory = ", ".join(f"{b.name}: {b.dtype.short}[{b.size}]" for b in buffers_of(kernel.body))
         if memory:
             self.add(None, 1, f"buffers {memory}")
+        self.params(kernel)
+
+    def params(self, kernel: Kernel) -> None:
         params = ", ".join(f"${p.attr}: {p.dtype.short}" for p in params_of(kernel))
         if params:
             self.add(None, 1, f"params {params}")
+
+    def definitions(self) -> None:
+        """The formulas that the kernel calls."""
+        for formula, name in self.formulas.items():
+            params = ", ".join(f"{x}: {x.dtype.short}" for x in formula.params)
+            block = self.block([formula.body])
+            for text in block.define(formula.body):
+                self.add(None, 2, text)
+            self.add(None, 1, f"{name}({params}) = {block.text[formula.body]}")
 
     def body(self, statements: Sequence[Stmt], depth: int) -> None:
         for group in _groups(statements):
@@ -220,7 +246,7 @@ class _Printer:
         self.add(stmt, depth, before + block.text[e] + after)
 
     def store(self, stmt: Store, depth: int, block: _Block) -> None:
-        place = f"{_named(stmt.buffer.name, self.buffers)}[{stmt.index}]"
+        place = "{}[{}]".format(*placed(self.names, stmt.buffer, stmt.index))
         if stmt.position is not None:
             for text in block.define(stmt.position):
                 self.add(stmt, depth, text)
@@ -256,7 +282,7 @@ class _Printer:
             strict=True,
         )
         ranges = ", ".join(f"{v} < {d}" for v, d in axes)
-        work = f"workspace {_named(stmt.workspace.name, self.buffers)}"
+        work = f"workspace {placed(self.names, stmt.workspace, 0)[0]}"
         self.add(stmt, depth, f"contract {ranges} over {stmt.k}, {work}:")
         for name in "abc":
             self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")
@@ -264,7 +290,8 @@ class _Printer:
         self.body(stmt.epilogue, depth + 1)
 
     def operand(self, x: Operand) -> str:
-        return f"{_named(x.buffer.name, self.buffers)}[{x.base}; {x.batch}, {x.row}, {x.col}]"
+        name, base = placed(self.names, x.buffer, x.base)
+        return f"{name}[{base}; {x.batch}, {x.row}, {x.col}]"
 
     def call(self, x: Call) -> str:
         inputs = map(self.whole, x.inputs)
@@ -272,12 +299,15 @@ class _Printer:
         return f"{self.whole(x.output)} = call {x.routine}({params}), else error {x.code}"
 
     def whole(self, x: Block) -> str:
-        start = "" if x.base == 0 else f" from {x.base}"
-        return f"{_named(x.buffer.name, self.buffers)}[{', '.join(map(str, x.shape))}]{start}"
+        name, base = placed(self.names, x.buffer, x.base)
+        start = "" if base == 0 else f" from {base}"
+        return f"{name}[{', '.join(map(str, x.shape))}]{start}"
 
 
-def _named(name: str, buffers: Mapping[str, str]) -> str:
-    return buffers.get(name, name)
+def placed(names: Names, buffer: Buffer, index: Dim) -> tuple[str, Dim]:
+    """What a buffer is called, and an index counted from where it starts."""
+    name, start = names.get(buffer.name, (buffer.name, 0))
+    return name, index - start
 
 
 def _groups(statements: Sequence[Stmt]) -> list[list[Stmt]]:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, buffers_of, walk
+from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, starts_of, walk
 from dualgrad.compiler.kernel.printer import common_text, render
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
@@ -67,7 +67,7 @@ class LoopProgram:
 
     @cached_property
     def common_texts(self) -> list[str]:
-        """Each kernel as text that says nothing of which buffers it uses."""
+        """Each kernel as text that does not say which buffers it uses, and from where on."""
         return [common_text(k) for k in self.kernels]
 
     @cached_property
@@ -76,8 +76,8 @@ class LoopProgram:
         number: dict[str, int] = {}
         launches = []
         for kernel, text in zip(self.kernels, self.common_texts, strict=True):
-            buffers = " ".join(b.name for b in buffers_of(kernel.body))
-            launches.append(f"{number.setdefault(text, len(number))}: {buffers}")
+            places = " ".join(f"{b.name}+{start}" for b, start in starts_of(kernel.body).items())
+            launches.append(f"{number.setdefault(text, len(number))}: {places}")
         text = "\n".join([*self._head, *number, *launches])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,6 +3,7 @@
     Scalar ::= const(number) | load(buffer, index) | reg(name) | param(name) | index(Dim)
              | gather(buffer, index + Scalar)          a load whose place is computed
              | primitive(Scalar, ...)                  the primitives are listed in PRIMITIVES
+             | formula(Scalar, ...)                    a `Formula`, which stands for its body
 
 Every expression has one dtype; operands of a primitive have equal dtypes (`select` has a bool
 condition first, shifts count in the dtype of the value).  There is no implicit conversion.
@@ -20,6 +21,7 @@ once, whatever it converts from, and one from it is exact.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from dualgrad.compiler.kernel.ir import Buffer
 
 Number = bool | int | float
-Attr = Union[None, str, int, float, "Dim", tuple["Buffer", "Dim"]]
+Attr = Union[None, str, int, float, "Dim", tuple["Buffer", "Dim"], "Formula"]
 
 # name -> (number of operands, kinds of dtype it takes, result: "same" or "bool")
 PRIMITIVES: dict[str, tuple[int, str, str]] = {
@@ -61,6 +63,23 @@ PRIMITIVES: dict[str, tuple[int, str, str]] = {
     "gt": (2, "iuf", "bool"),
     "ge": (2, "iuf", "bool"),
 }
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A function of registers, for programs in which it occurs too often to be written out."""
+
+    name: str
+    params: tuple[Scalar, ...]
+    body: Scalar
+
+    def on(self, *args: Scalar) -> Scalar:
+        """The formula's value, of the body's dtype."""
+        return Scalar.make("formula", args, self.body.dtype, self)
+
+    def expanded(self, *args: Scalar) -> Scalar:
+        """The body, with operands in place of the registers."""
+        return substitute(self.body, dict(zip(self.params, args, strict=True)))
 
 
 class Scalar:
@@ -101,6 +120,12 @@ class Scalar:
         """The integer expression of an `index`."""
         assert self.op == "index"
         return cast_dim(self.attr)
+
+    @property
+    def formula(self) -> Formula:
+        """What a `formula` applies to its operands."""
+        assert isinstance(self.attr, Formula), self.op
+        return self.attr
 
     def _coerce(self, x: Scalar | Number) -> Scalar:
         return x if isinstance(x, Scalar) else const(x, self.dtype)
@@ -176,6 +201,8 @@ class Scalar:
             return str(self.attr)
         if self.op == "index":
             return f"index({self.attr})"
+        if self.op == "formula":
+            return f"{self.formula.name}({', '.join(map(repr, self.args))})"
         suffix = f":{self.dtype.short}" if self.op in ("cast", "bitcast") else ""
         return f"{self.op}{suffix}({', '.join(map(repr, self.args))})"
 

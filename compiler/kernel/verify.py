@@ -361,6 +361,9 @@ class _Verifier:
         elif e.op == "select":
             fits = len(dtypes) == 3 and dtypes[0] is bool_
             fits = fits and dtypes[1] is e.dtype and dtypes[2] is e.dtype
+        elif e.op == "formula":
+            params = [x.dtype for x in e.formula.params]
+            fits = dtypes == params and e.dtype is e.formula.body.dtype
         elif e.op in PRIMITIVES:
             count, kinds, result = PRIMITIVES[e.op]
             fits = len(dtypes) == count and all(t is dtypes[0] for t in dtypes)

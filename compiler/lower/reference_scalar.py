@@ -70,6 +70,9 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     args = [known[a] for a in e.args]
     if e.op == "const":
         return constant(e.attr, e.dtype)
+    if e.op == "formula":
+        operands = dict(zip(e.formula.params, args, strict=True))
+        return evaluate((e.formula.body,), _no_leaf, operands)[0]
     if e.op == "cast":
         return _cast(decode(args[0], e.args[0].dtype), e.dtype)
     if e.op == "bitcast":
@@ -79,6 +82,10 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if found is None:
         raise CompileError(f"unknown scalar {e.op}", op="reference")
     return np.asarray(found(*args), dtype=e.dtype.numpy)
+
+
+def _no_leaf(e: Scalar, *_: Array) -> Array:
+    raise CompileError(f"{e!r} stands in a formula", op="reference")
 
 
 def _cast(x: Array, dtype: DType) -> Array:

@@ -26,7 +26,7 @@ from dualgrad.compiler.ir.value import Rename, dim_text, plain_number
 from dualgrad.compiler.ops.hints import broadcast_hint
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
-from dualgrad.runtime.errors import DTypeError, ShapeError
+from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError
 
 Self = TypeVar("Self", bound="Op")
 OPS: list[type[Op]] = []
@@ -227,7 +227,13 @@ def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
     """The axis, also under PyTorch's name `dim`."""
     unknown = set(dim) - {"dim"}
     if unknown:
-        raise TypeError(f"{op}() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        raise OperandError(
+            f"unexpected keyword argument {sorted(unknown)[0]!r}",
+            op=op,
+            expect="axis= or dim=",
+            actual=", ".join(f"{name}=" for name in dim),
+            hint="write axis=...",
+        )
     return dim.get("dim", axis)
 
 

@@ -18,7 +18,7 @@ from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import as_float
-from dualgrad.compiler.ops.base import normalize_axis
+from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.joining import roll, stack
@@ -231,13 +231,6 @@ def _one(n: Any) -> Any:
     return None if n is None else (n,)
 
 
-def _axis(axis: Any, dim: dict[str, Any]) -> Any:
-    found = dim.pop("dim", axis)
-    if dim:
-        raise TypeError(f"unexpected keyword argument {sorted(dim)[0]!r}")
-    return found
-
-
 def _complex(op: str, x: Any, s: Any, axes: Any, norm: Any, inverse: bool) -> Any:
     need_pairs(op, x)
     places, sizes = _plan(op, x.shape[:-1], s, axes)
@@ -261,33 +254,33 @@ def fft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: A
     x is cut or padded with zeros to n (None: m).  norm "backward": unscaled, "forward": divided
     by n, "ortho": by sqrt(n).
     """
-    return _complex("fft", x, _one(n), (_axis(axis, dim),), norm, False)
+    return _complex("fft", x, _one(n), (axis_argument("fft", axis, dim),), norm, False)
 
 
 def ifft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `fft`; norm "backward": divided by n, "forward": unscaled."""
-    return _complex("ifft", x, _one(n), (_axis(axis, dim),), norm, True)
+    return _complex("ifft", x, _one(n), (axis_argument("fft", axis, dim),), norm, True)
 
 
 def fftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any) -> Any:
     """Return the transform of pairs x [..., 2] along several axes (None: all, or the last
     len(s)), of lengths s; see `fft`."""
-    return _complex("fftn", x, s, _axis(axes, dim), norm, False)
+    return _complex("fftn", x, s, axis_argument("fft", axes, dim), norm, False)
 
 
 def ifftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `fftn`."""
-    return _complex("ifftn", x, s, _axis(axes, dim), norm, True)
+    return _complex("ifftn", x, s, axis_argument("fft", axes, dim), norm, True)
 
 
 def fft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
     """Return `fftn` along two axes."""
-    return _complex("fft2", x, s, _axis(axes, dim), norm, False)
+    return _complex("fft2", x, s, axis_argument("fft", axes, dim), norm, False)
 
 
 def ifft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
     """Return `ifftn` along two axes."""
-    return _complex("ifft2", x, s, _axis(axes, dim), norm, True)
+    return _complex("ifft2", x, s, axis_argument("fft", axes, dim), norm, True)
 
 
 def rfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
@@ -295,7 +288,7 @@ def rfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: 
 
     The other half is its conjugate.  See `fft` for n and norm.
     """
-    return _half("rfft", x, _one(n), (_axis(axis, dim),), norm)
+    return _half("rfft", x, _one(n), (axis_argument("fft", axis, dim),), norm)
 
 
 def irfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
@@ -304,27 +297,27 @@ def irfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim:
     n is 2 * (m - 1) unless it is given: an odd length must be.  The imaginary parts of the first
     and, for even n, the last element count as zero.
     """
-    return _from_half("irfft", x, _one(n), (_axis(axis, dim),), norm)
+    return _from_half("irfft", x, _one(n), (axis_argument("fft", axis, dim),), norm)
 
 
 def rfftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any) -> Any:
     """Return the transform of a real tensor along several axes; of the last axis, half."""
-    return _half("rfftn", x, s, _axis(axes, dim), norm)
+    return _half("rfftn", x, s, axis_argument("fft", axes, dim), norm)
 
 
 def irfftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `rfftn`, a real tensor; see `irfft` for the last length."""
-    return _from_half("irfftn", x, s, _axis(axes, dim), norm)
+    return _from_half("irfftn", x, s, axis_argument("fft", axes, dim), norm)
 
 
 def rfft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
     """Return `rfftn` along two axes."""
-    return _half("rfft2", x, s, _axis(axes, dim), norm)
+    return _half("rfft2", x, s, axis_argument("fft", axes, dim), norm)
 
 
 def irfft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
     """Return `irfftn` along two axes."""
-    return _from_half("irfft2", x, s, _axis(axes, dim), norm)
+    return _from_half("irfft2", x, s, axis_argument("fft", axes, dim), norm)
 
 
 def hfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
@@ -332,13 +325,13 @@ def hfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: 
     the other half being its conjugate."""
     need_pairs("hfft", x)
     norm = ADJOINT[_check_norm("hfft", norm)]
-    return irfft(_conj(as_float(x)), n, _axis(axis, dim), norm)
+    return irfft(_conj(as_float(x)), n, axis_argument("fft", axis, dim), norm)
 
 
 def ihfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `hfft`: half of a signal, as pairs, from its real spectrum."""
     norm = ADJOINT[_check_norm("ihfft", norm)]
-    return _conj(rfft(x, n, _axis(axis, dim), norm))
+    return _conj(rfft(x, n, axis_argument("fft", axis, dim), norm))
 
 
 def as_pairs(re: Any, im: Any = None) -> Any:
@@ -378,7 +371,7 @@ def multiply(x: Any, y: Any) -> Any:
 
 
 def _shifts(x: Any, axes: Any, dim: dict[str, Any], sign: int) -> tuple[list[Any], list[int]]:
-    axes = _axis(axes, dim)
+    axes = axis_argument("fft", axes, dim)
     axes = range(x.ndim) if axes is None else [axes] if isinstance(axes, int) else axes
     places = [normalize_axis("fftshift", a, x.ndim) for a in axes]
     return [x.shape[a] // 2 if sign > 0 else -(x.shape[a] // 2) for a in places], places

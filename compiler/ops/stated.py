@@ -8,6 +8,8 @@ from typing import Any
 
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import Expr
+from dualgrad.compiler.ir.node import Graph, Leaf, topological
+from dualgrad.compiler.ir.types import Layouts
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.composite import Composite
 from dualgrad.runtime.dtype import DType
@@ -26,6 +28,33 @@ def stated(x: Any) -> str | None:
         return _text(x)
     except LookupError:
         return None
+
+
+def stated_graph(graph: Graph, layouts: Layouts) -> str | None:
+    """A graph and the strides of its inputs as text: graphs of one text become one program.
+
+    None for graphs with ops that a text cannot stand for, or with symbolic sizes: what is asked
+    about these while a program is made must become guards each time.
+    """
+    order = topological((*graph.inputs, *graph.scalars, *graph.roots))
+    number = {n: str(k) for k, n in enumerate(order)}
+    ops: dict[Any, str] = {}
+    lines = []
+    try:
+        for n in order:
+            if n.op not in ops:
+                ops[n.op] = repr(n.op) if isinstance(n.op, Leaf) else _text(n.op)
+            if not all(isinstance(d, int) for d in n.shape):
+                return None
+            lines.append(f"{ops[n.op]} {' '.join(number[x] for x in n.inputs)} {n.type!r}")
+    except LookupError:
+        return None
+    if not all(isinstance(d, int) for steps in layouts for d in steps or ()):
+        return None
+    for nodes in (graph.inputs, graph.scalars, graph.outputs):
+        lines.append(" ".join(number[n] for n in nodes))
+    lines += [f"{number[n]} into {k}" for n, k in graph.writes]
+    return "\n".join([*lines, repr(layouts)])
 
 
 def _text(x: Any) -> str:

@@ -13,13 +13,14 @@ Nodes of a row group are on one of two levels: `full` (one value per element of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Dim, Expr, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
-from dualgrad.compiler.kernel.scalar import children_first, reg
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first, reg
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.index import Index, Update
@@ -28,11 +29,17 @@ from dualgrad.compiler.ops.reduce import Reduction, is_trailing
 from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View, through_views
+from dualgrad.runtime.dtype import DType
 
 Kind = Literal["map", "contract", "row", "column", "scan", "region", "update", "call"]
 SOLO = {"region", "update", "call"}  # kinds of one node: nothing else is in their kernels
 Run = tuple[int, int, int]  # start and stop of the reduced axes in the domain, block
 EXPENSIVE = 8  # primitives from which a value is worth computing only once, and in lanes
+# Time and memory of code generation grow faster than a function's length.  So a kernel takes no
+# more nodes than this, and one of more primitives than that calls the formulas of expensive nodes
+# as functions.  Neither changes a number.
+LARGEST_GROUP = 128
+LONGEST_INLINE = 512
 
 
 @dataclass
@@ -52,6 +59,11 @@ class Group:
         return self.kind in ("call", "update") or any(
             isinstance(n.op, Index) and n.op.checked for n in self.nodes
         )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the kernel is to call expensive formulas as functions."""
+        return sum(map(cost, self.nodes)) > LONGEST_INLINE
 
     def accepts_outer(self) -> bool:
         return self.kind == "row" and self.run is not None and not self.run[2]
@@ -191,6 +203,8 @@ class Fusion:
         op = node.op
         if isinstance(op, Contraction) or group.kind in SOLO:
             return False
+        if len(group.nodes) >= LARGEST_GROUP:
+            return False
         for p, _, _ in producers(node):
             other = self.group_of.get(p)
             if other is None or other is group:
@@ -267,6 +281,8 @@ class Fusion:
 
     def can_merge(self, a: Group, b: Group) -> bool:
         """Whether two groups of one domain that do not need each other can be one."""
+        if len(a.nodes) + len(b.nodes) > LARGEST_GROUP:
+            return False
         apart = not (self.needs[a.number] >> b.number & 1 or self.needs[b.number] >> a.number & 1)
         kinds = {a.kind, b.kind}
         if (
@@ -333,8 +349,20 @@ def cost(node: Node) -> int:
     """Primitives that a node evaluates per element, its operands given."""
     if not isinstance(node.op, Elementwise):
         return 0
-    operands = [reg(f"x{k}", x.dtype) for k, x in enumerate(node.inputs)]
-    return len(children_first((node.op.element(Math(), node.dtype, *operands),)))
+    return formula_of(node.op, node.dtype, tuple(x.dtype for x in node.inputs))[1]
+
+
+@lru_cache(maxsize=4096)
+def formula_of(
+    op: Elementwise, dtype: DType, operands: tuple[DType | Scalar, ...]
+) -> tuple[Formula, int]:
+    """The formula of an op, and its number of primitives, for operands of these dtypes;
+    constants among them are part of it."""
+    xs = [x if isinstance(x, Scalar) else reg(f"x{k}", x) for k, x in enumerate(operands)]
+    body = op.element(Math(), dtype, *xs)
+    return Formula(op.name, tuple(x for x in xs if x.op == "reg"), body), len(
+        children_first((body,))
+    )
 
 
 def fuse(graph: Graph) -> list[Group]:

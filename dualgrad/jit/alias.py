@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -131,12 +132,20 @@ class Aliasing:
     pattern: Pattern
 
     def holds(self, tensors: list[Tensor]) -> bool:
-        arrays: list[Any] = [tensor_at(s, tensors).array for s in self.sources]
+        arrays: list[Any] = [
+            (tensors[n] if kind == "leaf" else tensors[n]._grad).array  # type: ignore[union-attr]
+            for kind, n in self.places
+        ]
         if not all(arrays[k].flags.writeable for k in self.written):
             return False
         if not self.pattern and apart(arrays):
             return True
         return pattern_of(arrays, self.written) == self.pattern
+
+    @cached_property
+    def places(self) -> list[tuple[str, int]]:
+        """The sources as pairs: this is looked at in every call."""
+        return [(s.kind, s.number) for s in self.sources]
 
     def note_changes(self, tensors: list[Tensor]) -> None:
         """Count a change of everything that has been overwritten."""

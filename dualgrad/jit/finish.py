@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from dualgrad.engine import compile_graph
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
+from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
 from dualgrad.jit.path import Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
@@ -53,8 +55,21 @@ class Finish:
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
+    bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
     cacheable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
+
+    @cached_property
+    def containers(self) -> dict[int, int]:
+        """The number of each container that the survey found, by id."""
+        return {id(c): k for k, c in enumerate(self.found.containers)}
+
+    @cached_property
+    def gradients(self) -> dict[int, int]:
+        """For each gradient, by id, the number of the first tensor whose it is."""
+        tensors = self.found.tensors
+        numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
+        return {id(t._grad): k for k, t in numbered if t._grad is not None}
 
     def spec(self, x: Any) -> Rebuild:
         """How to make, from a run's results, what `x` is now."""
@@ -69,14 +84,21 @@ class Finish:
             return lambda r: r.numbers[number]
         if type(x) in (bool, int, float, str, bytes, type(None)):
             return lambda r: x
-        for k, c in enumerate(self.found.containers):
-            if c is x:
-                return _container(k)
-        if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        k = self.containers.get(id(x))
+        if k is not None:
+            return _container(k)
+        if type(x) in (list, tuple, dict):
             return self._once(x)
-        # Another object: the same one each time, if no new one is made by each call.
+        found = self.objects.rebuild(x)
+        if found is not None:
+            return found
+        # The same object each time, if no new one is made by each call.
         self.cacheable = False
         return lambda r: x
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.found.objects, self.spec)
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -103,21 +125,20 @@ class Finish:
             items = {k: self.spec(v) for k, v in x.items()}
             return lambda r: {k: p(r) for k, p in items.items()}
         parts = [self.spec(v) for v in x]
-        if kind in (list, tuple):
-            return lambda r: kind(p(r) for p in parts)
-        return lambda r: kind(*(p(r) for p in parts))
+        return lambda r: kind(p(r) for p in parts)
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = next((n for n, t in enumerate(self.found.tensors) if t._grad is x), None)
+        number = self.gradients.get(id(x))
         if number is not None:
             return lambda r: r.found.tensors[number]._grad
-        view = next(((s, u) for ref, s, u in trace.views if ref() is x), None)
+        view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
+        self.bare.pop(id(x), None)
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
@@ -132,12 +153,9 @@ class Finish:
         return with_grad
 
     def _view(self, x: Tensor, source: Tensor, unit: Unit | None) -> Rebuild:
+        self.bare.pop(id(x), None)
         alive = source.grad_fn is not None and not source.grad_fn.released
-        if unit is None and alive and id(source) not in self.slots:
-            slot = self.emit(x)
-            x.base = None  # nobody else will see the memory that it shares
-            return lambda r: r.tensors[slot]
-        behind = self._tensor(source)
+        behind = self._memory(source) if unit is None and alive else self._tensor(source)
         if id(x) not in self.slots:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
@@ -152,6 +170,26 @@ class Finish:
             return r.memo[key]
 
         return rebuild
+
+    def _memory(self, x: Tensor) -> Rebuild:
+        """The memory of a traced tensor whose history is no part of the result."""
+        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        if id(x) not in self.slots:
+            self.bare[id(x)] = x
+        if view is None:
+            slot = self.emit(x)
+            return lambda r: r.tensors[slot]
+        source, unit = view
+        behind = self._memory(source)
+        if id(x) not in self.slots:
+            self.slots[id(x)] = -1
+            self.views.append((x, source, unit))
+        return lambda r: view_of(behind(r), unit, r.values)
+
+    def forget_bare(self) -> None:
+        """Let go of the history of tensors of which only the memory is in the result."""
+        for t in self.bare.values():
+            t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
@@ -270,6 +308,7 @@ def finish_trace(
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     restructured = bool(effects) and found.key != after.key
+    work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     for e in effects:
         e.settle(found.containers[e.container])
@@ -277,6 +316,7 @@ def finish_trace(
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
         write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    work.objects.settle(settled)
     result = settled(returned.pop())
     places = lifting.facts(found)
     numbers = trace.numbers.evaluator(work.numbers, places)
@@ -303,7 +343,7 @@ def finish_trace(
     layouts = tuple(map(trace.layout_of, trace.tensors))
     symbols = trace.symbols
     executable = compile_graph(graph, layouts, name)
-    if executable.program.checks_late:
+    if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)

@@ -13,6 +13,7 @@ import types
 import warnings
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
@@ -20,7 +21,9 @@ from dualgrad.jit.arguments import Binder
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
+from dualgrad.jit.explain import Event, History, as_html, reasons
 from dualgrad.jit.guards import Quick, Standing, quick_key
+from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path, Sizes
 from dualgrad.jit.places import Arguments
 from dualgrad.jit.scope import Scope
@@ -41,6 +44,9 @@ MAX_QUICK = 10_000
 MAX_EAGER = 8  # calls without any path after which a function is given up
 MAX_RESTRUCTURED = 16  # traces that leave state of another structure; no more are made
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
+
+
+FUNCTIONS: WeakSet[Function[..., Any]] = WeakSet()  # all that exist
 
 
 class EagerFallback(UserWarning):
@@ -65,7 +71,10 @@ class Function(Generic[P, R]):
         self._uncacheable = 0
         self._restructured = 0
         self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
+        self._attempts = 0
         self._lock = threading.RLock()
+        self.history = History()
+        FUNCTIONS.add(self)
         self._binder = Binder(fn)
         self._arguments = Arguments(self._binder.names)
 
@@ -73,6 +82,11 @@ class Function(Generic[P, R]):
     def eager_reason(self) -> str | None:
         """Why calls ran eagerly, for the first time that one did; None if none did."""
         return next(iter(self._reasons), None)
+
+    @property
+    def eager(self) -> Callable[P, R]:
+        """The function itself, undecorated."""
+        return self.__wrapped_function__
 
     @property
     def compiled_function(self) -> Callable[P, R]:
@@ -124,7 +138,7 @@ class Function(Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        roots = self._roots(args, kwargs)
+        roots, attempts = self._roots(args, kwargs), self._attempts
         found = entry = None
         for scope, entries in self.scopes:
             seen = survey(roots, scope)
@@ -150,7 +164,19 @@ class Function(Generic[P, R]):
             self._note_eager_call()
             return fn(*args, **kwargs)
         with self._lock:
-            return self._trace(roots, found, entry, args, kwargs)
+            if self._attempts == attempts:
+                self._attempts += 1
+                why = self._why(roots, found)
+                with self.history.tracing(self.name, lambda: self.n_traces, why):
+                    return self._trace(roots, found, entry, args, kwargs)
+        return self._call(args, kwargs)  # another thread may have made the program
+
+    def _why(self, roots: Roots, found: Survey | None) -> list[str]:
+        """How a call differs from the nearest one that has a program."""
+        if found is None:
+            return []
+        scope, entries = self.scopes[0]
+        return reasons(roots, scope, entries, found, (*found.key, state.grad_enabled))
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -237,11 +263,12 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        tracing.run(self.__wrapped_function__, args, kwargs)
-        self.n_traces += 1
-        scope = self._scope_with(tracing)
-        known = bool(self.scopes) and scope is self.scopes[0][0]
-        outcome = tracing.finish(scope, found if known else None, self.name)
+        with resting_collector():
+            tracing.run(self.__wrapped_function__, args, kwargs)
+            self.n_traces += 1
+            scope = self._scope_with(tracing)
+            known = bool(self.scopes) and scope is self.scopes[0][0]
+            outcome = tracing.finish(scope, found if known else None, self.name)
         self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None
@@ -286,6 +313,8 @@ class Function(Generic[P, R]):
         where = f"{error.location.filename}:{error.location.lineno}" if error.location else "?"
         reason = f"{error.what} ({where})"
         known = reason in self._reasons
+        if not known:
+            self.history.note(Event("eager", (error.what,), error.location))
         self._reasons[reason] = None
         if self.strict:
             raise TraceError(
@@ -303,6 +332,13 @@ class Function(Generic[P, R]):
         text = f"@function {self.name} runs eagerly: {reason}"
         file, line = ("<unknown>", 0) if here is None else (here.filename, here.lineno)
         warnings.warn_explicit(text, EagerFallback, file, line)
+
+    def forget(self) -> None:
+        """Let go of all programs; later calls trace again."""
+        with self._lock:
+            self._attempts += 1
+            self.scopes.clear()
+            self._quick.clear()
 
     # -- explaining ---------------------------------------------------------------------------
 
@@ -323,6 +359,7 @@ class Function(Generic[P, R]):
                 f"@function {self.name} has not been compiled",
                 expect="a call before",
                 actual=self.eager_reason or "no call yet",
+                hint="call it once, with arguments like those of later calls",
             )
         return found
 
@@ -345,11 +382,25 @@ class Function(Generic[P, R]):
     def report(self) -> str:
         """What has been compiled: signatures, state, kernels with their lines, times."""
         head = [f"@function {self.name}: {self.n_traces} trace(s)"]
-        if self.eager_reason is not None:
-            head.append(f"  runs eagerly: {self.eager_reason}")
+        head += [f"  runs eagerly: {reason}" for reason in self._reasons]
         for k, path in enumerate(self.paths):
             head.append(path.report(k))
         return "\n".join(head)
+
+    def explain(self) -> str:
+        """Each trace and each reason to run eagerly, in order: where, how long, and what differed
+        from the nearest call that had a program."""
+        head = f"@function {self.name}: {self.n_traces} trace(s)"
+        return "\n".join([head, *(f"  {event}" for event in self.history.events)])
+
+    def __repr__(self) -> str:
+        place = definition(self.__wrapped_function__)
+        where = f" at {place.filename}:{place.lineno}" if place else ""
+        done = f"{len(self.paths)} program(s), {self.n_traces} trace(s)"
+        return f"<@function {self.name}{where}: {'eager' if self._eager else done}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.report(), self.explain())
 
 
 @overload

@@ -68,6 +68,7 @@ class Standing:
     def __init__(self, found: Survey, lifted: Lifted, constant: dict[int, Any]) -> None:
         self.constant = constant
         self.tensors, self.containers = found.tensors, found.containers
+        self.objects = found.objects
         self.ids = {id(t) for t in found.tensors} | {id(c) for c in found.containers}
         writer = _Check(found, lifted)
         self.numbers = writer.numbers
@@ -86,6 +87,7 @@ class Standing:
         """What a survey would find, for arguments that are tensors."""
         out = Survey()
         out.tensors, out.containers = [*args, *self.tensors], [kwargs, *self.containers]
+        out.objects = [args, kwargs, *self.objects]
         return out
 
 

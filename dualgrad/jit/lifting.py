@@ -14,8 +14,8 @@ from typing import Any
 from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.jit.ledger import Ledger
 from dualgrad.jit.numbers import Number
-from dualgrad.jit.places import ELEMENT, ROOT, Part, Place, is_writeable, read, write
-from dualgrad.jit.survey import Survey
+from dualgrad.jit.places import DEFAULT, ELEMENT, ROOT, Part, Place, is_writeable, read, write
+from dualgrad.jit.survey import Survey, all_same
 from dualgrad.jit.trace import Unsupported
 
 Identity = tuple[str, int, Any]
@@ -29,6 +29,7 @@ class Lifting:
         self.written: set[tuple[int, Any]] = set()  # storage that the function has written
         self.numbers: dict[Identity, int] = {}  # which number of the ledger stands where
         self._put: list[tuple[Place, Any, Any]] = []  # place, what it held, what it holds
+        self._defaults: dict[int, tuple[Any, Any]] = {}  # functions and theirs
         self._tuples: dict[int, tuple[Place, dict[int, Any]]] = {}
         self._places = [p for p in places if is_writeable(p)]
 
@@ -64,6 +65,8 @@ class Lifting:
         changes[place.key] = value
 
     def _write(self, place: Place, value: Any) -> None:
+        if place.kind == DEFAULT:
+            self._defaults.setdefault(id(place.owner), (place.owner, place.owner.__defaults__))
         self._put.append((place, read(place), value))
         write(place, value)
 
@@ -102,6 +105,11 @@ class Lifting:
             else:
                 self.written.add(place.storage)
         self._put.clear()
+        for function, defaults in self._defaults.values():
+            now = function.__defaults__ or ()
+            if defaults is not None and len(now) == len(defaults) and all_same(now, defaults):
+                function.__defaults__ = defaults  # the very tuple
+        self._defaults.clear()
 
 
 def _depth(place: Place) -> int:

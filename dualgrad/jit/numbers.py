@@ -156,7 +156,7 @@ class Number:
     __float__ = _asking(float)
     __int__ = _asking(int)
     __complex__ = _asking(complex)
-    __hash__ = _asking(hash)  # type: ignore[assignment]
+    __hash__ = _asking(hash)
     __str__ = _showing(str)
     __repr__ = _showing(repr)
     __format__ = _showing(format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 MAX_SIZES = 1000  # for which a path keeps its program bound
+TIMED = 32  # one run in so many is timed
 
 
 @dataclass
@@ -108,6 +110,8 @@ class Path:
     standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
+    timed: int = 0  # runs whose time was taken
+    seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
@@ -155,7 +159,8 @@ class Path:
 
     def run_quick(self, args: tuple[Any, ...], sizes: Sizes, numbers: tuple[Any, ...]) -> Any:
         """Run a path with a `single` result; all arguments are tensors."""
-        self.runs += 1
+        self.runs = runs = self.runs + 1
+        started = 0.0 if runs % TIMED else perf_counter()
         arrays: list[Any] = [args[s.number].array for s in self.sources]
         scalars = numbers[: self.scalars]
         results = sizes.bound.run(arrays, scalars)
@@ -164,7 +169,13 @@ class Path:
             taken = [args[s.number] for s in self.block.sources]
             node = self.block.record(taken, [out], results, scalars, sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
+        if started:
+            self._note_time(started)
         return out
+
+    def _note_time(self, started: float) -> None:
+        self.timed += 1
+        self.seconds += perf_counter() - started
 
     def arrays(self, found: Survey) -> list[Any]:
         """The memory that the program reads and writes at this call."""
@@ -186,7 +197,8 @@ class Path:
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
-        self.runs += 1
+        self.runs = runs = self.runs + 1
+        started = 0.0 if runs % TIMED else perf_counter()
         results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
@@ -208,6 +220,8 @@ class Path:
             binding.bind(found, value)
         for place, value in assigned:
             write(place, value)
+        if started:
+            self._note_time(started)
         for call in self.calls:
             call(made)
         return result
@@ -228,9 +242,10 @@ class Path:
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
         origin = "from cache" if times.cached else "new"
+        pace = f" of {1e6 * self.seconds / self.timed:.1f} us" if self.timed else ""
         lines = [
             f"  program {number}: {self.signature}",
-            f"    runs {self.runs}, inputs {len(self.sources)}"
+            f"    runs {self.runs}{pace}, inputs {len(self.sources)}"
             f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
             f" arena {self.sizes.bound.arena} bytes",

@@ -95,16 +95,17 @@ class Survey:
     """The state that a call depends on."""
 
     __slots__ = (
-        "_alive", "_append_only_lists", "_modules", "_names", "_seen", "_tensor_parts", "appended",
+        "_append_only_lists", "_modules", "_names", "_seen", "_tensor_parts", "appended",
         "argument_facts", "arguments", "containers", "fact_parts", "facts", "functions", "key",
-        "met", "named", "notes", "noting", "numbers", "opaque", "owners", "scope", "shared",
-        "tensors",
+        "met", "named", "notes", "noting", "numbers", "objects", "opaque", "owners", "part",
+        "scope", "shared", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
         self.scope = None if scope is None or scope.wide else scope
         self.noting = noting
         self.key: list[Any] = []
+        self.part: Part | None = None  # that is being looked at
         self.facts: list[int | float] = []
         self.fact_parts: list[Part] = []
         self.tensors: list[Tensor] = []
@@ -124,7 +125,7 @@ class Survey:
         )
         self._append_only_lists: dict[int, int] = {}  # by identity: their numbers
         self._seen: dict[int, int] = {}
-        self._alive: list[object] = []
+        self.objects: list[object] = []  # in the order met, without tensors and plain values
         self._tensor_parts: list[Part] = []
         self._names: dict[str, None] = {}  # that occur in code, where there is no scope
         self._modules: list[Part] = []
@@ -140,8 +141,8 @@ class Survey:
 
     def clear(self) -> None:
         """Let go of everything that was met."""
-        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self._alive):
-            parts.clear()  # type: ignore[attr-defined]
+        for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
+            parts.clear()
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -153,7 +154,7 @@ class Survey:
     def _walk(self, stack: list[Part]) -> None:
         key, seen, facts = self.key, self._seen, self.facts
         while stack:
-            part = stack.pop()
+            part = self.part = stack.pop()
             x = part[0]
             kind = x.__class__
             if kind is int or kind is float:
@@ -174,7 +175,7 @@ class Survey:
                     self.shared.add(id(x))
             else:
                 seen[id(x)] = len(seen)
-                self._alive.append(x)
+                self.objects.append(x)
                 parts = self._parts(part)
                 parts.reverse()
                 stack += parts
@@ -492,6 +493,11 @@ def _shape_facts(x: Tensor) -> ShapeFacts:
     return tuple(structure), tuple(places), tuple(sizes)
 
 
+def forget() -> None:
+    """Let go of what is known about the forms of tensors."""
+    _shapes.clear()
+
+
 def fact_key(x: int | float) -> Any:
     """Equal for facts that mean the same."""
     return x.hex() if isinstance(x, float) else x
@@ -506,10 +512,13 @@ def contents(cell: types.CellType) -> Any:
 
 
 def survey(
-    roots: tuple[tuple[Any, Any], ...], scope: Scope | None = None, noting: bool = False
+    roots: tuple[tuple[Any, Any], ...],
+    scope: Scope | None = None,
+    noting: bool = False,
+    into: Survey | None = None,
 ) -> Survey:
     """The state reachable from roots (key, object), the first two of which are arguments."""
-    out = Survey(scope, noting)
+    out = Survey(scope, noting) if into is None else into
     out.note(GET, stamp, "now", stamp["now"])
     for k, (key, root) in enumerate(roots):
         out.visit(root, key)

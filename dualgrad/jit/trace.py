@@ -8,6 +8,7 @@ writes of the program; assignments to `.grad` are kept aside until the program h
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 from dualgrad.autograd import Absent, record
 from dualgrad.compiler.grad import ABSENT, Vjp
 from dualgrad.compiler.ir.dims import Dim, same
-from dualgrad.compiler.ir.node import Node, as_node, input_node, note_lines
+from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
@@ -25,7 +26,7 @@ from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
-from dualgrad.dispatch import check_operands, check_write, view_of
+from dualgrad.dispatch import check_operands, check_write, used_by_gradient, view_of
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
@@ -33,6 +34,8 @@ from dualgrad.jit.ledger import Ledger, fits
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
+from dualgrad.jit.templates import Templates, is_own
+from dualgrad.jit.views import Views
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
@@ -64,7 +67,8 @@ class Trace:
         self.handles: dict[int, Tensor] = {}  # second handles on concrete tensors
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.grads_read: list[int] = []  # numbers of leaves
-        self.views: list[tuple[weakref.ref[Tensor], Tensor, View | None]] = []
+        self.views = Views()
+        self.templates = Templates()
         self.changed: list[Tensor] = []
         self.made: list[weakref.ref[Tensor]] = []
         self.refusals: list[Unsupported] = []
@@ -127,16 +131,16 @@ class Trace:
     def lift(self, x: Tensor) -> Node:
         """Make a tensor that exists an input of the program."""
         k = self.position.get(id(x))
-        number = next((n for n, t in enumerate(self.leaves) if t._grad is x), None)
         if k is not None:
             source = Source("leaf", k)
         elif id(x) in self.created:
             source = Source("constant", len(self.constants))
             self.constants.append(x)
-        elif number is not None:
-            source = Source("grad", number)
         else:
-            raise self.not_found(x)
+            number = next((n for n, t in enumerate(self.leaves) if t._grad is x), None)
+            if number is None:
+                raise self.not_found(x)
+            source = Source("grad", number)
         return self.add_input(x, source)
 
     def add_input(self, x: Tensor, source: Source) -> Node:
@@ -185,13 +189,27 @@ class Trace:
         except CompileError:
             check_operands(unit, operands)
             raise
-        results = unit.trace(*nodes)
-        note_lines(results, nodes)
-        outputs = tuple(self._output(unit, operands, nodes, r) for r in results)
+        watch = sys.getprofile()
+        if watch is None or not is_own(unit):
+            return self._apply(unit, operands, nodes)
+        # Nothing of what follows is the user's code.
+        sys.setprofile(None)
+        try:
+            return self._apply(unit, operands, nodes)
+        finally:
+            sys.setprofile(watch)
+
+    def _apply(
+        self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...]
+    ) -> tuple[Any, ...]:
+        results = self.templates.expand(unit, nodes)
+        outputs = tuple([self._output(unit, operands, nodes, r) for r in results])
         if isinstance(unit, View):
             self._note_view(unit, operands[0], outputs[0])
         if state.grad_enabled and any(getattr(x, "requires_grad", False) for x in operands):
-            record(unit, operands, outputs, None)
+            key = ("saves", unit, *[x.type if hasattr(x, "sig") else type(x) for x in operands])
+            saves = self.templates.fact(key, lambda: used_by_gradient(unit, operands))
+            record(unit, operands, outputs, saves)
         return outputs
 
     def _output(
@@ -207,24 +225,31 @@ class Trace:
         """Remember that `out` shares the memory of `source`, where it does in eager mode too."""
         type, layout = self.type_of(source), self.layout_of(source)
         steps = contiguous_strides(type.shape) if layout is None else layout
-        if self.symbols.values and isinstance(unit, Reshape):
-            strides = reshaped_steps(type.shape, steps, unit.shape)
-        else:
-            placed = input_node(0, type)
-            found = view_of(unit.trace(placed)[0], placed, steps)
-            strides = None if found is None else found[1]
-            if strides is None and self.symbols.values:
-                raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
+        strides = self.templates.fact(
+            ("view", unit, type, steps), lambda: self._strides_of_view(unit, type, steps)
+        )
         if strides is None:
             return
         whole = contiguous_strides(out._type.shape)
         out.layout = None if all(map(same, strides, whole)) else strides  # type: ignore[assignment]
         source.shares(out, unit)
-        self.views.append((weakref.ref(out), source, unit))
+        self.views.add(out, source, unit)
+
+    def _strides_of_view(
+        self, unit: View, type: TensorType, steps: tuple[Dim, ...]
+    ) -> tuple[Dim, ...] | None:
+        """Strides in elements of a view of a tensor; None where it is a copy."""
+        if self.symbols.values and isinstance(unit, Reshape):
+            return reshaped_steps(type.shape, steps, unit.shape)
+        placed = input_node(0, type)
+        found = view_of(unit.trace(placed)[0], placed, steps)
+        if found is None and self.symbols.values:
+            raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
+        return None if found is None else found[1]
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
         """`out` shares the memory of `source`; a change of one changes the other."""
-        self.views.append((weakref.ref(out), source, None))
+        self.views.add(out, source, None)
         if source.node is None:
             self.values[id(out)] = self.node_of(source)
             self.handles[id(out)] = out
@@ -264,13 +289,8 @@ class Trace:
     def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
         """A change in place."""
         behind = self._behind(target, unit)
-        if recorded and target.node is None and id(target) not in self.created:
-            raise Unsupported(
-                "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
-                actual=f"{target.type!r}",
-                hint="change it under dg.no_grad()",
-            )
+        if recorded:
+            self.check_recorded(target, unit)
         operands = (target, *others)
         if recorded:
             (value,) = self.apply(unit, operands)
@@ -284,6 +304,16 @@ class Trace:
                 node = Overwrite.of(view).on(self.node_of(source), node)
             target = source
         self.assign(target, node)
+
+    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+        """Refuse to give a tensor from outside a graph."""
+        if target.node is None and id(target) not in self.created:
+            raise Unsupported(
+                "a tensor from outside of the function would get a graph inside",
+                op=unit.name,
+                actual=f"{target.type!r}",
+                hint="change it under dg.no_grad()",
+            )
 
     def assign(self, target: Tensor, node: Node) -> None:
         """Let a tensor that is no view have another value from now on."""
@@ -307,7 +337,7 @@ class Trace:
         if is_expanded(target):
             raise not_writeable("an expanded view")
         while True:
-            found = next(((s, v) for ref, s, v in self.views if ref() is target), None)
+            found = self.views.source_of(target)
             if found is None and (target.base is None or self.sharing.knows(target)):
                 break
             if found is None or isinstance(found[1], Expand) or (found[1] and found[1].shared):
@@ -323,18 +353,13 @@ class Trace:
 
     def _refresh_views(self, bases: list[Tensor]) -> None:
         """Views show the new values of what they are views of."""
-        fresh = set(map(id, bases))
-        for ref, source, unit in self.views:
-            view = ref()
-            if view is None or id(source) not in fresh:
-                continue
+        for view, source, unit in self.views.above(bases):
             node = self.node_of(source)
             new = node if unit is None else unit.trace(node)[0]
             if view.node is not None:
                 view.node = new
             else:
                 self.values[id(view)] = new
-            fresh.add(id(view))
 
     def grad_of(self, t: Tensor) -> Tensor | None:
         found = self.grads.get(id(t))

@@ -34,7 +34,7 @@ Roots = tuple[tuple[Any, Any], ...]
 class Raised(Exception):
     """The function raised this while it was traced; an eager run will raise it again."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
 
@@ -68,9 +68,8 @@ class Tracing:
         started = time.perf_counter()
         state.trace = self.trace
         try:
-            args = self.lifting.place(args)
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
-                self.returned.append(fn(*args, **kwargs))
+                self.returned.append(fn(*self.lifting.place(args), **kwargs))
             if self.watch.found is not None:
                 raise self.watch.found
             self.trace.calls.finish()
@@ -79,12 +78,12 @@ class Tracing:
         except (Unsupported, Stopped) as error:
             self.undo()
             raise self.watch.found or error from None
-        except Exception as error:
-            self.undo()
-            raise Raised(error) from None
-        except BaseException:
+        except KeyboardInterrupt:
             self.undo()
             raise
+        except BaseException as error:  # SystemExit as well: what came before it is to stay
+            self.undo()
+            raise Raised(error) from None
         finally:
             state.trace = None
             self.lifting.restore()

@@ -38,7 +38,7 @@ _HARMLESS = frozenset(
 )
 # State of the process or thread that the standard library itself keeps in order.
 _OWN_AFFAIR = frozenset({"_contextvars", "_thread", "id()"})
-_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite"}
+_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite", "pytest", "_pytest"}
 _READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 _READS_ALL = frozenset({"vars", "dir", "globals"})
 

@@ -9,6 +9,7 @@ from dualgrad.nn.hooks import Hooked, call_with_hooks
 from dualgrad.nn.parameter import Parameter
 from dualgrad.nn.state import LoadResult, copy_state, find_mismatches
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.tensor import Tensor
 
 _REGISTRIES: Final = ("_parameters", "_buffers", "_modules")
@@ -47,6 +48,9 @@ class Module(Hooked):
         if hooks is None:
             return self.forward(*args, **kwargs)
         return call_with_hooks(self, hooks, args, kwargs)
+
+    passes_on(__call__)
+    passes_on(forward)
 
     # -- registration
 

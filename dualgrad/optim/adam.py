@@ -75,7 +75,8 @@ class Adam(Optimizer):
     ) -> None:
         beta1, beta2 = group["betas"]
         numbers = (group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2, group["eps"], decay)
-        new = adam(param, grad, *state.values(), *numbers, decayed=decayed)
+        operands: tuple[Any, ...] = (param, grad, *state.values(), *numbers)
+        new = adam(*operands, decayed=decayed)
         for old, value in zip((param, *state.values()), new, strict=True):
             old.copy_(value)
 

@@ -95,11 +95,13 @@ EVERY = [
     ("SGD", {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1}),
     ("RMSprop", {"momentum": 0.9, "centered": True, "weight_decay": 0.1}),
     ("Adam", {"weight_decay": 0.1}),
+    ("AdamW", {"weight_decay": 0.1}),
 ]
 NAMES = {
     "SGD": ["momentum_buffer", "intake"],
     "RMSprop": ["square_avg", "grad_avg", "momentum_buffer"],
     "Adam": ["exp_avg", "exp_avg_sq", "beta1_power", "beta2_power"],
+    "AdamW": ["exp_avg", "exp_avg_sq", "beta1_power", "beta2_power"],
 }
 every = pytest.mark.parametrize(("name", "arguments"), EVERY, ids=[name for name, _ in EVERY])
 

@@ -32,6 +32,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {}),
     ("Adam", {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-3}),
     ("Adam", {"lr": 0.05, "weight_decay": 0.05}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.3}),
 ]
 
 

@@ -24,6 +24,15 @@ def mistake(make: Callable[[Decorate], Case]) -> Callable[[Decorate], Case]:
     return make
 
 
+REFUSALS: dict[str, Callable[[], None]] = {}
+
+
+def refusal(make: Callable[[], None]) -> Callable[[], None]:
+    """A mistake that only `@function` refuses: made when it is called."""
+    REFUSALS[make.__name__] = make
+    return make
+
+
 def leaf(*shape: int) -> dg.Tensor:
     return dg.ones(*shape, requires_grad=True)
 

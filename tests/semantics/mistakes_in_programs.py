@@ -7,7 +7,7 @@ from typing import Any
 import dualgrad as dg
 from dualgrad import functional as F
 from dualgrad import nn, optim
-from semantics.mistakes import Case, Decorate, integers, leaf, mistake
+from semantics.mistakes import Case, Decorate, integers, leaf, mistake, refusal
 
 # -- models and optimizers ------------------------------------------------------------------------
 
@@ -138,6 +138,21 @@ def too_many_arguments_of_a_model(decorate: Decorate) -> Case:
         return model(x, True)  # raises
 
     return forward, None, (dg.ones(4, 3),)
+
+
+@mistake
+def model_without_forward(decorate: Decorate) -> Case:
+    class Net(nn.Module):
+        def foward(self, x: dg.Tensor) -> dg.Tensor:
+            return x * 2.0
+
+    model = Net()
+
+    @decorate
+    def predict(x: dg.Tensor) -> dg.Tensor:
+        return model(x)  # raises
+
+    return predict, None, (dg.ones(4, 3),)
 
 
 @mistake
@@ -279,3 +294,67 @@ def classes_counted_from_one(decorate: Decorate) -> Case:
         return loss.detach()
 
     return step, (dg.ones(2, 4), integers(0, 2)), (dg.ones(2, 4), integers(1, 3))
+
+
+# -- what only `@function` refuses ----------------------------------------------------------------
+
+
+@refusal
+def decorated_generator() -> None:
+    def batches(x: dg.Tensor) -> Any:
+        for k in range(4):
+            yield x[k]
+
+    dg.function(batches)  # raises
+
+
+@refusal
+def decorated_class() -> None:
+    class Model(nn.Module):
+        pass
+
+    dg.function(Model)  # raises
+
+
+@refusal
+def decorated_coroutine() -> None:
+    async def fetch(x: dg.Tensor) -> dg.Tensor:
+        return x
+
+    dg.function(fetch)  # raises
+
+
+@refusal
+def decorated_result() -> None:
+    dg.function(dg.ones(2).sum())  # type: ignore[call-overload]  # raises
+
+
+@refusal
+def branch_on_a_value() -> None:
+    @dg.function(strict=True)
+    def sign(x: dg.Tensor) -> dg.Tensor:
+        if x.sum() > 0.0:  # raises
+            return x
+        return -x
+
+    sign(dg.ones(3))
+
+
+@refusal
+def loop_on_a_value() -> None:
+    @dg.function(strict=True)
+    def grow(x: dg.Tensor) -> dg.Tensor:
+        while x.max() < 10.0:  # raises
+            x = x * 2.0
+        return x
+
+    grow(dg.ones(3))
+
+
+@refusal
+def text_of_a_program_before_a_call() -> None:
+    @dg.function
+    def double(x: dg.Tensor) -> dg.Tensor:
+        return x * 2.0
+
+    double.graph()  # raises

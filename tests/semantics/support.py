@@ -34,7 +34,7 @@ import numpy as np
 import dualgrad as dg
 from dualgrad.jit.function import EagerFallback, Function
 
-ATOMS = (bool, int, str, bytes, type(None), type(Ellipsis), range, type, types.CodeType)
+ATOMS = (bool, int, str, bytes, type(None), type(Ellipsis), range, types.CodeType)
 OWN_WARNINGS = ("EagerFallback", "RetraceWarning")
 
 
@@ -46,12 +46,14 @@ class Snapshot:
     alive: list[object] = field(default_factory=list)
 
     def of(self, x: Any) -> Any:
+        if isinstance(x, type):
+            return x.__qualname__
         if isinstance(x, ATOMS):
             return x
         if isinstance(x, float):
-            return (type(x), x.hex())
+            return (kind_of(x), x.hex())
         if isinstance(x, complex):
-            return (type(x), x.real.hex(), x.imag.hex())
+            return (kind_of(x), x.real.hex(), x.imag.hex())
         if isinstance(x, tuple):
             return (kind_of(x), *map(self.of, x))
         if isinstance(x, types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
@@ -82,8 +84,8 @@ class Snapshot:
         if isinstance(x, types.MethodType):
             return (x.__func__.__name__, self.of(x.__self__))
         names = [*getattr(x, "__dict__", ())]
-        for kind in type(x).__mro__:
-            own = kind.__dict__.get("__slots__", ())
+        for c in type(x).__mro__:
+            own = c.__dict__.get("__slots__", ())
             names += [n for n in ((own,) if isinstance(own, str) else own) if hasattr(x, n)]
         if not names and type(x).__module__ != "builtins" and type(x).__eq__ is not object.__eq__:
             return (kind_of(x), repr(x))

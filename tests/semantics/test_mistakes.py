@@ -24,12 +24,14 @@ import dualgrad as dg
 import semantics.mistakes_in_programs  # noqa: F401  # adds its mistakes
 from dualgrad import nn, optim
 from dualgrad.runtime.errors import DualgradError, LibraryError
+from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
-from semantics.mistakes import MISTAKES, Case, Decorate
+from semantics.mistakes import MISTAKES, REFUSALS, Case, Decorate
 
 GOLDEN = Path(__file__).with_name("mistakes.txt")
 HERE = str(Path(__file__).parent)
 Make = Callable[[Decorate], Case]
+all_names = pytest.mark.parametrize("name", [*MISTAKES, *REFUSALS])
 names = pytest.mark.parametrize("name", MISTAKES)
 
 
@@ -126,30 +128,31 @@ def golden_texts() -> dict[str, str]:
 
 def error_of(name: str) -> Exception:
     dg.seed(0)
-    function, _, bad = MISTAKES[name](eager)
+    function, _, bad = MISTAKES[name](eager) if name in MISTAKES else (REFUSALS[name], None, ())
     error = attempt(function, bad)
     assert isinstance(error, Exception)
     return error
 
 
 def test_texts_are_written(update_golden: bool) -> None:
+    every = [*MISTAKES, *REFUSALS]
     if update_golden:
-        text = "".join(f"#### {name}\n{pinned(error_of(name))}\n\n" for name in MISTAKES)
+        text = "".join(f"#### {name}\n{pinned(error_of(name))}\n\n" for name in every)
         GOLDEN.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    assert golden_texts().keys() == MISTAKES.keys()
+    assert list(golden_texts()) == every
     assert len(MISTAKES) >= 40
 
 
-@names
+@all_names
 def test_text_is_pinned(name: str) -> None:
     assert pinned(error_of(name)) == golden_texts()[name]
 
 
-@names
+@all_names
 def test_text_ends_with_the_users_line(name: str) -> None:
     error = error_of(name)
-    assert "# raises" in user_frames(error)[-1][1]
     if not isinstance(error, DualgradError):
+        assert "# raises" in user_frames(error)[-1][1]
         return
     lines = str(error).split("\n")
     assert len(lines) <= 12
@@ -160,6 +163,17 @@ def test_text_ends_with_the_users_line(name: str) -> None:
     assert "#" not in marked
     assert sum(line.startswith("  hint: ") for line in lines) == 1
     assert error.expect or error.actual or isinstance(error, LibraryError)
+
+
+@names
+def test_need11_the_users_line_is_the_last_frame(name: str) -> None:
+    for decorate in (eager, dg.function):
+        dg.seed(0)
+        function, _, bad = MISTAKES[name](decorate)
+        error = attempt(function, bad)
+        hide_own_frames(error)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        assert "# raises" in linecache.getline(last.filename, last.lineno or 0)
 
 
 # -- both modes -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 Value = str | int
+_FEW = 16
 
 
 class Function:
@@ -26,9 +27,9 @@ class Function:
         self._names = 0
         self.block = "entry"
 
-    def text(self) -> str:
-        """The finished function; it returns void."""
-        return "\n".join([*self._lines, "  ret void", "}", ""])
+    def text(self, result: str = "void") -> str:
+        """The finished function; `result` is the type and value that it returns."""
+        return "\n".join([*self._lines, f"  ret {result}", "}", ""])
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -101,6 +102,12 @@ class Function:
         self._lines.append(f"{block}:")
         self.block = block
 
+    def start_next(self) -> None:
+        """Go on in a new block."""
+        block = self.new_block()
+        self.jump(block)
+        self.start(block)
+
     def jump(self, block: str) -> None:
         self.do(f"br label %{block}")
 
@@ -139,6 +146,14 @@ class Function:
         self._fill(phi, i, "i64", (first, before), (following, self.block))
         self.jump(head)
         self.start(after)
+
+    def each(self, count: int) -> Iterator[Value]:
+        """0 .. count-1, each in code of its own if they are few, else in a loop."""
+        if count <= _FEW:
+            yield from range(count)
+        else:
+            with self.loop(0, count) as i:
+                yield i
 
     def repeat(self) -> Repeat:
         """A loop tested at its end, with values carried from turn to turn."""

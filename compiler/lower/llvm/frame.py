@@ -27,9 +27,9 @@ class Frame:
         buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
         self.program = program
         self.window = max((len(buffers_of(k.body)) for k in program.kernels), default=0)
-        first = _FIRST + self.window
-        self._slots = {b.name: first + k for k, b in enumerate(buffers)}
-        self._symbols = first + len(buffers)
+        self.first_buffer = _FIRST + self.window
+        self._slots = {b.name: self.first_buffer + k for k, b in enumerate(buffers)}
+        self._symbols = self.first_buffer + len(buffers)
         self._scalars = self._symbols + len(program.symbols)
         self.size = self._scalars + len(program.scalars)
         self.accesses: list[str] = []

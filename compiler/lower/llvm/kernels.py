@@ -10,12 +10,13 @@ Vector loops run on vectors of four registers while they can, then on single mas
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
-from dualgrad.compiler.kernel.scalar import children_first
+from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, Frame
 from dualgrad.compiler.lower.llvm.lanes import (
@@ -35,6 +36,18 @@ UNROLL = 4  # registers that a vector in a main loop spans
 
 class KernelCode(ScalarCode):
     """Writes one function: loops and reductions on top of scalar expressions."""
+
+    def __init__(
+        self,
+        signature: str,
+        arguments: Iterable[ir.Buffer],
+        frame: Frame,
+        names: Declarations,
+        target: Target,
+        checked: bool,
+    ) -> None:
+        super().__init__(signature, arguments, frame, names, target, checked)
+        self.atoms.update(frame.load_symbols(self.f))
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -268,6 +281,12 @@ class KernelCode(ScalarCode):
         return self.f.text()
 
 
+@lru_cache(maxsize=1024)
+def _widest(formula: Formula) -> int:
+    """Bits of the widest dtype that a formula computes with."""
+    return max(x.dtype.bits for x in children_first((formula.body,)))
+
+
 def register_lanes(body: Iterable[Stmt], target: Target) -> int:
     """Lanes of one register for the widest dtype that a body computes with."""
     bits = 32
@@ -275,6 +294,8 @@ def register_lanes(body: Iterable[Stmt], target: Target) -> int:
         for e in children_first(ir.scalars_of(stmt)):
             if e.op not in ("const", "param", "index"):
                 bits = max(bits, e.dtype.bits)
+            if e.op == "formula":
+                bits = max(bits, _widest(e.formula))
     return max(2, target.vector_bits // bits)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualgrad.compiler.ir.dims import Atom
-from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.kernel.scalar import Formula, Scalar
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
@@ -104,10 +104,12 @@ _INTRINSIC = {
 
 
 class Declarations:
-    """Intrinsics that a module uses, each declared once."""
+    """Intrinsics and formulas that a module uses, each declared or defined once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        # (formula, lanes) -> (name of its function, text)
+        self.formulas: dict[tuple[Formula, int], tuple[str, str]] = {}
 
     def intrinsic(self, name: str, result: str, *arguments: str) -> str:
         self._lines[f"declare {result} @{name}({', '.join(arguments)})"] = None

@@ -58,7 +58,6 @@ class MemoryCode:
         self.atoms: dict[Atom, Value] = {}
         self.scopes: list[dict[object, str]] = [{}]
         self.exit = self.f.new_block()
-        self.atoms.update(frame.load_symbols(self.f))
 
     def open_buffers(self, buffers: Iterable[Buffer]) -> None:
         """Read the addresses of buffers from the frame, before any loop."""

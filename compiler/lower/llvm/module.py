@@ -7,15 +7,16 @@ frame on its stack, then calls each kernel, in chunks on the thread pool where t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Reduce, Store
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
-from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, is_parallel, kernel_function
@@ -33,6 +34,8 @@ _COST_MEMORY, _COST_DIVIDE, _COST_PRIMITIVE = 4, 8, 1
 _SERIAL_BELOW = 16 * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = 16 * 15_000
 _MAX_CHUNKS = 64
+_LAUNCHES_IN_BLOCK = 16  # code generation takes more than linear time on a long block
+_SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
         launches.append((made[known], kernel))
     entry = Entry(program, frame).text(launches)
     head = f'target triple = "{target.triple}"\n'
-    text = "\n".join([head, *functions, entry, names.text()])
+    text = "\n".join(
+        [head, *functions, *(f for _, f in names.formulas.values()), entry, names.text()]
+    )
     return Module(text, externs, tuple(frame.accesses))
 
 
@@ -84,7 +89,11 @@ def kernel_functions(
 
 
 class Launcher(KernelCode):
-    """Writes the function that runs one kernel on buffers whose slots in the frame it is given."""
+    """Writes the function that runs one kernel, at places in memory that it is given.
+
+    A place is the slot of a buffer in the frame, and in the bits above how many bytes further on
+    the kernel's indices count from than those of the kernel that the function was written for.
+    """
 
     def __init__(
         self,
@@ -97,14 +106,24 @@ class Launcher(KernelCode):
     ) -> None:
         self.kernel, self.externs = kernel, externs
         self.function = f"@{kernel.name}.run"
-        buffers = ir.buffers_of(kernel.body)
-        slots = "".join(f", i64 %slot{k}" for k in range(len(buffers)))
-        signature = f"internal void {self.function}(ptr %frame, ptr %context{slots})"
-        super().__init__(signature, buffers, frame, names, target, checked)
-        for k in range(len(buffers)):
-            address = self.f.load("ptr", self.f.at("%frame", f"%slot{k}", "i64"))
-            place = self.f.at("%frame", frame.argument_slot(k), "i64")
-            self.f.store("ptr", address, place)
+        self.starts = ir.starts_of(kernel.body)
+        places = "".join(f", i64 %place{k}" for k in range(len(self.starts)))
+        signature = f"internal void {self.function}(ptr %frame, ptr %context{places})"
+        super().__init__(signature, self.starts, frame, names, target, checked)
+        f = self.f
+        for k in range(len(self.starts)):
+            slot = f.value(f"and i64 %place{k}, {(1 << _SLOT_BITS) - 1}")
+            further = f.value(f"ashr i64 %place{k}, {_SLOT_BITS}")
+            address = f.at(f.load("ptr", f.at("%frame", slot, "i64")), further, "i8")
+            f.store("ptr", address, f.at("%frame", frame.argument_slot(k), "i64"))
+
+    def places(self, kernel: Kernel) -> list[int]:
+        """The arguments of a launch for this kernel."""
+        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
+        return [
+            self.frame.slot(b.name) | (start - own) * b.dtype.itemsize << _SLOT_BITS
+            for (b, start), own in pairs
+        ]
 
     @property
     def may_stop(self) -> bool:
@@ -169,9 +188,10 @@ class Entry:
         """The functions that run a program; its kernels come with the functions they share."""
         f = Function("internal void @run.frame(ptr %frame, ptr %context)")
         leave = f.new_block()
-        for launcher, kernel in launches:
-            slots = [self.frame.slot(b.name) for b in ir.buffers_of(kernel.body)]
-            passed = [("i64", slot) for slot in slots]
+        for k, (launcher, kernel) in enumerate(launches):
+            if k % _LAUNCHES_IN_BLOCK == 0:
+                f.start_next()
+            passed: list[tuple[str, str | int]] = [("i64", p) for p in launcher.places(kernel)]
             f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
             if launcher.may_stop:
                 error = f.load("i64", f.at("%frame", ERROR, "i64"))
@@ -187,26 +207,28 @@ class Entry:
         program, frame = self.program, self.frame
         f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
         slots = f.value(f"alloca [{frame.size} x i64], align 64")
-
-        def put(k: int, kind: str, value: str | int) -> None:
-            f.store(kind, value, f.at(slots, k, "i64"))
-
-        put(ERROR, "i64", 0)
-        for k, b in enumerate((*program.inputs, *program.outputs)):
-            handle = f.load("ptr", f.at("%handles", k, "i64"))
-            put(frame.slot(b.name), "ptr", f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8")))
+        f.store("i64", 0, f.at(slots, ERROR, "i64"))
         arena = f.load("ptr", "%params")
-        following = 1
-        for t in program.temporaries:
-            offset = f.load("i64", f.at("%params", following, "i64"))
-            put(frame.slot(t.buffer.name), "ptr", f.at(arena, offset, "i8"))
-            following += 1
-        for k in range(len(program.symbols) + len(program.scalars)):
-            value = f.load("i64", f.at("%params", following + k, "i64"))
-            put(frame.symbol_slot(k), "i64", value)
+        arrays = len(program.inputs) + len(program.outputs)
+        temporaries = len(program.temporaries)
+        numbers = len(program.symbols) + len(program.scalars)
+
+        def put(first: int, k: Value, kind: str, value: str) -> None:
+            f.store(kind, value, f.at(f.at(slots, first, "i64"), k, "i64"))
+
+        for k in f.each(arrays):
+            handle = f.load("ptr", f.at("%handles", k, "i64"))
+            data = f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8"))
+            put(frame.first_buffer, k, "ptr", data)
+        for k in f.each(temporaries):
+            offset = f.load("i64", f.at(f.at("%params", 1, "i64"), k, "i64"))
+            put(frame.first_buffer + arrays, k, "ptr", f.at(arena, offset, "i8"))
+        for k in f.each(numbers):
+            number = f.load("i64", f.at(f.at("%params", 1 + temporaries, "i64"), k, "i64"))
+            put(frame.symbol_slot(0), k, "i64", number)
         f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
         error = f.load("i64", f.at(slots, ERROR, "i64"))
-        return f.text().replace("  ret void\n", f"  ret i64 {error}\n")
+        return f.text(f"i64 {error}")
 
 
 def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
@@ -228,6 +250,11 @@ def _cost(body: tuple[ir.Stmt, ...]) -> Dim:
     return total
 
 
+@lru_cache(maxsize=1024)
+def _formula_cost(formula: Formula) -> int:
+    return _cost_of(formula.body)
+
+
 def _cost_of(value: Scalar) -> int:
     cost = 0
     for e in children_first((value,)):
@@ -237,6 +264,8 @@ def _cost_of(value: Scalar) -> int:
             cost += 2 * _COST_MEMORY
         elif e.op in ("div", "rem", "sqrt"):
             cost += _COST_DIVIDE
+        elif e.op == "formula":
+            cost += _formula_cost(e.formula)
         elif e.op not in ("const", "reg", "param", "index"):
             cost += _COST_PRIMITIVE
     return cost

@@ -11,8 +11,8 @@ from dualgrad.compiler.build.float16 import conversion
 from dualgrad.compiler.ir.dims import Atom, Expr, symbol_of, symbols, terms_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
-from dualgrad.compiler.lower.llvm.lanes import apply, constant, element, splat
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
+from dualgrad.compiler.lower.llvm.lanes import Lanes, apply, constant, element, splat, vector
 from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
 from dualgrad.runtime.program import Target
 
@@ -61,7 +61,32 @@ class ScalarCode(MemoryCode):
             if formula is not None:
                 return self.value(formula)
         xs = [self.value_of(x) for x in e.args]
+        if e.op == "formula":
+            kinds = (vector(element(x.dtype), width) for x in e.args)
+            return self.f.result(
+                vector(element(e.dtype), width),
+                self.formula_function(e.formula),
+                *zip(kinds, xs, strict=True),
+            )
         return apply(self.f, self.names, e, xs, width)
+
+    def formula_function(self, formula: Formula) -> str:
+        """The function of a formula in as many lanes as now; it is written when first asked for."""
+        width, names = self.lanes.width, self.names
+        if (formula, width) not in names.formulas:
+            name = f"@{formula.name}.{len(names.formulas)}"
+            params = [vector(element(x.dtype), width) for x in formula.params]
+            kind = vector(element(formula.body.dtype), width)
+            passed = ", ".join(f"{t} %x{k}" for k, t in enumerate(params))
+            names.formulas[formula, width] = name, ""
+            code = ScalarCode(
+                f"internal {kind} {name}({passed})", (), self.frame, names, self.target, False
+            )
+            code.lanes = Lanes(width)
+            for k, x in enumerate(formula.params):
+                code.keep((x, width), f"%x{k}")
+            names.formulas[formula, width] = name, code.f.text(f"{kind} {code.value(formula.body)}")
+        return names.formulas[formula, width][0]
 
     def shift(self, position: Scalar | None) -> Shift | None:
         """A computed position, as one number where all lanes have the same."""

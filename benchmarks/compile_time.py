@@ -1,0 +1,134 @@
+"""What the first call of a compiled function costs: python -m benchmarks.compile_time [options].
+
+Each measurement is the first call in a process of its own: with an empty cache folder (cold), or
+with one that an earlier process has filled (cached).  Loading llvmlite is a cost of the process
+and is reported apart: before a cold call it is loaded already.  Times are the least of several
+processes.  CPU times are those of the whole call; they say more on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dualgrad as dg
+from benchmarks.compile_programs import PROGRAMS
+from benchmarks.machine import Others, describe
+from benchmarks.process import ROOT
+from benchmarks.report import aligned, markdown_table, others_text, time_text, write_markdown
+from dualgrad.runtime.host import cpu_count
+
+BEGIN = "<!-- begin of what `python -m benchmarks.compile_time --markdown` writes -->"
+END = "<!-- end of what `python -m benchmarks.compile_time --markdown` writes -->"
+COLUMNS = ("program", "n", "cold", "trace", "passes", "machine code", "cold CPU", "cached", "ratio")
+SIZES = (100, 200, 400)
+_STAGES = ("trace", "passes", "machine code", "load")
+Times = dict[str, float]  # seconds, by stage
+
+
+def first_call(name: str, n: int, train: bool, warm: bool) -> Times:
+    """Seconds of the first call in this process, by stage."""
+    step, arguments = PROGRAMS[name](n, train)
+    started = time.perf_counter()
+    if not warm:
+        binding = importlib.import_module("llvmlite.binding")
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+    loading = time.perf_counter() - started
+    function = dg.function(step, strict=True)
+    cpu, started = time.process_time(), time.perf_counter()
+    function(*arguments)
+    times = {"total": time.perf_counter() - started, "CPU": time.process_time() - cpu}
+    for stage in _STAGES:
+        found = re.search(rf"{stage} ([\d.]+) ms", function.report())
+        assert found is not None
+        times[stage] = 1e-3 * float(found[1])
+    return {**times, "llvmlite": loading}
+
+
+def measured(name: str, n: int, train: bool, repeats: int) -> tuple[Times, Times]:
+    """The least times of cold and of cached calls."""
+    cold, cached = [], []
+    for _ in range(repeats):
+        with TemporaryDirectory(prefix="dualgrad-compile-") as folder:
+            cold.append(_ask(folder, name, n, train, "cold"))
+            cached += [_ask(folder, name, n, train, "warm") for _ in range(2)]
+    return min(cold, key=_cpu), min(cached, key=_cpu)
+
+
+def _cpu(times: Times) -> float:
+    return times["CPU"]
+
+
+def _ask(folder: str, name: str, n: int, train: bool, state: str) -> Times:
+    command = [sys.executable, "-m", "benchmarks.compile_time", "--once", name, str(n)]
+    done = subprocess.run(
+        [*command, str(int(train)), state],
+        cwd=ROOT,
+        env={**os.environ, "DG_CACHE_DIR": folder},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    out: Times = json.loads(done.stdout)
+    return out
+
+
+def rows(names: Sequence[str], sizes: Sequence[int], repeats: int) -> list[list[str]]:
+    """One row per program, size and kind; the ratio is that of cold CPU times to the first size."""
+    out = []
+    for name in names:
+        single = name in ("three", "mlp")
+        for train in (False,) if single else (False, True):
+            title = f"{name}, {'training step' if train else 'forward'}" if not single else name
+            base: float | None = None
+            for n in (1,) if single else sizes:
+                cold, cached = measured(name, n, train, repeats)
+                base = base or cold["CPU"]
+                stages = [time_text(1e9 * cold[s]) for s in ("total", *_STAGES[:3], "CPU")]
+                ratio = "" if single else f"{cold['CPU'] / base:.1f}"
+                both = f"{time_text(1e9 * cached['total'])} (CPU {time_text(1e9 * cached['CPU'])})"
+                out.append([title, "" if single else str(n), *stages, both, ratio])
+                print("  ".join(out[-1]), flush=True)
+    return out
+
+
+def main(argv: Sequence[str]) -> int:
+    if argv[:1] == ["--once"]:
+        name, n, train, state = argv[1:]
+        print(json.dumps(first_call(name, int(n), train == "1", state == "warm")))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description=__doc__)
+    parser.add_argument("programs", nargs="*", help=f"default: all of {', '.join(PROGRAMS)}")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--repeats", type=int, default=2, help="caches that are filled")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to a file")
+    arguments = parser.parse_args(argv)
+    for name in arguments.programs:
+        if name not in PROGRAMS:
+            parser.error(f"no program {name!r}; there are {', '.join(PROGRAMS)}")
+    others = Others()
+    table = rows(arguments.programs or list(PROGRAMS), arguments.sizes, arguments.repeats)
+    print("\n".join(aligned([COLUMNS, *table])))
+    if arguments.markdown:
+        machine = describe([], cpu_count())
+        command = shlex.join(["python", "-m", "benchmarks.compile_time", *argv])
+        lines = [BEGIN, "", *(f"- {label}: {text}" for label, text in machine.lines())]
+        lines += [f"- {others_text(others.share())}", f"- command: `{command}`", ""]
+        lines += [*markdown_table([COLUMNS, *table]), "", END]
+        write_markdown(arguments.markdown, "\n".join(lines), BEGIN, END)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,21 @@
+"""Forgetting what was compiled in this process."""
+
+from __future__ import annotations
+
+from dualgrad import dispatch
+from dualgrad.jit import survey
+from dualgrad.jit.function import FUNCTIONS
+from dualgrad.runtime import memory
+
+
+def clear_caches() -> None:
+    """Free all compiled programs of this process, of eager ops and of decorated functions, and
+    give pooled memory back to the system.
+
+    Later calls trace and compile again; programs in the disk cache stay.
+    """
+    for f in tuple(FUNCTIONS):
+        f.forget()
+    dispatch.forget()
+    survey.forget()
+    memory.release()

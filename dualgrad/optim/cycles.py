@@ -1,0 +1,171 @@
+"""Schedules that go up and down: warm restarts, and one cycle."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dualgrad.jit.ledger import on_numbers
+from dualgrad.optim.optimizer import Group, Optimizer
+from dualgrad.optim.schedule import LRScheduler, check_optimizer, count, per_group, within
+from dualgrad.runtime.errors import ArgumentError
+
+
+@on_numbers
+def _warm_restarts_lr(base: float, current: float, period: float, least: float) -> float:
+    return least + (base - least) * (1 + math.cos(math.pi * current / period)) / 2
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """Half a cosine over T_0 steps, then over T_0 * T_mult, and so on; see CosineAnnealingLR."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        T_0: int,
+        T_mult: int = 1,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        count("CosineAnnealingWarmRestarts", "T_0", T_0)
+        count("CosineAnnealingWarmRestarts", "T_mult", T_mult)
+        self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
+        self.T_cur, self.T_i = last_epoch + 1, T_0
+        while self.T_cur >= self.T_i:
+            self.T_cur -= self.T_i
+            self.T_i *= T_mult
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        numbers = (self.T_cur, self.T_i, self.eta_min)
+        return [_warm_restarts_lr(base, *numbers) for base in self.base_lrs]
+
+    def go_on(self) -> list[float]:
+        return self.get_lr()
+
+    def step(self) -> None:
+        self.T_cur += 1
+        if self.T_cur >= self.T_i:
+            self.T_cur, self.T_i = self.T_cur - self.T_i, self.T_i * self.T_mult
+        super().step()
+
+    def restart(self) -> None:
+        self.T_cur, self.T_i = 0, self.T_0
+        super().restart()
+
+
+@on_numbers
+def _one_cycle(step: int, linear: bool, *rest: float) -> float:
+    """The value at a step; `rest` is the last step of each phase, then the values between which
+    the phases go."""
+    phases = len(rest) // 2
+    ends, values = rest[:phases], rest[phases:]
+    if step > ends[-1] + 1:
+        raise ArgumentError(
+            "the cycle is over",
+            op="OneCycleLR",
+            expect=f"at most {ends[-1] + 1} steps",
+            actual=f"step {step}",
+        )
+    k = next((k for k in range(phases - 1) if step <= ends[k]), phases - 1)
+    start = 0.0 if k == 0 else ends[k - 1]
+    part = (step - start) / (ends[k] - start)
+    first, last = values[k], values[k + 1]
+    if linear:
+        return (last - first) * part + first
+    return last + (first - last) / 2.0 * (math.cos(math.pi * part) + 1)
+
+
+class OneCycleLR(LRScheduler):
+    """Up from max_lr / div_factor to max_lr, then down to max_lr / div_factor / final_div_factor;
+    momentum (or beta1) goes the other way.
+
+    total_steps (or epochs * steps_per_epoch) is the length, pct_start the part that goes up.
+    three_phase: down to the initial rate in the same time first.  Rates, momenta: one or a list
+    with one per group.
+
+    Source: L. Smith, N. Topin, "Super-convergence", 2018.
+
+    Raises ArgumentError for impossible arguments, and in a step after the last.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: Any,
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: Any = 0.85,
+        max_momentum: Any = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        op = "OneCycleLR"
+        groups = check_optimizer(op, optimizer).param_groups
+        if total_steps is None:
+            count(op, "epochs", epochs)
+            count(op, "steps_per_epoch", steps_per_epoch)
+            total_steps = (epochs or 0) * (steps_per_epoch or 0)
+        count(op, "total_steps", total_steps)
+        within(op, "pct_start", pct_start, 0.0, 1.0)
+        if anneal_strategy not in ("cos", "linear"):
+            raise ArgumentError(
+                "unknown strategy", op=op, expect="'cos' or 'linear'", actual=repr(anneal_strategy)
+            )
+        self.total_steps, self.three_phase = total_steps, three_phase
+        self.linear, self.cycle_momentum = anneal_strategy == "linear", cycle_momentum
+        up = float(pct_start * total_steps) - 1
+        self.ends = [up, 2 * up] if three_phase else [up]
+        self.ends.append(total_steps - 1)
+        if last_epoch == -1:
+            for group, rate in zip(groups, per_group(op, "max_lr", max_lr, groups), strict=True):
+                group["max_lr"], group["initial_lr"] = rate, rate / div_factor
+                group["min_lr"] = group["initial_lr"] / final_div_factor
+            if cycle_momentum:
+                self._start_momentum(groups, max_momentum, base_momentum)
+        super().__init__(optimizer, last_epoch)
+
+    def _start_momentum(self, groups: list[Group], most: Any, least: Any) -> None:
+        if "momentum" not in groups[0] and "betas" not in groups[0]:
+            raise ArgumentError(
+                "there is no momentum to cycle",
+                op="OneCycleLR",
+                expect="an optimizer with momentum or betas, or cycle_momentum=False",
+                actual=f"hyper-parameters {', '.join(k for k in groups[0] if k != 'params')}",
+            )
+        highs = per_group("OneCycleLR", "max_momentum", most, groups)
+        lows = per_group("OneCycleLR", "base_momentum", least, groups)
+        for group, high, low in zip(groups, highs, lows, strict=True):
+            group["max_momentum"], group["base_momentum"] = high, low
+
+    def get_lr(self) -> list[float]:
+        rates = []
+        for group in self.optimizer.param_groups:
+            middle = ["initial_lr"] if self.three_phase else []
+            names = ["initial_lr", "max_lr", *middle, "min_lr"]
+            rates.append(self._value(group, names))
+            if self.cycle_momentum:
+                middle = ["max_momentum"] if self.three_phase else []
+                names = ["max_momentum", "base_momentum", *middle, "max_momentum"]
+                _set_momentum(group, self._value(group, names))
+        return rates
+
+    def go_on(self) -> list[float]:
+        return self.get_lr()
+
+    def _value(self, group: Group, names: list[str]) -> float:
+        values = (group[name] for name in names)
+        return _one_cycle(self.last_epoch, self.linear, *self.ends, *values)
+
+
+def _set_momentum(group: Group, value: float) -> None:
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value

@@ -1,0 +1,128 @@
+"""What schedules of learning rates have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dualgrad.optim.optimizer import Group, Optimizer
+from dualgrad.runtime.errors import ArgumentError
+
+
+class LRScheduler(ABC):
+    """Base class: `step()` after each step (or epoch) of the optimizer sets its learning rates.
+
+    optimizer   its groups get a key "initial_lr", the rate before the schedule
+    last_epoch  -1 to begin; to go on, the number of steps made, with "initial_lr" in all groups
+
+    Raises ArgumentError for impossible arguments.
+    """
+
+    optimizer: Optimizer
+    base_lrs: list[float]
+    last_epoch: int
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        self.optimizer = check_optimizer(type(self).__name__, optimizer)
+        for number, group in enumerate(optimizer.param_groups):
+            if last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            elif "initial_lr" not in group:
+                raise ArgumentError(
+                    "a schedule cannot go on without its first rate",
+                    op=type(self).__name__,
+                    expect='"initial_lr" in each group, or last_epoch=-1',
+                    actual=f"none in group {number}",
+                )
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.last_epoch = last_epoch + 1
+        self._step_count = 1
+        self._last_lr: list[float] = []
+        self._set(self.start() if last_epoch == -1 else self.go_on())
+
+    @abstractmethod
+    def get_lr(self) -> list[float]:
+        """The rates of all groups at `last_epoch`, from those of the step before."""
+
+    def start(self) -> list[float]:
+        """The rates at step 0."""
+        return self.get_lr()
+
+    def go_on(self) -> list[float]:
+        """The rates when a schedule is taken up again."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self) -> None:
+        """Set the rates of the next step."""
+        self._step_count += 1
+        self.last_epoch += 1
+        self._set(self.get_lr())
+
+    def restart(self) -> None:
+        """Set the rates of step 0."""
+        self.last_epoch = 0
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base
+        self._set(self.start())
+
+    def _set(self, rates: list[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._last_lr = list(rates)
+
+    def get_last_lr(self) -> list[float]:
+        """The rates set last, one per group."""
+        return self._last_lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is not the optimizer's."""
+        return {name: value for name, value in self.__dict__.items() if name != "optimizer"}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the schedule was that gave this state."""
+        self.__dict__.update(state_dict)
+
+    def _each(self, formula: Callable[..., float], *numbers: float) -> list[float]:
+        """formula(rate, base rate, step, *numbers) of each group."""
+        groups = zip(self.optimizer.param_groups, self.base_lrs, strict=True)
+        return [formula(g["lr"], base, self.last_epoch, *numbers) for g, base in groups]
+
+
+def check_optimizer(op: str, optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(
+            "the first argument is no optimizer",
+            op=op,
+            expect="an Optimizer",
+            actual=type(optimizer).__name__,
+        )
+    return optimizer
+
+
+def per_group(op: str, name: str, value: Any, groups: Sequence[Group]) -> list[Any]:
+    """One value for each group: a list of them, or one for all."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(groups)
+    if len(values) != len(groups):
+        raise ArgumentError(
+            f"{name} does not fit the parameter groups",
+            op=op,
+            expect=f"one value, or {len(groups)}",
+            actual=f"{len(values)}",
+        )
+    return values
+
+
+def within(op: str, name: str, value: Any, low: float, high: float) -> None:
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ArgumentError(
+            f"{name} has a value it cannot have",
+            op=op,
+            expect=f"{low:g} <= {name} <= {high:g}",
+            actual=repr(value),
+        )
+
+
+def count(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name} is no count", op=op, expect="an int >= 1", actual=repr(value))
