@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.view import expand, reshape
@@ -119,6 +120,8 @@ def empty(
     sizes = as_shape("empty", shape)
     kind = as_dtype(float if dtype is None else dtype)
     check_device("empty", device)
+    if is_traced(sizes):
+        return _full_of_tensor(sizes, zeros((), dtype=kind), None).requires_grad_(requires_grad)
     out = Tensor.of_array(memory.empty(sizes, kind), TensorType(sizes, kind), None)
     if state.trace is not None:
         state.trace.note_created(out, "")
@@ -141,12 +144,16 @@ def full(
     if isinstance(fill_value, Tensor):
         filled = _full_of_tensor(shape, fill_value, dtype)
         return filled.requires_grad_() if requires_grad else filled
+    sizes = as_shape("full", (shape,))
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
     if isinstance(fill_value, Number) and state.trace is not None:
-        traced = state.trace.filled(as_shape("full", (shape,)), fill_value, kind)
+        traced = state.trace.filled(sizes, fill_value, kind)
         if traced is not None:
             return traced.requires_grad_(requires_grad)
-    out = empty(shape, dtype=kind, device=device)
+    if is_traced(sizes):
+        value = full((), fill_value, dtype=dtype, device=device)
+        return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
+    out = empty(sizes, dtype=kind, device=device)
     assert out.array is not None
     low = out.type.dtype.is_low
     if isinstance(fill_value, int):
@@ -262,6 +269,11 @@ def check_device(op: str, device: Any) -> None:
         )
 
 
+def is_traced(sizes: tuple[Any, ...]) -> bool:
+    """Whether any of the sizes is known to a trace only."""
+    return any(type(n) is TracedSize for n in sizes)
+
+
 def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given as integers or as one sequence."""
     if len(shape) == 1 and isinstance(shape[0], tuple | list):
@@ -279,6 +291,8 @@ def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _size(n: Any) -> int | None:
+    if type(n) is TracedSize:
+        return None if n < 0 else n  # type: ignore[return-value]
     try:
         size = operator.index(n)
     except TypeError:

@@ -174,7 +174,7 @@ class Planner:
             if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
                 continue
             found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
-            if found is not None and min(found[1], default=0) >= 0:  # type: ignore[type-var]
+            if found is not None and all(s >= 0 for s in found[1]):  # type: ignore[operator]
                 return Alias(k, output.shape, found[1], found[0])  # type: ignore[arg-type]
         return None
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.creation import as_shape, check_device, constant
-from dualgrad.runtime.dtype import as_dtype
+from dualgrad.compiler.ir.size import TracedSize
+from dualgrad.compiler.ops.create import Iota
+from dualgrad.creation import as_shape, check_device, constant, is_traced
+from dualgrad.runtime.dtype import as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 
@@ -30,12 +33,29 @@ def arange(
     check_device("arange", device)
     first, last = (0, start) if stop is None else (start, stop)
     if dtype is not None and as_dtype(dtype).is_int:
-        first, last, step = int(first), int(last), int(step)
+        first, last, step = map(_whole_number, (first, last, step))
     if step == 0:
         raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
+    if kind is int and is_traced((first, last, step)):
+        return _traced_range(first, last, step, dtype or int).requires_grad_(requires_grad)
     numbers = np.arange(first, last, step)
     return constant(numbers, dtype or kind).requires_grad_(requires_grad)
+
+
+def _traced_range(first: Any, last: Any, step: Any, dtype: Any) -> Tensor:
+    """A range of integers of which the trace at hand does not know how many there are."""
+    room, stride = (last - first, step) if step > 0 else (first - last, -step)
+    count = (room + stride - 1) // stride if room > 0 else 0
+    out = positions((count,), 0) * step + first
+    kind = as_dtype(dtype)
+    if kind.is_float and kind.bits < 32:
+        out = out.to(float64)
+    return out.to(kind)  # type: ignore[no-any-return]
+
+
+def _whole_number(v: Any) -> Any:
+    return v if type(v) is TracedSize else int(v)
 
 
 def linspace(
@@ -86,6 +106,13 @@ def _whole(numbers: Any, dtype: Any) -> Any:
     return np.floor(numbers).astype(np.int64) if as_dtype(dtype).is_int else numbers
 
 
+def positions(shape: tuple[Any, ...], axis: int) -> Tensor:
+    """Each element's place along an axis, int64, in the trace at hand."""
+    trace = state.trace
+    assert trace is not None
+    return trace.trace_node(Iota.of(shape, axis).on())
+
+
 def eye(
     n_rows: int,
     n_cols: int | None = None,
@@ -98,6 +125,10 @@ def eye(
     """Ones on diagonal k of a matrix (above the main one if k > 0), zeros elsewhere."""
     check_device("eye", device)
     rows, columns = as_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    if is_traced((rows, columns)):
+        across, down = positions((rows, columns), 1), positions((rows, columns), 0)
+        on = across - down == k
+        return on.to(float if dtype is None else dtype).requires_grad_(requires_grad)  # type: ignore[no-any-return]
     numbers = np.eye(rows, columns, k)
     return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)
 
@@ -114,5 +145,9 @@ def tri(
     """Ones on and below diagonal k of a matrix, zeros above."""
     check_device("tri", device)
     rows, columns = as_shape("tri", (n_rows, n_rows if n_cols is None else n_cols))
+    if is_traced((rows, columns)):
+        across, down = positions((rows, columns), 1), positions((rows, columns), 0)
+        below = across - down <= k
+        return below.to(float if dtype is None else dtype).requires_grad_(requires_grad)  # type: ignore[no-any-return]
     numbers = np.tri(rows, columns, k)
     return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)

@@ -200,7 +200,7 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
     # -- facts --------------------------------------------------------------------------------
 
     @property
-    def type(self) -> TensorType:
+    def type(self) -> TensorType:  # type: ignore[override]
         """What is known of the tensor; in a trace, with the sizes that are symbols there."""
         trace = state.trace
         return self._type if trace is None else trace.type_of(self)

@@ -374,9 +374,11 @@ class Guard:
     expr: Dim
     limit: int
     outcome: bool  # of  expr <= limit
+    equal: bool = False  # or of  expr == limit
 
     def holds(self, values: Mapping[Atom, int]) -> bool:
-        return (evaluate(self.expr, values) <= self.limit) == self.outcome
+        value = evaluate(self.expr, values)
+        return (value == self.limit if self.equal else value <= self.limit) == self.outcome
 
 
 @dataclass
@@ -394,23 +396,42 @@ class ShapeEnv:
     def at_most(self, d: Dim, limit: int) -> bool:
         """Whether d <= limit; a guard, unless it is so for all sizes of at least 2."""
         outcome = self.value(d) <= limit
-        if self.closed or isinstance(d, int) or _is_certain(d, limit, outcome):
-            return outcome
-        guard = Guard(*_normal(d, limit), outcome)
-        if guard not in self.guards:
-            self.guards.append(guard)
+        if outcome:
+            top = smallest(-d)
+            certain = top is not None and -top <= limit
+        else:
+            low = smallest(d)
+            certain = low is not None and low > limit
+        if not certain:
+            d, limit, factor = _normal(d, limit)
+            self._note(Guard(d, limit // factor, outcome))
         return outcome
 
     def equal(self, a: Dim, b: Dim) -> bool:
-        """Whether two dimensions are equal; the answer becomes a guard."""
+        """Whether two dimensions are equal; a guard, unless that is certain."""
         difference = a - b
-        return self.at_most(difference, 0) and self.at_most(-difference, 0)
+        outcome = self.value(difference) == 0
+        if not outcome and any((smallest(d) or 0) > 0 for d in (difference, -difference)):
+            return False
+        d, limit, factor = _normal(difference, 0)
+        if limit % factor == 0:
+            self._note(Guard(d, limit // factor, outcome, equal=True))
+        return outcome
 
-    def pinned(self) -> list[tuple[Atom, int]]:
+    def _note(self, guard: Guard) -> None:
+        if not self.closed and not isinstance(guard.expr, int) and guard not in self.guards:
+            self.guards.append(guard)
+
+    def pinned(self) -> list[Atom]:
         """Symbols of which the guards leave one value."""
-        tops = {g.expr: g.limit for g in self.guards if g.outcome}
-        found = ((a, sym(a.name)) for a in self.hints)
-        return [(a, n) for a, s in found if (n := tops.get(s)) is not None and tops.get(-s) == -n]
+        out = []
+        for atom in self.hints:
+            own = [g for g in self.guards if is_symbol_of(g.expr, atom)]
+            low = max((g.limit + 1 for g in own if not (g.outcome or g.equal)), default=2)
+            tops = [g.limit for g in own if g.outcome]
+            if any(g.equal and g.outcome for g in own) or low in tops:
+                out.append(atom)
+        return out
 
     def pin(self, d: Dim) -> int:
         """The number behind a dimension, which it has to be from now on."""
@@ -419,21 +440,17 @@ class ShapeEnv:
         return value
 
 
-def _normal(d: Dim, limit: int) -> tuple[Dim, int]:
-    """d <= limit without a constant or a common factor on the left."""
+def _normal(d: Dim, limit: int) -> tuple[Dim, int, int]:
+    """(e, k, f) with d <= limit as f * e <= k: no constant, no common factor on the left."""
     terms = dict(terms_of(d))
     limit -= terms.pop((), 0)
-    factor = gcd(*terms.values())
-    return Expr.of({m: c // factor for m, c in terms.items()}), limit // factor
+    factor = gcd(*terms.values()) or 1
+    return Expr.of({m: c // factor for m, c in terms.items()}), limit, factor
 
 
-def _is_certain(d: Dim, limit: int, outcome: bool) -> bool:
-    """Whether d <= limit has this outcome whatever the sizes are."""
-    if outcome:
-        top = smallest(-d)
-        return top is not None and -top <= limit
-    low = smallest(d)
-    return low is not None and low > limit
+def is_symbol_of(d: Dim, atom: Atom) -> bool:
+    """Whether a dimension is this symbol and nothing else."""
+    return isinstance(d, Expr) and d.terms == (((atom,), 1),)
 
 
 def smallest(d: Dim) -> int | None:
@@ -494,5 +511,7 @@ def same(a: Dim, b: Dim) -> bool:
         return True
     if isinstance(a, int) and isinstance(b, int):
         return False
-    difference = a - b
-    return at_most(difference, 0) and at_most(-difference, 0)
+    env = _env.get()
+    if env is None:
+        raise LookupError(f"the sizes {a} and {b} are symbolic and no trace is to decide")
+    return env.equal(a, b)

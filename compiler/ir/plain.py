@@ -54,9 +54,9 @@ def read_type(plain: Plain) -> TensorType:
 
 
 def plain_guard(g: Guard) -> Plain:
-    return [plain_dim(g.expr), g.limit, g.outcome]
+    return [plain_dim(g.expr), g.limit, g.outcome, g.equal]
 
 
 def read_guard(plain: Plain) -> Guard:
-    expr, limit, outcome = plain
-    return Guard(read_dim(expr), limit, outcome)
+    expr, limit, outcome, equal = plain
+    return Guard(read_dim(expr), limit, outcome, equal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim
-from dualgrad.compiler.ir.node import as_node
+from dualgrad.compiler.ir.node import Node, as_node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.scalar import Scalar, index
@@ -68,7 +68,7 @@ def _numbered(x: Any, *, axis: int) -> Any:
     return x + Iota.of(x.shape, axis).on()
 
 
-def size_node(n: TracedSize) -> Any:
+def size_node(n: TracedSize) -> Node:
     """A size as a Python number among operands."""
     dim = n.dim
     return as_node(dim) if isinstance(dim, int) else cast_node(Size.of(dim).on(), int64, weak=True)

@@ -68,7 +68,7 @@ def argument_of(place: Place) -> str | None:
     if above is None:
         return None
     if isinstance(above.key, Arguments):
-        return above.argument(place.key)
+        return place.argument(place.key)
     return str(place.key) if above.key == "kwargs" and place.kind == ENTRY else None
 
 

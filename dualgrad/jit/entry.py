@@ -22,6 +22,7 @@ class Entry:
     paths: list[Path] = field(default_factory=list)
     lifted: set[int] = field(default_factory=set)  # facts that are to be inputs
     refused: set[int] = field(default_factory=set)  # facts with which that failed
+    doubtful: set[int] = field(default_factory=set)  # facts whose values code has asked for
     unfit: set[tuple[Any, ...]] = field(default_factory=set)  # of calls that cannot be traced
     unfit_memory: set[tuple[Any, ...]] = field(default_factory=set)  # where tensors lay in others
 
@@ -47,6 +48,11 @@ class Entry:
             self.unfit_memory.add((*facts, memory_of(found.tensors)))
         else:
             self.unfit.add(tuple(facts))
+
+    def refuse(self, facts: set[int], certain: bool) -> None:
+        """Facts did not do as inputs; unless that is certain they get another chance."""
+        self.refused |= {k for k in facts if certain or k in self.doubtful}
+        self.doubtful |= facts
 
     def note_change(self, facts: list[Any]) -> None:
         """A call has come that no path serves: what differs from the last is to be an input."""

@@ -65,7 +65,7 @@ class Finish:
         return {id(c): k for k, c in enumerate(self.found.containers)}
 
     @cached_property
-    def gradients(self) -> dict[int, int]:
+    def gradient_of(self) -> dict[int, int]:
         """For each gradient, by id, the number of the first tensor whose it is."""
         tensors = self.found.tensors
         numbered = zip(range(len(tensors) - 1, -1, -1), reversed(tensors), strict=True)
@@ -132,8 +132,8 @@ class Finish:
         if x.node is None and id(x) in trace.position:
             k = trace.position[id(x)]
             return lambda r: r.found.tensors[k]
-        number = self.gradients.get(id(x))
-        if number is not None:
+        number = self.gradient_of.get(id(x))
+        if number is not None and self.found.tensors[number]._grad is x:
             return lambda r: r.found.tensors[number]._grad
         view = trace.views.source_of(x)
         if view is not None:
@@ -173,7 +173,7 @@ class Finish:
 
     def _memory(self, x: Tensor) -> Rebuild:
         """The memory of a traced tensor whose history is no part of the result."""
-        view = next(((s, u) for ref, s, u in self.trace.views if ref() is x), None)
+        view = self.trace.views.source_of(x)
         if id(x) not in self.slots:
             self.bare[id(x)] = x
         if view is None:
@@ -451,11 +451,11 @@ def first_run(path: Path, work: Finish) -> None:
         for t in work.emitted:
             work.gradients.attach(id(t), t, node)
     for x, source, unit in work.views:
-        made = view_of(source, unit, trace.symbols.values)
-        assert made.array is not None
-        x.settle(made.array, made.layout)
+        shown = view_of(source, unit, trace.symbols.values)
+        assert shown.array is not None
+        x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if made.origin is None else made.origin[1])
+            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
+from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
@@ -25,11 +26,11 @@ from dualgrad.jit.explain import Event, History, as_html, reasons
 from dualgrad.jit.guards import Quick, Standing, quick_key
 from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path, Sizes
-from dualgrad.jit.places import Arguments
+from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -139,7 +140,8 @@ class Function(Generic[P, R]):
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
         roots, attempts = self._roots(args, kwargs), self._attempts
-        found = entry = None
+        found = None
+        basis: tuple[Survey, Entry] | None = None  # what this call can be compared with
         for scope, entries in self.scopes:
             seen = survey(roots, scope)
             if seen.opaque is not None:
@@ -147,10 +149,10 @@ class Function(Generic[P, R]):
                 self._note_eager_call()
                 return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
-            if found is None:
-                found, entry = seen, known
+            found = found or seen
             if known is None:
                 continue
+            basis = basis or (seen, known)
             facts = seen.fact_keys()
             path = known.find(seen, facts)
             if path is not None:
@@ -168,7 +170,7 @@ class Function(Generic[P, R]):
                 self._attempts += 1
                 why = self._why(roots, found)
                 with self.history.tracing(self.name, lambda: self.n_traces, why):
-                    return self._trace(roots, found, entry, args, kwargs)
+                    return self._trace(roots, found, basis, args, kwargs)
         return self._call(args, kwargs)  # another thread may have made the program
 
     def _why(self, roots: Roots, found: Survey | None) -> list[str]:
@@ -217,7 +219,7 @@ class Function(Generic[P, R]):
         self,
         roots: Roots,
         found: Survey | None,
-        entry: Entry | None,
+        basis: tuple[Survey, Entry] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -231,29 +233,32 @@ class Function(Generic[P, R]):
                 )
             )
             return fn(*args, **kwargs)
-        lifted: set[int] = set()
-        if found is not None and entry is not None:
-            entry.note_change(found.fact_keys())
-            lifted = entry.lifted - entry.refused
-        places = [] if found is None else [found.places[k] for k in sorted(lifted)]
-        chosen = self.declared.allowed(places)
-        known = {p.identity for p in chosen}
-        chosen += [p for p in self.declared.chosen(roots) if p.identity not in known]
-        tracing = Tracing(roots, chosen)
-        try:
-            return self._attempt(tracing, found, args, kwargs)
-        except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
-            failure = error
-        if tracing.lifting.numbers or chosen:
-            tracing = Tracing(roots, None)
+        attempts = Attempts(self._lifted(roots, basis), basis)
+        while (inputs := attempts.next()) is not None:
+            tracing = Tracing(roots, *inputs)
             try:
-                return self._attempt(tracing, found, args, kwargs)
+                result = self._attempt(tracing, found, args, kwargs)
+            except Pinned as error:
+                attempts.pinned(error.places)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
-            if entry is not None:
-                entry.refused |= lifted
+                attempts.failed(bool(tracing.lifting.numbers))
+            else:
+                attempts.succeeded()
+                return result
         self._note_failure(failure, tracing)
         return fn(*args, **kwargs)
+
+    def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
+        """Places of numbers and sizes that a new path is to have as inputs."""
+        places: list[Place] = []
+        if basis is not None:
+            found, entry = basis
+            entry.note_change(found.fact_keys())
+            places = [found.places[k] for k in sorted(entry.lifted - entry.refused)]
+        places = self.declared.allowed(places)
+        known = {p.identity for p in places}
+        return places + [p for p in self.declared.chosen(roots) if p.identity not in known]
 
     def _attempt(
         self,
@@ -265,6 +270,7 @@ class Function(Generic[P, R]):
         """Trace and compile, run for this call, keep the path."""
         with resting_collector():
             tracing.run(self.__wrapped_function__, args, kwargs)
+            tracing.check_pinned()
             self.n_traces += 1
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]

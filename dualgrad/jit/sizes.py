@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
+    Expr,
     Guard,
     ShapeEnv,
     at_most,
@@ -42,7 +43,7 @@ class Symbols:
     layouts: dict[int, Shape] = field(default_factory=dict)
     places: list[tuple[Atom, Place]] = field(default_factory=list)
     env: ShapeEnv = field(init=False)
-    _known: dict[int, Dim] = field(default_factory=dict)
+    _known: dict[int, Expr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.env = ShapeEnv(self.values)
@@ -64,13 +65,13 @@ class Symbols:
                 out.layouts[id(x)] = tuple(layout)
         return out
 
-    def _new(self, value: int, place: Place) -> Dim:
+    def _new(self, value: int, place: Place) -> Expr:
         symbol = sym(f"s{len(self.values)}")
         self.values[symbol_of(symbol)] = value
         self.places.append((symbol_of(symbol), place))
         return symbol
 
-    def _size(self, value: int, place: Place) -> Dim:
+    def _size(self, value: int, place: Place) -> Expr:
         """The symbol of a size; equal sizes share one."""
         symbol = self._known.get(value)
         if symbol is None:
@@ -97,7 +98,7 @@ class Symbols:
     @property
     def pinned(self) -> list[Place]:
         """Places of sizes that have to be what they are in this call."""
-        fixed = {e for e, n in self.env.pinned()}
+        fixed = set(self.env.pinned())
         return [place for atom, place in self.places if atom in fixed]
 
     def shown(self, shape: Shape) -> tuple[Any, ...]:
@@ -127,7 +128,8 @@ class SizeFacts:
                 terms.append(f"f[{first[atom]}] == f[{k}]")
         names = {atom: f"f[{k}]" for atom, k in first.items()}
         for g in self.guards:
-            order = "<=" if g.outcome else ">"
+            yes, no = ("==", "!=") if g.equal else ("<=", ">")
+            order = yes if g.outcome else no
             terms.append(f"{python_text(g.expr, names)} {order} {g.limit}")
         text = f"lambda f: {' and '.join(terms) or 'True'}"
         return eval(text, {"__builtins__": {}, "min": min})  # type: ignore[no-any-return]
@@ -168,7 +170,7 @@ def reshaped_steps(shape: Shape, steps: Shape, new: Shape) -> Shape | None:
     without gaps.  Sizes of 1 do not matter.  All questions about sizes become guards.
     """
     old = [(n, s) for n, s in zip(shape, steps, strict=True) if n != 1]
-    if any(n == 0 for n in shape):
+    if any(n == 0 for n in shape) or steps == contiguous_strides(shape):
         return contiguous_strides(new)
     out: list[Dim] = []
     i = j = 0

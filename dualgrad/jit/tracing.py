@@ -39,22 +39,30 @@ class Raised(Exception):
         self.error = error
 
 
+class Pinned(Exception):
+    """Code asked for the values of sizes that were to be symbols."""
+
+    def __init__(self, places: set[Any]) -> None:
+        super().__init__()
+        self.places = places  # by identity
+
+
 class Tracing:
     """A trace of one call.
 
     roots   where the state begins: arguments, keyword arguments, the function ...
-    lifted  places of numbers and sizes that are to be inputs of the program, besides the numbers
-            among the arguments; None for a program of just the numbers at hand
+    lifted  places of numbers and sizes that are to be inputs of the program
+    arguments   whether numbers among the arguments are to be inputs as well
     """
 
-    def __init__(self, roots: Roots, lifted: list[Place] | None) -> None:
+    def __init__(self, roots: Roots, lifted: list[Place], arguments: bool) -> None:
         self.roots = roots
         self.whole = survey(roots, noting=True)
         self.before = Snapshot(self.whole)
-        self.symbols = Symbols.of(lifted or [])
+        self.symbols = Symbols.of(lifted)
         self.trace = Trace(self.whole.tensors, Tensor.of_node, self.symbols)
-        numbers = [p for p in lifted or [] if p.kind not in (SIZE, STRIDE)]
-        places = [] if lifted is None else numbers + argument_places(self.whole)
+        places = [p for p in lifted if p.kind not in (SIZE, STRIDE)]
+        places += argument_places(self.whole) if arguments else []
         self.lifting = Lifting(self.trace.numbers, places)
         self.watch = Watch()
         self.returned: list[Any] = []
@@ -88,6 +96,13 @@ class Tracing:
             state.trace = None
             self.lifting.restore()
             self.seconds = time.perf_counter() - started
+
+    def check_pinned(self) -> None:
+        """A program for one value of a symbol is better made without the symbol."""
+        pinned = self.symbols.pinned
+        if pinned:
+            self.undo()
+            raise Pinned({p.identity for p in pinned})
 
     def undo(self) -> None:
         """Put Python state and version counts back."""
