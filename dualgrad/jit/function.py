@@ -23,15 +23,15 @@ from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.explain import Event, as_html, reasons
-from dualgrad.jit.guards import Quick, Standing, quick_key
+from dualgrad.jit.guards import Checked
 from dualgrad.jit.objects import resting_collector
-from dualgrad.jit.path import Path, Sizes
+from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.programs import Entries, programs_of
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, let_go, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -41,7 +41,7 @@ from dualgrad.state import state
 P = ParamSpec("P")
 R = TypeVar("R")
 MAX_SCOPES = 4
-MAX_QUICK = 10_000
+MAX_CHECKS = 16  # paths that are found without a survey
 MAX_EAGER = 8  # calls without any path after which a function is given up
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
@@ -70,8 +70,8 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
-        self._standings: dict[int, tuple[Path, Standing]] = {}  # by id of the path
+        self._checks: list[tuple[Path, Checked]] = []  # the latest first
+        self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
         self._lock = self._programs.lock
         self.history = self._programs.history
         FUNCTIONS.add(self)
@@ -111,20 +111,16 @@ class Function(Generic[P, R]):
                     return self.__wrapped_function__(*args, **kwargs)
                 args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
-                quick = quick_key(args)
-                known = () if quick is None else self._quick.get(quick, ())
-                for path, standing, sizes in known:
-                    values = standing.check()
-                    if values is None or not standing.apart(args):
-                        continue
-                    same = standing.found(args, kwargs)
-                    if path.numbers and not path.computes(same, standing.facts(values)):
+                for path, checked in self._checks:
+                    known = checked.check(args)
+                    sizes = None if known is None else path.sizes_of(known)
+                    if known is None or sizes is None:
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(same.tensors, sizes, same.numbers)  # type: ignore[return-value]
-                        if path.holds(same):
-                            return path.run(same, sizes)  # type: ignore[no-any-return]
+                            return path.run_quick(known.tensors, sizes, known.numbers)
+                        if path.holds(known):
+                            return path.run(known, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
                         break  # comes again below, and is left to the user's code
             return self._call(args, kwargs)  # type: ignore[no-any-return]
@@ -162,6 +158,8 @@ class Function(Generic[P, R]):
             if seen.opaque is not None:
                 self._fall_back(opaque(seen, fn))
                 self._note_eager_call()
+                return fn(*args, **kwargs)
+            if seen.stand_ins:  # another thread is tracing a function of the same state
                 return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
             found = found or seen
@@ -204,29 +202,20 @@ class Function(Generic[P, R]):
         scope: Scope,
         found: Survey,
     ) -> None:
-        """Let later calls with the same state find this path without a survey."""
-        changes = path.effects or path.rebound or path.assigned
-        quick = None if kwargs or changes else quick_key(args)
-        if quick is None:
+        """Let later calls like this one find their path without a survey."""
+        if kwargs:
             return
-        standing = self._standing(path)
-        if standing is None:
-            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
-            constant = {k: found.facts[k] for k in path.lifted}
-            standing = Standing(state_of, path.lifted_storage(found), constant)
-            self._standings[id(path)] = (path, standing)
-        if not standing.apart(args):
-            return
-        if len(self._quick) > MAX_QUICK:
-            self._quick.clear()
-        paths = self._quick.setdefault(quick, [])
-        paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, standing, path.sized(found.facts)))
-
-    def _standing(self, path: Path) -> Standing | None:
-        """What is known about the state behind a path, if it still holds."""
-        known = self._standings.get(id(path))
-        return known[1] if known is not None and known[1].check() is not None else None
+        _, checked, made = self._checked.get(id(path), (path, None, 0))
+        if checked is not None:
+            checked.learn(found)
+        if checked is None or checked.check(args) is None:
+            if path.runs < made**3:
+                return  # what it depends on changes too often
+            noted = survey(self._roots(args, kwargs), scope, noting=True)
+            checked = Checked(noted, args, path.needs(noted))
+            self._checked[id(path)] = (path, checked, made + 1)
+        known = [entry for entry in self._checks if entry[0] is not path]
+        self._checks = [(path, checked), *known[: MAX_CHECKS - 1]]
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -249,11 +238,13 @@ class Function(Generic[P, R]):
                 attempts.pinned(error.places)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
+                let_go(failure)
                 attempts.failed(bool(tracing.lifting.numbers))
             else:
                 attempts.succeeded()
                 return result
         self._note_failure(failure, tracing)
+        del failure, tracing
         return fn(*args, **kwargs)
 
     def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
@@ -350,8 +341,8 @@ class Function(Generic[P, R]):
         with self._lock:
             self._programs.attempts += 1
             self.scopes.clear()
-            self._quick.clear()
-            self._standings.clear()
+            self._checks = []
+            self._checked.clear()
 
     # -- explaining ---------------------------------------------------------------------------
 
