@@ -13,7 +13,7 @@ from typing import Any
 
 from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
-from dualgrad.jit.kinds import is_foreign
+from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
 from dualgrad.jit.ledger import recording
 from dualgrad.jit.lifting import Lifting
 from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
@@ -177,6 +177,12 @@ class Tracing:
         ran = [r for r in self.watch.ran if not is_foreign(r[1].get("__name__"))]
         inner = {c for code, _ in ran for c in code.co_consts if hasattr(c, "co_freevars")}
         for code, _ in ran:
+            if not ENVIRONMENT.isdisjoint(code.co_names):
+                raise Unsupported(
+                    f"{code.co_name} reads the environment of the process",
+                    why="a compiled program would not notice when it changes",
+                    hint="read it outside of the function",
+                )
             if code.co_freevars and code not in inner and code not in found.functions:
                 raise Unsupported(
                     f"the function {code.co_name} was reached in a way that cannot be followed",
