@@ -27,7 +27,7 @@ def notes_of(x: Any) -> str:
     if x.type.dtype.name not in ("float32", "int64", "bool"):
         notes += f", dtype={x.type.dtype!r}"
     if x.grad_fn is not None:
-        notes += f", grad_fn=<{x.grad_fn.name}>"
+        notes += f", grad_fn=<{x.grad_fn.name_of(x.output_number)}>"
     elif x.requires_grad:
         notes += ", requires_grad=True"
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +97,8 @@ class Finish:
 
     @cached_property
     def objects(self) -> Objects:
-        return Objects(self.found.objects, self.spec)
+        weak = weakref.proxy(self)
+        return Objects(self.found.objects, lambda x: weak.spec(x))  # type: ignore[no-any-return]
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -366,7 +368,7 @@ def finish_trace(
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
+    quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -388,7 +390,7 @@ def finish_trace(
     )
     path.rebound = rebound
     if symbols.values:
-        path.symbols = symbols.read(found)
+        path.symbols, path.single = symbols.read(found), single
     path.facts, path.assigned = found.fact_keys(), assigned
     path.lifted = lifting.lifted(found)
     sized = () if path.symbols is None else path.symbols.numbers
@@ -479,8 +481,7 @@ def first_run(path: Path, work: Finish) -> None:
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
-    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=False)]
-    values = trace.symbols.values
-    made = Results(tensors, work.found, values, numbers[path.scalars :])
+    values, rest = trace.symbols.values, numbers[path.scalars :]
+    made = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
         call(made)

@@ -23,14 +23,14 @@ from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.explain import Event, History, as_html, reasons
-from dualgrad.jit.guards import Quick, Standing, quick_key
+from dualgrad.jit.guards import Checked
 from dualgrad.jit.objects import resting_collector
-from dualgrad.jit.path import Path, Sizes
+from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, opaque
+from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, let_go, opaque
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -41,7 +41,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 MAX_SCOPES = 4
-MAX_QUICK = 10_000
+MAX_CHECKS = 16  # paths that are found without a survey
 MAX_EAGER = 8  # calls without any path after which a function is given up
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
@@ -69,7 +69,7 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._quick: dict[Quick, list[tuple[Path, Standing, Sizes]]] = {}
+        self._checks: list[tuple[Path, Checked]] = []  # the latest first
         self._attempts = 0
         self._lock = threading.RLock()
         self.history = History()
@@ -105,20 +105,16 @@ class Function(Generic[P, R]):
                     return self.__wrapped_function__(*args, **kwargs)
                 args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
-                quick = quick_key(args)
-                known = () if quick is None else self._quick.get(quick, ())
-                for path, standing, sizes in known:
-                    values = standing.check()
-                    if values is None or not standing.apart(args):
-                        continue
-                    same = standing.found(args, kwargs)
-                    if path.numbers and not path.computes(same, standing.facts(values)):
+                for path, checked in self._checks:
+                    known = checked.check(args)
+                    sizes = None if known is None else path.sizes_of(known)
+                    if known is None or sizes is None:
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(args, sizes, same.numbers)  # type: ignore[no-any-return]
-                        if path.holds(same):
-                            return path.run(same, sizes)  # type: ignore[no-any-return]
+                            return path.run_quick(known.tensors, sizes, known.numbers)  # type: ignore[return-value]
+                        if path.holds(known):
+                            return path.run(known, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
                         break  # comes again below, and is left to the user's code
             return self._call(args, kwargs)  # type: ignore[no-any-return]
@@ -194,22 +190,19 @@ class Function(Generic[P, R]):
         scope: Scope,
         found: Survey,
     ) -> None:
-        """Let later calls with the same state find this path without a survey."""
-        changes = path.effects or path.rebound or path.assigned
-        quick = None if kwargs or changes else quick_key(args)
-        if quick is None:
+        """Let later calls like this one find their path without a survey."""
+        if kwargs:
             return
-        if path.standing is None or path.standing.check() is None:
-            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
-            constant = {k: found.facts[k] for k in path.lifted}
-            path.standing = Standing(state_of, path.lifted_storage(found), constant)
-        if not path.standing.apart(args):
-            return
-        if len(self._quick) > MAX_QUICK:
-            self._quick.clear()
-        paths = self._quick.setdefault(quick, [])
-        paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, path.standing, path.sized(found.facts)))
+        if path.checked is not None:
+            path.checked.learn(found)
+        if path.checked is None or path.checked.check(args) is None:
+            if path.runs < path.checks_made**3:
+                return  # what it depends on changes too often
+            path.checks_made += 1
+            noted = survey(self._roots(args, kwargs), scope, noting=True)
+            path.checked = Checked(noted, args, path.needs(noted))
+        known = [entry for entry in self._checks if entry[0] is not path]
+        self._checks = [(path, path.checked), *known[: MAX_CHECKS - 1]]
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -232,11 +225,13 @@ class Function(Generic[P, R]):
                 attempts.pinned(error.places)
             except (Unsupported, Raised, IndexOutOfBounds, LibraryError) as error:
                 failure = error
+                let_go(failure)
                 attempts.failed(bool(tracing.lifting.numbers))
             else:
                 attempts.succeeded()
                 return result
         self._note_failure(failure, tracing)
+        del failure, tracing
         return fn(*args, **kwargs)
 
     def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
@@ -333,7 +328,7 @@ class Function(Generic[P, R]):
         with self._lock:
             self._attempts += 1
             self.scopes.clear()
-            self._quick.clear()
+            self._checks = []
 
     # -- explaining ---------------------------------------------------------------------------
 

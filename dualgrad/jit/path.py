@@ -17,7 +17,7 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.differentiable import Block, ProgramNode
-from dualgrad.jit.guards import Standing
+from dualgrad.jit.guards import Checked, Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
@@ -35,7 +35,7 @@ class Results:
     """What a run has to rebuild results from: its new tensors, and what the survey found."""
 
     tensors: list[Tensor]
-    found: Survey
+    found: Survey | Known
     values: dict[Atom, int]  # behind the symbols of sizes
     numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
@@ -107,6 +107,7 @@ class Path:
     signature: str
     calls: list[Rebuild]  # recorded calls of print and the like
     block: Block | None = None  # what gradients need, where they flow out
+    single: TensorType | None = None  # of the result, with symbols
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -115,7 +116,8 @@ class Path:
     numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
-    standing: Standing | None = None
+    checked: Checked | None = None
+    checks_made: int = 0
     seconds_tracing: float = 0.0
     runs: int = 0
     timed: int = 0  # runs whose time was taken
@@ -141,11 +143,11 @@ class Path:
             if len(self.known) >= MAX_SIZES:
                 self.known.clear()
             values = self.symbols.values(facts)
-            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            found = Sizes(values, self.executable.bind(values), self.single)
             self.known[key] = found
         return found
 
-    def computes(self, found: Survey, facts: Any) -> bool:
+    def computes(self, found: Survey | Known, facts: Any) -> bool:
         """Whether the numbers of a call can be computed from its facts, as `found.numbers`."""
         if self.numbers is not None:
             values = self.numbers(facts)
@@ -154,28 +156,44 @@ class Path:
             found.numbers = values
         return True
 
-    def holds(self, found: Survey) -> bool:
+    def holds(self, found: Survey | Known) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
         overwrites is writeable and overlaps with nothing else that it reads."""
         if self.grads_read and grad_pattern(found.tensors, self.grads_read) != self.pattern:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def lifted_storage(self, found: Survey) -> dict[tuple[int, Any], int]:
-        """Where the lifted facts are stored that a survey found, and which these are."""
-        return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
+    def needs(self, found: Survey) -> Needs:
+        """What a check of calls has to tell."""
+        rebound = {(id(found.containers[e.container]), e.key) for e in self.effects}
+        rebound |= {b.storage(found) for b in self.rebound}
+        return Needs(
+            self.lifted,
+            () if self.symbols is None else self.symbols.numbers,
+            tuple(k for k, _ in self.assigned),
+            rebound,
+            self.sizes.single is None,
+        )
 
-    def run_quick(self, args: tuple[Any, ...], sizes: Sizes, numbers: tuple[Any, ...]) -> Any:
-        """Run a path with a `single` result; all arguments are tensors."""
+    def sizes_of(self, known: Known) -> Sizes | None:
+        """The program for a call that passed the check; None if a survey has to tell."""
+        sizes = self.sizes if self.symbols is None else self.known.get(known.sizes)
+        if self.numbers is not None and not self.computes(known, known.facts):
+            return None
+        return sizes
+
+    def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
+        """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
         self.runs = runs = self.runs + 1
         started = 0.0 if runs % TIMED else perf_counter()
-        arrays: list[Any] = [args[s.number].array for s in self.sources]
-        scalars = numbers[: self.scalars]
+        scalars = numbers[: self.scalars] if self.scalars else ()
+        arrays: list[Any] = [tensors[s.number].array for s in self.sources]
         results = sizes.bound.run(arrays, scalars)
         out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
-        if self.block is not None:
-            taken = [args[s.number] for s in self.block.sources]
-            node = self.block.record(taken, [out], results, scalars, sizes.values)
+        block = self.block
+        if block is not None:
+            taken = [tensors[s.number] for s in block.sources]
+            node = block.record(taken, [out], results, scalars, sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
         if started:
             self._note_time(started)
@@ -185,7 +203,7 @@ class Path:
         self.timed += 1
         self.seconds += perf_counter() - started
 
-    def arrays(self, found: Survey) -> list[Any]:
+    def arrays(self, found: Survey | Known) -> list[Any]:
         """The memory that the program reads and writes at this call."""
         tensors = found.tensors
         out: list[Any] = []
@@ -200,7 +218,7 @@ class Path:
                 out.append(tensor_at(s, tensors).array)
         return out
 
-    def run(self, found: Survey, sizes: Sizes) -> Any:
+    def run(self, found: Survey | Known, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.

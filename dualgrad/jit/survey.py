@@ -64,7 +64,7 @@ from dualgrad.tensor import Tensor
 
 MISSING: Any = object()
 TENSOR = "tensor"
-_REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
+REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
 # Methods that are most often not called by what has the instance at hand.
 _LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
 ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
@@ -135,6 +135,15 @@ class Survey:
         """Let go of everything that was met."""
         for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
             parts.clear()
+        self.part = (None, ROOT, None, None)
+
+    @property
+    def seen(self) -> set[int]:
+        """Identities of all objects that were met."""
+        return {*self._seen}
+
+    def tensor_part(self, number: int) -> Part:
+        return self._tensor_parts[number]
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -434,8 +443,8 @@ class Survey:
             names = list(attributes)
         else:
             wanted = scope.names
-            if all(r in attributes for r in _REGISTRIES):
-                wanted = wanted.union(_REGISTRIES, *(attributes[r] for r in _REGISTRIES))
+            if all(r in attributes for r in REGISTRIES):
+                wanted = wanted.union(REGISTRIES, *(attributes[r] for r in REGISTRIES))
             names = [n for n in attributes if n in wanted]
         self.key.append(tuple(names))
         self.note(KEYS, attributes, None, list(attributes))
