@@ -13,7 +13,7 @@ from typing import Any
 
 from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
-from dualgrad.jit.kinds import is_foreign
+from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
 from dualgrad.jit.ledger import recording
 from dualgrad.jit.lifting import Lifting
 from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
@@ -23,7 +23,7 @@ from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Stopped, Watch
-from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
+from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -37,6 +37,16 @@ class Raised(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free the frames that an error has come through: they hold what was traced."""
+    while error is not None:
+        error.__traceback__ = None
+        if isinstance(error, Raised):
+            let_go(error.error)
+        following, error.__context__ = error.__context__ or error.__cause__, None
+        error = following
 
 
 class Pinned(Exception):
@@ -73,7 +83,7 @@ class Tracing:
 
         Raises Unsupported or Raised, with the state as it was.
         """
-        started = time.perf_counter()
+        started, errors = time.perf_counter(), DualgradError.made
         state.trace = self.trace
         try:
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
@@ -83,6 +93,8 @@ class Tracing:
             self.trace.calls.finish()
             for refusal in self.trace.refusals:  # caught by the code that was traced
                 raise refusal
+            if self.symbols.values and DualgradError.made != errors:
+                raise Unsupported("an error is handled, whose text would name symbols of sizes")
         except (Unsupported, Stopped) as error:
             self.undo()
             raise self.watch.found or error from None
@@ -110,9 +122,7 @@ class Tracing:
         self.symbols.env.closed = True
         self.lifting.restore()
         self.before.restore()
-        for t in self.trace.changed:
-            t.changed(-1)
-        self.trace.changed.clear()
+        self.trace.forget_changes()
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
@@ -169,6 +179,12 @@ class Tracing:
         ran = [r for r in self.watch.ran if not is_foreign(r[1].get("__name__"))]
         inner = {c for code, _ in ran for c in code.co_consts if hasattr(c, "co_freevars")}
         for code, _ in ran:
+            if not ENVIRONMENT.isdisjoint(code.co_names):
+                raise Unsupported(
+                    f"{code.co_name} reads the environment of the process",
+                    why="a compiled program would not notice when it changes",
+                    hint="read it outside of the function",
+                )
             if code.co_freevars and code not in inner and code not in found.functions:
                 raise Unsupported(
                     f"the function {code.co_name} was reached in a way that cannot be followed",
