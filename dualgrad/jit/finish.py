@@ -14,7 +14,7 @@ from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.engine import compile_graph
+from dualgrad.engine import Compiled, compile_graph
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.lifting import Lifting, check_held, settled
@@ -316,16 +316,10 @@ def finish_trace(
     settle_state(work, after, effects, rebound, assigned)
     result = settled(returned.pop())
     numbers = trace.numbers.evaluator(work.numbers, lifting.facts(found))
-    work.numbers.clear()
     after.clear()
     check_leaks(work, block)
-    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
-    graph = settled_graph(trace, outputs, writes)
-    layouts = tuple(map(trace.layout_of, trace.tensors))
+    graph, executable = compiled(work, block, writes, name)
     symbols = trace.symbols
-    executable = compile_graph(graph, layouts, name)
-    if executable.checks_late:
-        raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
@@ -378,6 +372,7 @@ def settle_state(
 def check_leaks(work: Finish, block: Block | None) -> None:
     """Refuse what a trace has made that is kept where nobody would look for it."""
     trace = work.trace
+    work.numbers.clear()
     check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
@@ -400,6 +395,19 @@ def check_leaks(work: Finish, block: Block | None) -> None:
             why="tensors in that object would get no gradients",
             hint="make the object outside of the function",
         )
+
+
+def compiled(
+    work: Finish, block: Block | None, writes: list[tuple[Node, Tensor]], name: str
+) -> tuple[Graph, Compiled]:
+    """The program: results, what gradients need of it, writes."""
+    trace = work.trace
+    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
+    graph = settled_graph(trace, outputs, writes)
+    executable = compile_graph(graph, tuple(map(trace.layout_of, trace.tensors)), name)
+    if executable.checks_late:
+        raise Unsupported("an index is checked after state has been changed")
+    return graph, executable
 
 
 def note_facts(path: Path, found: Survey, lifting: Lifting) -> None:
