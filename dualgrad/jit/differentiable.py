@@ -35,7 +35,9 @@ from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
-MAX_LAYOUTS = 8  # of seeds, per pattern of results; beyond that they are copied first
+MAX_LAYOUTS = 8  # programs for operands of various strides; then they are made contiguous
+MAX_SIZES = 1000  # for which a program is kept bound
+Sized = tuple[Bound, list[TensorType]]
 _lock = threading.RLock()
 
 
@@ -53,14 +55,19 @@ class Variant:
     inner: Block | None  # the gradient's own tape
     origins: tuple[Any, ...] = ()
     released: int = 0  # those of them whose graph the function itself has freed
-    bounds: dict[tuple[int, ...], Bound] = field(default_factory=dict)
+    bounds: dict[tuple[int, ...], Sized] = field(default_factory=dict)
 
-    def bound(self, values: dict[Atom, int]) -> Bound:
+    def bound(self, values: dict[Atom, int]) -> Sized:
+        """The program for these sizes, and the types of what it makes."""
         assert self.executable is not None
         key = tuple(values.values())
         found = self.bounds.get(key)
         if found is None:
-            found = self.bounds[key] = self.executable.bind(values)
+            if len(self.bounds) >= MAX_SIZES:
+                self.bounds.clear()
+            bound = self.executable.bind(values)
+            found = (bound, [TensorType(shape, dtype) for shape, dtype in bound.outputs])
+            self.bounds[key] = found
         return found
 
 
@@ -84,7 +91,19 @@ class Block:
         scalars: tuple[Node, ...],
         sources: tuple[Source, ...] = (),
     ) -> None:
-        self.sources = sources  # of the tensors that `record` takes
+        names = (*targets, *kept.guards, *kept.places)
+        used = sorted({k for kind, k in names if kind == "input"}) if sources else []
+        self.sources = [sources[k] for k in used]  # of the tensors that `record` takes
+        self.used = used
+        place = {k: n for n, k in enumerate(used)}
+        self._edges, self._watched = (
+            [(kind == "input", place.get(k, k)) for kind, k in names] if sources else []
+            for names in (targets, kept.guards)
+        )
+        self._held = [
+            (p.kind == "input", place[p.number] if sources and p.kind == "input" else p.number)
+            for p in kept.places
+        ]
         self.name, self.tape, self.targets, self.kept = name, tape, targets, kept
         self.scalars = scalars
         self.slots: list[Edge] = []
@@ -123,26 +142,13 @@ class Block:
     ) -> ProgramNode:
         """A call on the tape: the tensors at its sources, the tensors it made, all arrays that
         the program made, the numbers that it took, and the sizes."""
-        edges = tuple(
-            [edge_of((taken if kind == "input" else made)[k]) for kind, k in self.targets]
-        )
-        versions = [
-            (taken if kind == "input" else made)[k]._version for kind, k in self.kept.guards
-        ]
-        return self.node(edges, [t.array for t in taken], outputs, versions, scalars, values)
-
-    def node(
-        self,
-        edges: tuple[TapeEdge, ...],
-        inputs: list[Any],
-        outputs: list[Array],
-        versions: list[list[Any]],
-        scalars: tuple[float, ...],
-        values: dict[Atom, int],
-    ) -> ProgramNode:
-        """A call on the tape; `versions` are those of `kept.guards`."""
-        held = [(inputs if p.kind == "input" else outputs)[p.number] for p in self.kept.places]
-        return ProgramNode(self, edges, held, versions, scalars, values)
+        edges: list[Any] = []
+        for outside, k in self._edges:
+            x = taken[k] if outside else made[k]
+            edges.append(x if x.grad_fn is None else (x.grad_fn, x.output_number))
+        versions = [(taken if outside else made)[k]._version for outside, k in self._watched]
+        held = [taken[k].array if outside else outputs[k] for outside, k in self._held]
+        return ProgramNode(self, tuple(edges), held, versions, scalars, values)
 
 
 class ProgramNode(TapeNode):
@@ -189,18 +195,21 @@ class ProgramNode(TapeNode):
             first = max(self.block.slots[k][0] for k, g in enumerate(slots) if g is not None)
             raise freed_error(self.block.tape.steps[first].unit.name)
         operands = self._operands(flow, slots)
+        if not flow.create_graph:
+            self._limit_layouts(operands)
         variant = self._variant(operands, flow.create_graph, -1)
         trouble = self._trouble(variant)
         if trouble is not None:
             # The steps before it have sent their gradients when eager mode finds out.
             variant = self._variant(operands, flow.create_graph, trouble[0])
         outputs: list[Array] = []
+        types: list[TensorType] = []
         if variant.executable is not None:
+            bound, types = variant.bound(self.values)
             arrays: list[Any] = [t.array for _, t in operands]
             arrays += [self.held[k] for k in variant.held]
-            scalars = tuple([self.scalars[k] for k in variant.scalars])
-            outputs = variant.bound(self.values).run(arrays, scalars)
-        self._send(flow, variant, operands, outputs)
+            outputs = bound.run(arrays, tuple([self.scalars[k] for k in variant.scalars]))
+        self._send(flow, variant, operands, outputs, types)
         if not retain:
             self._free(variant.visited)
         if trouble is not None:
@@ -220,6 +229,13 @@ class ProgramNode(TapeNode):
             if old is not None:
                 operands.append((("old", k), old))
         return operands
+
+    def _limit_layouts(self, operands: list[tuple[Any, Tensor]]) -> None:
+        """Copy operands whose strides would need one program more for each size."""
+        if self.values or len(self.block.variants) > MAX_LAYOUTS:
+            for k, (name, t) in enumerate(operands):
+                if t.layout is not None and max(t.layout) > 1:
+                    operands[k] = (name, t.contiguous())
 
     def _variant(self, operands: list[tuple[Any, Tensor]], create: bool, until: int) -> Variant:
         """The program for these operands; it stops before step `until`."""
@@ -261,6 +277,7 @@ class ProgramNode(TapeNode):
         variant: Variant,
         operands: list[tuple[Any, Tensor]],
         outputs: list[Array],
+        types: list[TensorType],
     ) -> None:
         """Hand gradients over.
 
@@ -276,9 +293,7 @@ class ProgramNode(TapeNode):
             if source < 0:
                 made.append((target, total, operands[-1 - source][1]))
                 continue
-            array = outputs[source]
-            dtype = variant.executable.launch.outputs[source].dtype  # type: ignore[union-attr]
-            g = Tensor.of_array(array, TensorType(array.shape, dtype), None)
+            g = Tensor.of_array(outputs[source], types[source], None)
             if slot >= 0:
                 g.requires_grad, g.grad_fn, g.output_number = True, node, slot
             made.append((target, total, flow.own(g)))
@@ -309,14 +324,8 @@ class ProgramNode(TapeNode):
             for g in inner.kept.guards
         ]
         inputs = [*[t.array for _, t in operands], *self.held]
-        return inner.node(
-            tuple(edges),
-            inputs,
-            outputs,
-            versions,
-            self.scalars,
-            self.values,
-        )
+        held = [(inputs if p.kind == "input" else outputs)[p.number] for p in inner.kept.places]
+        return ProgramNode(inner, tuple(edges), held, versions, self.scalars, self.values)
 
     def _free(self, visited: int) -> None:
         """Forget what no step needs any more."""
@@ -450,8 +459,6 @@ class _Derivation:
         cut = {n: k for k, n in enumerate(block.kept.nodes)}
         found = leaves_of(outputs, {*cut, *self.stand_ins})
         held = tuple(sorted({cut[n] for n in found if n in cut}))
-        if inner is not None:
-            held = tuple(range(len(block.kept.nodes)))
         scalars = tuple(k for k, n in enumerate(block.scalars) if n in found)
         change = {n: k for k, n in enumerate(self.stand_ins)}
         change |= {block.kept.nodes[i]: len(self.stand_ins) + k for k, i in enumerate(held)}

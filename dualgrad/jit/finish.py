@@ -346,7 +346,7 @@ def finish_trace(
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" and s.number < found.arguments for s in trace.sources)
+    quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
     path = Path(
         executable,
@@ -459,8 +459,7 @@ def first_run(path: Path, work: Finish) -> None:
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value
-    tensors = [o.tensor(a) for o, a in zip(path.outputs, results, strict=False)]
-    values = trace.symbols.values
-    again = Results(tensors, work.found, values, numbers[path.scalars :])
+    values, rest = trace.symbols.values, numbers[path.scalars :]
+    again = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
         call(again)

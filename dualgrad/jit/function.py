@@ -118,7 +118,7 @@ class Function(Generic[P, R]):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(args, sizes, same.numbers)  # type: ignore[no-any-return]
+                            return path.run_quick(same.tensors, sizes, same.numbers)  # type: ignore[return-value]
                         if path.holds(same):
                             return path.run(same, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):

@@ -51,9 +51,9 @@ def quick_key(args: tuple[Any, ...]) -> Quick | None:
     """What a call with these arguments is known by; None where only a survey will do."""
     key: list[Any] = [state.grad_enabled]
     for x in args:
-        if not isinstance(x, Tensor) or x.grad_fn is not None or id(x) in on_leaves:
+        if not isinstance(x, Tensor) or id(x) in on_leaves:
             return None
-        key += (x.__class__, x.sig, x.requires_grad)
+        key += (x.__class__, x.sig, x.requires_grad, x.grad_fn is None)
     return tuple(key)
 
 

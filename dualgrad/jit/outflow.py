@@ -176,7 +176,7 @@ class Gradients:
             return None
         work = Outflow(trace, emitted)
         block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
-        self.taken = [o.tensor for o in work.outer]
+        self.taken = [work.outer[k].tensor for k in block.used]
         for x in roots:
             self.slots[id(x)] = block.slot(work.inner(x))
             x.grad_fn = None

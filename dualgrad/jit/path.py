@@ -157,17 +157,18 @@ class Path:
         """Where the lifted facts are stored that a survey found, and which these are."""
         return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
 
-    def run_quick(self, args: tuple[Any, ...], sizes: Sizes, numbers: tuple[Any, ...]) -> Any:
-        """Run a path with a `single` result; all arguments are tensors."""
+    def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
+        """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
         self.runs = runs = self.runs + 1
         started = 0.0 if runs % TIMED else perf_counter()
-        arrays: list[Any] = [args[s.number].array for s in self.sources]
-        scalars = numbers[: self.scalars]
+        scalars = numbers[: self.scalars] if self.scalars else ()
+        arrays: list[Any] = [tensors[s.number].array for s in self.sources]
         results = sizes.bound.run(arrays, scalars)
         out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
-        if self.block is not None:
-            taken = [args[s.number] for s in self.block.sources]
-            node = self.block.record(taken, [out], results, scalars, sizes.values)
+        block = self.block
+        if block is not None:
+            taken = [tensors[s.number] for s in block.sources]
+            node = block.record(taken, [out], results, scalars, sizes.values)
             out.requires_grad, out.grad_fn, out.output_number = True, node, 0
         if started:
             self._note_time(started)

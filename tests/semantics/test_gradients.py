@@ -675,3 +675,232 @@ def test_need13_error_without_a_graph():
     f = dg.function(lambda x: x * 2, strict=True)
     with pytest.raises(GradientError, match="nothing to differentiate"):
         f(X).sum().backward()
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def test_row35_sizes_that_change():
+    def backward_of(n):
+        def call(f, p):
+            x = leaf(n, 8, seed=n, requires_grad=False)
+            y = f(x)
+            ((y * y).sum() + y.T[0].sum() * 2.0).backward()
+            return y
+
+        return call
+
+    compare(network, [backward_of(n) for n in (5, 7, 3, 12, 1, 9, 0, 2)])
+
+
+def test_row36_sizes_that_change():
+    def penalty_of(n):
+        def call(f, p):
+            x = leaf(n, 8, seed=n)
+            y = f(x)
+            (y * y).sum().backward(create_graph=True)
+            g = x.grad
+            for t in p.values():
+                t.grad = None
+            ((g * g).sum() + y.mean()).backward()
+
+        return call
+
+    compare(network, [penalty_of(n) for n in (5, 7, 3, 12)])
+
+
+def test_row35_part_is_freed_before_a_derivative_is_recorded():
+    def make():
+        w, v = leaf(4), leaf(4, seed=1)
+        return lambda x: ((x * w).exp(), (x * v).sin()), w, v
+
+    def call(f, w, v):
+        x = leaf(4, seed=2)
+        a, b = f(x)
+        a.sum().backward()
+        x.grad = None
+        b.sum().backward(create_graph=True)
+        g = x.grad
+        x.grad = None
+        (g * g).sum().backward()
+        return x.grad
+
+    compare(make, [call, call])
+
+
+# -- numbers, aliases, changes in place ----------------------------------------------------------
+
+
+def test_row35_numbers_that_change():
+    def make():
+        w = leaf(4)
+        return lambda x, scale: (x * w * scale).exp() * (scale + 1) + w**scale, w
+
+    def scaled(scale):
+        def call(f, w):
+            x = leaf(4, seed=2)
+            f(x, scale).sum().backward(create_graph=True)
+            g = x.grad
+            x.grad = None
+            (g * g).sum().backward()
+            return x.grad
+
+        return call
+
+    compare(make, [scaled(s) for s in (2.0, 3.0, 0.5, 4.0, 1.5)])
+
+
+def test_row35_changes_in_place_inside():
+    def make():
+        w, v = leaf(4, 4), leaf(4, seed=1)
+
+        def f(x):
+            h = x * w
+            h.add_(v)
+            k = h.clone()
+            k[1] = v * 2.0
+            k[2:].add_(x[0])
+            h += k.exp_()
+            part = h[:2]
+            part *= 3.0
+            return h, part.sum()
+
+        return f, w, v
+
+    x = leaf(4, 4, seed=2, requires_grad=False)
+
+    def call(f, w, v):
+        h, s = f(x)
+        (h.T * s).sum().backward()
+        return h
+
+    compare(make, [call, call])
+
+
+def test_row35_result_changed_in_place_with_its_graph():
+    def make():
+        w = leaf(4)
+        return lambda x: (x * w).sigmoid() + x, w
+
+    def call(f, w):
+        y = f(leaf(4, seed=2, requires_grad=False))
+        y.add_(w)
+        y.add_(y.detach() * 2.0)
+        y.sum().backward()
+        return y
+
+    compare(make, [call, call])
+
+
+def test_row35_inputs_that_overlap_and_are_overwritten():
+    def make():
+        w, state = leaf(4), dg.zeros(8)
+
+        def f(x, a, b):
+            with dg.no_grad():
+                a.add_(x)
+            y = (b * w).tanh() * a.sum()
+            return y + b * w
+
+        return f, w, state
+
+    def call(f, w, state):
+        x = leaf(4, seed=2, requires_grad=False)
+        y = f(x, state[:4], state[2:6])
+        y.sum().backward()
+        return y
+
+    def changed(f, w, state):
+        y = f(leaf(4, seed=2, requires_grad=False), state[:4], state[2:6])
+        state[7] = 1.0
+        y.sum().backward()
+
+    compare(make, [call, call, changed])
+
+
+def test_row35_the_same_tensor_twice():
+    def make():
+        w = leaf(4)
+        return lambda a, b: (a * b).exp() * w - b, w
+
+    def call(f, w):
+        h = w * 0.5
+        (f(h, h) * f(w, h) + f(w, w) * h).sum().backward()
+
+    compare(make, [call, call])
+
+
+def test_row33_compiled_calls_compiled_with_gradients():
+    def make(decorate):
+        w = leaf(4)
+
+        @decorate
+        def inner(x):
+            return (x * w).tanh()
+
+        @decorate
+        def outer(x):
+            return inner(x) * inner(x * 2.0) + w
+
+        return outer, inner, w
+
+    def call(f, inner, w):
+        h = inner(w * 0.2)
+        (f(h) * h).sum().backward()
+
+    compare(make, [call, call])
+
+
+def test_row35_functions_of_functions():
+    """A compiled optimizer step on gradients that came out of another compiled function."""
+
+    def make(decorate):
+        w, x = leaf(4), leaf(4, seed=1, requires_grad=False)
+
+        @decorate
+        def loss():
+            return ((x * w).exp() - x).square().mean()
+
+        @decorate
+        def update():
+            with dg.no_grad():
+                w.sub_(w.grad * 0.1)
+            w.grad = None
+
+        def step():
+            out = loss()
+            out.backward()
+            update()
+            return out
+
+        return step, loss, update, w
+
+    compare(make, [lambda step, *_: step()] * 5, traces=1)
+
+
+def test_row35_training_in_threads():
+    import threading
+
+    f, p = network()
+    compiled = dg.function(f, strict=True)
+    inputs = [leaf(5 + k % 3, 8, seed=k) for k in range(12)]
+    wanted = []
+    for x in inputs:
+        f(x).sum().backward()
+        wanted.append(x.grad.tolist())
+        x.grad = None
+    for t in p.values():
+        t.requires_grad_(False)
+        t.grad = None
+    found = [None] * len(inputs)
+
+    def work(k):
+        compiled(inputs[k]).sum().backward()
+        found[k] = inputs[k].grad.tolist()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(inputs))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert found == wanted
