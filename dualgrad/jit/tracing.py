@@ -22,7 +22,7 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Stopped, Watch
+from dualgrad.jit.watch import Stopped, Watch, uninterrupted
 from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
@@ -94,7 +94,7 @@ class Tracing:
             raise Raised(error) from None
         finally:
             state.trace = None
-            self.lifting.restore()
+            uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 
     def check_pinned(self) -> None:
@@ -108,11 +108,13 @@ class Tracing:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
-        self.lifting.restore()
-        self.before.restore()
-        for t in self.trace.changed:
-            t.changed(-1)
-        self.trace.changed.clear()
+        restore = (self.watch.close, self.lifting.restore, self.before.restore)
+        uninterrupted(*restore, self._take_back_changes)
+
+    def _take_back_changes(self) -> None:
+        changed = self.trace.changed
+        while changed:
+            changed.pop().changed(-1)
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
