@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 from dualgrad.compiler.ir.dims import (
     Dim,
@@ -168,7 +168,7 @@ class TracedSize:
         return format(self.pinned(), spec)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self.pinned(), dtype=dtype)
+        return sys.modules["numpy"].array(self.pinned(), dtype=dtype)  # NumPy calls this
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return int, (self.pinned(),)
@@ -216,7 +216,7 @@ def _integer(x: Any) -> Dim | None:
     """An integer as a dimension; None for anything else."""
     if type(x) is TracedSize:
         return x.dim
-    return int(x) if isinstance(x, int | np.integer) else None
+    return int(x) if isinstance(x, Integral) else None
 
 
 def _other(x: Any) -> Any:
@@ -234,7 +234,7 @@ def _bound(x: Any, rounded: Callable[[Any], int]) -> Dim | None:
 def _calculate(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     """A sum, product or integer division of two numbers of which one is traced."""
     env = (a if type(a) is TracedSize else b).env
-    x, y = (None if isinstance(v, np.integer) else _integer(v) for v in (a, b))
+    x, y = (_integer(v) if isinstance(v, int) else None for v in (a, b))
     if x is None or y is None:
         a, b = (v.pinned() if type(v) is TracedSize and _other(w) is not None else v
                 for v, w in ((a, b), (b, a)))  # fmt: skip

@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.containers import Effect, changes
+from dualgrad.jit.differentiable import Block
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
@@ -303,13 +304,8 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    copies = [before.copies[id(c)] for c in found.containers]
-    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
-    rebound = rebindings(before, found, work.spec)
-    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
-    calls = work.calls()
-    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
-    restructured = bool(effects) and found.key != after.key
+    made = made_by(work, after, before, returned[0], lifting)
+    restructured = bool(made.effects) and found.key != after.key
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     if block is not None and not work.cacheable:
@@ -318,18 +314,67 @@ def finish_trace(
             why="tensors in that object would get no gradients",
             hint="make the object outside of the function",
         )
-    for e in effects:
-        e.settle(found.containers[e.container])
-    for b in rebound:
-        b.bind(found, settled(b.held(found)))
-    for k, _ in assigned:
-        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+    made.settle(found, after)
     work.objects.settle(settled)
     result = settled(returned.pop())
-    places = lifting.facts(found)
-    numbers = trace.numbers.evaluator(work.numbers, places)
+    numbers = trace.numbers.evaluator(work.numbers, lifting.facts(found))
     work.numbers.clear()
     after.clear()
+    check_kept(work, block)
+    path = compiled_path(work, made, block, result, name)
+    path.facts, path.lifted = found.fact_keys(), lifting.lifted(found)
+    inputs = {*path.lifted, *(() if path.symbols is None else path.symbols.numbers)}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
+    if not path.computes(found, found.facts):
+        raise Unsupported("a number is not what it was while the function was traced")
+    first_run(path, work)
+    trace.symbols.env.closed = True
+    return Outcome(path, settled(result), work.cacheable, found, restructured)
+
+
+@dataclass
+class Made:
+    """What a function makes besides values: its result, and what it changes."""
+
+    result: Rebuild
+    effects: list[Effect]
+    rebound: list[Rebinding]
+    assigned: list[tuple[int, Rebuild]]  # numbers among the facts
+    grads: list[tuple[int, Rebuild]]
+    writes: list[tuple[Node, Tensor]]
+    calls: list[Rebuild]
+
+    def settle(self, found: Survey, after: Survey) -> None:
+        """Put plain numbers in place of those of the trace."""
+        for e in self.effects:
+            e.settle(found.containers[e.container])
+        for b in self.rebound:
+            b.bind(found, settled(b.held(found)))
+        for k, _ in self.assigned:
+            write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+
+    def nothing_else(self) -> bool:
+        """Whether there is just the result."""
+        changes = self.effects or self.rebound or self.assigned or self.grads or self.writes
+        return not changes and not self.calls
+
+
+def made_by(work: Finish, after: Survey, before: Snapshot, returned: Any, lifting: Lifting) -> Made:
+    """What a traced function has made, by comparing the state before and after."""
+    found = work.found
+    copies = [before.copies[id(c)] for c in found.containers]
+    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
+    rebound = rebindings(before, found, work.spec)
+    result, grads, writes = work.spec(returned), work.grads(), work.writes()
+    calls = work.calls()
+    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    return Made(result, effects, rebound, assigned, grads, writes, calls)
+
+
+def check_kept(work: Finish, block: Block | None) -> None:
+    """Refuse what would outlive the trace unseen: numbers, tensors, hooks."""
+    trace = work.trace
     check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
@@ -346,17 +391,20 @@ def finish_trace(
             "a hook waits for a gradient that comes after the function",
             hint="call backward() inside the function",
         )
+
+
+def compiled_path(work: Finish, made: Made, block: Block | None, returned: Any, name: str) -> Path:
+    """The program of a trace, and how it is called."""
+    trace, found, symbols = work.trace, work.found, work.trace.symbols
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
-    graph = settled_graph(trace, outputs, writes)
-    layouts = tuple(map(trace.layout_of, trace.tensors))
-    symbols = trace.symbols
-    executable = compile_graph(graph, layouts, name)
+    graph = settled_graph(trace, outputs, made.writes)
+    executable = compile_graph(graph, tuple(map(trace.layout_of, trace.tensors)), name)
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" for s in trace.sources)
-    single = work.single(result) if quick else None
-    path = Path(
+    quick = made.nothing_else() and not trace.grads_read
+    quick = quick and all(s.kind == "leaf" for s in trace.sources)
+    single = work.single(returned) if quick else None
+    return Path(
         executable,
         Sizes(symbols.values, executable.bind(symbols.values), single),
         trace.sources,
@@ -366,28 +414,18 @@ def finish_trace(
         trace.grads_read,
         grad_pattern(found.tensors, trace.grads_read),
         work.outputs(),
-        effects,
-        grads,
-        rebuild,
+        made.effects,
+        made.grads,
+        made.result,
         graph,
         ", ".join(repr(t.type) for t in found.tensors[:8]),
-        calls,
+        made.calls,
         block,
+        symbols=symbols.read(found) if symbols.values else None,
+        single=single,
+        assigned=made.assigned,
+        rebound=made.rebound,
     )
-    path.rebound = rebound
-    if symbols.values:
-        path.symbols, path.single = symbols.read(found), single
-    path.facts, path.assigned = found.fact_keys(), assigned
-    path.lifted = lifting.lifted(found)
-    sized = () if path.symbols is None else path.symbols.numbers
-    inputs = {*path.lifted, *sized}
-    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
-    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
-    if not path.computes(found, found.facts):
-        raise Unsupported("a number is not what it was while the function was traced")
-    first_run(path, work)
-    symbols.env.closed = True
-    return Outcome(path, settled(result), work.cacheable, found, restructured)
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
