@@ -76,6 +76,7 @@ class Function(Generic[P, R]):
         self.history = self._programs.history
         FUNCTIONS.add(self)
         self._binder = Binder(fn)
+        self._count = self._binder.count
         self._arguments = Arguments(self._binder.names)
 
     @property
@@ -105,7 +106,7 @@ class Function(Generic[P, R]):
         try:
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
-            if kwargs or len(args) != self._binder.count:
+            if kwargs or len(args) != self._count:
                 call = self._binder.bind(args, kwargs)
                 if call is None:  # Python says what is wrong
                     return self.__wrapped_function__(*args, **kwargs)
@@ -131,7 +132,7 @@ class Function(Generic[P, R]):
     def __reduce__(self) -> Any:
         """Functions are pickled by name, as Python's are; other callables by value."""
         if isinstance(self.__wrapped_function__, types.FunctionType):
-            return self.__qualname__
+            return self.__wrapped_function__.__qualname__
         return Function, (self.__wrapped_function__, *self._options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -431,7 +432,7 @@ def function(
               or "x" for all of x
     static    dimensions that get a program for each size
 
-    `.ir()`, `.llvm()`, `.asm()`, `.report()` and `.n_traces` explain what happened.
+    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()` and `.asm()` say what happened.
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
