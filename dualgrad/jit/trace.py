@@ -382,7 +382,7 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
-    def is_known(self, t: Tensor) -> bool:
+    def is_known(self, t: Any) -> bool:
         """Whether a tensor has its values while tracing: the function has made it from numbers."""
         return t.node is None and id(t) in self.created and id(t) not in self.written
 

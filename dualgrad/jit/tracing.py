@@ -23,7 +23,7 @@ from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Stopped, Watch
-from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
+from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -83,7 +83,7 @@ class Tracing:
 
         Raises Unsupported or Raised, with the state as it was.
         """
-        started = time.perf_counter()
+        started, errors = time.perf_counter(), DualgradError.made
         state.trace = self.trace
         try:
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
@@ -93,6 +93,8 @@ class Tracing:
             self.trace.calls.finish()
             for refusal in self.trace.refusals:  # caught by the code that was traced
                 raise refusal
+            if self.symbols.values and DualgradError.made != errors:
+                raise Unsupported("an error is handled, whose text would name symbols of sizes")
         except (Unsupported, Stopped) as error:
             self.undo()
             raise self.watch.found or error from None

@@ -9,6 +9,7 @@ only one in which it happens.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 import types
@@ -31,6 +32,13 @@ _IMPURE_MODULES = frozenset(
         "_warnings", "_thread", "readline", "_tkinter", "_multiprocessing", "_posixshmem",
     }
 )  # fmt: skip
+# Modules in Python that are about nothing else.
+_IMPURE_PYTHON = frozenset(
+    {
+        "asyncio", "fileinput", "getpass", "http", "multiprocessing", "queue", "selectors",
+        "shutil", "socket", "ssl", "subprocess", "tempfile", "tkinter", "urllib", "webbrowser",
+    }
+)  # fmt: skip
 _IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint", "id"})
 _CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime's classes
 _HARMLESS = frozenset(
@@ -38,7 +46,10 @@ _HARMLESS = frozenset(
 )
 # State of the process or thread that the standard library itself keeps in order.
 _OWN_AFFAIR = frozenset({"_contextvars", "_thread", "id()"})
-_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite"}
+_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite", "pytest", "_pytest"}
+_ENVIRONMENT = frozenset(
+    f.__code__ for f in vars(type(os.environ)).values() if isinstance(f, types.FunctionType)
+)
 _READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 _READS_ALL = frozenset({"vars", "dir", "globals"})
 
@@ -59,6 +70,7 @@ class Watch:
         self.found: Unsupported | None = None
         self.stopped = False
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        self._trace: Any = None  # while a module is imported
         self._import: types.FrameType | None = None  # the code of a module that is being imported
         self.names: set[str] = set()
         self.computed = False
@@ -97,7 +109,12 @@ class Watch:
         elif event == "call":
             code = frame.f_code
             self._codes[code, id(frame.f_globals)] = frame.f_globals
-            if code.co_name == "<module>" and _is_imported(frame):
+            outer = frame.f_back
+            if code in _ENVIRONMENT and outer is not None:
+                self._impure(outer, "os.environ")
+            elif _root_of(frame) in _IMPURE_PYTHON and outer is not None:
+                self._impure(outer, f"{_root_of(frame)}.{code.co_name}")
+            elif code.co_name == "<module>" and _is_imported(frame):
                 self._import, self._trace, state.trace = frame, state.trace, None
         elif event == "c_call" and _root_of(frame) != "dualgrad":
             if getattr(arg, "__module__", None) == "builtins":
@@ -154,11 +171,13 @@ class Watch:
 
 
 def _unrepeatable(name: str, place: Location | None) -> Unsupported:
-    return Unsupported(
+    error = Unsupported(
         f"{name} is called, which a compiled program would not repeat",
         hint="call it outside of the function",
         location=place,
     )
+    error.location = place  # None: nobody saw where
+    return error
 
 
 def impurity(function: Any) -> str | None:
@@ -171,6 +190,9 @@ def impurity(function: Any) -> str | None:
         module = owner.__name__
     elif isinstance(owner, type):
         origin = owner.__module__
+    elif origin not in _IMPURE_MODULES and owner is not None:
+        bases = (base.__module__ for base in type(owner).__mro__)
+        origin = next((m for m in bases if m in _IMPURE_MODULES), origin)
     if origin == "datetime" and name in _CLOCKS:
         return f"datetime.{name}"
     if origin == "_contextvars" and name in ("get", "set", "reset"):
