@@ -400,9 +400,8 @@ class Trace:
 
     def forget_changes(self) -> None:
         """Let tensors from outside know nothing of the changes and views that the trace made."""
-        for t in self.changed:
-            t.changed(-1)
-        self.changed.clear()
+        while self.changed:
+            self.changed.pop().changed(-1)
         views = self.views.alive()
         dead = set(map(id, views))
         for version in {id(v._version): v._version for v in views}.values():

@@ -22,8 +22,13 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
+<<<<<<< HEAD
 from dualgrad.jit.watch import Stopped, Watch
 from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
+=======
+from dualgrad.jit.watch import Stopped, Watch, uninterrupted
+from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
+>>>>>>> h/effects
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -106,7 +111,7 @@ class Tracing:
             raise Raised(error) from None
         finally:
             state.trace = None
-            self.lifting.restore()
+            uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 
     def check_pinned(self) -> None:
@@ -120,9 +125,8 @@ class Tracing:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
-        self.lifting.restore()
-        self.before.restore()
-        self.trace.forget_changes()
+        restore = (self.watch.close, self.lifting.restore, self.before.restore)
+        uninterrupted(*restore, self.trace.forget_changes)
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""

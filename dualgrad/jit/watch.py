@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualgrad.jit.bytecode import constant_argument
@@ -58,6 +58,24 @@ class Stopped(BaseException):
     """Unwinds a trace; no `except Exception` of the user's holds it up."""
 
 
+def uninterrupted(*actions: Callable[[], object]) -> None:
+    """Do all of this, each as often as it takes; an interrupt that comes meanwhile is raised then.
+
+    Every action does no harm when it is done again.
+    """
+    interrupt = None
+    for action in actions:
+        done = False
+        while not done:
+            try:
+                action()
+                done = True
+            except KeyboardInterrupt as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
 class Watch:
     """Watches a trace.
 
@@ -72,6 +90,7 @@ class Watch:
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
         self._trace: Any = None  # while a module is imported
         self._import: types.FrameType | None = None  # the code of a module that is being imported
+        self._states: tuple[Any, Any] | None = None  # while it watches
         self.names: set[str] = set()
         self.computed = False
 
@@ -81,19 +100,25 @@ class Watch:
         return [(code, space) for (code, _), space in self._codes.items()]
 
     def __enter__(self) -> Watch:
-        self._base = sys._getframe(1)
+        self._base: types.FrameType | None = sys._getframe(1)
         self._before = sys.getprofile()
         self._tracing = sys.gettrace()
         # The collector may call anything, at any time: its callbacks are not the function's.
         self._collecting = gc.isenabled()
-        gc.disable()
         self._states = _random_states()
+        gc.disable()
         sys.setprofile(self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching; again and again does no harm."""
+        if self._states is None:
+            return
         sys.setprofile(self._before)
-        del self._base  # frames keep what they hold alive
+        self._base = None  # frames keep what they hold alive
         if self.stopped:
             sys.settrace(self._tracing)
         if self._collecting:
@@ -101,6 +126,7 @@ class Watch:
         drawn = _restore_random(self._states)
         if drawn is not None and self.found is None:
             self.found = _unrepeatable(drawn, None)
+        self._states = None
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
         if self._import is not None:

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import types
 import weakref
 
@@ -879,8 +880,6 @@ def test_row35_functions_of_functions():
 
 
 def test_row35_training_in_threads():
-    import threading
-
     f, p = network()
     compiled = dg.function(f, strict=True)
     inputs = [leaf(5 + k % 3, 8, seed=k) for k in range(12)]
