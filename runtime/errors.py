@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dualgrad.runtime.srcinfo import Location, user_location
 
-MAX_LINES = 6  # of what was found; with all other parts a message has 12
+MAX_LINES = 5  # of what was found; with all other parts a message has 12
 
 
 class DualgradError(Exception):

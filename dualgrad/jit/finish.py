@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +97,8 @@ class Finish:
 
     @cached_property
     def objects(self) -> Objects:
-        return Objects(self.found.objects, self.spec)
+        weak = weakref.proxy(self)
+        return Objects(self.found.objects, lambda x: weak.spec(x))  # type: ignore[no-any-return]
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -329,6 +331,12 @@ def finish_trace(
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
+    if block is not None and not work.cacheable:
+        raise Unsupported(
+            "a result still needs its graph, beside an object that cannot be made anew",
+            why="tensors in that object would get no gradients",
+            hint="make the object outside of the function",
+        )
     for e in effects:
         container = found.containers[e.container]
         container[e.key] = settled(container[e.key])
@@ -388,7 +396,7 @@ def finish_trace(
     )
     path.rebound = rebound
     if symbols.values:
-        path.symbols = symbols.read(found)
+        path.symbols, path.single = symbols.read(found), single
     path.facts, path.assigned = found.fact_keys(), assigned
     path.lifted = lifting.lifted(found)
     sized = () if path.symbols is None else path.symbols.numbers

@@ -187,6 +187,14 @@ class Gradients:
         roots = [x for x in (*emitted, *views) if needs_graph(x)]
         if not roots:
             return None
+        for t, s in zip(trace.tensors, trace.sources, strict=True):
+            if s.kind == "constant" and t.requires_grad and t.grad_fn is None:
+                raise Unsupported(
+                    "a result still needs its graph, with a leaf that the function makes itself",
+                    actual=f"{t.type!r}",
+                    why="gradients do not flow to it out of a compiled function",
+                    hint="make it outside of the function",
+                )
         work = Outflow(trace, emitted, views)
         block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
         self.late = work.late

@@ -17,7 +17,7 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.differentiable import Block, ProgramNode
-from dualgrad.jit.guards import Standing
+from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
@@ -26,6 +26,7 @@ from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+_SELDOM = 8  # runs that the check of a state must serve, if it is to be made again and again
 MAX_SIZES = 1000  # for which a path keeps its program bound
 TIMED = 32  # one run in so many is timed
 
@@ -35,7 +36,7 @@ class Results:
     """What a run has to rebuild results from: its new tensors, and what the survey found."""
 
     tensors: list[Tensor]
-    found: Survey
+    found: Survey | Known
     values: dict[Atom, int]  # behind the symbols of sizes
     numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
@@ -107,6 +108,7 @@ class Path:
     signature: str
     calls: list[Rebuild]  # recorded calls of print and the like
     block: Block | None = None  # what gradients need, where they flow out
+    single: TensorType | None = None  # of the result, with symbols
     symbols: SizeFacts | None = None  # where the sizes are found that are symbols
     known: dict[tuple[int, ...], Sizes] = field(default_factory=dict)
     facts: list[Any] = field(default_factory=list)  # keys of the facts of the traced call
@@ -115,12 +117,12 @@ class Path:
     numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
-    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
     timed: int = 0  # runs whose time was taken
     seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
+    renewed: tuple[int, int] = (0, 0)  # how often in a row, and at which run
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
@@ -141,11 +143,11 @@ class Path:
             if len(self.known) >= MAX_SIZES:
                 self.known.clear()
             values = self.symbols.values(facts)
-            found = Sizes(values, self.executable.bind(values), self.sizes.single)
+            found = Sizes(values, self.executable.bind(values), self.single)
             self.known[key] = found
         return found
 
-    def computes(self, found: Survey, facts: Any) -> bool:
+    def computes(self, found: Survey | Known, facts: Any) -> bool:
         """Whether the numbers of a call can be computed from its facts, as `found.numbers`."""
         if self.numbers is not None:
             values = self.numbers(facts)
@@ -154,16 +156,31 @@ class Path:
             found.numbers = values
         return True
 
-    def holds(self, found: Survey) -> bool:
+    def holds(self, found: Survey | Known) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
         overwrites is writeable and overlaps with nothing else that it reads."""
         if self.grads_read and grad_pattern(found.tensors, self.grads_read) != self.pattern:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def lifted_storage(self, found: Survey) -> dict[tuple[int, Any], int]:
-        """Where the lifted facts are stored that a survey found, and which these are."""
-        return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
+    def needs(self, found: Survey) -> Needs:
+        """What a check of calls has to tell."""
+        rebound = {(id(found.containers[e.container]), e.key) for e in self.effects}
+        rebound |= {b.storage(found) for b in self.rebound}
+        return Needs(
+            self.lifted,
+            () if self.symbols is None else self.symbols.numbers,
+            tuple(k for k, _ in self.assigned),
+            rebound,
+            self.sizes.single is None,
+        )
+
+    def sizes_of(self, known: Known) -> Sizes | None:
+        """The program for a call that passed the check; None if a survey has to tell."""
+        sizes = self.sizes if self.symbols is None else self.known.get(known.sizes)
+        if self.numbers is not None and not self.computes(known, known.facts):
+            return None
+        return sizes
 
     def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
         """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
@@ -186,7 +203,7 @@ class Path:
         self.timed += 1
         self.seconds += perf_counter() - started
 
-    def arrays(self, found: Survey) -> list[Any]:
+    def arrays(self, found: Survey | Known) -> list[Any]:
         """The memory that the program reads and writes at this call."""
         tensors = found.tensors
         out: list[Any] = []
@@ -201,7 +218,7 @@ class Path:
                 out.append(tensor_at(s, tensors).array)
         return out
 
-    def run(self, found: Survey, sizes: Sizes) -> Any:
+    def run(self, found: Survey | Known, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.

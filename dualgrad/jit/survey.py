@@ -64,7 +64,7 @@ from dualgrad.tensor import Tensor
 
 MISSING: Any = object()
 TENSOR = "tensor"
-_REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
+REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
 # Methods that are most often not called by what has the instance at hand.
 _LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
 ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
@@ -94,7 +94,8 @@ class Survey:
     __slots__ = (
         "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
         "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "tensors",
+        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "stand_ins",
+        "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -113,6 +114,7 @@ class Survey:
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.stand_ins = False  # some facts are numbers that a trace has put there
         self.shared: set[int] = set()  # identities of tuples that stand in several places
         self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
@@ -135,6 +137,15 @@ class Survey:
         """Let go of everything that was met."""
         for parts in (self.facts, self.fact_parts, self.tensors, self._tensor_parts, self.objects):
             parts.clear()
+        self.part = (None, ROOT, None, None)
+
+    @property
+    def seen(self) -> set[int]:
+        """Identities of all objects that were met."""
+        return {*self._seen}
+
+    def tensor_part(self, number: int) -> Part:
+        return self._tensor_parts[number]
 
     def place_of_tensor(self, number: int) -> Place:
         return Place.of(self._tensor_parts[number])
@@ -152,6 +163,8 @@ class Survey:
             if kind is int or kind is float:
                 key.append(kind)
                 facts.append(x)
+                if type(x) is not kind:
+                    self.stand_ins = True
                 self.fact_parts.append(part)
             elif kind in PLAIN:
                 key.append((kind, x))
@@ -434,8 +447,8 @@ class Survey:
             names = list(attributes)
         else:
             wanted = scope.names
-            if all(r in attributes for r in _REGISTRIES):
-                wanted = wanted.union(_REGISTRIES, *(attributes[r] for r in _REGISTRIES))
+            if all(r in attributes for r in REGISTRIES):
+                wanted = wanted.union(REGISTRIES, *(attributes[r] for r in REGISTRIES))
             names = [n for n in attributes if n in wanted]
         self.key.append(tuple(names))
         self.note(KEYS, attributes, None, list(attributes))

@@ -39,6 +39,16 @@ class Raised(Exception):
         self.error = error
 
 
+def let_go(error: BaseException | None) -> None:
+    """Free the frames that an error has come through: they hold what was traced."""
+    while error is not None:
+        error.__traceback__ = None
+        if isinstance(error, Raised):
+            let_go(error.error)
+        following, error.__context__ = error.__context__ or error.__cause__, None
+        error = following
+
+
 class Pinned(Exception):
     """Code asked for the values of sizes that were to be symbols."""
 
@@ -110,9 +120,7 @@ class Tracing:
         self.symbols.env.closed = True
         self.lifting.restore()
         self.before.restore()
-        for t in self.trace.changed:
-            t.changed(-1)
-        self.trace.changed.clear()
+        self.trace.forget_changes()
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""

@@ -121,6 +121,30 @@ def test_row25_sizes_across_the_blocks_of_sums(program: Any) -> None:
     compare(lambda: program, [(matrix(n),) for n in (9, *FAR, 8, *FAR)])
 
 
+def test_row25_types_of_results() -> None:
+    compiled = dg.function(lambda x: dg.tanh(x) * 2)
+    for n in (4, 6, 9, 9, 6, 6, 4, 9):
+        y = compiled(matrix(n))
+        assert y.shape == y.numpy().shape == (n, 11)
+        same_bits(dg.exp(y), dg.exp(dg.tanh(matrix(n)) * 2))
+
+
+def test_row25_gradients_out_of_a_compiled_function() -> None:
+    def f(x: Any, w: Any) -> Any:
+        return dg.softmax(x @ w, -1).sum(0) * x.shape[0]
+
+    compiled = dg.function(f)
+    for n in (4, 6, 9, 9, 6, 70, 70, 4):
+        leaves = []
+        for g in (f, compiled):
+            x, w = matrix(n).requires_grad_(), matrix(11, 3).requires_grad_()
+            (g(x, w) * dg.tensor([1.0, 2.0, 3.0])).sum().backward()
+            leaves.append((x.grad, w.grad))
+        for want, got in zip(*leaves, strict=True):
+            same_bits(got, want)
+            assert got.shape == want.shape
+
+
 def test_need05_twelve_lengths() -> None:
     f = compare(lambda: scaled, [(vector(n),) for n in (*LENGTHS, *reversed(LENGTHS))])
     assert f.n_traces == 2
@@ -476,8 +500,23 @@ def outcome(f: Callable[..., Any], args: list[Any]) -> Any:
         return type(error)
 
 
-@pytest.mark.parametrize("case", [c for c in GOOD if sized(c)], ids=str)
+SIZED = [c for c in GOOD if sized(c)]
+ONE_OF_EACH = list({c.name: c for c in reversed(SIZED)}.values())
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
 def test_row25_every_op_at_other_sizes(case: Case) -> None:
+    check_at_other_sizes(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SIZED, ids=str)
+def test_every_sample_at_other_sizes(case: Case) -> None:
+    check_at_other_sizes(case)
+
+
+def check_at_other_sizes(case: Case) -> None:
+    """Trace with symbols for all sizes, call with other ones, compare with eager mode."""
     program = with_gradients(case)
     names = [f"a{k}" for k in range(len(case.sample.args))]
     text = ", ".join(names)
