@@ -43,6 +43,7 @@ R = TypeVar("R")
 MAX_SCOPES = 4
 MAX_CHECKS = 16  # paths that are found without a survey
 MAX_EAGER = 8  # calls without any path after which a function is given up
+MAX_RESTRUCTURED = 16  # traces that leave state of another structure; no more are made
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -70,8 +71,13 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
+<<<<<<< HEAD
+=======
+        self._restructured = 0
+>>>>>>> h/effects
         self._checks: list[tuple[Path, Checked]] = []  # the latest first
         self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
+        self._restructured = 0
         self._lock = self._programs.lock
         self.history = self._programs.history
         FUNCTIONS.add(self)
@@ -118,7 +124,7 @@ class Function(Generic[P, R]):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(known.tensors, sizes, known.numbers)
+                            return path.run_quick(known.tensors, sizes, known.numbers)  # type: ignore[return-value]
                         if path.holds(known):
                             return path.run(known, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
@@ -131,7 +137,7 @@ class Function(Generic[P, R]):
     def __reduce__(self) -> Any:
         """Functions are pickled by name, as Python's are; other callables by value."""
         if isinstance(self.__wrapped_function__, types.FunctionType):
-            return self.__qualname__
+            return self.__wrapped_function__.__qualname__
         return Function, (self.__wrapped_function__, *self._options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -229,6 +235,14 @@ class Function(Generic[P, R]):
     ) -> Any:
         """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
+        if self._restructured >= MAX_RESTRUCTURED:
+            self._fall_back(
+                Unsupported(
+                    "a list or dict that it reads grows from call to call",
+                    hint="keep such a record outside of the function, or only append to it",
+                )
+            )
+            return fn(*args, **kwargs)
         attempts = Attempts(self._lifted(roots, basis), basis)
         while (inputs := attempts.next()) is not None:
             tracing = Tracing(roots, *inputs)
@@ -273,6 +287,7 @@ class Function(Generic[P, R]):
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]
             outcome = tracing.finish(scope, found if known else None, self.name)
+        self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)

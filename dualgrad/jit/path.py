@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
@@ -26,7 +27,6 @@ from dualgrad.jit.survey import Survey
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
-_SELDOM = 8  # runs that the check of a state must serve, if it is to be made again and again
 MAX_SIZES = 1000  # for which a path keeps its program bound
 TIMED = 32  # one run in so many is timed
 
@@ -62,15 +62,6 @@ class Output:
         if self.freed is not None:
             t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
-
-
-@dataclass(frozen=True)
-class Effect:
-    """An assignment that the function makes: container[key] = value."""
-
-    container: int
-    key: Any
-    value: Rebuild
 
 
 class Sizes:
@@ -122,7 +113,6 @@ class Path:
     timed: int = 0  # runs whose time was taken
     seconds: float = 0.0  # of these
     rebound: list[Rebinding] = field(default_factory=list)
-    renewed: tuple[int, int] = (0, 0)  # how often in a row, and at which run
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
@@ -234,14 +224,14 @@ class Path:
             self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
-        effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        effects = [(e, found.containers[e.container], e.value(made)) for e in self.effects]
         rebound = [(b, b.value(made)) for b in self.rebound]
         assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
-        for container, key, value in effects:
-            container[key] = value
+        for effect, container, value in effects:
+            effect.make(container, value)
         for binding, value in rebound:
             binding.bind(found, value)
         for place, value in assigned:

@@ -88,14 +88,17 @@ BASES = "bases"  # owner.__mro__
 VALUES = "values"  # of a NumPy array
 
 
+_NAMED = (GLOBAL, CELL, ATTRIBUTE)  # places that code reaches by a name
+
+
 class Survey:
     """The state that a call depends on."""
 
     __slots__ = (
-        "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
-        "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "stand_ins",
-        "tensors",
+        "_append_only_lists", "_modules", "_names", "_seen", "_tensor_parts", "appended",
+        "argument_facts", "arguments", "containers", "fact_parts", "facts", "functions", "key",
+        "met", "named", "notes", "noting", "numbers", "objects", "opaque", "owners", "part",
+        "scope", "shared", "stand_ins", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -118,6 +121,10 @@ class Survey:
         self.shared: set[int] = set()  # identities of tuples that stand in several places
         self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
+        self.appended: set[str] | frozenset[str] = (
+            frozenset() if self.scope is None else self.scope.appended - self.scope.used
+        )
+        self._append_only_lists: dict[int, int] = {}  # by identity: their numbers
         self._seen: dict[int, int] = {}
         self.objects: list[object] = []  # in the order met, without tensors and plain values
         self._tensor_parts: list[Part] = []
@@ -172,6 +179,8 @@ class Survey:
                 self._tensor(part)
                 if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
                     stack.append((hooks, PART, None, part))
+            elif kind is list and part[2] in self.appended and part[1] in _NAMED:
+                self._append_only(x)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
                 if isinstance(x, tuple):
@@ -182,6 +191,18 @@ class Survey:
                 parts = self._parts(part)
                 parts.reverse()
                 stack += parts
+
+    def _append_only(self, x: list[Any]) -> None:
+        """A list that is reached by a name under which it is only appended to."""
+        self.key.append("appended to")
+        if id(x) not in self._append_only_lists:
+            self._append_only_lists[id(x)] = len(self.containers)
+            self.containers.append(x)
+
+    def unread(self) -> set[int]:
+        """Numbers of the lists of which the code reads nothing, by whatever name."""
+        found = self._append_only_lists
+        return {n for key, n in found.items() if key not in self._seen}
 
     def _tensor(self, part: Part) -> None:
         x = part[0]

@@ -464,10 +464,13 @@ def test_row24_results_that_are_no_tensors() -> None:
 
 
 def test_need20_a_lambda_is_known_by_its_code_and_what_it_holds() -> None:
+    def made(k: float, mode: str) -> Any:
+        return dg.function(lambda x: x * k if mode == "a" else x + k)
+
     x = vector(1, 2)
     for n in range(300):
         k, mode = n % 40 + 0.5, "ab"[n // 150]
-        f = dg.function(lambda x, mode=mode: x * k if mode == "a" else x + k)
+        f = made(k, mode)
         for _ in range(2):
             assert f(x).tolist() == ([k, 2 * k] if mode == "a" else [1 + k, 2 + k])
     assert f.n_traces <= 4
