@@ -199,7 +199,8 @@ class Function(Generic[P, R]):
         quick = None if kwargs or changes else quick_key(args)
         if quick is None:
             return
-        if path.standing is None or path.standing.check() is None:
+        numbered = path.symbols is not None and not {*path.symbols.numbers}.isdisjoint(path.lifted)
+        if path.standing is None or numbered or path.standing.check() is None:
             state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
             constant = {k: found.facts[k] for k in path.lifted}
             path.standing = Standing(state_of, path.lifted_storage(found), constant)
