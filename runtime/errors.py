@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from dualgrad.runtime.srcinfo import Location, user_location
 
-MAX_LINES = 6  # of what was found; with all other parts a message has 12
+MAX_LINES = 5  # of what was found; with all other parts a message has 12
 
 
 class DualgradError(Exception):

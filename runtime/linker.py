@@ -1,20 +1,28 @@
 """LLVM for the host: its target, and object code made callable.
 
-One LLJIT serves the whole process.  llvmlite takes a tenth of a second to load, so it is imported
-by the first call that needs it.
+llvmlite takes a tenth of a second to load, so it is imported by the first call that needs it.
+A process that finds all its code on disk needs none where `elf` can link: what LLVM says of
+the processor stands in the disk cache too.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
+import importlib.util
 import itertools
+import json
 import os
+import platform
+import re
+import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from dualgrad.runtime import elf
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.program import Target
@@ -27,6 +35,7 @@ _VECTOR_UNITS = (
 )
 _OTHER_UNIT = (128, 16)
 
+_VERSION = re.compile(r"version_version\s*=\s*['\"]([^'\"]+)")
 _serial = itertools.count()
 _lock = threading.Lock()
 _permanent: list[Any] = []
@@ -40,10 +49,22 @@ def _llvm() -> Any:
     return binding
 
 
+@functools.cache
 def llvm_version() -> str:
-    """What generates machine code here: the versions of llvmlite and LLVM."""
-    llvmlite: Any = importlib.import_module("llvmlite")
-    return f"llvmlite {llvmlite.__version__}, llvm {'.'.join(map(str, _llvm().llvm_version_info))}"
+    """What generates machine code here: the version of llvmlite, and of its LLVM the size of the
+    library, both found without loading them."""
+    found = importlib.util.find_spec("llvmlite")
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent
+    try:
+        version = _VERSION.search((folder / "_version.py").read_text())
+        library = next((folder / "binding").glob("*llvmlite*"))
+        return f"llvmlite {version[1] if version else '?'}, {library.stat().st_size} bytes"
+    except (OSError, StopIteration):
+        llvmlite: Any = importlib.import_module("llvmlite")
+        llvm = ".".join(map(str, _llvm().llvm_version_info))
+        return f"llvmlite {llvmlite.__version__}, llvm {llvm}"
 
 
 def target_of(triple: str, cpu: str, features: str) -> Target:
@@ -60,9 +81,35 @@ def target_of(triple: str, cpu: str, features: str) -> Target:
 @functools.cache
 def host_target() -> Target:
     """The CPU this process runs on."""
+    processor = _processor()
+    key = f"target of {processor}, {llvm_version()}"
+    if processor:
+        try:
+            return target_of(*json.loads(default_cache().get(key) or "[]"))
+        except (ValueError, TypeError, AttributeError):  # not there, or not what stands below
+            pass
     llvm = _llvm()
     features = llvm.get_host_cpu_features().flatten()
-    return target_of(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+    named = (llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+    if processor:
+        default_cache().put(key, json.dumps(named).encode())
+    return target_of(*named)
+
+
+def _processor() -> str:
+    """All that Linux says of the first processor and that does not change; "" where unknown."""
+    lines = []
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as text:
+            for line in text:
+                if not line.strip():
+                    break
+                if not line.startswith(("cpu MHz", "bogomips", "processor", "core", "apicid")):
+                    lines.append(line)
+    except OSError:
+        return ""
+    described = f"{platform.machine()} {sys.maxsize} {''.join(lines)}"
+    return hashlib.sha256(described.encode()).hexdigest() if "flags" in described else ""
 
 
 def _machine(opt: int) -> Any:
@@ -74,12 +121,11 @@ def _machine(opt: int) -> Any:
 def host_object(name: str, text: str) -> bytes:
     """Object code of LLVM IR text that belongs to the runtime itself, from the disk cache if it
     is there.  The text is final: no pass pipeline runs."""
-    llvm = _llvm()
-    version = ".".join(map(str, llvm.llvm_version_info))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    key = f"runtime|{name}|{digest}|llvm {version}|{host_target().key}"
+    key = f"runtime|{name}|{digest}|{llvm_version()}|{host_target().key}"
     found = default_cache().get(key)
     if found is None:
+        llvm = _llvm()
         module = llvm.parse_assembly(text)
         module.verify()
         found = bytes(_machine(opt=2).emit_object(module))
@@ -99,6 +145,9 @@ def link(name: str, object_code: bytes, symbols: Iterable[str]) -> tuple[dict[st
     Raises CompileError for object code that does not link.
     """
     wanted = tuple(symbols)
+    with suppress(elf.Unfit):
+        image = elf.link(object_code, wanted)
+        return image.addresses, image
     with _lock:
         builder = _llvm().JITLibraryBuilder().add_object_img(object_code).add_current_process()
         for symbol in wanted:

@@ -19,6 +19,7 @@ import numpy as np
 
 import dualgrad as dg
 from dualgrad import EagerFallback, Tensor
+from dualgrad.runtime.errors import GradientError
 
 SHAPES: tuple[tuple[int, ...], ...] = ((4,), (6,), (2, 3), (3, 2), (2, 2))
 SIDE = 7  # a base is a square of this side
@@ -97,6 +98,7 @@ class World:
 
     bases: list[Tensor] = field(default_factory=list)
     state: Any = None  # what programs keep: tensors of the shapes of KEPT
+    weight: Tensor = field(default_factory=lambda: dg.tensor([0.5, 0.25], requires_grad=True))
     owned: dict[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
@@ -130,11 +132,12 @@ class World:
 class Writer:
     """Writes the body of one program; knows the shape of every variable."""
 
-    def __init__(self, rng: random.Random, shapes: tuple[Shape, ...]) -> None:
+    def __init__(self, rng: random.Random, shapes: tuple[Shape, ...], graph: bool) -> None:
         self.rng = rng
         self.shapes: dict[str, Shape] = {f"i{k}": s for k, s in enumerate(shapes)}
         self.lines: list[str] = []
         self.count = 0
+        self.graph = graph
 
     def pick(self, shape: Shape | None = None, ndim: int | None = None) -> str | None:
         """A variable, the newest ones more often; of a shape or rank if that is given."""
@@ -265,6 +268,8 @@ class Writer:
             (f"({a} - {self.operand(shape)}).tanh()", shape),
             (f"dg.zeros({shape})", shape),
         ]
+        if self.graph:
+            options += [(f"{a} * w.sum()", shape), (f"{a} + w[1]", shape)] * 3
         if len(shape) >= 1:
             options.append((f"{a}.sum(axis=0)", shape[1:]))
             options.append((f"dg.cat([{a}, {a}])", (2 * shape[0], *shape[1:])))
@@ -323,7 +328,7 @@ class Program:
     def draw(seed: int) -> Program:
         rng = random.Random(seed)
         shapes = tuple(rng.choice(SHAPES) for _ in range(rng.choice((1, 2, 2, 3))))
-        writer = Writer(rng, shapes)
+        writer = Writer(rng, shapes, seed % 4 == 3)
         for _ in range(rng.randrange(2, 9)):
             writer.statement()
         names = ", ".join(f"i{k}" for k in range(len(shapes)))
@@ -334,7 +339,7 @@ class Program:
         return Program(source, [patterns[k] for k in order])
 
     def function(self, decorate: Callable[[Any], Any], world: World) -> Any:
-        names: dict[str, Any] = {"dg": dg, "s": world.state}
+        names: dict[str, Any] = {"dg": dg, "s": world.state, "w": world.weight}
         exec(compile(self.source, "<program>", "exec"), names)
         return decorate(names["f"])
 
@@ -382,12 +387,27 @@ def seen(world: World, inputs: list[Tensor], outputs: list[Tensor]) -> Any:
     )
 
 
+def gradient(world: World, outputs: list[Tensor]) -> Any:
+    """The gradient of all results with a graph; or the error."""
+    world.weight.grad = None
+    roots = [t for t in outputs if t.requires_grad]
+    if not roots:
+        return None
+    total = sum((t * t).sum() for t in roots)
+    try:
+        total.backward()
+    except GradientError as error:
+        return str(error).partition("\n")[0]
+    return None if world.weight.grad is None else bits(world.weight.grad)
+
+
 def probe(world: World, inputs: list[Tensor], outputs: list[Tensor]) -> Any:
     """Write into each result: what else changes?"""
     out = []
     for k, t in enumerate(outputs):
         if t.is_writeable:
-            t.mul_(0.5).add_(0.25 * (k + 1))
+            with dg.no_grad():
+                t.mul_(0.5).add_(0.25 * (k + 1))
             out.append(seen(world, inputs, outputs))
     return out
 
@@ -406,10 +426,12 @@ def history(program: Program, decorate: Callable[[Any], Any]) -> tuple[list[Any]
             out.append((type(error), str(error).partition("\n")[0], seen(world, inputs, [])))
             continue
         outputs = parts(result)
-        out.append((type(result), seen(world, inputs, outputs), probe(world, inputs, outputs)))
+        now = seen(world, inputs, outputs)
+        out.append((type(result), now, gradient(world, outputs), probe(world, inputs, outputs)))
         kept += outputs
-        for base in world.bases:
-            base.mul_(0.75)
+        with dg.no_grad():
+            for base in world.bases:
+                base.mul_(0.75)
     out.append([bits(t) for t in kept])
     return out, f
 

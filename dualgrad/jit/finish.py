@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +15,12 @@ from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
+from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
+from dualgrad.jit.path import Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.scope import Scope
@@ -38,6 +40,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    restructured: bool  # the next call finds other state than this one did
     scope: Scope | None = None  # by which paths of its structure are found
 
 
@@ -96,7 +99,8 @@ class Finish:
 
     @cached_property
     def objects(self) -> Objects:
-        return Objects(self.found.objects, self.spec)
+        weak = weakref.proxy(self)
+        return Objects(self.found.objects, lambda x: weak.spec(x))
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -215,25 +219,6 @@ class Finish:
             self.emitted.append(x)
         return slot
 
-    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
-        """Assignments to containers that the trace made.
-
-        `written` is storage that was written, whether or not it holds something else by now.
-        """
-        out = []
-        for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
-            items = container.items() if isinstance(container, dict) else enumerate(container)
-            known = old if isinstance(container, dict) else dict(enumerate(old))
-            if len(container) < len(known) or any(key not in container for key in old_keys(old)):
-                raise Unsupported("an element of a Python container is removed")
-            if not isinstance(container, dict) and len(container) != len(known):
-                raise Unsupported("a Python list grows or shrinks")
-            for key, value in items:
-                if key in known and known[key] is value and (id(container), key) not in written:
-                    continue
-                out.append(Effect(k, key, self.spec(value)))
-        return out
-
     def calls(self) -> list[Rebuild]:
         """Calls that the trace has recorded, on the results of a run."""
         calls = self.trace.calls
@@ -298,10 +283,6 @@ def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
     return out  # type: ignore[no-any-return]
 
 
-def old_keys(old: Any) -> Any:
-    return old if isinstance(old, dict) else ()
-
-
 def _container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
@@ -322,16 +303,23 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
+    copies = [before.copies[id(c)] for c in found.containers]
+    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
     rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    restructured = bool(effects) and found.key != after.key
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
+    if block is not None and not work.cacheable:
+        raise Unsupported(
+            "a result still needs its graph, beside an object that cannot be made anew",
+            why="tensors in that object would get no gradients",
+            hint="make the object outside of the function",
+        )
     for e in effects:
-        container = found.containers[e.container]
-        container[e.key] = settled(container[e.key])
+        e.settle(found.containers[e.container])
     for b in rebound:
         b.bind(found, settled(b.held(found)))
     for k, _ in assigned:
@@ -399,7 +387,7 @@ def finish_trace(
         raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     symbols.env.closed = True
-    return Outcome(path, settled(result), work.cacheable, found)
+    return Outcome(path, settled(result), work.cacheable, found, restructured)
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
@@ -480,6 +468,6 @@ def first_run(path: Path, work: Finish) -> None:
     for t, value in trace.grads.values():
         t._grad = value
     values, rest = trace.symbols.values, numbers[path.scalars :]
-    made = Results(work.emitted, work.found, values, rest, node)
+    again = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
-        call(made)
+        call(again)

@@ -1,16 +1,26 @@
-"""Whether the state behind a compiled path is still as it was: a check made of generated Python.
+"""Whether a call is one that a compiled path serves: a check made of generated Python.
 
-A survey takes tens of microseconds.  Once a path is known, what it depends on besides the
-arguments is compared by identity, place by place, by one expression that is compiled for it:
-about 30 ns a place.  Numbers that are inputs of the path are read by it instead.
+A survey takes tens of microseconds or more.  Once a path is known, one expression is compiled for
+it that looks at the arguments part by part, and at the state behind the function place by place,
+about 30 ns each.  What stands in the state is compared by identity.  Arguments are new objects
+at each call, and so is what the path itself assigns: these are compared by structure, as a survey
+does.  Numbers and sizes that are inputs of the path are read on the way.
+
+If the check passes, a survey would find the structure and the facts that the path is known by; if
+not, it may still be so, and a survey tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from dualgrad.hooks import on_leaves
+from dualgrad.jit.kinds import PLAIN, is_foreign, slots_of
+from dualgrad.jit.places import Place
 from dualgrad.jit.survey import (
     BASES,
     CELL_CONTENTS,
@@ -23,6 +33,7 @@ from dualgrad.jit.survey import (
     KEYS,
     LENGTH,
     MISSING,
+    REGISTRIES,
     SLOT,
     VALUES,
     Note,
@@ -31,8 +42,6 @@ from dualgrad.jit.survey import (
 )
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
-
-Lifted = dict[tuple[int, Any], int]  # identity of the storage and key of a number -> its fact
 
 # Per way of looking at a place, an expression for what it holds.
 _LOOK = {
@@ -44,90 +53,209 @@ _LOOK = {
 }
 
 
-Quick = tuple[Any, ...]
+class Known:
+    """What a check found: all that a path needs of what a survey would tell.
 
-
-def quick_key(args: tuple[Any, ...]) -> Quick | None:
-    """What a call with these arguments is known by; None where only a survey will do."""
-    key: list[Any] = [state.grad_enabled]
-    for x in args:
-        if not isinstance(x, Tensor) or id(x) in on_leaves:
-            return None
-        key += (x.__class__, x.sig, x.requires_grad, x.grad_fn is None)
-    return tuple(key)
-
-
-class Standing:
-    """The state behind a path as it was found; tells quickly if it still is so.
-
-    `check()` gives the values of the numbers among `lifted`, or None if anything else has
-    changed; `numbers` says which facts these are.  `tensors` and `containers` are those of the
-    state, in the order of a survey without arguments.
+    facts       numbers that are inputs of the path, by their number among the facts
+    sizes       sizes that are, in the order of the path's symbols
+    fact_parts  where numbers stand that the path changes
     """
 
-    def __init__(self, found: Survey, lifted: Lifted, constant: dict[int, Any]) -> None:
-        self.constant = constant
-        self.tensors, self.containers = found.tensors, found.containers
-        self.objects = found.objects
-        self.ids = {id(t) for t in found.tensors} | {id(c) for c in found.containers}
-        writer = _Check(found, lifted)
-        self.numbers = writer.numbers
+    __slots__ = (
+        "containers", "fact_parts", "facts", "numbers", "objects", "owners", "sizes", "tensors",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tensors: list[Tensor],
+        facts: dict[int, Any],
+        sizes: tuple[int, ...],
+        containers: Sequence[Any] = (),
+        objects: Sequence[Any] = (),
+        owners: Sequence[Any] = (),
+        fact_parts: Mapping[int, Any] = MappingProxyType({}),
+    ) -> None:
+        self.tensors, self.facts, self.sizes = tensors, facts, sizes
+        self.containers, self.objects, self.owners = containers, objects, owners
+        self.fact_parts = fact_parts
+        self.numbers: tuple[Any, ...] = ()
+
+
+MAX_SIGNATURES = 1000  # of a tensor whose sizes are symbols
+Check = Callable[[tuple[Any, ...]], Known | None]
+Storage = tuple[int, Any]  # identity of what holds a value, and the key
+
+
+def apart(ids: set[int], others: frozenset[int], count: int) -> bool:
+    """Whether that many objects are distinct, and none of the others."""
+    return len(ids) == count and others.isdisjoint(ids)
+
+
+@dataclass
+class Needs:
+    """What a path asks of a call.
+
+    numbers   facts that are numbers and inputs
+    sizes     facts that are sizes and symbols
+    changed   facts that are numbers and changed
+    rebound   places in the state that the path assigns
+    effects   whether containers, objects and owners of places are needed
+    """
+
+    numbers: tuple[int, ...]
+    sizes: tuple[int, ...]
+    changed: tuple[int, ...]
+    rebound: set[Storage]
+    effects: bool
+
+
+class Checked:
+    """The check of a path, and the sizes of tensors that it knows."""
+
+    def __init__(self, found: Survey, args: tuple[Any, ...], needs: Needs) -> None:
+        writer = Writer(found, args, needs)
         self.check = writer.made()
+        self._signatures = writer.signatures
 
-    def apart(self, args: tuple[Any, ...]) -> bool:
-        """Whether arguments are distinct objects that are no part of the state."""
-        ids = {id(x) for x in args}
-        return len(ids) == len(args) and self.ids.isdisjoint(ids)
-
-    def facts(self, values: tuple[Any, ...]) -> dict[int, Any]:
-        """The lifted facts: what `check` gave, and those that only change with what it guards."""
-        return {**self.constant, **dict(zip(self.numbers, values, strict=True))}
-
-    def found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Survey:
-        """What a survey would find, for arguments that are tensors."""
-        out = Survey()
-        out.tensors, out.containers = [*args, *self.tensors], [kwargs, *self.containers]
-        out.objects = [args, kwargs, *self.objects]
-        return out
+    def learn(self, found: Survey) -> None:
+        """Know the sizes of a call that the path serves."""
+        for number, (facts, known) in self._signatures.items():
+            if len(known) >= MAX_SIGNATURES:
+                known.clear()
+            known[found.tensors[number].sig] = tuple([found.facts[k] for k in facts])
 
 
-class _Check:
-    """Writes the expression of a check."""
+class Writer:
+    """Writes the check of one path; `found` is a survey of the call at hand, with notes."""
 
-    def __init__(self, found: Survey, lifted: Lifted) -> None:
-        self.names: dict[str, Any] = {"MISSING": MISSING, "all_same": all_same}
-        self.known: dict[int, str] = {}
-        self.terms: list[str] = []
-        self.lifted = lifted
-        self.numbers: list[int] = []
+    def __init__(self, found: Survey, args: tuple[Any, ...], needs: Needs) -> None:
+        self.found, self.needs = found, needs
+        self.lifted = {*needs.numbers, *needs.sizes}
+        self.names: dict[str, Any] = {"MISSING": MISSING, "all_same": all_same, "apart": apart}
+        self.names |= {"Known": Known, "state": state, "on_leaves": on_leaves}
+        self.constants: dict[int, str] = {}
+        self.terms = [f"state.grad_enabled is {state.grad_enabled}"]
+        self.fresh: dict[int, str] = {}  # objects that are new at each call, by id: their names
+        self.facts: dict[int, str] = {}  # lifted numbers
+        self.sizes: dict[int, str] = {}  # lifted sizes
+        self.signatures: dict[int, tuple[list[int], dict[Any, tuple[Any, ...]]]] = {}
+        self.fact_at = {
+            (part[1], id(part[3][0]), part[2]): k
+            for k, part in enumerate(found.fact_parts)
+            if part[3] is not None
+        }
+        self.notes: dict[int, list[Note]] = {}
         for note in found.notes:
-            self.add(note)
+            self.notes.setdefault(id(note[1]), []).append(note)
+        self.stored = {Place.of(found.fact_parts[k]).storage: k for k in needs.numbers}
+        self.number_of = {id(t): k for k, t in enumerate(found.tensors)}
+        self.terms.append(f"len(args) == {len(args)}")
+        self.fresh[id(args)] = "args"
+        self.add_elements(args, "args")
+        for note in found.notes:
+            self.add_note(note)
         for t in found.tensors:
-            self.add_tensor(t)
+            if id(t) not in self.fresh:
+                self.add_tensor(t, self.name(t))
 
     def name(self, x: Any) -> str:
-        found = self.known.get(id(x))
+        """The name of an object that is the same at each call."""
+        found = self.constants.get(id(x))
         if found is None:
-            found = self.known[id(x)] = f"x{len(self.known)}"
+            found = self.constants[id(x)] = f"x{len(self.constants)}"
             self.names[found] = x
         return found
 
-    def add(self, note: Note) -> None:
+    # -- what is new at each call -------------------------------------------------------------
+
+    def add(self, x: Any, look: str, key: tuple[str, int, Any]) -> None:
+        """Something that is compared by structure; `key` is where its fact stands."""
+        kind = type(x)
+        if kind is int or kind is float:
+            self.add_number(x, look, self.fact_at[key])
+        elif x is None or kind is bool or isinstance(x, enum.Enum):
+            self.terms.append(f"{look} is {self.name(x)}")
+        elif kind in PLAIN:
+            v = self.variable()
+            same = f"{v}.__class__ is {self.name(kind)} and {v} == {self.name(x)}"
+            self.terms.append(f"(({v} := {look}) is {self.name(x)} or {same})")
+        elif id(x) in self.fresh:
+            self.terms.append(f"{look} is {self.fresh[id(x)]}")
+        elif isinstance(x, Tensor):
+            v = self.fresh[id(x)] = self.variable()
+            self.terms.append(f"({v} := {look}).__class__ is {self.name(kind)}")
+            self.add_tensor(x, v)
+        elif isinstance(x, tuple | list | dict) or _is_record(x):
+            v = self.fresh[id(x)] = self.variable()
+            self.terms.append(f"({v} := {look}).__class__ is {self.name(kind)}")
+            self.add_parts(x, v)
+        else:
+            self.terms.append(f"{look} is {self.name(x)}")
+
+    def variable(self) -> str:
+        return f"v{len(self.fresh)}_{len(self.terms)}"
+
+    def add_number(self, x: int | float, look: str, fact: int) -> None:
+        v = self.variable()
+        self.terms.append(f"({v} := {look}).__class__ is {self.name(type(x))}")
+        if fact in self.lifted:
+            self.facts[fact] = v
+        elif isinstance(x, int):
+            self.terms.append(f"{v} == {x}")
+        else:  # bit by bit: zeros have signs, and NaN is not itself
+            self.terms.append(f"{v}.hex() == {x.hex()!r}")
+
+    def add_parts(self, x: Any, v: str) -> None:
+        if isinstance(x, tuple):
+            self.terms.append(f"len({v}) == {len(x)}")
+            self.add_elements(x, v)
+        attributes = getattr(x, "__dict__", None)
+        if attributes is not None:
+            self.fresh[id(attributes)] = f"{v}.__dict__"
+        for owner, at in ((x, v), (attributes, f"{v}.__dict__")):
+            for how, _, key, held in self.notes.get(id(owner), ()) if owner is not None else ():
+                if how in (ITEM, GET, SLOT):
+                    kind = "entry" if owner is x and how != SLOT else "attribute"
+                    look = _LOOK[how].format(o=at, k=self.name(key))
+                    self.add(held, look, (kind, id(x), key))
+
+    def add_elements(self, x: tuple[Any, ...], v: str) -> None:
+        for k, e in enumerate(x):
+            self.add(e, f"{v}[{k}]", ("element", id(x), k))
+
+    def add_tensor(self, t: Tensor, v: str) -> None:
+        number = self.number_of[id(t)]
+        part = self.found.tensor_part(number)
+        lifted = [k for k in sorted(self.needs.sizes) if self.found.fact_parts[k][3] is part]
+        if lifted:
+            known = {t.sig: tuple(self.found.facts[k] for k in lifted)}
+            self.signatures[number] = (lifted, known)
+            z = f"z{number}"
+            self.sizes |= {k: f"{z}[{j}]" for j, k in enumerate(lifted)}
+            self.terms.append(f"({z} := {self.name(known)}.get({v}.sig)) is not None")
+        else:
+            same = "==" if isinstance(t.sig, tuple) else "is"
+            self.terms.append(f"{v}.sig {same} {self.name(t.sig)}")
+        self.terms.append(f"{v}.requires_grad is {t.requires_grad}")
+        grad_fn = "not None" if id(t) in self.fresh and t.grad_fn is not None else "None"
+        if id(t) not in self.fresh:
+            grad_fn = self.name(t.grad_fn)
+        self.terms.append(f"{v}.grad_fn is {grad_fn}")
+        if id(t) in self.fresh:
+            hooked = "False" if id(t) in on_leaves else f"id({v}) not in on_leaves"
+            self.terms.append(hooked)
+
+    # -- what is the same at each call --------------------------------------------------------
+
+    def add_note(self, note: Note) -> None:
         how, owner, key, held = note
-        if how in _LOOK:
-            look = _LOOK[how].format(o=self.name(owner), k=self.name(key))
-            fact = self.lifted.get((id(owner), None if how == CELL_CONTENTS else key))
-            if held is MISSING and how == CELL_CONTENTS:
-                self.terms.append("False")  # to look at an empty cell raises
-            elif fact is None:
-                self.terms.append(f"{look} is {self.name(held)}")
-            else:
-                n = len(self.numbers)
-                self.numbers.append(fact)
-                self.terms.append(f"(n{n} := {look}).__class__ is {self.name(type(held))}")
+        if how == CLASS and id(owner) in self.fresh:
             return
-        o = self.name(owner)
-        if how == LENGTH:
+        o = self.fresh.get(id(owner)) or self.name(owner)
+        if how in _LOOK:
+            if id(owner) not in self.fresh:
+                self.add_place(note, _LOOK[how].format(o=o, k=self.name(key)))
+        elif how == LENGTH:
             self.terms.append(f"len({o}) == {held}")
         elif how == KEYS and all(type(k) is str for k in held):
             self.terms.append(f"[*{o}] == {self.name(held)}")
@@ -135,10 +263,8 @@ class _Check:
             self.terms.append(f"len({o}) == {len(held)} and all_same({o}, {self.name(held)})")
         elif how == CODE:
             code, defaults, named = map(self.name, held)
-            self.terms.append(
-                f"{o}.__code__ is {code} and {o}.__defaults__ is {defaults}"
-                f" and {o}.__kwdefaults__ is {named}"
-            )
+            self.terms.append(f"{o}.__code__ is {code} and {o}.__defaults__ is {defaults}")
+            self.terms.append(f"{o}.__kwdefaults__ is {named}")
         elif how == CLASS:
             kind, attributes = held
             self.terms.append(f"{o}.__class__ is {self.name(kind)}")
@@ -149,19 +275,79 @@ class _Check:
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
 
-    def add_tensor(self, t: Tensor) -> None:
-        x = self.name(t)
-        self.terms.append(
-            f"{x}.sig is {self.name(t.sig)} and {x}.requires_grad is {t.requires_grad}"
-            f" and {x}.grad_fn is {self.name(t.grad_fn)}"
-        )
+    def add_place(self, note: Note, look: str) -> None:
+        """A place in the state."""
+        how, owner, key, held = note
+        if held is MISSING and how == CELL_CONTENTS:
+            self.terms.append("False")  # to look at an empty cell raises
+            return
+        storage = (id(owner), None if how == CELL_CONTENTS else key)
+        fact = self.stored.get(storage)
+        if fact is not None:
+            self.add_number(held, look, fact)
+        elif self.is_new(storage, held):
+            self.add(held, look, ("", 0, None))
+        elif id(held) in self.fresh:
+            self.terms.append(f"{look} is {self.fresh[id(held)]}")
+        else:
+            self.terms.append(f"{look} is {self.name(held)}")
 
-    def made(self) -> Callable[[], tuple[Any, ...] | None]:
-        values = "".join(f"n{k}, " for k in range(len(self.numbers)))
-        terms = "\n    and ".join(self.terms) or "True"
+    def is_new(self, storage: Storage, held: Any) -> bool:
+        """Whether a place in the state holds another object after each call, or may well: the
+        path assigns it, or it is a tuple of numbers that change."""
+        if isinstance(held, tuple) and any((id(held), k) in self.stored for k in range(len(held))):
+            return True
+        return storage in self.needs.rebound and not isinstance(held, int | float)
+
+    # -- what it gives ------------------------------------------------------------------------
+
+    def listed(self, objects: Iterable[Any]) -> str:
+        return "[" + ", ".join(self.fresh.get(id(x)) or self.name(x) for x in objects) + "]"
+
+    def numbers(self) -> str:
+        """The numbers that are inputs; those that were not read stand in tuples, which are the
+        same at each call."""
+        known = self.facts
+        facts = self.found.facts
+        read = [f"{k}: {known.get(k) or self.name(facts[k])}" for k in self.needs.numbers]
+        return "{" + ", ".join(read) + "}"
+
+    def symbols(self) -> str:
+        return "(" + "".join(f"{self.sizes[k]}, " for k in self.needs.sizes) + ")"
+
+    # -- the check ----------------------------------------------------------------------------
+
+    def made(self) -> Check:
+        """The check as a function of the arguments."""
+        found = self.found
+        fresh = {name for name in self.fresh.values() if "." not in name}
+        if fresh:
+            others = self.name(frozenset(found.seen - self.fresh.keys()))
+            ids = ", ".join(f"id({name})" for name in sorted(fresh))
+            self.terms.append(f"apart({{{ids}}}, {others}, {len(fresh)})")
+        parts = [self.listed(found.tensors), self.numbers(), self.symbols()]
+        if self.needs.effects:
+            parts += map(self.listed, (found.containers, found.objects, found.owners))
+            changed = {k: found.fact_parts[k] for k in self.needs.changed}
+            parts.append(self.name(changed))
+        condition = "\n    and ".join(self.terms)
         # Names as defaults of parameters: local variables are read fastest.
         names = ", ".join(f"{n}={n}" for n in self.names)
-        text = f"def check({names}):\n  if (\n    {terms}\n  ):\n    return ({values})\n"
+        text = (
+            f"def check(args, {names}):\n  if (\n    {condition}\n  ):\n"
+            f"    return Known({', '.join(parts)})\n"
+        )
         space = dict(self.names)
         exec(compile(text, "<guards>", "exec"), space)
         return space["check"]  # type: ignore[no-any-return]
+
+
+def _is_record(x: Any) -> bool:
+    """Whether an object is compared by structure: one that calls may make anew each time."""
+    kind = type(x)
+    if is_foreign(kind.__module__) or isinstance(x, type):
+        return False
+    attributes = getattr(x, "__dict__", None)
+    if attributes is None:
+        return bool(slots_of(kind))
+    return not all(r in attributes for r in REGISTRIES)

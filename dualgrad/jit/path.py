@@ -16,8 +16,9 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode
-from dualgrad.jit.guards import Standing
+from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
@@ -35,7 +36,7 @@ class Results:
     """What a run has to rebuild results from: its new tensors, and what the survey found."""
 
     tensors: list[Tensor]
-    found: Survey
+    found: Survey | Known
     values: dict[Atom, int]  # behind the symbols of sizes
     numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
@@ -61,15 +62,6 @@ class Output:
         if self.freed is not None:
             t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
-
-
-@dataclass(frozen=True)
-class Effect:
-    """An assignment that the function makes: container[key] = value."""
-
-    container: int
-    key: Any
-    value: Rebuild
 
 
 class Sizes:
@@ -116,7 +108,6 @@ class Path:
     numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
-    standing: Standing | None = None
     seconds_tracing: float = 0.0
     runs: int = 0
     timed: int = 0  # runs whose time was taken
@@ -146,7 +137,7 @@ class Path:
             self.known[key] = found
         return found
 
-    def computes(self, found: Survey, facts: Any) -> bool:
+    def computes(self, found: Survey | Known, facts: Any) -> bool:
         """Whether the numbers of a call can be computed from its facts, as `found.numbers`."""
         if self.numbers is not None:
             values = self.numbers(facts)
@@ -155,16 +146,31 @@ class Path:
             found.numbers = values
         return True
 
-    def holds(self, found: Survey) -> bool:
+    def holds(self, found: Survey | Known) -> bool:
         """Whether the gradients that the trace read look as they did then, and what the program
         overwrites is writeable and overlaps with nothing else that it reads."""
         if self.grads_read and grad_pattern(found.tensors, self.grads_read) != self.pattern:
             return False
         return self.aliasing is None or self.aliasing.holds(found.tensors)
 
-    def lifted_storage(self, found: Survey) -> dict[tuple[int, Any], int]:
-        """Where the lifted facts are stored that a survey found, and which these are."""
-        return {Place.of(found.fact_parts[k]).storage: k for k in self.lifted}
+    def needs(self, found: Survey) -> Needs:
+        """What a check of calls has to tell."""
+        rebound = {(id(found.containers[e.container]), e.key) for e in self.effects}
+        rebound |= {b.storage(found) for b in self.rebound}
+        return Needs(
+            self.lifted,
+            () if self.symbols is None else self.symbols.numbers,
+            tuple(k for k, _ in self.assigned),
+            rebound,
+            self.sizes.single is None,
+        )
+
+    def sizes_of(self, known: Known) -> Sizes | None:
+        """The program for a call that passed the check; None if a survey has to tell."""
+        sizes = self.sizes if self.symbols is None else self.known.get(known.sizes)
+        if self.numbers is not None and not self.computes(known, known.facts):
+            return None
+        return sizes
 
     def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
         """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
@@ -187,7 +193,7 @@ class Path:
         self.timed += 1
         self.seconds += perf_counter() - started
 
-    def arrays(self, found: Survey) -> list[Any]:
+    def arrays(self, found: Survey | Known) -> list[Any]:
         """The memory that the program reads and writes at this call."""
         tensors = found.tensors
         out: list[Any] = []
@@ -202,7 +208,7 @@ class Path:
                 out.append(tensor_at(s, tensors).array)
         return out
 
-    def run(self, found: Survey, sizes: Sizes) -> Any:
+    def run(self, found: Survey | Known, sizes: Sizes) -> Any:
         """Run the program, make its effects, return what the function returns.
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
@@ -218,14 +224,14 @@ class Path:
             self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
-        effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        effects = [(e, found.containers[e.container], e.value(made)) for e in self.effects]
         rebound = [(b, b.value(made)) for b in self.rebound]
         assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
-        for container, key, value in effects:
-            container[key] = value
+        for effect, container, value in effects:
+            effect.make(container, value)
         for binding, value in rebound:
             binding.bind(found, value)
         for place, value in assigned:

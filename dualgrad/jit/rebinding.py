@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.jit.errors import Unsupported
+from dualgrad.jit.guards import Known
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import (
     CELL_CONTENTS,
@@ -53,9 +54,9 @@ class Rebinding:
 
     def storage(self, found: Survey) -> tuple[int, Any]:
         """Identity and key of what is bound, as `Place.storage`."""
-        return (id(self._owner(found)), self.key)
+        return (id(self._owner(found)), None if self.how == CELL_CONTENTS else self.key)
 
-    def _owner(self, found: Survey) -> Any:
+    def _owner(self, found: Survey | Known) -> Any:
         return found.owners[self.owner] if self.how in (CELL_CONTENTS, SLOT) else self.owner
 
     def held(self, found: Survey) -> Any:
@@ -67,7 +68,7 @@ class Rebinding:
             return getattr(owner, self.key)
         return owner.__dict__[self.key] if self.how == OWN_ATTRIBUTES else owner[self.key]
 
-    def bind(self, found: Survey, value: Any) -> None:
+    def bind(self, found: Survey | Known, value: Any) -> None:
         owner = self._owner(found)
         if self.how == CELL_CONTENTS:
             owner.cell_contents = value

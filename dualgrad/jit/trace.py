@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -73,8 +74,9 @@ class Trace:
         self.made: list[weakref.ref[Tensor]] = []
         self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
-        self.sharing = Sharing(self)
-        self.calls = Calls(self.node_of)
+        weak = weakref.proxy(self)  # no cycles: a trace holds the tensors of its call
+        self.sharing = Sharing(weak)
+        self.calls = Calls(lambda x: weak.node_of(x))
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -380,7 +382,7 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
-    def is_known(self, t: Tensor) -> bool:
+    def is_known(self, t: Any) -> bool:
         """Whether a tensor has its values while tracing: the function has made it from numbers."""
         return t.node is None and id(t) in self.created and id(t) not in self.written
 
@@ -395,6 +397,17 @@ class Trace:
             why="values are not known while the function is traced",
             hint="use dg.where(...), or move this outside of the function",
         )
+
+    def forget_changes(self) -> None:
+        """Let tensors from outside know nothing of the changes and views that the trace made."""
+        while self.changed:
+            self.changed.pop().changed(-1)
+        views = self.views.alive()
+        dead = set(map(id, views))
+        for version in {id(v._version): v._version for v in views}.values():
+            version[1] = WeakSet(v for v in version[1] or () if id(v) not in dead)
+        self.views.clear()
+        self.grads.clear()
 
     def leaked(self, kept: set[int]) -> Tensor | None:
         """A traced tensor that is still referred to, though no result or effect holds it."""

@@ -14,7 +14,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
-from dualgrad.jit.kinds import is_foreign
+from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
 from dualgrad.jit.ledger import recording
 from dualgrad.jit.lifting import Lifting
 from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
@@ -23,8 +23,13 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
+<<<<<<< HEAD
 from dualgrad.jit.watch import Stopped, Watch
 from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
+=======
+from dualgrad.jit.watch import Stopped, Watch, uninterrupted
+from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
+>>>>>>> h/effects
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -38,6 +43,16 @@ class Raised(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free the frames that an error has come through: they hold what was traced."""
+    while error is not None:
+        error.__traceback__ = None
+        if isinstance(error, Raised):
+            let_go(error.error)
+        following, error.__context__ = error.__context__ or error.__cause__, None
+        error = following
 
 
 class Pinned(Exception):
@@ -98,7 +113,7 @@ class Tracing:
             raise Raised(error) from None
         finally:
             state.trace = None
-            self.lifting.restore()
+            uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 
     def _number(self, atom: Atom) -> Any:
@@ -119,11 +134,8 @@ class Tracing:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
-        self.lifting.restore()
-        self.before.restore()
-        for t in self.trace.changed:
-            t.changed(-1)
-        self.trace.changed.clear()
+        restore = (self.watch.close, self.lifting.restore, self.before.restore)
+        uninterrupted(*restore, self.trace.forget_changes)
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
@@ -180,6 +192,12 @@ class Tracing:
         ran = [r for r in self.watch.ran if not is_foreign(r[1].get("__name__"))]
         inner = {c for code, _ in ran for c in code.co_consts if hasattr(c, "co_freevars")}
         for code, _ in ran:
+            if not ENVIRONMENT.isdisjoint(code.co_names):
+                raise Unsupported(
+                    f"{code.co_name} reads the environment of the process",
+                    why="a compiled program would not notice when it changes",
+                    hint="read it outside of the function",
+                )
             if code.co_freevars and code not in inner and code not in found.functions:
                 raise Unsupported(
                     f"the function {code.co_name} was reached in a way that cannot be followed",

@@ -44,6 +44,10 @@ class Views:
                     waiting.append(view)
                     yield view, source, unit
 
+    def alive(self) -> list[Tensor]:
+        """All views that are still alive."""
+        return [view for ref, _ in self._of.values() if (view := ref()) is not None]
+
     def clear(self) -> None:
         self._of.clear()
         self._by_source.clear()

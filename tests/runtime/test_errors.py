@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from dualgrad.runtime import errors
-from dualgrad.runtime.errors import DualgradError, ShapeError
+from dualgrad.runtime.errors import ArgumentError, DualgradError, ShapeError
 from dualgrad.runtime.srcinfo import Location
 
 BUILTIN = {
@@ -47,6 +47,23 @@ def test_message_has_the_agreed_shape():
         "  hint: transpose b\n"
         "  at /nowhere/train.py:41 in forward"
     )
+
+
+def test_long_lists_of_differences_are_cut():
+    found = "".join(f"\n    missing w{k}" for k in range(30))
+    error = ArgumentError("no fit", expect="e", actual=found, why="w", hint="h")
+    lines = str(error).splitlines()
+    assert len(lines) == 12
+    assert lines[2:7] == [
+        "  actual: ",
+        "    missing w0",
+        "    missing w1",
+        "    missing w2",
+        "    ... and 27 more",
+    ]
+    assert error.actual == found
+    few = ArgumentError("no fit", actual="\n".join("abcde"), location=error.location)
+    assert "more" not in str(few)
 
 
 def test_location_is_found_and_marked():

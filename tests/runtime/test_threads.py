@@ -282,8 +282,10 @@ def test_a_second_process_takes_the_code_from_disk(tmp_path):
         pool()
         print(default_cache().hits, default_cache().misses)
     """
-    outputs = [run_program(text, tmp_path).stdout.split() for _ in range(2)]
-    assert outputs == [["0", "1"], ["1", "0"]]
+    first, second = [run_program(text, tmp_path).stdout.split() for _ in range(2)]
+    assert first[0] == "0"
+    assert int(first[1]) >= 1  # the pool's code, and what LLVM says of the processor
+    assert second == [first[1], "0"]
 
 
 def test_number_of_threads_from_the_environment(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -293,3 +296,43 @@ def test_row28_one_value_written_to_two_inputs():
     x, y = dg.arange(3.0), dg.zeros(3)
     assert f(x, x.detach(), y).item() == 6.0
     assert x.tolist() == y.tolist() == [0.0, 2.0, 4.0]
+
+
+def reason(kind):
+    """A function that runs eagerly for a reason."""
+    weight = dg.ones(3, requires_grad=True)
+
+    def outside_graph(x):
+        x[1:] = weight[1:] * 2.0
+        return x.detach()
+
+    def value(x):
+        y = x[1:]
+        return y.sum().item()
+
+    def error(x):
+        y = x[1:]
+        raise ValueError(str(y.shape))
+
+    return {"graph": outside_graph, "value": value, "error": error}[kind]
+
+
+@pytest.mark.parametrize("kind", ["graph", "value", "error"])
+def test_row28_what_a_failed_trace_made_is_gone(kind):
+    """Views that nobody holds any more do not stand in the way of recorded changes."""
+    f = dg.function(reason(kind))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            x = dg.zeros(3)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.suppress(ValueError):
+                    f(x)
+            assert not x.has_views
+            alive = weakref.ref(x)
+            del x
+            assert alive() is None
+    finally:
+        gc.enable()

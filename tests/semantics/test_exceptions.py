@@ -298,6 +298,41 @@ def test_row13_a_caught_error_inside_of_a_training_step() -> None:
     compare(make, [good, flat, good, flat])
 
 
+def _caught(error: type[Exception], compute: Callable[..., Any]) -> Callable[..., Any]:
+    def f(x: dg.Tensor, w: dg.Tensor) -> Any:
+        try:
+            return compute(x, w)
+        except error:
+            return x.sum()
+
+    return f
+
+
+def _halves(x: dg.Tensor, w: dg.Tensor) -> dg.Tensor:
+    a, b = x.split(3)
+    return a + b + w.sum()
+
+
+SIZES: dict[str, Callable[..., Any]] = {
+    "broadcast": _caught(ValueError, lambda x, w: x + w),
+    "product": _caught(ValueError, lambda x, w: x @ w),
+    "index": _caught(IndexError, lambda x, w: x[3] * w.sum()),
+    "slice": _caught(ValueError, lambda x, w: x[1:3] + w[:2]),
+    "reshape": _caught(ValueError, lambda x, w: x.reshape(-1, 2)),
+    "split": _caught(ValueError, _halves),
+    "topk": _caught(ValueError, lambda x, w: dg.topk(x, w.shape[0])[0]),
+    "uncaught": lambda x, w: dg.narrow(x, 0, w.shape[0] - 2, 3),
+    "uncaught sum": lambda x, w: x + w,
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_row13_sizes_decide_what_is_caught(name: str) -> None:
+    pairs = [(4, 4), (5, 5), (6, 6), (5, 6), (6, 3), (3, 2), (2, 2), (1, 5), (7, 1), (0, 0), (6, 6)]
+    tensors = [[dg.arange(n).to(dg.float32) + 1.0 for n in pair] for pair in pairs]
+    compare(lambda: SIZES[name], [tuple(pair) for pair in tensors])
+
+
 # -- devices --------------------------------------------------------------------------------------
 
 

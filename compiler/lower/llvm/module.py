@@ -117,7 +117,7 @@ class Launcher(KernelCode):
             address = f.at(f.load("ptr", f.at("%frame", slot, "i64")), further, "i8")
             f.store("ptr", address, f.at("%frame", frame.argument_slot(k), "i64"))
 
-    def places(self, kernel: Kernel) -> list[int]:
+    def arguments_for(self, kernel: Kernel) -> list[int]:
         """The arguments of a launch for this kernel."""
         pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
         return [
@@ -191,7 +191,9 @@ class Entry:
         for k, (launcher, kernel) in enumerate(launches):
             if k % _LAUNCHES_IN_BLOCK == 0:
                 f.start_next()
-            passed: list[tuple[str, str | int]] = [("i64", p) for p in launcher.places(kernel)]
+            passed: list[tuple[str, str | int]] = [
+                ("i64", p) for p in launcher.arguments_for(kernel)
+            ]
             f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
             if launcher.may_stop:
                 error = f.load("i64", f.at("%frame", ERROR, "i64"))
