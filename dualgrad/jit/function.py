@@ -71,8 +71,6 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._restructured = 0
->>>>>>> h/effects
         self._checks: list[tuple[Path, Checked]] = []  # the latest first
         self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
         self._restructured = 0
@@ -209,20 +207,6 @@ class Function(Generic[P, R]):
         """Let later calls like this one find their path without a survey."""
         if kwargs:
             return
-<<<<<<< HEAD
-        numbered = path.symbols is not None and not {*path.symbols.numbers}.isdisjoint(path.lifted)
-        if path.standing is None or numbered or path.standing.check() is None:
-            state_of = survey(self._roots(args, kwargs)[2:], scope, noting=True)
-            constant = {k: found.facts[k] for k in path.lifted}
-            path.standing = Standing(state_of, path.lifted_storage(found), constant)
-        if not path.standing.apart(args):
-            return
-        if len(self._quick) > MAX_QUICK:
-            self._quick.clear()
-        paths = self._quick.setdefault(quick, [])
-        paths[:] = [known for known in paths if known[0] is not path]
-        paths.insert(0, (path, path.standing, path.sized(found.facts)))
-=======
         _, checked, made = self._checked.get(id(path), (path, None, 0))
         if checked is not None:
             checked.learn(found)
