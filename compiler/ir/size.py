@@ -20,11 +20,13 @@ from numbers import Integral
 from typing import Any
 
 from dualgrad.compiler.ir.dims import (
+    Atom,
     Dim,
     Expr,
     ShapeEnv,
     current_env,
     divide,
+    terms_of,
 )
 
 LARGEST_POWER = 4
@@ -53,6 +55,12 @@ class TracedSize:
     def pinned(self) -> int:
         """The number itself; the program is for this number only."""
         return self.env.pin(self.expr)
+
+    def number(self) -> Any:
+        """The number itself, or, where the trace keeps account of numbers, what stands for it."""
+        if self.env.number is None or self.env.closed:
+            return self.pinned()
+        return _number(self.expr, self.env.number)
 
     # -- arithmetic ---------------------------------------------------------------------------
 
@@ -98,6 +106,8 @@ class TracedSize:
             for _ in range(other - 1):
                 out = out * self
             return out
+        if modulo is None and _other(other) is not None:
+            return self.number() ** _opened(other)
         return NotImplemented if _other(other) is None else pow(self.pinned(), other, modulo)
 
     def __neg__(self) -> Any:
@@ -190,10 +200,10 @@ def _pinning(name: str) -> tuple[Any, Any]:
     function: Callable[[Any, Any], Any] = getattr(operator, name)
 
     def forward(self: TracedSize, other: Any) -> Any:
-        return NotImplemented if _other(other) is None else function(self.pinned(), other)
+        return NotImplemented if _other(other) is None else function(self.number(), _opened(other))
 
     def reflected(self: TracedSize, other: Any) -> Any:
-        return NotImplemented if _other(other) is None else function(other, self.pinned())
+        return NotImplemented if _other(other) is None else function(_opened(other), self.number())
 
     return forward, reflected
 
@@ -224,6 +234,31 @@ def _other(x: Any) -> Any:
     return x if isinstance(x, int | float | complex) else None
 
 
+def _opened(x: Any) -> Any:
+    """x, a traced size as a number."""
+    return x.number() if type(x) is TracedSize else x
+
+
+def _number(d: Dim, number: Callable[[Atom], Any]) -> Any:
+    """A dimension worked out in numbers that stand for its symbols."""
+    total: Any = 0
+    for monomial, factor in terms_of(d):
+        term: Any = factor
+        for atom in monomial:
+            term = term * _atom_number(atom, number)
+        total = total + term
+    return total
+
+
+def _atom_number(atom: Atom, number: Callable[[Atom], Any]) -> Any:
+    if atom.kind == "sym":
+        return number(atom)
+    a, b = (_number(d, number) for d in atom.args)
+    if atom.kind == "min":
+        return min(a, b)
+    return a // b if atom.kind == "div" else a % b
+
+
 def _bound(x: Any, rounded: Callable[[Any], int]) -> Dim | None:
     """The integer that a comparison with x is one with."""
     if isinstance(x, float) and math.isfinite(x):
@@ -236,10 +271,9 @@ def _calculate(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     env = (a if type(a) is TracedSize else b).env
     x, y = (_integer(v) if isinstance(v, int) else None for v in (a, b))
     if x is None or y is None:
-        a, b = (v.pinned() if type(v) is TracedSize and _other(w) is not None else v
-                for v, w in ((a, b), (b, a)))  # fmt: skip
-        traced = type(a) is TracedSize or type(b) is TracedSize
-        return NotImplemented if traced else function(a, b)
+        if _other(a) is None or _other(b) is None:
+            return NotImplemented
+        return function(_opened(a), _opened(b))
     if isinstance(x, int) and isinstance(y, int):
         return function(x, y)
     if function in (operator.add, operator.sub, operator.mul):
