@@ -71,10 +71,6 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-<<<<<<< HEAD
-=======
-        self._restructured = 0
->>>>>>> h/effects
         self._checks: list[tuple[Path, Checked]] = []  # the latest first
         self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
         self._restructured = 0

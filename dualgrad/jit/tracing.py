@@ -22,13 +22,8 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-<<<<<<< HEAD
-from dualgrad.jit.watch import Stopped, Watch
-from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
-=======
 from dualgrad.jit.watch import Stopped, Watch, uninterrupted
-from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
->>>>>>> h/effects
+from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
