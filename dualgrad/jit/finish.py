@@ -14,7 +14,8 @@ from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.engine import compile_graph
+from dualgrad.engine import Compiled, compile_graph
+from dualgrad.jit.differentiable import Block
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
@@ -331,42 +332,15 @@ def finish_trace(
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
-    for e in effects:
-        container = found.containers[e.container]
-        container[e.key] = settled(container[e.key])
-    for b in rebound:
-        b.bind(found, settled(b.held(found)))
-    for k, _ in assigned:
-        write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
-    work.objects.settle(settled)
+    settle_state(work, effects, rebound, [(k, after.facts[k]) for k, _ in assigned])
     result = settled(returned.pop())
-    places = lifting.facts(found)
-    numbers = trace.numbers.evaluator(work.numbers, places)
+    numbers = trace.numbers.evaluator(work.numbers, lifting.facts(found))
     work.numbers.clear()
     after.clear()
     check_held(trace.numbers)
-    trace.grads = {
-        key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
-    }
-    leaked = trace.leaked({*work.slots})
-    if leaked is not None:
-        raise Unsupported(
-            "a traced tensor is kept in a place that cannot be followed",
-            actual=f"{leaked.type!r}",
-            hint="return it, or store it in an attribute, list or dict that existed before",
-        )
-    if block is not None and trace.hooked:
-        raise Unsupported(
-            "a hook waits for a gradient that comes after the function",
-            hint="call backward() inside the function",
-        )
-    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
-    graph = settled_graph(trace, outputs, writes)
-    layouts = tuple(map(trace.layout_of, trace.tensors))
+    check_leaks(work, block)
+    graph, executable = compiled(work, block, writes, name)
     symbols = trace.symbols
-    executable = compile_graph(graph, layouts, name)
-    if executable.checks_late:
-        raise Unsupported("an index is checked after state has been changed")
     plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
     quick = plain and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(result) if quick else None
@@ -391,17 +365,73 @@ def finish_trace(
     path.rebound = rebound
     if symbols.values:
         path.symbols, path.single = symbols.read(found), single
-    path.facts, path.assigned = found.fact_keys(), assigned
-    path.lifted = lifting.lifted(found)
-    sized = () if path.symbols is None else path.symbols.numbers
-    inputs = {*path.lifted, *sized}
-    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
-    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
+    path.assigned, path.numbers = assigned, numbers
+    note_inputs(path, work, lifting)
     if not path.computes(found, found.facts):
         raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     symbols.env.closed = True
     return Outcome(path, settled(result), work.cacheable, found)
+
+
+def settle_state(
+    work: Finish, effects: list[Effect], rebound: list[Rebinding], facts: list[tuple[int, Any]]
+) -> None:
+    """Let what the traced call has put into Python state hold numbers where proxies stand."""
+    found = work.found
+    for e in effects:
+        container = found.containers[e.container]
+        container[e.key] = settled(container[e.key])
+    for b in rebound:
+        b.bind(found, settled(b.held(found)))
+    for k, value in facts:
+        write(Place.of(found.fact_parts[k]), settled(value))
+    work.objects.settle(settled)
+
+
+def check_leaks(work: Finish, block: Block | None) -> None:
+    """Refuse traced tensors, and hooks on them, that outlive the trace where no run could put
+    real ones."""
+    trace = work.trace
+    trace.grads = {
+        key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
+    }
+    leaked = trace.leaked({*work.slots})
+    if leaked is not None:
+        raise Unsupported(
+            "a traced tensor is kept in a place that cannot be followed",
+            actual=f"{leaked.type!r}",
+            hint="return it, or store it in an attribute, list or dict that existed before",
+        )
+    if block is not None and trace.hooked:
+        raise Unsupported(
+            "a hook waits for a gradient that comes after the function",
+            hint="call backward() inside the function",
+        )
+
+
+def compiled(
+    work: Finish, block: Block | None, writes: list[tuple[Node, Tensor]], name: str
+) -> tuple[Graph, Compiled]:
+    """The graph of a trace, and its program."""
+    trace = work.trace
+    outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
+    graph = settled_graph(trace, outputs, writes)
+    layouts = tuple(map(trace.layout_of, trace.tensors))
+    executable = compile_graph(graph, layouts, name)
+    if executable.checks_late:
+        raise Unsupported("an index is checked after state has been changed")
+    return graph, executable
+
+
+def note_inputs(path: Path, work: Finish, lifting: Lifting) -> None:
+    """Which facts of a call a path takes as inputs, and which must be what they were."""
+    found = work.found
+    path.facts, path.lifted = found.fact_keys(), lifting.lifted(found)
+    sized = () if path.symbols is None else path.symbols.numbers
+    inputs = {*path.lifted, *sized}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.scalars = len(work.trace.numbers.scalars)
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:
