@@ -126,6 +126,14 @@ class TapeNode:
                 flow.own(g)
             flow.send(edge, g)
 
+    def push_hooked(
+        self, flow: Flow, slots: list[Tensor | None], retain: bool, hooks: dict[int, Hooks]
+    ) -> None:
+        """The same for a node whose results have hooks."""
+        for k, found in hooks.items():
+            slots[k] = flow.hooked(found, slots[k])
+        self.push(flow, slots, retain)
+
     def name_of(self, output: int) -> str:
         """What made one of the results."""
         return self.name
@@ -323,16 +331,17 @@ class Flow:
         while self.heap:
             node = heapq.heappop(self.heap)[1]
             slots = self.waiting.pop(node)
+            retain = retain_graph or self.create_graph
             if on_nodes and (found := on_nodes.get(node)) is not None:
-                for k, hooks in found.items():
-                    slots[k] = self._hooked(hooks, slots[k])
-            node.push(self, slots, retain_graph or self.create_graph)
+                node.push_hooked(self, slots, retain, found)
+            else:
+                node.push(self, slots, retain)
         for leaf, g in self.held.values():
-            new = self._hooked(hooks_of_leaf(leaf) or {}, g)
+            new = self.hooked(hooks_of_leaf(leaf) or {}, g)
             assert new is not None
             self._add(leaf, new)
 
-    def _hooked(self, hooks: Hooks, g: Tensor | None) -> Tensor | None:
+    def hooked(self, hooks: Hooks, g: Tensor | None) -> Tensor | None:
         """A gradient after the hooks, which may keep it: it is nobody's own any more."""
         if g is None or not hooks:
             return g

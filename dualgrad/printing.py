@@ -50,16 +50,16 @@ class Shown:
 
     __slots__ = ()
 
-    array: Any
     type: Any
 
     def __repr__(self) -> str:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, None, sys._getframe(1))
-        if self.array is None:
+        array: Array | None = self.array  # type: ignore[attr-defined]
+        if array is None:
             return f"Tensor(traced {self.type!r})"
-        return tensor_text(self.array, self.type.dtype, notes_of(self))
+        return tensor_text(array, self.type.dtype, notes_of(self))
 
     __str__ = __repr__
 
@@ -67,9 +67,10 @@ class Shown:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, spec, sys._getframe(1))
-        if self.array is None:
+        array: Array | None = self.array  # type: ignore[attr-defined]
+        if array is None:
             return repr(self)
-        return formatted(self.array, self.type.dtype, notes_of(self), spec)
+        return formatted(array, self.type.dtype, notes_of(self), spec)
 
     def _deferred(self, how: str) -> Any:
         """A stand-in for values, where a trace can tell that they are only shown."""

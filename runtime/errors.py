@@ -14,6 +14,8 @@ Each class is also the builtin class that a Python user would catch.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dualgrad.runtime.srcinfo import Location, user_location
 
 MAX_LINES = 5  # of what was found; with all other parts a message has 12
@@ -31,6 +33,8 @@ class DualgradError(Exception):
     location  the user's line; found from the running frames when not given
     """
 
+    made: ClassVar[int] = 0  # how many there have been: traces look whether code has met some
+
     def __init__(
         self,
         what: str,
@@ -43,6 +47,7 @@ class DualgradError(Exception):
         location: Location | None = None,
     ) -> None:
         super().__init__(what)
+        DualgradError.made += 1
         self.what = what
         self.op = op
         self.expect = expect

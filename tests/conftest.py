@@ -15,6 +15,7 @@ CACHE = tempfile.mkdtemp(prefix="dualgrad-tests-")
 os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 
 import dualgrad as dg  # noqa: E402
+from dualgrad.jit import programs  # noqa: E402
 from dualgrad.runtime.config import config as settings  # noqa: E402
 
 
@@ -33,6 +34,7 @@ def fresh_state() -> Iterator[None]:
     """Every test starts with the same random stream and leaves no setting behind."""
     threads = dg.get_num_threads()
     dg.seed(0)
+    programs.forget()
     with settings.scope(verify=True):
         yield
     dg.set_num_threads(threads)

@@ -103,6 +103,7 @@ def map_loops(
 
     def body(positions: At) -> tuple[list[Check], list[Store]]:
         final = place.evaluator(False)
+        final.learn(probe)
         final.change = renamed(runs, positions)
         values = stores(at_of(each), final)
         return final.checks, values

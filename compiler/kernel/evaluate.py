@@ -105,6 +105,12 @@ class Evaluator:
                 return Access(behind.buffer, contiguous_strides(node.shape))
         return found
 
+    def learn(self, probe: Evaluator) -> None:
+        """Take over what another evaluator of the same memory has pulled, if that took no checks:
+        these are counted anew."""
+        if not probe.checks:
+            self._memo.update(probe._memo)
+
     def forget(self) -> None:
         """Drop remembered values, after `stored` or `known` changed."""
         self._memo.clear()

@@ -26,6 +26,7 @@ from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.engine import Bound, Compiled, compile_graph
+from dualgrad.hooks import Hooks
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
@@ -76,7 +77,8 @@ class Block:
 
     slots      results of steps that gradients can arrive at: the program's results first, then
                those that a gradient's own gradient flows to
-    targets    where gradients go: ("input", number) or ("output", number) of the program
+    targets    where gradients go: ("input", number) or ("output", number) of the program, or
+               ("view", number), which `ProgramNode.aim` says later
     kept       where saved values are found, and which versions they show
     """
 
@@ -97,7 +99,12 @@ class Block:
         self.used = used
         place = {k: n for n, k in enumerate(used)}
         self._edges, self._watched = (
-            [(kind == "input", place.get(k, k)) for kind, k in names] if sources else []
+            [
+                (kind == "input", place[k] if kind == "input" else -1 if kind == "view" else k)
+                for kind, k in names
+            ]
+            if sources
+            else []
             for names in (targets, kept.guards)
         )
         self._held = [
@@ -144,6 +151,9 @@ class Block:
         the program made, the numbers that it took, and the sizes."""
         edges: list[Any] = []
         for outside, k in self._edges:
+            if k < 0:
+                edges.append(None)  # see `ProgramNode.aim`
+                continue
             x = taken[k] if outside else made[k]
             edges.append(x if x.grad_fn is None else (x.grad_fn, x.output_number))
         versions = [(taken if outside else made)[k]._version for outside, k in self._watched]
@@ -181,6 +191,10 @@ class ProgramNode(TapeNode):
     def name(self) -> str:
         return self.block.name
 
+    def aim(self, target: int, leaf: Tensor) -> None:
+        """Let a target be a leaf that has been made after the program has run."""
+        self.edges = (*self.edges[:target], leaf, *self.edges[target + 1 :])
+
     def name_of(self, output: int) -> str:
         return self.block.name_of(output)
 
@@ -191,13 +205,34 @@ class ProgramNode(TapeNode):
                 op=self.name,
                 hint="call backward() outside of the function, or detach() what comes in",
             )
+        self._visit(flow, slots, retain, -1)
+
+    def push_hooked(
+        self, flow: Flow, slots: list[Tensor | None], retain: bool, hooks: dict[int, Hooks]
+    ) -> None:
+        """The same in parts: where a result has hooks, they see its gradient before the step that
+        made it is visited, as in eager mode."""
+        steps = [self.block.slots[k][0] for k in hooks]
+        for step in sorted(set(steps), reverse=True):
+            self._visit(flow, slots, retain, step)
+            for k, made_by in zip(hooks, steps, strict=True):
+                if made_by == step:
+                    slots[k] = flow.hooked(hooks[k], slots[k])
+        self._visit(flow, slots, retain, -1)
+
+    def _visit(self, flow: Flow, slots: list[Tensor | None], retain: bool, until: int) -> None:
+        """Visit the steps behind `until` that gradients have arrived at; what flows to others is
+        found in `slots` then."""
+        block = self.block
+        places = [block.slots[k][0] for k, g in enumerate(slots) if g is not None]
+        if not places or max(places) <= until:
+            return
         if self.released:
-            first = max(self.block.slots[k][0] for k, g in enumerate(slots) if g is not None)
-            raise freed_error(self.block.tape.steps[first].unit.name)
+            raise freed_error(block.tape.steps[max(places)].unit.name)
         operands = self._operands(flow, slots)
         if not flow.create_graph:
             self._limit_layouts(operands)
-        variant = self._variant(operands, flow.create_graph, -1)
+        variant = self._variant(operands, flow.create_graph, until)
         trouble = self._trouble(variant)
         if trouble is not None:
             # The steps before it have sent their gradients when eager mode finds out.
@@ -209,7 +244,11 @@ class ProgramNode(TapeNode):
             arrays: list[Any] = [t.array for _, t in operands]
             arrays += [self.held[k] for k in variant.held]
             outputs = bound.run(arrays, tuple([self.scalars[k] for k in variant.scalars]))
-        self._send(flow, variant, operands, outputs, types)
+        slots[:] = [
+            g if block.slots[k][0] <= until else None
+            for k, g in enumerate([*slots, *[None] * (len(block.slots) - len(slots))])
+        ]
+        self._send(flow, variant, operands, outputs, types, slots)
         if not retain:
             self._free(variant.visited)
         if trouble is not None:
@@ -278,12 +317,13 @@ class ProgramNode(TapeNode):
         operands: list[tuple[Any, Tensor]],
         outputs: list[Array],
         types: list[TensorType],
+        slots: list[Tensor | None],
     ) -> None:
         """Hand gradients over.
 
-        Of each: the target, the number of an output (or -1 - the number of an operand that is
-        passed on), whether it includes what had arrived before, and its slot in the gradient's
-        own tape, or -1.
+        Of each: the target (or -1 - a slot), the number of an output (or -1 - the number of an
+        operand that is passed on), whether it includes what had arrived before, and its slot in
+        the gradient's own tape, or -1.
         """
         node = None
         if variant.inner is not None:
@@ -298,7 +338,9 @@ class ProgramNode(TapeNode):
                 g.requires_grad, g.grad_fn, g.output_number = True, node, slot
             made.append((target, total, flow.own(g)))
         for target, total, g in made:
-            if total:
+            if target < 0:
+                slots[-1 - target] = g
+            elif total:
                 flow.settle(self.edges[target], g)
             else:
                 flow.send(self.edges[target], g)
@@ -406,6 +448,7 @@ class _Derivation:
     def variant(self) -> Variant:
         flow, block = self.flow, self.block
         arrived = [(k, a) for k, a in sorted(flow.arrived.items()) if not self._untouched(a)]
+        arrived += self._waiting()
         passed = {s: -1 - n for n, s in enumerate(self.stand_ins)}
         roots: list[Node] = []
         results = []
@@ -442,6 +485,17 @@ class _Derivation:
             tuple(flow.origins),
             released,
         )
+
+    def _waiting(self) -> list[tuple[int, Arrival]]:
+        """What has arrived at steps that are not visited, by -1 - slot."""
+        seeds = {name: n for (name, _), n in zip(self.operands, self.stand_ins, strict=True)}
+        out = []
+        for step, values in sorted(self.flow.waiting.items()):
+            for k, v in enumerate(values):
+                slot = self.block.slot((step, k)) if v is not None else 0
+                if v is not None and v.node is not seeds.get(("seed", slot)):
+                    out.append((-1 - slot, Arrival(v, False)))
+        return out
 
     def _untouched(self, a: Arrival) -> bool:
         op = a.value.node.op

@@ -268,7 +268,7 @@ class Calls:
             return lambda r: {k: v(r) for k, v in items.items()}
         if hasattr(x, "sig"):
             shot, make = self.shot(x), type(x).of_array
-            asked, freed = x.requires_grad, x.grad_fn and x.grad_fn.name
+            asked, freed = x.requires_grad, x.grad_fn and x.grad_fn.name_of(x.output_number)
 
             def show(r: Any) -> Any:
                 array = shot.array(r)
@@ -289,7 +289,7 @@ class Calls:
 
     def finish(self) -> None:
         """Refuse texts of tensors that did not end in a recorded call."""
-        unclaimed = [w[-1] for w in (*self.waiting.values(), *self.values.values())]
+        unclaimed = [w[2] for w in self.waiting.values()] + [v[3] for v in self.values.values()]
         self.waiting.clear()
         self.values.clear()
         if unclaimed:
@@ -463,8 +463,8 @@ def recorded() -> Iterator[None]:
         if _active == 1 and builtins.print is _print:
             builtins.print = _recorded_print
         if _active == 1 and logging.Logger._log is _log:
-            logging.Logger._log = _recorded_log  # type: ignore[method-assign]
-            logging.Logger.isEnabledFor = _recorded_is_enabled  # type: ignore[method-assign]
+            logging.Logger._log = _recorded_log  # type: ignore[method-assign,assignment]
+            logging.Logger.isEnabledFor = _recorded_is_enabled  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -114,38 +115,53 @@ class History:
 
 def reasons(
     roots: tuple[tuple[Any, Any], ...],
-    scope: Scope | None,
-    entries: Mapping[Key, Entry],
-    found: Survey | None,
-    key: Key,
+    scopes: Sequence[tuple[Scope, Mapping[Key, Entry]]],
+    mode: bool,
 ) -> list[str]:
     """How a call that no program serves differs from the nearest one that has a program.
 
-    `entries` are those of the scope, `found` is a survey of the call in that scope, `key` its key
-    with the mode at the end.  Empty if there is no program at all.
+    `mode`, whether gradients are enabled, stands at the end of keys.  Empty if there is no
+    program at all.
     """
-    known = {k: e for k, e in entries.items() if e.paths}
-    if found is None or scope is None or not known:
+    nearest: tuple[tuple[int, bool], Callable[[], list[str]]] | None = None
+    for scope, entries in scopes:
+        found = survey(roots, scope)
+        key = (*found.key, mode)
+        for old, entry in entries.items():
+            if not entry.paths:
+                continue
+            changed = _changed(found, entry)[1] if old == key else []
+            far = (len(changed) if old == key else _distance(old, key), old != key)
+            if nearest is None or far < nearest[0]:
+                how = partial(_numbers, found, entry)
+                if old != key:
+                    how = partial(_structure, roots, scope, old, key)
+                nearest = (far, how)
+    if nearest is None:
         return []
-    if key in known:
-        return _numbers(found, known[key]) or ["memory or gradients of tensors look otherwise"]
-    nearest = min(known, key=lambda k: _distance(k, key))
-    return _structure(located(roots, scope), nearest, key)
+    return nearest[1]() or ["memory or gradients of tensors look otherwise"]
 
 
-def _numbers(found: Survey, entry: Entry) -> list[str]:
-    """Which numbers and sizes differ from those of the path that agrees in most of them."""
+def _changed(found: Survey, entry: Entry) -> tuple[Path, list[int]]:
+    """The path of an entry that agrees in most facts, and the facts in which it does not."""
     keys = found.fact_keys()
 
     def changed(path: Path) -> list[int]:
         differing = [k for k, (a, b) in enumerate(zip(path.facts, keys, strict=True)) if a != b]
-        return [k for k in differing if k in set(path.exact)] or differing
+        exact = {*path.exact}
+        return [k for k in differing if k in exact] or differing
 
-    nearest = min(reversed(entry.paths), key=lambda path: len(changed(path)))
+    known = [(path, changed(path)) for path in reversed(entry.paths)]
+    return min(known, key=lambda pair: len(pair[1]))
+
+
+def _numbers(found: Survey, entry: Entry) -> list[str]:
+    """Which numbers and sizes differ from those of the nearest path."""
+    path, changed = _changed(found, entry)
     places = found.places
     return [
-        f"{described(places[k])}: {_number(nearest.facts[k])} -> {found.facts[k]!r}"
-        for k in changed(nearest)[:MOST_DIFFERENCES]
+        f"{described(places[k])}: {_number(path.facts[k])} -> {found.facts[k]!r}"
+        for k in changed[:MOST_DIFFERENCES]
     ]
 
 
@@ -189,8 +205,9 @@ def located(roots: tuple[tuple[Any, Any], ...], scope: Scope) -> list[Part | Non
     return key.parts
 
 
-def _structure(parts: list[Part | None], old: Key, new: Key) -> list[str]:
+def _structure(roots: tuple[tuple[Any, Any], ...], scope: Scope, old: Key, new: Key) -> list[str]:
     """Where two keys differ; where they are not of one length, the first place only."""
+    parts = located(roots, scope)
     if old[-1] != new[-1]:
         return [f"gradients are enabled: {old[-1]} -> {new[-1]}"]
     found: dict[str, None] = {}

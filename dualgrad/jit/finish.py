@@ -15,12 +15,13 @@ from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import Compiled, compile_graph
+from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
-from dualgrad.jit.path import Effect, Output, Path, Rebuild, Results, Sizes, grad_pattern
+from dualgrad.jit.path import Output, Path, Rebuild, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.scope import Scope
@@ -40,6 +41,7 @@ class Outcome:
     result: Any
     cacheable: bool
     found: Survey
+    restructured: bool  # the next call finds other state than this one did
     scope: Scope | None = None  # by which paths of its structure are found
 
 
@@ -99,7 +101,7 @@ class Finish:
     @cached_property
     def objects(self) -> Objects:
         weak = weakref.proxy(self)
-        return Objects(self.found.objects, lambda x: weak.spec(x))  # type: ignore[no-any-return]
+        return Objects(self.found.objects, lambda x: weak.spec(x))
 
     def _once(self, x: Any) -> Rebuild:
         """A container, made once for each time the function runs."""
@@ -218,25 +220,6 @@ class Finish:
             self.emitted.append(x)
         return slot
 
-    def effects(self, before: list[Any], written: set[tuple[int, Any]]) -> list[Effect]:
-        """Assignments to containers that the trace made.
-
-        `written` is storage that was written, whether or not it holds something else by now.
-        """
-        out = []
-        for k, (container, old) in enumerate(zip(self.found.containers, before, strict=True)):
-            items = container.items() if isinstance(container, dict) else enumerate(container)
-            known = old if isinstance(container, dict) else dict(enumerate(old))
-            if len(container) < len(known) or any(key not in container for key in old_keys(old)):
-                raise Unsupported("an element of a Python container is removed")
-            if not isinstance(container, dict) and len(container) != len(known):
-                raise Unsupported("a Python list grows or shrinks")
-            for key, value in items:
-                if key in known and known[key] is value and (id(container), key) not in written:
-                    continue
-                out.append(Effect(k, key, self.spec(value)))
-        return out
-
     def calls(self) -> list[Rebuild]:
         """Calls that the trace has recorded, on the results of a run."""
         calls = self.trace.calls
@@ -301,10 +284,6 @@ def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
     return out  # type: ignore[no-any-return]
 
 
-def old_keys(old: Any) -> Any:
-    return old if isinstance(old, dict) else ()
-
-
 def _container(k: int) -> Rebuild:
     return lambda r: r.found.containers[k]
 
@@ -325,11 +304,13 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    effects = work.effects([before.copies[id(c)] for c in found.containers], lifting.written)
+    copies = [before.copies[id(c)] for c in found.containers]
+    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
     rebound = rebindings(before, found, work.spec)
     rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
     calls = work.calls()
     assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    restructured = bool(effects) and found.key != after.key
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
     settle_state(work, effects, rebound, [(k, after.facts[k]) for k, _ in assigned])
@@ -371,7 +352,7 @@ def finish_trace(
         raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
     symbols.env.closed = True
-    return Outcome(path, settled(result), work.cacheable, found)
+    return Outcome(path, settled(result), work.cacheable, found, restructured)
 
 
 def settle_state(
@@ -380,8 +361,7 @@ def settle_state(
     """Let what the traced call has put into Python state hold numbers where proxies stand."""
     found = work.found
     for e in effects:
-        container = found.containers[e.container]
-        container[e.key] = settled(container[e.key])
+        e.settle(found.containers[e.container])
     for b in rebound:
         b.bind(found, settled(b.held(found)))
     for k, value in facts:
@@ -402,6 +382,12 @@ def check_leaks(work: Finish, block: Block | None) -> None:
             "a traced tensor is kept in a place that cannot be followed",
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
+        )
+    if block is not None and not work.cacheable:
+        raise Unsupported(
+            "a result still needs its graph, beside an object that cannot be made anew",
+            why="tensors in that object would get no gradients",
+            hint="make the object outside of the function",
         )
     if block is not None and trace.hooked:
         raise Unsupported(
@@ -512,6 +498,6 @@ def first_run(path: Path, work: Finish) -> None:
     for t, value in trace.grads.values():
         t._grad = value
     values, rest = trace.symbols.values, numbers[path.scalars :]
-    made = Results(work.emitted, work.found, values, rest, node)
+    again = Results(work.emitted, work.found, values, rest, node)
     for call in path.calls:
-        call(made)
+        call(again)

@@ -7,8 +7,8 @@ makes the function run eagerly, with one warning that names the line (an error u
 
 from __future__ import annotations
 
+import copy
 import functools
-import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -22,11 +22,12 @@ from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
-from dualgrad.jit.explain import Event, History, as_html, reasons
+from dualgrad.jit.explain import Event, as_html, reasons
 from dualgrad.jit.guards import Checked
 from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments, Place
+from dualgrad.jit.programs import Entries, programs_of
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
@@ -39,10 +40,10 @@ from dualgrad.state import state
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 MAX_SCOPES = 4
 MAX_CHECKS = 16  # paths that are found without a survey
 MAX_EAGER = 8  # calls without any path after which a function is given up
+MAX_RESTRUCTURED = 16  # traces that leave state of another structure; no more are made
 MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
@@ -61,18 +62,20 @@ class Function(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, fn)
         self.declared = Declared.of(fn, dynamic, static)
+        self._options = (strict, dynamic, static)
         self.__wrapped_function__ = fn
         self.strict = strict
-        self.scopes: list[tuple[Scope, Entries]] = []  # newest first
-        self.n_traces = 0
+        self._programs = programs_of(fn, self._options)
+        self.scopes: list[tuple[Scope, Entries]] = self._programs.scopes  # newest first
         self._reasons: dict[str, None] = {}  # why calls ran eagerly
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
         self._checks: list[tuple[Path, Checked]] = []  # the latest first
-        self._attempts = 0
-        self._lock = threading.RLock()
-        self.history = History()
+        self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
+        self._restructured = 0
+        self._lock = self._programs.lock
+        self.history = self._programs.history
         FUNCTIONS.add(self)
         self._binder = Binder(fn)
         self._arguments = Arguments(self._binder.names)
@@ -81,6 +84,11 @@ class Function(Generic[P, R]):
     def eager_reason(self) -> str | None:
         """Why calls ran eagerly, for the first time that one did; None if none did."""
         return next(iter(self._reasons), None)
+
+    @property
+    def n_traces(self) -> int:
+        """How often the function was traced, or others that are made of its code."""
+        return self._programs.n_traces
 
     @property
     def eager(self) -> Callable[P, R]:
@@ -122,6 +130,16 @@ class Function(Generic[P, R]):
             hide_own_frames(error)
             raise
 
+    def __reduce__(self) -> Any:
+        """Functions are pickled by name, as Python's are; other callables by value."""
+        if isinstance(self.__wrapped_function__, types.FunctionType):
+            return self.__wrapped_function__.__qualname__
+        return Function, (self.__wrapped_function__, *self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        fn = copy.deepcopy(self.__wrapped_function__, memo)
+        return self if fn is self.__wrapped_function__ else Function(fn, *self._options)
+
     def _roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Roots:
         return (
             (self._arguments, args),
@@ -133,7 +151,8 @@ class Function(Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose path has to be searched for, or traced."""
         fn: Callable[..., Any] = self.__wrapped_function__
-        roots, attempts = self._roots(args, kwargs), self._attempts
+        roots, programs = self._roots(args, kwargs), self._programs
+        attempts = programs.attempts
         found = None
         basis: tuple[Survey, Entry] | None = None  # what this call can be compared with
         for scope, entries in self.scopes:
@@ -141,6 +160,8 @@ class Function(Generic[P, R]):
             if seen.opaque is not None:
                 self._fall_back(opaque(seen, fn))
                 self._note_eager_call()
+                return fn(*args, **kwargs)
+            if seen.stand_ins:  # another thread is tracing a function of the same state
                 return fn(*args, **kwargs)
             known = entries.get((*seen.key, state.grad_enabled))
             found = found or seen
@@ -160,19 +181,12 @@ class Function(Generic[P, R]):
             self._note_eager_call()
             return fn(*args, **kwargs)
         with self._lock:
-            if self._attempts == attempts:
-                self._attempts += 1
-                why = self._why(roots, found)
+            if programs.attempts == attempts:
+                programs.attempts += 1
+                why = reasons(roots, self.scopes, state.grad_enabled)
                 with self.history.tracing(self.name, lambda: self.n_traces, why):
                     return self._trace(roots, found, basis, args, kwargs)
         return self._call(args, kwargs)  # another thread may have made the program
-
-    def _why(self, roots: Roots, found: Survey | None) -> list[str]:
-        """How a call differs from the nearest one that has a program."""
-        if found is None:
-            return []
-        scope, entries = self.scopes[0]
-        return reasons(roots, scope, entries, found, (*found.key, state.grad_enabled))
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -193,16 +207,17 @@ class Function(Generic[P, R]):
         """Let later calls like this one find their path without a survey."""
         if kwargs:
             return
-        if path.checked is not None:
-            path.checked.learn(found)
-        if path.checked is None or path.checked.check(args) is None:
-            if path.runs < path.checks_made**3:
+        _, checked, made = self._checked.get(id(path), (path, None, 0))
+        if checked is not None:
+            checked.learn(found)
+        if checked is None or checked.check(args) is None:
+            if path.runs < made**3:
                 return  # what it depends on changes too often
-            path.checks_made += 1
             noted = survey(self._roots(args, kwargs), scope, noting=True)
-            path.checked = Checked(noted, args, path.needs(noted))
+            checked = Checked(noted, args, path.needs(noted))
+            self._checked[id(path)] = (path, checked, made + 1)
         known = [entry for entry in self._checks if entry[0] is not path]
-        self._checks = [(path, path.checked), *known[: MAX_CHECKS - 1]]
+        self._checks = [(path, checked), *known[: MAX_CHECKS - 1]]
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -216,6 +231,14 @@ class Function(Generic[P, R]):
     ) -> Any:
         """A call that no path serves: trace it, or run it eagerly where that fails."""
         fn: Callable[..., Any] = self.__wrapped_function__
+        if self._restructured >= MAX_RESTRUCTURED:
+            self._fall_back(
+                Unsupported(
+                    "a list or dict that it reads grows from call to call",
+                    hint="keep such a record outside of the function, or only append to it",
+                )
+            )
+            return fn(*args, **kwargs)
         attempts = Attempts(self._lifted(roots, basis), basis)
         while (inputs := attempts.next()) is not None:
             tracing = Tracing(roots, *inputs)
@@ -256,10 +279,11 @@ class Function(Generic[P, R]):
         with resting_collector():
             tracing.run(self.__wrapped_function__, args, kwargs)
             tracing.check_pinned()
-            self.n_traces += 1
+            self._programs.n_traces += 1
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]
             outcome = tracing.finish(scope, found if known else None, self.name)
+        self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None
             self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
@@ -326,9 +350,10 @@ class Function(Generic[P, R]):
     def forget(self) -> None:
         """Let go of all programs; later calls trace again."""
         with self._lock:
-            self._attempts += 1
+            self._programs.attempts += 1
             self.scopes.clear()
             self._checks = []
+            self._checked.clear()
 
     # -- explaining ---------------------------------------------------------------------------
 

@@ -285,12 +285,19 @@ class Writer:
         fact = self.stored.get(storage)
         if fact is not None:
             self.add_number(held, look, fact)
-        elif storage in self.needs.rebound and not isinstance(held, int | float):
+        elif self.is_new(storage, held):
             self.add(held, look, ("", 0, None))
         elif id(held) in self.fresh:
             self.terms.append(f"{look} is {self.fresh[id(held)]}")
         else:
             self.terms.append(f"{look} is {self.name(held)}")
+
+    def is_new(self, storage: Storage, held: Any) -> bool:
+        """Whether a place in the state holds another object after each call, or may well: the
+        path assigns it, or it is a tuple of numbers that change."""
+        if isinstance(held, tuple) and any((id(held), k) in self.stored for k in range(len(held))):
+            return True
+        return storage in self.needs.rebound and not isinstance(held, int | float)
 
     # -- what it gives ------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ INERT = (
     type(collections.namedtuple("Pair", "x").__dict__["x"]),
 )  # fmt: skip
 # Names that reach state in ways a walk does not see.
+ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 UNSEEN = frozenset({"globals", "eval", "exec", "__import__", "environ", "getenv"})
 SMALL_ARRAY = 4096  # bytes of a NumPy array that become part of a key
 

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dualgrad.compiler.ir.node import Node, const_node, scalar_node
+from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.numbers import EXACT, Number, Real, Whole, plain
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Ledger:
         self.lines: list[str] = []
         self.facts: set[int] = set()  # which numbers of a call are used
         self.scalars: dict[str, Node] = {}  # names of values that the program takes, in order
+        self._kinds: dict[int, str] = {}  # of the numbers of a call
         self._names: dict[str, str] = {}  # of expressions
         self._pinned: set[str] = set()
         self._asked: set[str] = set()
@@ -81,6 +83,7 @@ class Ledger:
 
     def fact(self, k: int, value: int | float) -> Number:
         """What stands for number k of a call."""
+        self._kinds[k] = type(value).__name__
         return self._number(f"n{k}", value)
 
     def _named(self, text: str, value: int | float) -> Number:
@@ -160,10 +163,12 @@ class Ledger:
         value = x._value
         if self.live and self.is_open(x) and isinstance(value, int):
             self.operate(f"-{_WORD} <= {{}} < {_WORD}", fits, x)
-        if not self.live or not self.is_open(x):
+        if not self.is_open(x):
             return const_node(value)
         found = self.scalars.get(x._name)
         if found is None:
+            if not self.live:
+                raise Unsupported("a number of a trace is used for the first time after it")
             found = scalar_node(len(self.scalars), type(value))
             self.scalars[self._used(x)] = found
         return found
@@ -176,6 +181,9 @@ class Ledger:
         to compute or to guard.
         """
         names = [*self.scalars, *(self._text(x) for x in results)]
+        # A fact may be what stands for it in the trace of another thread.
+        types = {f"n{k}": kind for k, kind in self._kinds.items()}
+        names = [f"{types[n]}({n})" if n in types else n for n in names]
         if not names and not self.lines:
             return None
         lines = [f"n{k} = f[{places[k]}]" for k in sorted(self.facts)] + self.lines

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dualgrad.autograd import TapeNode, edge_of
-from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.node import Node, const_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit.alias import Source
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.keeping import keeping
+from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.tensor import Tensor
@@ -35,6 +36,8 @@ class Outflow:
 
     trace: Trace
     emitted: list[Tensor]  # the results of the program
+    views: list[Tensor]  # and what is made of these
+    late: dict[int, int] = field(default_factory=dict)  # targets that are views, by id
     outer: list[Outer] = field(default_factory=list)
     targets: dict[tuple[str, int], int] = field(default_factory=dict)
     target_types: list[TensorType] = field(default_factory=list)
@@ -123,6 +126,8 @@ class Outflow:
             return Value(self.trace.node_of(x), None, self.guards.get(id(x._version)))
         if hasattr(x, "sig"):
             return absent(x.type)
+        if isinstance(x, Number):  # of which the trace made an input of the program, or not
+            return Value(self.trace.numbers.scalars.get(x._name) or const_node(plain(x)))
         return Value(self.trace.node_of(x))
 
     def _edge(self, edge: Any) -> Edge | None:
@@ -134,7 +139,14 @@ class Outflow:
         if isinstance(edge, tuple):
             return (self.numbers[id(edge[0])], edge[1])
         k = next((k for k, x in enumerate(self.emitted) if x is edge), None)
-        return NOWHERE if k is None else self._target(("output", k), edge._type)
+        if k is not None:
+            return self._target(("output", k), edge._type)
+        k = next((k for k, x in enumerate(self.views) if x is edge), None)
+        if k is None:
+            return NOWHERE
+        found = self._target(("view", k), edge._type)
+        self.late[id(edge)] = found[1]
+        return found
 
     def _target(self, name: tuple[str, int], type: TensorType) -> Edge:
         k = self.targets.setdefault(name, len(self.targets))
@@ -162,6 +174,7 @@ class Gradients:
     """Which results of a trace still need their graph, and where their gradients enter."""
 
     slots: dict[int, int] = field(default_factory=dict)  # by id of the traced tensor
+    late: dict[int, int] = field(default_factory=dict)  # targets that are made after the run
     taken: list[Tensor] = field(default_factory=list)  # at the sources of the block
 
     def block(
@@ -174,8 +187,17 @@ class Gradients:
         roots = [x for x in (*emitted, *views) if needs_graph(x)]
         if not roots:
             return None
-        work = Outflow(trace, emitted)
+        for t, s in zip(trace.tensors, trace.sources, strict=True):
+            if s.kind == "constant" and t.requires_grad and t.grad_fn is None:
+                raise Unsupported(
+                    "a result still needs its graph, with a leaf that the function makes itself",
+                    actual=f"{t.type!r}",
+                    why="gradients do not flow to it out of a compiled function",
+                    hint="make it outside of the function",
+                )
+        work = Outflow(trace, emitted, views)
         block = work.block(roots, name, tuple(trace.numbers.scalars.values()))
+        self.late = work.late
         self.taken = [work.outer[k].tensor for k in block.used]
         for x in roots:
             self.slots[id(x)] = block.slot(work.inner(x))
@@ -188,6 +210,9 @@ class Gradients:
         if slot is not None:
             assert node is not None
             x.requires_grad, x.grad_fn, x.output_number = True, node, slot
+        target = self.late.get(key)
+        if target is not None and node is not None:
+            node.aim(target, x)
 
 
 def _identity(edge: Any) -> object:

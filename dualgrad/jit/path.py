@@ -16,8 +16,9 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
 from dualgrad.engine import Bound, Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
+from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode
-from dualgrad.jit.guards import Checked, Known, Needs
+from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
@@ -61,15 +62,6 @@ class Output:
         if self.freed is not None:
             t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
-
-
-@dataclass(frozen=True)
-class Effect:
-    """An assignment that the function makes: container[key] = value."""
-
-    container: int
-    key: Any
-    value: Rebuild
 
 
 class Sizes:
@@ -116,8 +108,6 @@ class Path:
     numbers: Evaluate | None = None  # of the lifted facts: scalars, then what results hold
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
-    checked: Checked | None = None
-    checks_made: int = 0
     seconds_tracing: float = 0.0
     runs: int = 0
     timed: int = 0  # runs whose time was taken
@@ -234,14 +224,14 @@ class Path:
             self._put_on_tape(self.block, made, results)
         # All values before the first assignment: effects may read what others overwrite.
         grads = [(found.tensors[k], rebuild(made)) for k, rebuild in self.grads]
-        effects = [(found.containers[e.container], e.key, e.value(made)) for e in self.effects]
+        effects = [(e, found.containers[e.container], e.value(made)) for e in self.effects]
         rebound = [(b, b.value(made)) for b in self.rebound]
         assigned = [(Place.of(found.fact_parts[k]), value(made)) for k, value in self.assigned]
         result = self.result(made)
         for t, grad in grads:
             t._grad = grad
-        for container, key, value in effects:
-            container[key] = value
+        for effect, container, value in effects:
+            effect.make(container, value)
         for binding, value in rebound:
             binding.bind(found, value)
         for place, value in assigned:

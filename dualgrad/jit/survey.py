@@ -88,13 +88,17 @@ BASES = "bases"  # owner.__mro__
 VALUES = "values"  # of a NumPy array
 
 
+_NAMED = (GLOBAL, CELL, ATTRIBUTE)  # places that code reaches by a name
+
+
 class Survey:
     """The state that a call depends on."""
 
     __slots__ = (
-        "_modules", "_names", "_seen", "_tensor_parts", "argument_facts", "arguments",
-        "containers", "fact_parts", "facts", "functions", "key", "met", "named", "notes", "noting",
-        "numbers", "objects", "opaque", "owners", "part", "scope", "shared", "tensors",
+        "_append_only_lists", "_modules", "_names", "_seen", "_tensor_parts", "appended",
+        "argument_facts", "arguments", "containers", "fact_parts", "facts", "functions", "key",
+        "met", "named", "notes", "noting", "numbers", "objects", "opaque", "owners", "part",
+        "scope", "shared", "stand_ins", "tensors",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
@@ -113,9 +117,14 @@ class Survey:
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
         self.argument_facts = 0  # and how many of the facts
+        self.stand_ins = False  # some facts are numbers that a trace has put there
         self.shared: set[int] = set()  # identities of tuples that stand in several places
         self.numbers: tuple[Any, ...] = ()  # what a path computes from the facts of this call
         self.opaque: str | None = None  # what cannot be followed
+        self.appended: set[str] | frozenset[str] = (
+            frozenset() if self.scope is None else self.scope.appended - self.scope.used
+        )
+        self._append_only_lists: dict[int, int] = {}  # by identity: their numbers
         self._seen: dict[int, int] = {}
         self.objects: list[object] = []  # in the order met, without tensors and plain values
         self._tensor_parts: list[Part] = []
@@ -161,6 +170,8 @@ class Survey:
             if kind is int or kind is float:
                 key.append(kind)
                 facts.append(x)
+                if type(x) is not kind:
+                    self.stand_ins = True
                 self.fact_parts.append(part)
             elif kind in PLAIN:
                 key.append((kind, x))
@@ -168,6 +179,8 @@ class Survey:
                 self._tensor(part)
                 if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
                     stack.append((hooks, PART, None, part))
+            elif kind is list and part[2] in self.appended and part[1] in _NAMED:
+                self._append_only(x)
             elif id(x) in seen:
                 key.append(("again", seen[id(x)]))
                 if isinstance(x, tuple):
@@ -178,6 +191,18 @@ class Survey:
                 parts = self._parts(part)
                 parts.reverse()
                 stack += parts
+
+    def _append_only(self, x: list[Any]) -> None:
+        """A list that is reached by a name under which it is only appended to."""
+        self.key.append("appended to")
+        if id(x) not in self._append_only_lists:
+            self._append_only_lists[id(x)] = len(self.containers)
+            self.containers.append(x)
+
+    def unread(self) -> set[int]:
+        """Numbers of the lists of which the code reads nothing, by whatever name."""
+        found = self._append_only_lists
+        return {n for key, n in found.items() if key not in self._seen}
 
     def _tensor(self, part: Part) -> None:
         x = part[0]

@@ -382,7 +382,7 @@ class Trace:
             )
         self.grads[id(t)] = (t, value)
 
-    def is_known(self, t: Tensor) -> bool:
+    def is_known(self, t: Any) -> bool:
         """Whether a tensor has its values while tracing: the function has made it from numbers."""
         return t.node is None and id(t) in self.created and id(t) not in self.written
 
@@ -400,9 +400,8 @@ class Trace:
 
     def forget_changes(self) -> None:
         """Let tensors from outside know nothing of the changes and views that the trace made."""
-        for t in self.changed:
-            t.changed(-1)
-        self.changed.clear()
+        while self.changed:
+            self.changed.pop().changed(-1)
         views = self.views.alive()
         dead = set(map(id, views))
         for version in {id(v._version): v._version for v in views}.values():

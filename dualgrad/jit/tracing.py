@@ -13,7 +13,7 @@ from typing import Any
 
 from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
-from dualgrad.jit.kinds import is_foreign
+from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
 from dualgrad.jit.ledger import recording
 from dualgrad.jit.lifting import Lifting
 from dualgrad.jit.places import ATTRIBUTE, ELEMENT, ENTRY, ROOT, SIZE, STRIDE, Place
@@ -22,8 +22,8 @@ from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey, survey
 from dualgrad.jit.trace import Trace, Unsupported
-from dualgrad.jit.watch import Stopped, Watch
-from dualgrad.runtime.errors import IndexOutOfBounds, LibraryError
+from dualgrad.jit.watch import Stopped, Watch, uninterrupted
+from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -83,7 +83,7 @@ class Tracing:
 
         Raises Unsupported or Raised, with the state as it was.
         """
-        started = time.perf_counter()
+        started, errors = time.perf_counter(), DualgradError.made
         state.trace = self.trace
         try:
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
@@ -93,6 +93,8 @@ class Tracing:
             self.trace.calls.finish()
             for refusal in self.trace.refusals:  # caught by the code that was traced
                 raise refusal
+            if self.symbols.values and DualgradError.made != errors:
+                raise Unsupported("an error is handled, whose text would name symbols of sizes")
         except (Unsupported, Stopped) as error:
             self.undo()
             raise self.watch.found or error from None
@@ -104,7 +106,7 @@ class Tracing:
             raise Raised(error) from None
         finally:
             state.trace = None
-            self.lifting.restore()
+            uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 
     def check_pinned(self) -> None:
@@ -118,9 +120,8 @@ class Tracing:
         """Put Python state and version counts back."""
         state.trace = None
         self.symbols.env.closed = True
-        self.lifting.restore()
-        self.before.restore()
-        self.trace.forget_changes()
+        restore = (self.watch.close, self.lifting.restore, self.before.restore)
+        uninterrupted(*restore, self.trace.forget_changes)
 
     def finish(self, scope: Scope, found: Survey | None, name: str) -> Outcome:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
@@ -177,6 +178,12 @@ class Tracing:
         ran = [r for r in self.watch.ran if not is_foreign(r[1].get("__name__"))]
         inner = {c for code, _ in ran for c in code.co_consts if hasattr(c, "co_freevars")}
         for code, _ in ran:
+            if not ENVIRONMENT.isdisjoint(code.co_names):
+                raise Unsupported(
+                    f"{code.co_name} reads the environment of the process",
+                    why="a compiled program would not notice when it changes",
+                    hint="read it outside of the function",
+                )
             if code.co_freevars and code not in inner and code not in found.functions:
                 raise Unsupported(
                     f"the function {code.co_name} was reached in a way that cannot be followed",

@@ -9,10 +9,11 @@ only one in which it happens.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualgrad.jit.bytecode import constant_argument
@@ -31,6 +32,13 @@ _IMPURE_MODULES = frozenset(
         "_warnings", "_thread", "readline", "_tkinter", "_multiprocessing", "_posixshmem",
     }
 )  # fmt: skip
+# Modules in Python that are about nothing else.
+_IMPURE_PYTHON = frozenset(
+    {
+        "asyncio", "fileinput", "getpass", "http", "multiprocessing", "queue", "selectors",
+        "shutil", "socket", "ssl", "subprocess", "tempfile", "tkinter", "urllib", "webbrowser",
+    }
+)  # fmt: skip
 _IMPURE_NAMES = frozenset({"print", "input", "open", "breakpoint", "id"})
 _CLOCKS = frozenset({"now", "utcnow", "today"})  # of datetime's classes
 _HARMLESS = frozenset(
@@ -38,13 +46,34 @@ _HARMLESS = frozenset(
 )
 # State of the process or thread that the standard library itself keeps in order.
 _OWN_AFFAIR = frozenset({"_contextvars", "_thread", "id()"})
-_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite"}
+_FOREIGN = frozenset(sys.stdlib_module_names) | {"numpy", "llvmlite", "pytest", "_pytest"}
+_ENVIRONMENT = frozenset(
+    f.__code__ for f in vars(type(os.environ)).values() if isinstance(f, types.FunctionType)
+)
 _READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 _READS_ALL = frozenset({"vars", "dir", "globals"})
 
 
 class Stopped(BaseException):
     """Unwinds a trace; no `except Exception` of the user's holds it up."""
+
+
+def uninterrupted(*actions: Callable[[], object]) -> None:
+    """Do all of this, each as often as it takes; an interrupt that comes meanwhile is raised then.
+
+    Every action does no harm when it is done again.
+    """
+    interrupt = None
+    for action in actions:
+        done = False
+        while not done:
+            try:
+                action()
+                done = True
+            except KeyboardInterrupt as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 class Watch:
@@ -59,7 +88,9 @@ class Watch:
         self.found: Unsupported | None = None
         self.stopped = False
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        self._trace: Any = None  # while a module is imported
         self._import: types.FrameType | None = None  # the code of a module that is being imported
+        self._states: tuple[Any, Any] | None = None  # while it watches
         self.names: set[str] = set()
         self.computed = False
 
@@ -69,19 +100,25 @@ class Watch:
         return [(code, space) for (code, _), space in self._codes.items()]
 
     def __enter__(self) -> Watch:
-        self._base = sys._getframe(1)
+        self._base: types.FrameType | None = sys._getframe(1)
         self._before = sys.getprofile()
         self._tracing = sys.gettrace()
         # The collector may call anything, at any time: its callbacks are not the function's.
         self._collecting = gc.isenabled()
-        gc.disable()
         self._states = _random_states()
+        gc.disable()
         sys.setprofile(self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching; again and again does no harm."""
+        if self._states is None:
+            return
         sys.setprofile(self._before)
-        del self._base  # frames keep what they hold alive
+        self._base = None  # frames keep what they hold alive
         if self.stopped:
             sys.settrace(self._tracing)
         if self._collecting:
@@ -89,6 +126,7 @@ class Watch:
         drawn = _restore_random(self._states)
         if drawn is not None and self.found is None:
             self.found = _unrepeatable(drawn, None)
+        self._states = None
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
         if self._import is not None:
@@ -97,7 +135,12 @@ class Watch:
         elif event == "call":
             code = frame.f_code
             self._codes[code, id(frame.f_globals)] = frame.f_globals
-            if code.co_name == "<module>" and _is_imported(frame):
+            outer = frame.f_back
+            if code in _ENVIRONMENT and outer is not None:
+                self._impure(outer, "os.environ")
+            elif _root_of(frame) in _IMPURE_PYTHON and outer is not None:
+                self._impure(outer, f"{_root_of(frame)}.{code.co_name}")
+            elif code.co_name == "<module>" and _is_imported(frame):
                 self._import, self._trace, state.trace = frame, state.trace, None
         elif event == "c_call" and _root_of(frame) != "dualgrad":
             if getattr(arg, "__module__", None) == "builtins":
@@ -154,11 +197,13 @@ class Watch:
 
 
 def _unrepeatable(name: str, place: Location | None) -> Unsupported:
-    return Unsupported(
+    error = Unsupported(
         f"{name} is called, which a compiled program would not repeat",
         hint="call it outside of the function",
         location=place,
     )
+    error.location = place  # None: nobody saw where
+    return error
 
 
 def impurity(function: Any) -> str | None:
@@ -171,6 +216,9 @@ def impurity(function: Any) -> str | None:
         module = owner.__name__
     elif isinstance(owner, type):
         origin = owner.__module__
+    elif origin not in _IMPURE_MODULES and owner is not None:
+        bases = (base.__module__ for base in type(owner).__mro__)
+        origin = next((m for m in bases if m in _IMPURE_MODULES), origin)
     if origin == "datetime" and name in _CLOCKS:
         return f"datetime.{name}"
     if origin == "_contextvars" and name in ("get", "set", "reset"):

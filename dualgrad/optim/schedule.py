@@ -38,7 +38,7 @@ class LRScheduler(ABC):
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch + 1
         self._step_count = 1
-        self._last_lr: list[float] = []
+        self._last_lr: list[float] = [0.0] * len(self.base_lrs)
         self._set(self.start() if last_epoch == -1 else self.go_on())
 
     @abstractmethod
@@ -69,19 +69,22 @@ class LRScheduler(ABC):
     def _set(self, rates: list[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        self._last_lr = list(rates)
+        # In the same list each time: a compiled step looks for it where it was.
+        self._last_lr[:] = rates
 
     def get_last_lr(self) -> list[float]:
         """The rates set last, one per group."""
-        return self._last_lr
+        return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is not the optimizer's."""
-        return {name: value for name, value in self.__dict__.items() if name != "optimizer"}
+        own = {name: value for name, value in self.__dict__.items() if name != "optimizer"}
+        return {name: list(v) if type(v) is list else v for name, v in own.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the schedule was that gave this state."""
-        self.__dict__.update(state_dict)
+        for name, value in state_dict.items():
+            self.__dict__[name] = list(value) if type(value) is list else value
 
     def _each(self, formula: Callable[..., float], *numbers: float) -> list[float]:
         """formula(rate, base rate, step, *numbers) of each group."""

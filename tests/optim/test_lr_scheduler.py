@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -117,7 +118,11 @@ def test_a_schedule_goes_on_from_its_state(name: str) -> None:
     for _ in range(7):
         schedule.step()
     saved, groups = schedule.state_dict(), first.state_dict()
-    json.dumps(saved)
+    text, groups = json.dumps(saved), copy.deepcopy(groups)
+    schedule.step()
+    assert json.dumps(saved) == text  # a copy
+    first.load_state_dict(groups)
+    schedule.load_state_dict(saved)
     again = optimizer()
     resumed = CASES[name](lr_scheduler, again)
     again.load_state_dict(groups)

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 import dualgrad as dg
+from dualgrad.jit import programs
 from dualgrad.jit.function import EagerFallback, Function
 
 ATOMS = (bool, int, str, bytes, type(None), type(Ellipsis), range, types.CodeType)
@@ -134,6 +135,7 @@ Call = tuple[Any, ...] | Callable[..., Any]
 def run(make: Callable[..., Any], calls: Sequence[Call], decorate: Callable[..., Any]) -> Run:
     """Make fresh state and go through the calls in one mode."""
     dg.seed(0)
+    programs.forget()
     functions: list[Function[..., Any]] = []
 
     def noted(f: Any = None, **options: Any) -> Any:

@@ -464,14 +464,33 @@ def test_row24_results_that_are_no_tensors() -> None:
 
 
 def test_need20_a_lambda_is_known_by_its_code_and_what_it_holds() -> None:
+    def made(k: float, mode: str) -> Any:
+        return dg.function(lambda x: x * k if mode == "a" else x + k)
+
     x = vector(1, 2)
-    traces = []
-    for k in range(50):
-        f = dg.function(lambda x, k=k: x * k)
-        assert f(x).tolist() == [k, 2 * k]
-        assert f(x).tolist() == [k, 2 * k]
-        traces.append(f.n_traces)
-    assert traces[-1] <= 3
+    for n in range(300):
+        k, mode = n % 40 + 0.5, "ab"[n // 150]
+        f = made(k, mode)
+        for _ in range(2):
+            assert f(x).tolist() == ([k, 2 * k] if mode == "a" else [1 + k, 2 + k])
+    assert f.n_traces <= 4
+
+
+def test_need20_functions_of_one_code_keep_their_own_state() -> None:
+    def scaled(by: Any) -> Any:
+        return dg.function(lambda x: x * by)
+
+    weights = [vector(2, 3), vector(4, 5)]
+    f, g = map(scaled, weights)
+    x = vector(1, 1)
+    for _ in range(3):
+        assert f(x).tolist() == [2.0, 3.0]
+        assert g(x).tolist() == [4.0, 5.0]
+        assert f(x).tolist() == [2.0, 3.0]
+    weights[0].fill_(7.0)
+    assert f(x).tolist() == [7.0, 7.0]
+    assert g(x).tolist() == [4.0, 5.0]
+    assert f.n_traces == g.n_traces == 1
 
 
 def test_row22_numbers_and_sizes_in_new_objects_are_plain() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import types
 import weakref
 
@@ -259,7 +260,7 @@ def test_row35_leaf_made_inside():
         s.backward()
         return v.grad
 
-    compare(make, [call, call], eager=None)
+    compare(make, [call, call])
 
 
 def test_row35_backward_inside_and_outside():
@@ -879,8 +880,6 @@ def test_row35_functions_of_functions():
 
 
 def test_row35_training_in_threads():
-    import threading
-
     f, p = network()
     compiled = dg.function(f, strict=True)
     inputs = [leaf(5 + k % 3, 8, seed=k) for k in range(12)]
@@ -904,3 +903,51 @@ def test_row35_training_in_threads():
     for t in threads:
         t.join()
     assert found == wanted
+
+
+# -- hooks on results ----------------------------------------------------------------------------
+
+
+def test_row35_hooks_on_results_see_what_they_see_in_eager_mode():
+    def make():
+        w, v = leaf(4), leaf(4, seed=1)
+
+        def f(x):
+            a = (x * w).tanh()
+            b = a * v + a.exp()
+            c = (b * a).sigmoid()
+            return a, b, c
+
+        return f, w, v
+
+    def hooked(create_graph):
+        def call(f, w, v):
+            x = leaf(4, seed=2)
+            a, b, c = f(x)
+            seen = []
+            for t, factor in ((a, 0.5), (c, 2.0), (b, 3.0), (x, 1.5)):
+                t.register_hook(lambda g, factor=factor: seen.append(g.tolist()) or g * factor)
+            (c * b + a * w).sum().backward(create_graph=create_graph)
+            g = x.grad
+            if create_graph:
+                x.grad = w.grad = v.grad = None
+                (g * g).sum().backward()
+            return seen, g.detach()
+
+        return call
+
+    compare(make, [hooked(False), hooked(False), hooked(True)])
+
+
+def test_row35_hook_on_a_result_that_is_not_differentiated():
+    def make():
+        w = leaf(4)
+        return lambda x: (x * w, (x * w).exp()), w
+
+    def call(f, w):
+        a, b = f(leaf(4, seed=2, requires_grad=False))
+        b.register_hook(lambda g: print("never", g))
+        a.register_hook(lambda g: print("once", g))
+        a.sum().backward()
+
+    compare(make, [call, call])

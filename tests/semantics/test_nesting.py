@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+import pytest
 
 import dualgrad as dg
 from semantics.support import compare
@@ -70,3 +73,14 @@ def test_row51_functions_without_source() -> None:
     f = compare(make, [(x,), (x,)], traces=1)
     assert f.name == "f"
     compare(lambda: eval("lambda x: x * 2"), [(x,), (x,)], traces=1)
+
+
+def test_row17_the_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Any:
+        return lambda x: x * float(os.environ["DUALGRAD_TEST"]) + float(os.getenv("UNSET", 1.0))
+
+    def put(value: str) -> Any:
+        return lambda f: monkeypatch.setenv("DUALGRAD_TEST", value)
+
+    x = dg.tensor([0.5, 1.5])
+    compare(make, [put("2"), (x,), (x,), put("3"), (x,), (x,)], eager=True)

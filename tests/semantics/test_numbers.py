@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 import dualgrad as dg
 from dualgrad.jit.ledger import Ledger, on_numbers, recording
+from dualgrad.jit.lifting import Lifting
 from semantics.support import compare
 
 X = dg.tensor([1.5, -2.0, 3.25])
@@ -430,6 +431,47 @@ def test_row19_numbers_past_the_limit_run_eagerly_and_paths_stay() -> None:
     assert f.n_traces <= 17
 
 
+def test_row19_gradients_that_flow_out_know_the_numbers_of_their_call() -> None:
+    def make() -> Any:
+        w = dg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+        def f(x: Any, k: float, n: int) -> Any:
+            return (w * x * k).exp().sum() * k + (w**2).sum() * n / k
+
+        def call(g: Any, k: float, n: int) -> Any:
+            y = g(X, k, n)
+            (first,) = dg.grad(y, [w], create_graph=True)
+            (first * first).sum().backward()
+            second, w.grad = w.grad, None
+            return y.detach(), first.detach(), second
+
+        return f, call
+
+    def later(f: Any, call: Any) -> Any:
+        """Two calls before the first backward."""
+        a, b = f(X, 0.3, 2), f(X, 0.7, 5)
+        a.backward()
+        b.backward()
+        return a.detach(), b.detach()
+
+    calls = [lambda f, call, k=k: call(f, 0.1 * k, k) for k in range(1, 6)]
+    compare(make, [*calls, later], traces=1)
+
+
+def test_row19_gradients_inside_know_the_numbers_of_their_call() -> None:
+    def make() -> Any:
+        w = dg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+        def f(x: Any, k: float) -> Any:
+            loss = (w * x * k).tanh().sum() / k
+            loss.backward()
+            return loss.detach()
+
+        return f, w
+
+    compare(make, [(X, 0.25 * k) for k in range(1, 7)], traces=2)
+
+
 # -- captured numbers and counters -----------------------------------------------------------------
 
 
@@ -634,3 +676,42 @@ def test_row11_state_is_restored_when_a_trace_with_numbers_fails() -> None:
         return f, c
 
     compare(make, [(X, 0.5), (X, 1.5), (X, 2.5), (X, 2.0), (X, 3.5)], eager=None)
+
+
+def test_need04_other_threads_see_plain_numbers_during_a_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While numbers of a trace stand in shared state, another thread computes with their values."""
+    state = {"lr": 0.5, "n": 1}
+
+    def first(x: Any) -> Any:
+        state["n"] += 1
+        return x * state["lr"] + state["n"]
+
+    f = dg.function(first)
+    g = dg.function(lambda x: (x * state["lr"], state["lr"] * 2, state["lr"]))
+    results: list[Any] = []
+    real = Lifting.restore
+
+    def restore(self: Lifting) -> None:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=lambda: results.append(g(X)))
+            other.start()
+            other.join()
+        real(self)
+
+    for lr in (0.5, 0.25, 0.75, 1.25):
+        state["lr"] = lr
+        assert g(X)[0].tolist() == (X * lr).tolist()
+        n = state["n"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Lifting, "restore", restore)
+            out = f(X)
+        assert out.tolist() == (X * lr + (n + 1)).tolist()
+        for y, twice, seen in results:
+            assert y.tolist() == (X * lr).tolist()
+            assert (twice, seen) == (2 * lr, lr)
+            assert type(twice) is float
+            assert isinstance(seen, float)
+        results.clear()
+    assert [type(v) for v in state.values()] == [float, int]

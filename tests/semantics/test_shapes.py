@@ -366,6 +366,16 @@ def test_row25_an_index_out_of_range_for_one_size() -> None:
     compare(lambda: f, [(vector(n),) for n in (9, 5, 6, 4, 3, 8, 2)], eager=None)
 
 
+def test_row25_errors_that_are_handled_name_sizes() -> None:
+    def f(x: Any) -> Any:
+        try:
+            return x + dg.zeros(4)
+        except ValueError as error:
+            return str(error), x * 2
+
+    compare(lambda: f, [(vector(n),) for n in (3, 5, 6, 4, 7)])
+
+
 def test_row25_a_size_kept_after_its_trace() -> None:
     kept: list[Any] = []
 

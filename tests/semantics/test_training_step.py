@@ -15,6 +15,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import functional as F
 from dualgrad import nn, optim
+from dualgrad.jit import function
 from dualgrad.nn.utils import clip_grad_norm_, clip_grad_value_
 from dualgrad.optim import lr_scheduler
 from dualgrad.runtime.errors import ArgumentError
@@ -286,3 +287,23 @@ def test_row15_seeding_between_calls() -> None:
         return f(2.0)
 
     compare(make, [(1.0,), (3.0,), seeded, (1.5,), seeded, (2.0,)], traces=1)
+
+
+def test_need07_a_step_that_goes_on_is_not_surveyed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step leaves behind is what the check of the next call expects."""
+    surveys = []
+    real = function.survey
+
+    def counted(*args: Any, **how: Any) -> Any:
+        surveys.append(1)
+        return real(*args, **how)
+
+    monkeypatch.setattr(function, "survey", counted)
+    step, *_ = training(OPTIMIZERS["adam"], SCHEDULES["cycle_momentum"])()
+    f = dg.function(step)
+    for _ in range(5):
+        f(x, y)
+    surveys.clear()
+    for _ in range(10):
+        f(x, y)
+    assert not surveys
