@@ -238,7 +238,8 @@ class _Row:
     def view(self, view: Strided) -> View:
         """A member as a view of the row; one that is all of it, in order, as a reshape."""
         offset = view.offset - self.start
-        whole = view.steps == contiguous_strides(view.sizes) and _end(view) == self.size
+        end = _end(view) - self.start
+        whole = view.steps == contiguous_strides(view.sizes) and end == self.size
         if offset == 0 and whole:
             return Reshape.of(view.sizes)
         return Strided.of(offset, view.steps, view.sizes)

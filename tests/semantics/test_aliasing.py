@@ -336,3 +336,16 @@ def test_row28_what_a_failed_trace_made_is_gone(kind):
             assert alive() is None
     finally:
         gc.enable()
+
+
+def test_row28_a_row_that_begins_behind_its_family():
+    """A member was once taken for the whole row: its end was counted from the family's start."""
+
+    @dg.function(strict=True)
+    def f(x, y, unused):
+        y.mul_(2.0)
+        return x * 0.5
+
+    base = dg.arange(9.0)
+    assert f(base[3:9], base[3:7], base[1:4]).tolist() == [3.0, 4.0, 5.0, 6.0, 3.5, 4.0]
+    assert base.tolist() == [0.0, 1.0, 2.0, 6.0, 8.0, 10.0, 12.0, 7.0, 8.0]
