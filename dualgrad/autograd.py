@@ -18,8 +18,9 @@ from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
+from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DTypeError, GradientError, ShapeError
-from dualgrad.state import enable_grad, no_grad
+from dualgrad.state import enable_grad, no_grad, state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -330,6 +331,12 @@ class Flow:
     def run(self, retain_graph: bool) -> None:
         while self.heap:
             node = heapq.heappop(self.heap)[1]
+            if state.trace is not None and node.number < state.trace.first_node:
+                raise Unsupported(
+                    "a gradient flows into a graph from outside of the function",
+                    op=node.name,
+                    hint="call backward() outside of the function, or detach() what comes in",
+                )
             slots = self.waiting.pop(node)
             retain = retain_graph or self.create_graph
             if on_nodes and (found := on_nodes.get(node)) is not None:

@@ -11,14 +11,14 @@ loop variable and lies in [0, extent); a `Sym` without one is a size of at least
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
 from operator import attrgetter, index
-from typing import TYPE_CHECKING, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
 
@@ -387,6 +387,7 @@ class ShapeEnv:
 
     hints: dict[Atom, int]
     guards: list[Guard] = field(default_factory=list)
+    number: Callable[[Atom], Any] | None = None  # gives what stands for a symbol as a number
     closed: bool = False  # the trace is over: its sizes are plain numbers, without guards
 
     def value(self, d: Dim) -> int:

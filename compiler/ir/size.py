@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
-import numpy as np
-
 from dualgrad.compiler.ir.dims import (
+    Atom,
     Dim,
     Expr,
     ShapeEnv,
     current_env,
     divide,
+    terms_of,
 )
 
 LARGEST_POWER = 4
@@ -53,6 +55,12 @@ class TracedSize:
     def pinned(self) -> int:
         """The number itself; the program is for this number only."""
         return self.env.pin(self.expr)
+
+    def number(self) -> Any:
+        """The number itself, or, where the trace keeps account of numbers, what stands for it."""
+        if self.env.number is None or self.env.closed:
+            return self.pinned()
+        return _number(self.expr, self.env.number)
 
     # -- arithmetic ---------------------------------------------------------------------------
 
@@ -98,6 +106,8 @@ class TracedSize:
             for _ in range(other - 1):
                 out = out * self
             return out
+        if modulo is None and _other(other) is not None:
+            return self.number() ** _opened(other)
         return NotImplemented if _other(other) is None else pow(self.pinned(), other, modulo)
 
     def __neg__(self) -> Any:
@@ -168,7 +178,7 @@ class TracedSize:
         return format(self.pinned(), spec)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self.pinned(), dtype=dtype)
+        return sys.modules["numpy"].array(self.pinned(), dtype=dtype)  # NumPy calls this
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return int, (self.pinned(),)
@@ -190,10 +200,10 @@ def _pinning(name: str) -> tuple[Any, Any]:
     function: Callable[[Any, Any], Any] = getattr(operator, name)
 
     def forward(self: TracedSize, other: Any) -> Any:
-        return NotImplemented if _other(other) is None else function(self.pinned(), other)
+        return NotImplemented if _other(other) is None else function(self.number(), _opened(other))
 
     def reflected(self: TracedSize, other: Any) -> Any:
-        return NotImplemented if _other(other) is None else function(other, self.pinned())
+        return NotImplemented if _other(other) is None else function(_opened(other), self.number())
 
     return forward, reflected
 
@@ -216,12 +226,37 @@ def _integer(x: Any) -> Dim | None:
     """An integer as a dimension; None for anything else."""
     if type(x) is TracedSize:
         return x.dim
-    return int(x) if isinstance(x, int | np.integer) else None
+    return int(x) if isinstance(x, Integral) else None
 
 
 def _other(x: Any) -> Any:
     """A number of Python; None for what knows itself how to calculate with numbers."""
     return x if isinstance(x, int | float | complex) else None
+
+
+def _opened(x: Any) -> Any:
+    """x, a traced size as a number."""
+    return x.number() if type(x) is TracedSize else x
+
+
+def _number(d: Dim, number: Callable[[Atom], Any]) -> Any:
+    """A dimension worked out in numbers that stand for its symbols."""
+    total: Any = 0
+    for monomial, factor in terms_of(d):
+        term: Any = factor
+        for atom in monomial:
+            term = term * _atom_number(atom, number)
+        total = total + term
+    return total
+
+
+def _atom_number(atom: Atom, number: Callable[[Atom], Any]) -> Any:
+    if atom.kind == "sym":
+        return number(atom)
+    a, b = (_number(d, number) for d in atom.args)
+    if atom.kind == "min":
+        return min(a, b)
+    return a // b if atom.kind == "div" else a % b
 
 
 def _bound(x: Any, rounded: Callable[[Any], int]) -> Dim | None:
@@ -234,12 +269,11 @@ def _bound(x: Any, rounded: Callable[[Any], int]) -> Dim | None:
 def _calculate(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     """A sum, product or integer division of two numbers of which one is traced."""
     env = (a if type(a) is TracedSize else b).env
-    x, y = (None if isinstance(v, np.integer) else _integer(v) for v in (a, b))
+    x, y = (_integer(v) if isinstance(v, int) else None for v in (a, b))
     if x is None or y is None:
-        a, b = (v.pinned() if type(v) is TracedSize and _other(w) is not None else v
-                for v, w in ((a, b), (b, a)))  # fmt: skip
-        traced = type(a) is TracedSize or type(b) is TracedSize
-        return NotImplemented if traced else function(a, b)
+        if _other(a) is None or _other(b) is None:
+            return NotImplemented
+        return function(_opened(a), _opened(b))
     if isinstance(x, int) and isinstance(y, int):
         return function(x, y)
     if function in (operator.add, operator.sub, operator.mul):

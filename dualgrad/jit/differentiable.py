@@ -30,9 +30,7 @@ from dualgrad.hooks import Hooks
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
-from dualgrad.jit.trace import Unsupported
 from dualgrad.runtime.errors import GradientError
-from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -199,12 +197,6 @@ class ProgramNode(TapeNode):
         return self.block.name_of(output)
 
     def push(self, flow: Flow, slots: list[Tensor | None], retain: bool) -> None:
-        if state.trace is not None:
-            raise Unsupported(
-                "a gradient flows out of the function through a compiled one",
-                op=self.name,
-                hint="call backward() outside of the function, or detach() what comes in",
-            )
         self._visit(flow, slots, retain, -1)
 
     def push_hooked(

@@ -14,7 +14,7 @@ from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.engine import Compiled, compile_graph
+from dualgrad.engine import compile_graph
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.lifting import Lifting, check_held, settled
@@ -304,75 +304,78 @@ def finish_trace(
     Raises Unsupported where a program could not do what the function did.
     """
     work = Finish(trace, found)
-    copies = [before.copies[id(c)] for c in found.containers]
-    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
-    rebound = rebindings(before, found, work.spec)
-    rebuild, grads, writes = work.spec(returned[0]), work.grads(), work.writes()
-    calls = work.calls()
-    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
-    restructured = bool(effects) and found.key != after.key
+    made = made_by(work, after, before, returned[0], lifting)
+    restructured = bool(made.effects) and found.key != after.key
     work.forget_bare()
     block = work.gradients.block(trace, work.emitted, [x for x, _, _ in work.views], name)
-    settle_state(work, effects, rebound, [(k, after.facts[k]) for k, _ in assigned])
+    if block is not None and not work.cacheable:
+        raise Unsupported(
+            "a result still needs its graph, beside an object that cannot be made anew",
+            why="tensors in that object would get no gradients",
+            hint="make the object outside of the function",
+        )
+    made.settle(found, after)
+    work.objects.settle(settled)
     result = settled(returned.pop())
     numbers = trace.numbers.evaluator(work.numbers, lifting.facts(found))
     work.numbers.clear()
     after.clear()
-    check_held(trace.numbers)
-    check_leaks(work, block)
-    graph, executable = compiled(work, block, writes, name)
-    symbols = trace.symbols
-    plain = not (effects or rebound or calls or assigned or grads or writes or trace.grads_read)
-    quick = plain and all(s.kind == "leaf" for s in trace.sources)
-    single = work.single(result) if quick else None
-    path = Path(
-        executable,
-        Sizes(symbols.values, executable.bind(symbols.values), single),
-        trace.sources,
-        [_copied(t) for t in trace.constants],
-        trace.sharing.bases,
-        trace.sharing.aliasing(),
-        trace.grads_read,
-        grad_pattern(found.tensors, trace.grads_read),
-        work.outputs(),
-        effects,
-        grads,
-        rebuild,
-        graph,
-        ", ".join(repr(t.type) for t in found.tensors[:8]),
-        calls,
-        block,
-    )
-    path.rebound = rebound
-    if symbols.values:
-        path.symbols, path.single = symbols.read(found), single
-    path.assigned, path.numbers = assigned, numbers
-    note_inputs(path, work, lifting)
+    check_kept(work, block)
+    path = compiled_path(work, made, block, result, name)
+    path.facts, path.lifted = found.fact_keys(), lifting.lifted(found)
+    inputs = {*path.lifted, *(() if path.symbols is None else path.symbols.numbers)}
+    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
+    path.numbers, path.scalars = numbers, len(trace.numbers.scalars)
     if not path.computes(found, found.facts):
         raise Unsupported("a number is not what it was while the function was traced")
     first_run(path, work)
-    symbols.env.closed = True
+    trace.symbols.env.closed = True
     return Outcome(path, settled(result), work.cacheable, found, restructured)
 
 
-def settle_state(
-    work: Finish, effects: list[Effect], rebound: list[Rebinding], facts: list[tuple[int, Any]]
-) -> None:
-    """Let what the traced call has put into Python state hold numbers where proxies stand."""
+@dataclass
+class Made:
+    """What a function makes besides values: its result, and what it changes."""
+
+    result: Rebuild
+    effects: list[Effect]
+    rebound: list[Rebinding]
+    assigned: list[tuple[int, Rebuild]]  # numbers among the facts
+    grads: list[tuple[int, Rebuild]]
+    writes: list[tuple[Node, Tensor]]
+    calls: list[Rebuild]
+
+    def settle(self, found: Survey, after: Survey) -> None:
+        """Put plain numbers in place of those of the trace."""
+        for e in self.effects:
+            e.settle(found.containers[e.container])
+        for b in self.rebound:
+            b.bind(found, settled(b.held(found)))
+        for k, _ in self.assigned:
+            write(Place.of(found.fact_parts[k]), settled(after.facts[k]))
+
+    def nothing_else(self) -> bool:
+        """Whether there is just the result."""
+        changes = self.effects or self.rebound or self.assigned or self.grads or self.writes
+        return not changes and not self.calls
+
+
+def made_by(work: Finish, after: Survey, before: Snapshot, returned: Any, lifting: Lifting) -> Made:
+    """What a traced function has made, by comparing the state before and after."""
     found = work.found
-    for e in effects:
-        e.settle(found.containers[e.container])
-    for b in rebound:
-        b.bind(found, settled(b.held(found)))
-    for k, value in facts:
-        write(Place.of(found.fact_parts[k]), settled(value))
-    work.objects.settle(settled)
+    copies = [before.copies[id(c)] for c in found.containers]
+    effects = changes(found.containers, copies, found.unread(), lifting.written, work.spec)
+    rebound = rebindings(before, found, work.spec)
+    result, grads, writes = work.spec(returned), work.grads(), work.writes()
+    calls = work.calls()
+    assigned = changed_facts(work, after, covered(found, effects, rebound), lifting.written)
+    return Made(result, effects, rebound, assigned, grads, writes, calls)
 
 
-def check_leaks(work: Finish, block: Block | None) -> None:
-    """Refuse traced tensors, and hooks on them, that outlive the trace where no run could put
-    real ones."""
+def check_kept(work: Finish, block: Block | None) -> None:
+    """Refuse what would outlive the trace unseen: numbers, tensors, hooks."""
     trace = work.trace
+    check_held(trace.numbers)
     trace.grads = {
         key: item for key, item in trace.grads.items() if key in trace.position or key in work.slots
     }
@@ -383,12 +386,6 @@ def check_leaks(work: Finish, block: Block | None) -> None:
             actual=f"{leaked.type!r}",
             hint="return it, or store it in an attribute, list or dict that existed before",
         )
-    if block is not None and not work.cacheable:
-        raise Unsupported(
-            "a result still needs its graph, beside an object that cannot be made anew",
-            why="tensors in that object would get no gradients",
-            hint="make the object outside of the function",
-        )
     if block is not None and trace.hooked:
         raise Unsupported(
             "a hook waits for a gradient that comes after the function",
@@ -396,28 +393,39 @@ def check_leaks(work: Finish, block: Block | None) -> None:
         )
 
 
-def compiled(
-    work: Finish, block: Block | None, writes: list[tuple[Node, Tensor]], name: str
-) -> tuple[Graph, Compiled]:
-    """The graph of a trace, and its program."""
-    trace = work.trace
+def compiled_path(work: Finish, made: Made, block: Block | None, returned: Any, name: str) -> Path:
+    """The program of a trace, and how it is called."""
+    trace, found, symbols = work.trace, work.found, work.trace.symbols
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
-    graph = settled_graph(trace, outputs, writes)
-    layouts = tuple(map(trace.layout_of, trace.tensors))
-    executable = compile_graph(graph, layouts, name)
+    graph = settled_graph(trace, outputs, made.writes)
+    executable = compile_graph(graph, tuple(map(trace.layout_of, trace.tensors)), name)
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    return graph, executable
-
-
-def note_inputs(path: Path, work: Finish, lifting: Lifting) -> None:
-    """Which facts of a call a path takes as inputs, and which must be what they were."""
-    found = work.found
-    path.facts, path.lifted = found.fact_keys(), lifting.lifted(found)
-    sized = () if path.symbols is None else path.symbols.numbers
-    inputs = {*path.lifted, *sized}
-    path.exact = tuple(k for k in range(len(path.facts)) if k not in inputs)
-    path.scalars = len(work.trace.numbers.scalars)
+    quick = made.nothing_else() and not trace.grads_read
+    quick = quick and all(s.kind == "leaf" for s in trace.sources)
+    single = work.single(returned) if quick else None
+    return Path(
+        executable,
+        Sizes(symbols.values, executable.bind(symbols.values), single),
+        trace.sources,
+        [_copied(t) for t in trace.constants],
+        trace.sharing.bases,
+        trace.sharing.aliasing(),
+        trace.grads_read,
+        grad_pattern(found.tensors, trace.grads_read),
+        work.outputs(),
+        made.effects,
+        made.grads,
+        made.result,
+        graph,
+        ", ".join(repr(t.type) for t in found.tensors[:8]),
+        made.calls,
+        block,
+        symbols=symbols.read(found) if symbols.values else None,
+        single=single,
+        assigned=made.assigned,
+        rebound=made.rebound,
+    )
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:

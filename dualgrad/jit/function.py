@@ -78,6 +78,7 @@ class Function(Generic[P, R]):
         self.history = self._programs.history
         FUNCTIONS.add(self)
         self._binder = Binder(fn)
+        self._count = self._binder.count
         self._arguments = Arguments(self._binder.names)
 
     @property
@@ -107,7 +108,7 @@ class Function(Generic[P, R]):
         try:
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
-            if kwargs or len(args) != self._binder.count:
+            if kwargs or len(args) != self._count:
                 call = self._binder.bind(args, kwargs)
                 if call is None:  # Python says what is wrong
                     return self.__wrapped_function__(*args, **kwargs)
@@ -120,7 +121,7 @@ class Function(Generic[P, R]):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(known.tensors, sizes, known.numbers)  # type: ignore[return-value]
+                            return path.run_quick(known.tensors, sizes, known.numbers)
                         if path.holds(known):
                             return path.run(known, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):
@@ -442,7 +443,7 @@ def function(
               or "x" for all of x
     static    dimensions that get a program for each size
 
-    `.ir()`, `.llvm()`, `.asm()`, `.report()` and `.n_traces` explain what happened.
+    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()` and `.asm()` say what happened.
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dualgrad.compiler.ir.node import Node, const_node, scalar_node
+from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.numbers import EXACT, Number, Real, Whole, plain
 
@@ -222,6 +223,8 @@ def _recording(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(real)
     def call(*args: Any, **how: Any) -> Any:
         ledger = _tracing.get(threading.get_ident())
+        if ledger is not None:
+            args = tuple(x.number() if type(x) is TracedSize else x for x in args)
         if ledger is None or not any(map(ledger.is_open, args)):
             return real(*map(plain, args), **{k: plain(x) for k, x in how.items()})
         return ledger.call(f"math_{name}", real, *args, **how)

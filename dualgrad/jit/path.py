@@ -168,7 +168,10 @@ class Path:
     def sizes_of(self, known: Known) -> Sizes | None:
         """The program for a call that passed the check; None if a survey has to tell."""
         sizes = self.sizes if self.symbols is None else self.known.get(known.sizes)
-        if self.numbers is not None and not self.computes(known, known.facts):
+        facts = known.facts
+        if self.numbers is not None and self.symbols is not None:
+            facts = {**facts, **dict(zip(self.symbols.numbers, known.sizes, strict=True))}
+        if self.numbers is not None and not self.computes(known, facts):
             return None
         return sizes
 

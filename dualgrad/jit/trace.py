@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import Absent, record
+from dualgrad.autograd import Absent, next_number, record
 from dualgrad.compiler.grad import ABSENT, Vjp
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
@@ -54,6 +54,7 @@ class Trace:
         of_node: Callable[[Node, object], Tensor],
         symbols: Symbols | None = None,
     ) -> None:
+        self.first_node = next_number()  # nodes of the tape before it come from outside
         self.leaves = leaves
         self.symbols = symbols or Symbols()
         self.of_node = of_node

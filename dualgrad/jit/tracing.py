@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.compiler.ir.dims import Atom
 from dualgrad.jit.effects import recorded
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
@@ -74,6 +75,7 @@ class Tracing:
         places = [p for p in lifted if p.kind not in (SIZE, STRIDE)]
         places += argument_places(self.whole) if arguments else []
         self.lifting = Lifting(self.trace.numbers, places)
+        self.symbols.env.number = self._number
         self.watch = Watch()
         self.returned: list[Any] = []
         self.seconds = 0.0
@@ -108,6 +110,13 @@ class Tracing:
             state.trace = None
             uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
+
+    def _number(self, atom: Atom) -> Any:
+        """What stands for a symbol where Python calculates with it."""
+        place = next(p for a, p in self.symbols.places if a is atom)
+        numbers = self.lifting.numbers
+        k = numbers.setdefault(place.identity, len(numbers))
+        return self.trace.numbers.fact(k, self.symbols.values[atom])
 
     def check_pinned(self) -> None:
         """A program for one value of a symbol is better made without the symbol."""

@@ -951,3 +951,18 @@ def test_row35_hook_on_a_result_that_is_not_differentiated():
         a.sum().backward()
 
     compare(make, [call, call])
+
+
+def test_row34_backward_inside_into_a_graph_from_outside():
+    """It runs eagerly: the units outside are no part of the program."""
+
+    def make():
+        w, v = leaf(4), leaf(4, seed=1)
+
+        def f(h):
+            (h * v).exp().sum().backward()
+            return v.grad * 2.0
+
+        return f, w, v
+
+    compare(make, [lambda f, w, v: f(w * 0.5)] * 2, eager=True)

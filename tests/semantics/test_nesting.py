@@ -84,3 +84,20 @@ def test_row17_the_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPa
 
     x = dg.tensor([0.5, 1.5])
     compare(make, [put("2"), (x,), (x,), put("3"), (x,), (x,)], eager=True)
+
+
+def test_row03_rows_of_a_tensor() -> None:
+    def make() -> Any:
+        def f(x: dg.Tensor) -> Any:
+            total, rows = x[0] * 0, []
+            for k, row in enumerate(x):
+                total = total * 0.5 + row * k
+                rows.append(row)
+            first, *rest = x
+            return total, rows, first + len(rest)
+
+        return f
+
+    compare(make, [(dg.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),) for _ in range(2)], traces=1)
+    x = dg.arange(12).reshape(6, 2) * 1.0
+    compare(make, [(x,), (x[:4],), (x[:1],), (x,)])

@@ -62,6 +62,11 @@ def divided(x: Any) -> Any:
     return x.sum() / x.shape[0], x * (1 / len(x.shape)), (x * x).sum() / x.size
 
 
+def weighted(x: Any) -> Any:
+    n = x.shape[0]
+    return x * (1.0 / n), x.sum() * n**-0.5, (n / 2, 0.5 * n, math.sqrt(n)), x / (n - 0.5), 2.0**n
+
+
 def filled(x: Any) -> Any:
     n = x.shape[0]
     return x + dg.zeros(n, 1), x * dg.ones_like(x), dg.full((n, 2), 3.0), dg.zeros((2 * n,))
@@ -100,7 +105,8 @@ def gradients(x: Any) -> Any:
 
 
 PROGRAMS = (
-    scaled, softmax_of_rows, statistics, shaped, sliced, joined, divided, filled, numbered, dropped,
+    weighted, scaled, softmax_of_rows, statistics, shaped, sliced, joined, divided, filled,
+    numbered, dropped,
     sizes_out, changed_in_place, convolved, gradients,
 )  # fmt: skip
 

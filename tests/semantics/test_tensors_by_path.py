@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from semantics.support import compare
 
 import dualgrad as dg
 from dualgrad import nn, optim
+from semantics.support import compare
 
 X = dg.tensor([1.0, -2.0, 3.0])
 # Each `make` returns the function and one that gives the state.
