@@ -121,7 +121,7 @@ class Function(Generic[P, R]):
                         continue
                     try:
                         if sizes.single is not None:
-                            return path.run_quick(known.tensors, sizes, known.numbers)
+                            return path.run_quick(known.tensors, sizes, known.numbers)  # type: ignore[return-value]
                         if path.holds(known):
                             return path.run(known, sizes)  # type: ignore[no-any-return]
                     except (IndexOutOfBounds, LibraryError):

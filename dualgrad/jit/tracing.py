@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,8 @@ class Tracing:
         places = [p for p in lifted if p.kind not in (SIZE, STRIDE)]
         places += argument_places(self.whole) if arguments else []
         self.lifting = Lifting(self.trace.numbers, places)
-        self.symbols.env.number = self._number
+        weak = weakref.proxy(self)  # no cycle: a trace holds the tensors of its call
+        self.symbols.env.number = lambda *found: weak._number(*found)
         self.watch = Watch()
         self.returned: list[Any] = []
         self.seconds = 0.0
