@@ -213,7 +213,11 @@ class Writer:
         if attributes is not None:
             self.fresh[id(attributes)] = f"{v}.__dict__"
         for owner, at in ((x, v), (attributes, f"{v}.__dict__")):
-            for how, _, key, held in self.notes.get(id(owner), ()) if owner is not None else ():
+            notes = self.notes.get(id(owner), ()) if owner is not None else ()
+            for note in notes:  # before the elements are looked at
+                if note[0] in (LENGTH, KEYS):
+                    self.add_extent(note, at)
+            for how, _, key, held in notes:
                 if how in (ITEM, GET, SLOT):
                     kind = "entry" if owner is x and how != SLOT else "attribute"
                     look = _LOOK[how].format(o=at, k=self.name(key))
@@ -255,11 +259,10 @@ class Writer:
         if how in _LOOK:
             if id(owner) not in self.fresh:
                 self.add_place(note, _LOOK[how].format(o=o, k=self.name(key)))
-        elif how == LENGTH:
-            self.terms.append(f"len({o}) == {held}")
-        elif how == KEYS and all(type(k) is str for k in held):
-            self.terms.append(f"[*{o}] == {self.name(held)}")
-        elif how in (KEYS, CONTENTS):
+        elif how in (LENGTH, KEYS):
+            if id(owner) not in self.fresh:
+                self.add_extent(note, o)
+        elif how == CONTENTS:
             self.terms.append(f"len({o}) == {len(held)} and all_same({o}, {self.name(held)})")
         elif how == CODE:
             code, defaults, named = map(self.name, held)
@@ -274,6 +277,16 @@ class Writer:
             self.terms.append(f"{o}.__mro__ is {self.name(held)}")
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
+
+    def add_extent(self, note: Note, o: str) -> None:
+        """How many elements a container has, or which keys."""
+        how, _, _, held = note
+        if how == LENGTH:
+            self.terms.append(f"len({o}) == {held}")
+        elif all(type(k) is str for k in held):
+            self.terms.append(f"[*{o}] == {self.name(held)}")
+        else:
+            self.terms.append(f"len({o}) == {len(held)} and all_same({o}, {self.name(held)})")
 
     def add_place(self, note: Note, look: str) -> None:
         """A place in the state."""
