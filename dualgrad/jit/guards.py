@@ -347,8 +347,10 @@ class Writer:
         # Names as defaults of parameters: local variables are read fastest.
         names = ", ".join(f"{n}={n}" for n in self.names)
         text = (
-            f"def check(args, {names}):\n  if (\n    {condition}\n  ):\n"
+            f"def check(args, {names}):\n try:\n  if (\n    {condition}\n  ):\n"
             f"    return Known({', '.join(parts)})\n"
+            " except (ValueError, LookupError, AttributeError):\n"
+            "  return None\n"  # a place is gone, as that of a cell that has been emptied
         )
         space = dict(self.names)
         exec(compile(text, "<guards>", "exec"), space)

@@ -60,6 +60,26 @@ def cell() -> Case:
     return lambda x: x * k, [lambda: change(3.0), lambda: change(2.0), lambda: change(-0.0)]
 
 
+@may_be_eager
+def emptied_cell() -> Case:
+    k = 2.0
+
+    def change(*new: float) -> None:
+        nonlocal k
+        if new:
+            (k,) = new
+        else:
+            del k
+
+    def f(x: Any) -> Any:
+        try:
+            return x * k
+        except NameError:
+            return x
+
+    return f, [lambda: change(3.0), lambda: change(), lambda: change(4.0)]
+
+
 @case
 def global_name() -> Case:
     space = {"kay": 2.0}
