@@ -33,10 +33,14 @@ class Entry:
                 return path
         return None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more programs are made for calls of this structure."""
+        return len(self.unfit) + len(self.unfit_memory) + len(self.paths) >= MAX_PATHS
+
     def is_eager(self, found: Survey, facts: list[Any]) -> bool:
         """Whether a call that no path serves runs eagerly, without another trace."""
-        known = len(self.unfit) + len(self.unfit_memory) + len(self.paths)
-        if known >= MAX_PATHS or tuple(facts) in self.unfit:
+        if self.is_full or tuple(facts) in self.unfit:
             return True
         memory = self.unfit_memory
         return bool(memory) and (*facts, memory_of(found.tensors)) in memory

@@ -31,7 +31,16 @@ from dualgrad.jit.programs import Entries, programs_of
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import Survey, possible, survey
 from dualgrad.jit.trace import Unsupported
-from dualgrad.jit.tracing import Pinned, Raised, Roots, Tracing, definition, let_go, opaque
+from dualgrad.jit.tracing import (
+    Pinned,
+    Raised,
+    Roots,
+    Tracing,
+    definition,
+    let_go,
+    opaque,
+    too_many,
+)
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -175,6 +184,8 @@ class Function(Generic[P, R]):
                 self._remember(args, kwargs, path, scope, seen)
                 return self._run(path, seen, args, kwargs)
             if known.is_eager(seen, facts):
+                if known.is_full and known.paths:
+                    self._fall_back(too_many(fn))
                 self._note_eager_call()
                 return fn(*args, **kwargs)
         if not self.scopes and (blocked := possible(roots)).opaque is not None:

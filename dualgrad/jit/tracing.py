@@ -14,6 +14,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.jit.effects import recorded
+from dualgrad.jit.entry import MAX_PATHS
 from dualgrad.jit.finish import Outcome, finish_trace
 from dualgrad.jit.kinds import ENVIRONMENT, is_foreign
 from dualgrad.jit.ledger import recording
@@ -224,6 +225,16 @@ def opaque(found: Survey, fn: Any) -> Unsupported:
         f"it can reach {found.opaque}",
         why="a compiled program would not notice when that changes",
         hint="pass what is needed as an argument",
+        location=definition(fn),
+    )
+
+
+def too_many(fn: Any) -> Unsupported:
+    """Calls of one structure ask for ever more programs."""
+    return Unsupported(
+        f"it needs more than {MAX_PATHS} programs for its Python values",
+        why="each is compiled for values that the code looks at",
+        hint="f.explain() tells which; pass them as tensors",
         location=definition(fn),
     )
 
