@@ -328,9 +328,12 @@ __version__ = "0.1.0"
 
 # Imported when first used: programs without models and files of data need none of them.
 _LATER = ("data", "nn", "optim")
+_DIAGNOSIS = ("cache_info", "doctor")
 
 
 def __getattr__(name: str) -> object:
+    if name in _DIAGNOSIS:
+        return getattr(_import_module("dualgrad.diagnosis"), name)
     if name in _LATER:
         module = _import_module(f"dualgrad.{name}")
         _tracebacks.install_marks()
@@ -345,7 +348,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_DIAGNOSIS})
 
 
 _tracebacks.passes_on(__getattr__)

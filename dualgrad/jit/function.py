@@ -446,9 +446,11 @@ def function(
     A decorated function does what the undecorated one does, with the same bits.  Tensors that it
     reaches (arguments in nested containers, parameters, optimizer state, closures) are inputs of
     the program, read anew at each call; changes in place and rebound tensors are its effects.
-    A new dtype, rank or Python value among what it can reach is traced anew; so is the second size
-    of a dimension, after which one program serves all sizes of at least 2.  Where that cannot be
-    kept, it runs eagerly, with one `EagerFallback` warning; `strict=True` raises TraceError.
+    Numbers among the arguments are inputs, too.  A new dtype, rank or text is traced anew; so is
+    the second size of a dimension, after which one program serves all sizes of at least 2, and the
+    second value of a number that it reaches, which is an input from then on.  Numbers that code
+    looks at are compiled for their values.  Where behaviour cannot be kept, a call runs eagerly,
+    with an `EagerFallback` warning that names the line; `strict=True` raises TraceError.
 
     dynamic   dimensions of arguments that vary from the first call on: {"x": 0, "y": (0, 1)},
               or "x" for all of x

@@ -20,6 +20,7 @@ OWN = "dualgrad"
 _FOREIGN = frozenset(sys.stdlib_module_names) | {
     "numpy", "dualgrad", "llvmlite", "cupy", "torch", "jax", "pytest", "_pytest", "builtins",
 } - {"__main__"}  # fmt: skip
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
 PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis), DType, range)
 _VALUES = (
     datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, pathlib.PurePath,
@@ -33,7 +34,6 @@ INERT = (
     types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.GenericAlias, types.CodeType, np.ufunc,
     operator.itemgetter, operator.attrgetter, operator.methodcaller,
-    type(threading.Lock()), type(threading.RLock()),
     type(collections.namedtuple("Pair", "x").__dict__["x"]),
 )  # fmt: skip
 # Names that reach state in ways a walk does not see.

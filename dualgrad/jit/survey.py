@@ -32,6 +32,7 @@ import numpy as np
 from dualgrad.hooks import hooks_of_leaf, on_leaves, stamp
 from dualgrad.jit.kinds import (
     INERT,
+    LOCKS,
     OWN,
     PLAIN,
     SMALL_ARRAY,
@@ -433,6 +434,8 @@ class Survey:
             key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)
             return []
+        if isinstance(x, LOCKS):
+            return self.stop("a lock, which a compiled program would not hold")
         if hasattr(kind, "__next__") or is_random(x):
             return self.stop(f"a {kind.__name__}, whose state changes when it is used")
         if not hasattr(x, "__dict__") and not slots_of(kind):

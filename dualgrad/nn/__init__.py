@@ -1,6 +1,7 @@
 """Modules: parts of models that own their parameters."""
 
 from dualgrad.nn import init, utils
+from dualgrad.nn.capture import capture
 from dualgrad.nn.flatten import Flatten
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.loss import CrossEntropyLoss
@@ -17,6 +18,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "capture",
     "init",
     "utils",
 ]

@@ -14,6 +14,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from dualgrad import nn
 from dualgrad.jit import watch
 from dualgrad.runtime.errors import TraceError
 from dualgrad.state import state
-from tests.semantics.support import compare
+from semantics.support import compare
 
 X = dg.tensor([1.0, 2.0])
 Y = dg.tensor([3.0, -4.5])
@@ -734,3 +735,17 @@ def test_random_states_are_compared() -> None:
     np.random.rand()
     assert watch._restore_random(before) == "numpy.random"
     assert watch._restore_random(before) is None
+
+
+def test_row49_locks_are_held() -> None:
+    def make() -> Any:
+        lock, held = threading.Lock(), []
+
+        def f(x: Any) -> Any:
+            with lock:
+                held.append(lock.locked())
+                return x * 2
+
+        return f, held
+
+    compare(make, [(dg.ones(2),)] * 3, eager=True)

@@ -12,7 +12,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import nn
 from dualgrad.runtime.errors import ArgumentError, GradientError, ShapeError
-from tests.semantics.support import compare
+from semantics.support import compare
 
 X = dg.tensor([[1.0, 2.0], [3.0, -4.0]])
 
@@ -248,3 +248,32 @@ def test_row38_registered_inside_runs_eagerly() -> None:
         return f, m.weight, m.bias
 
     compare(make, [(X,)] * 3, eager=True)
+
+
+# -- activations --------------------------------------------------------------------------------
+
+
+def test_need16_captured_activations_are_results() -> None:
+    def make() -> Any:
+        dg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        seen = nn.capture(model, ["0", "1"])
+
+        def f(x: Any) -> Any:
+            out, activations = seen(x)
+            (out.sum() + activations["1"].sum()).backward()
+            return out.detach(), {k: v.detach() for k, v in activations.items()}
+
+        return f, [*model.parameters()]
+
+    compare(make, [(dg.ones(3, 4),)] * 3, traces=2)
+
+
+def test_need16_capture_ends() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    seen = nn.capture(model, ["1"])
+    assert list(seen(dg.ones(1, 4))[1]) == ["1"]
+    seen.remove()
+    assert seen(dg.ones(1, 4))[1] == {}
+    with pytest.raises(ArgumentError, match="there is no module '7'"):
+        nn.capture(model, ["7"])

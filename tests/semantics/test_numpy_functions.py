@@ -11,7 +11,7 @@ import pytest
 
 import dualgrad as dg
 from dualgrad.numpy_functions import _COMPARISONS, _FUNCTIONS, _OPERATORS, _UFUNCS
-from tests.semantics.support import compare
+from semantics.support import compare
 
 _RNG = np.random.default_rng(0)
 A = _RNG.uniform(0.1, 0.9, (3, 3)).astype(np.float32)

@@ -14,7 +14,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import nn
 from dualgrad.functional import dropout
-from tests.semantics.support import compare
+from semantics.support import compare
 
 X = dg.tensor(np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8))
 CALLS = [(X,), (X * 2,), (X,)]
