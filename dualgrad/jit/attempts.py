@@ -25,14 +25,16 @@ class Attempts:
         self.basis = basis
         self._some_numbers = True  # or among the arguments; known after the first attempt
         self._failed: set[Way] = set()
+        self._tried: set[Way] = set()  # with these sizes
         self._way: Way = _WAYS[0]
 
     def next(self) -> tuple[list[Place], bool] | None:
         """Places of what is to be an input, and whether numbers among the arguments are to be
         as well; None if everything has failed."""
         for way in _WAYS:
-            if self._effective(way) not in self._failed:
+            if way not in self._tried and self._effective(way) not in self._failed:
                 self._way = way
+                self._tried.add(way)
                 sizes, numbers = way
                 chosen = (self.sizes if sizes else []) + (self.numbers if numbers else [])
                 return chosen, numbers
@@ -50,7 +52,10 @@ class Attempts:
     def pinned(self, identities: set[Any]) -> None:
         """The last attempt asked for the values of these sizes: they are no inputs this time."""
         self._refuse([p for p in self.sizes if p.identity in identities], certain=False)
-        self.sizes = [p for p in self.sizes if p.identity not in identities]
+        left = [p for p in self.sizes if p.identity not in identities]
+        if len(left) < len(self.sizes):
+            self._tried.clear()
+        self.sizes = left
 
     def succeeded(self) -> None:
         """The last attempt made a path: what it had to leave out is not tried again."""
