@@ -6,7 +6,7 @@ Sizes are small: what is measured is compiling, not running.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def _random(*shape: int, seed: int = 0) -> dg.Tensor:
     return dg.from_numpy(numbers * np.float32(0.3))
 
 
-def _trained(loss: Callable[[Any], Any], params: list[dg.Tensor]) -> Callable[[Any], Any]:
+def _trained(loss: Callable[[Any], Any], params: Sequence[dg.Tensor]) -> Callable[[Any], Any]:
     """A step that makes gradients and updates the parameters."""
     for p in params:
         p.requires_grad = True
