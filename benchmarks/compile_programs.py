@@ -33,6 +33,7 @@ def _trained(loss: Callable[[Any], Any], params: Sequence[dg.Tensor]) -> Callabl
         out.backward()
         with dg.no_grad():
             for p in params:
+                assert p.grad is not None
                 p -= 0.01 * p.grad
                 p.grad = None
         return out.detach()

@@ -18,8 +18,6 @@ from typing import ClassVar
 
 from dualgrad.runtime.srcinfo import Location, user_location
 
-MAX_LINES = 5  # of what was found; with all other parts a message has 12
-
 
 class DualgradError(Exception):
     """Base of all errors of dualgrad.
@@ -33,6 +31,7 @@ class DualgradError(Exception):
     location  the user's line; found from the running frames when not given
     """
 
+    max_lines: ClassVar[int] = 5  # of what was found; with all other parts a message has 12
     made: ClassVar[int] = 0  # how many there have been: traces look whether code has met some
 
     def __init__(
@@ -58,7 +57,7 @@ class DualgradError(Exception):
 
     def __str__(self) -> str:
         lines = [f"[{self.op}] {self.what}" if self.op else self.what]
-        lines += _labelled(expect=self.expect, actual=_cut(self.actual))
+        lines += _labelled(expect=self.expect, actual=_cut(self.actual, self.max_lines))
         lines += _labelled(why=self.why, hint=self.hint)
         if self.location is not None:
             lines.append(self.location.render())
@@ -69,12 +68,12 @@ def _labelled(**parts: str) -> list[str]:
     return [f"  {label}: {text}" for label, text in parts.items() if text]
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, count: int) -> str:
     """The first lines of a list of differences; the attribute of the error has them all."""
     lines = text.split("\n")
-    if len(lines) <= MAX_LINES:
+    if len(lines) <= count:
         return text
-    kept = lines[: MAX_LINES - 1]
+    kept = lines[: count - 1]
     return "\n".join([*kept, f"    ... and {len(lines) - len(kept)} more"])
 
 
@@ -112,6 +111,8 @@ class TraceError(DualgradError, RuntimeError):
 
 class CompileError(DualgradError, RuntimeError):
     """A verifier refused an IR: a fault of the compiler, never of its user."""
+
+    max_lines = 1000  # a program's text, which only its authors read
 
 
 class DataError(DualgradError, ValueError):

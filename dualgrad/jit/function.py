@@ -194,10 +194,12 @@ class Function(Generic[P, R]):
             return fn(*args, **kwargs)
         with self._lock:
             if programs.attempts == attempts:
-                programs.attempts += 1
                 why = reasons(roots, self.scopes, state.grad_enabled)
-                with self.history.tracing(self.name, lambda: self.n_traces, why):
-                    return self._trace(roots, found, basis, args, kwargs)
+                try:
+                    with self.history.tracing(self.name, lambda: self.n_traces, why):
+                        return self._trace(roots, found, basis, args, kwargs)
+                finally:
+                    programs.attempts += 1
         return self._call(args, kwargs)  # another thread may have made the program
 
     def _run(self, path: Path, found: Survey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
