@@ -32,8 +32,8 @@ work of one thread.  A kernel is flat (`is_flat`) if its teams do nothing but on
 nothing that threads could share: then grid and block loops are one space of iterations, a thread
 for each.  In any other kernel what stands beside block loops is the team's: a `lanes` reduction
 is spread over its threads, all of which know its totals; a store is done once; a check that fails
-stops the team.  There an iteration of a block loop or a reduction may load what an earlier one
-has stored only if its number is the same.
+stops the team.  There no statement of a team touches what another one of its statements stores:
+threads of a team wait for each other in reductions only.
 
 The order of a reduction is part of its meaning (same bits everywhere):
 
@@ -233,12 +233,18 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
 
 def is_flat(kernel: Kernel) -> bool:
     """Whether a kernel for a GPU is one space of independent iterations, a thread for each."""
-    body = kernel.body
-    while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "grid":
-        body = body[0].body
+    body = team_of(kernel)
     if len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "block":
         body = body[0].body
     return not any(_is_shared(stmt) for stmt in walk(body))
+
+
+def team_of(kernel: Kernel) -> tuple[Stmt, ...]:
+    """What a kernel for a GPU does in each iteration of its grid loops."""
+    body = kernel.body
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "grid":
+        body = body[0].body
+    return body
 
 
 def _is_shared(stmt: Stmt) -> bool:
