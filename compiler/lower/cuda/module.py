@@ -18,6 +18,7 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.team import team_kernel
 from dualgrad.runtime.errors import CompileError
 
 # by kind of kernel
@@ -25,6 +26,7 @@ WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
     "map": flat_kernel,
     "column": flat_kernel,
     "scan": flat_kernel,
+    "row": team_kernel,
 }
 
 
