@@ -184,7 +184,7 @@ class SweepCode(CombineCode):
         self.atoms[symbol_of(sweep.stmt.var)] = "e"
         if length is None:
             self.items_of(sweep, None)
-        elif isinstance(sweep.stmt.extent, int) and sweep.stmt.extent % share == 0:
+        elif share == 1 or (isinstance(sweep.stmt.extent, int) and sweep.stmt.extent % share == 0):
             with self.block(f"if (e < {length})"):  # a thread has all of its share, or none
                 self.items_of(sweep, None)
         else:
@@ -207,9 +207,9 @@ class SweepCode(CombineCode):
         for s, name in self.written.items():
             self.w.line(f"dg_vec<{memory_type(s.buffer.dtype)}, {share}> {name};")
         self.w.line("#pragma unroll")
-        with self.block(f"for (int v = 0; v < {share}; ++v)"):
-            with self.block(f"if (v < {left})") if left else nullcontext():
-                self.neighbour(sweep, names)
+        mask = self.block(f"if (v < {left})") if left else nullcontext()
+        with self.block(f"for (int v = 0; v < {share}; ++v)"), mask:
+            self.neighbour(sweep, names)
         self.atoms[symbol_of(sweep.stmt.var)] = "e"
         for s, name in self.written.items():
             address, aligned = self.address(s.buffer, s.index), self.flag(s.buffer, s.index, sweep)
