@@ -136,26 +136,45 @@ def _load(path: str) -> ctypes.CDLL:
 
 
 class Compiler:
-    """NVRTC, loaded from a path.  Raises OSError if it cannot be loaded."""
+    """NVRTC at a path; it is loaded when it is first needed, which takes 0.1 to 1 second."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._library = library = _load(path)
+
+    @functools.cached_property
+    def library(self) -> ctypes.CDLL:
+        """Raises DeviceError if it cannot be loaded."""
+        try:
+            library = _load(self.path)
+        except OSError as error:
+            raise DeviceError("NVRTC cannot be loaded", actual=str(error)) from error
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        return library
+
+    @functools.cached_property
+    def version(self) -> tuple[int, int]:
+        """Of CUDA."""
         major, minor = ctypes.c_int(), ctypes.c_int()
-        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        self.version = (major.value, minor.value)
+        self._check(self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+        return major.value, minor.value
+
+    @functools.cached_property
+    def architectures(self) -> tuple[int, ...]:
+        """What it compiles for: 90 stands for sm_90."""
         count = ctypes.c_int()
-        library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+        self._check(self.library.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
         known = (ctypes.c_int * count.value)()
-        library.nvrtcGetSupportedArchs(known)
-        self.architectures = tuple(known)  # 90 for sm_90
+        self._check(self.library.nvrtcGetSupportedArchs(known))
+        return tuple(known)
 
     def identity(self) -> str:
-        """Text that differs between compilers and options; for cache keys."""
-        # the size of the library stands for its build number, which it does not tell
-        size = os.path.getsize(self.path) if os.path.isabs(self.path) else 0
-        return f"nvrtc {self.version[0]}.{self.version[1]} ({size}) {' '.join(OPTIONS)}"
+        """Text that differs between compilers and options, for cache keys; loads nothing."""
+        if os.path.isabs(self.path):  # the size stands for the build number
+            real = os.path.realpath(self.path)
+            which = f"{os.path.basename(real)} of {os.path.getsize(real)} bytes"
+        else:
+            which = "nvrtc {}.{}".format(*self.version)
+        return f"{which} {' '.join(OPTIONS)}"
 
     def nearest(self, arch: str) -> str:
         """The best architecture that this compiler knows among those whose code runs on `arch`.
@@ -177,32 +196,32 @@ class Compiler:
         """Compile for an architecture such as "sm_90".  Raises CompileError."""
         program = ctypes.c_void_p()
         self._check(
-            self._library.nvrtcCreateProgram(
+            self.library.nvrtcCreateProgram(
                 ctypes.byref(program), source.encode(), _FILE.encode(), 0, None, None
             )
         )
         try:
             options = [o.encode() for o in (f"--gpu-architecture={arch}", *OPTIONS)]
             array = (ctypes.c_char_p * len(options))(*options)
-            failed = self._library.nvrtcCompileProgram(program, len(options), array)
+            failed = self.library.nvrtcCompileProgram(program, len(options), array)
             log = self._result(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
             if failed:
                 raise _refusal(log)
             ptx = self._result(program, "PTX").rstrip(b"\0").decode()
             return Image(self._result(program, "CUBIN"), ptx, log)
         finally:
-            self._library.nvrtcDestroyProgram(ctypes.byref(program))
+            self.library.nvrtcDestroyProgram(ctypes.byref(program))
 
     def _result(self, program: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()
-        self._check(getattr(self._library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+        self._check(getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
         data = ctypes.create_string_buffer(size.value)
-        self._check(getattr(self._library, f"nvrtcGet{what}")(program, data))
+        self._check(getattr(self.library, f"nvrtcGet{what}")(program, data))
         return data.raw
 
     def _check(self, status: int) -> None:
         if status:
-            reason = self._library.nvrtcGetErrorString(status).decode()
+            reason = self.library.nvrtcGetErrorString(status).decode()
             raise CompileError("the CUDA compiler failed", op="nvrtc", actual=reason)
 
 
@@ -211,6 +230,8 @@ def find(majors: tuple[int, ...] = MAJORS) -> Compiler | None:
     """The compiler of the first of these versions of CUDA that is installed."""
     for path in candidates(majors):
         with suppress(OSError):
+            if not os.path.isabs(path):
+                ctypes.CDLL(path)  # only the loader knows whether there is one
             return Compiler(path)
     return None
 

@@ -116,10 +116,18 @@ def test_nearest_architecture(compiler: Compiler) -> None:
     assert "sm_90" in caught.value.expect
 
 
-def test_identity_names_version_and_options(compiler: Compiler) -> None:
-    major, minor = compiler.version
-    assert f"nvrtc {major}.{minor}" in compiler.identity()
-    assert "--fmad=false" in compiler.identity()
+def test_identity_tells_library_and_options(tmp_path: Path) -> None:
+    """Of a file that could not even be loaded: asking is cheap."""
+    library = tmp_path / "libnvrtc.so.13"
+    library.write_bytes(b"123")
+    found = Compiler(str(library))
+    before = found.identity()
+    assert before.startswith("libnvrtc.so.13 of 3 bytes")
+    assert "--fmad=false" in before
+    library.write_bytes(b"1234")
+    assert found.identity() != before
+    with pytest.raises(DeviceError, match="cannot be loaded"):
+        found.compile("", "sm_80")
 
 
 def test_where_the_library_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
