@@ -1,0 +1,1 @@
+"""Lowering of loop IR to CUDA C."""
