@@ -163,17 +163,14 @@ class DeviceArray:
     def to_host(self) -> Array:
         """The values as a new NumPy array, after all queued work."""
         flat = np.empty(self.span, np.uint8)
-        if flat.size:
-            self.driver.download(memoryview(flat), self.address)
+        download(self.driver, flat, self.address)
         if self.c_contiguous:
             return flat.view(self.dtype).reshape(self.shape)
         return np.ndarray(self.shape, self.dtype, flat.data, 0, self.strides).copy()
 
     def assign(self, array: Array) -> None:
         """Overwrite a row-major array with the values of a NumPy array of its shape and dtype."""
-        if array.nbytes:
-            whole = np.ascontiguousarray(array)
-            self.driver.upload(self.address, memoryview(whole.reshape(-1).view(np.uint8)))
+        upload(self.driver, self.address, array)
 
     def fill(self, value: Any) -> None:
         """Overwrite a row-major array with one value of its dtype."""
@@ -191,6 +188,19 @@ class DeviceArray:
         if self.nbytes:
             self.driver.copy(out.address, self.address, self.nbytes)
         return out
+
+
+def download(driver: Driver, out: Array, address: int) -> None:
+    """Fill a row-major NumPy array from a device, after all queued work."""
+    if out.nbytes:
+        driver.download(memoryview(out.reshape(-1).view(np.uint8)), address)
+
+
+def upload(driver: Driver, address: int, array: Array) -> None:
+    """Copy a NumPy array to a device, where it is row-major."""
+    if array.nbytes:
+        whole = np.ascontiguousarray(array)
+        driver.upload(address, memoryview(whole.reshape(-1).view(np.uint8)))
 
 
 @lru_cache(maxsize=1024)
