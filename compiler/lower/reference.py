@@ -1,8 +1,8 @@
 """The reference interpreter of the loop IR: what a kernel means, slowly and checked.
 
-It follows `kernel/ir.py` word for word: NumPy evaluates the elements of a `vector` or `block` loop
-or of a reduction together, everything else runs in Python, one statement after another.  It checks what
-compiled code takes for granted, and raises a CompileError that names the kernel:
+It follows `kernel/ir.py` word for word: NumPy evaluates the elements of a `vector` or `block`
+loop or of a reduction together, everything else runs in Python, one statement after another.  It
+checks what compiled code takes for granted, and raises a CompileError that names the kernel:
 
 - every index of a load or a store lies in [0, size) of its buffer;
 - iterations of all loops but `serial` ones are independent, and so are the elements of a reduction
