@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu import shim
 from support import Array, same_bits
 
 from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
@@ -31,6 +30,7 @@ from dualgrad.engine import Bound, compile_graph
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import IndexOutOfBounds
 from dualgrad.runtime.library import FUNCTIONS
+from gpu import shim
 
 CANARY = 0xA5
 MARGIN = 256  # bytes

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu import shim
-from gpu.running import Case, compare
 from support import Array
 
 import dualgrad as dg
 from dualgrad.compiler.ir.node import Graph, Node, input_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime.dtype import as_dtype
+from gpu import shim
+from gpu.running import Case, compare
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
 
