@@ -2,7 +2,8 @@
 
     Kernel   ::= name  buffers  body
     Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
-    Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
+    Loop     ::= kind var extent { Stmt* }
+                 kind: serial, on a CPU also parallel | vector, on a GPU also grid | block
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
     Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
@@ -17,11 +18,22 @@ written.  So are the stores of a `Reduce` or an epilogue, for each element.  Tho
 may use its carries, which are there the values before the element's step: a scan stores the step
 itself (inclusive) or the carry (exclusive).
 
-Iterations of `parallel` and `vector` loops are independent; at most one `parallel` loop, the
-outermost statement of a kernel, and `vector` loops innermost (a `chain` reduction may stand in
-one: every lane has its own).  `Reduce` carries values from one
+Iterations of all loops but `serial` ones are independent.  `Reduce` carries values from one
 element to the next and defines registers that hold their totals, for the statements after it in
 the same body.
+
+On a CPU there is at most one `parallel` loop, the outermost statement of a kernel, and `vector`
+loops are innermost (a `chain` reduction may stand in one: every lane has its own).
+
+On a GPU `grid` loops are outermost and perfectly nested; each iteration of the whole nest (the
+kernel itself, if there is none) goes to a team of threads.  Iterations of a `block` loop are
+spread over the threads of the team; what stands in it, chains and serial loops with it, is the
+work of one thread.  A kernel is flat (`is_flat`) if its teams do nothing but one block loop, or
+nothing that threads could share: then grid and block loops are one space of iterations, a thread
+for each.  In any other kernel what stands beside block loops is the team's: a `lanes` reduction
+is spread over its threads, all of which know its totals; a store is done once; a check that fails
+stops the team.  There no statement of a team touches what another one of its statements stores:
+threads of a team wait for each other in reductions only.
 
 The order of a reduction is part of its meaning (same bits everywhere):
 
@@ -46,6 +58,7 @@ from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
 
 K_BLOCK = 512
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Loop:
-    kind: Literal["parallel", "serial", "vector"]
+    kind: Literal["parallel", "serial", "vector", "grid", "block"]
     var: Expr
     extent: Dim
     body: tuple[Stmt, ...]
@@ -129,7 +142,7 @@ class Contract:
 
     `batch_var, row_var, col_var` are the indices that `epilogue` is written in, `result` its
     register for the finished sum.  The sums themselves pass through `c` (row-major, unit
-    column stride), which the epilogue may store to again.
+    column stride), which the epilogue may store to again.  Without scratch memory on a GPU.
     """
 
     a: Operand
@@ -139,7 +152,7 @@ class Contract:
     m: Dim
     n: Dim
     k: Dim
-    workspace: Buffer
+    workspace: Buffer | None
     batch_var: Expr
     row_var: Expr
     col_var: Expr
@@ -218,6 +231,31 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
             yield from stmt.epilogue
 
 
+def is_flat(kernel: Kernel) -> bool:
+    """Whether a kernel for a GPU is one space of independent iterations, a thread for each."""
+    body = team_of(kernel)
+    if len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "block":
+        body = body[0].body
+    return not any(_is_shared(stmt) for stmt in walk(body))
+
+
+def team_of(kernel: Kernel) -> tuple[Stmt, ...]:
+    """What a kernel for a GPU does in each iteration of its grid loops."""
+    body = kernel.body
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "grid":
+        body = body[0].body
+    return body
+
+
+def _is_shared(stmt: Stmt) -> bool:
+    """Whether a statement is the work of several threads, or of none."""
+    if isinstance(stmt, Loop):
+        return stmt.kind == "block"
+    if isinstance(stmt, Reduce):
+        return stmt.order == "lanes"
+    return isinstance(stmt, Contract | Call)
+
+
 def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     """The scalar expressions that a statement itself evaluates (not its nested statements)."""
     if isinstance(stmt, Check) or (isinstance(stmt, Store) and stmt.position is None):
@@ -238,7 +276,8 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
         elif isinstance(stmt, Contract):
             for operand in (stmt.a, stmt.b, stmt.c):
                 yield operand.buffer, operand.base
-            yield stmt.workspace, 0
+            if stmt.workspace is not None:
+                yield stmt.workspace, 0
         elif isinstance(stmt, Call):
             for x in (*stmt.inputs, stmt.output):
                 yield x.buffer, x.base

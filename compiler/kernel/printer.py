@@ -282,8 +282,9 @@ class _Printer:
             strict=True,
         )
         ranges = ", ".join(f"{v} < {d}" for v, d in axes)
-        work = f"workspace {placed(self.names, stmt.workspace, 0)[0]}"
-        self.add(stmt, depth, f"contract {ranges} over {stmt.k}, {work}:")
+        work = stmt.workspace
+        scratch = "" if work is None else f", workspace {placed(self.names, work, 0)[0]}"
+        self.add(stmt, depth, f"contract {ranges} over {stmt.k}{scratch}:")
         for name in "abc":
             self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")
         self.add(stmt, depth + 1, f"{stmt.result}: {stmt.result.dtype.short} = sums")

@@ -69,13 +69,15 @@ class Formulas:
 class ScalarCode:
     """Writes one function: scalar expressions on top of loads.
 
-    `atoms` names the loop variables and sizes that index expressions are made of.
+    `atoms` names the loop variables and sizes that index expressions are made of, `places` says
+    for each buffer which pointer leads to which of its elements.
     """
 
     def __init__(self, formulas: Formulas) -> None:
         self.w = Writer()
         self.formulas = formulas
         self.atoms: dict[Atom, str] = {}
+        self.places: dict[str, tuple[str, int]] = {}
         self._scopes: list[dict[Scalar, str]] = [{}]
 
     # -- names --------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class ScalarCode:
         if atom.kind == "sym":
             return self.atoms[atom]
         a, b = (self.dim(x) for x in atom.args)
-        name = {"min": "dg_min", "div": "dg_div", "rem": "dg_mod"}[atom.kind]
+        name = {"min": "dg_min", "div": "dg_div", "mod": "dg_mod"}[atom.kind]
         return f"{name}({a}, {b})"
 
     # -- values -------------------------------------------------------------------------------
@@ -186,11 +188,14 @@ class ScalarCode:
 
     def load(self, buffer: Buffer, index: Dim, shift: str | None = None) -> str:
         """One element of memory; `shift` (long long) is added to the index."""
-        text = f"{buffer.name}[{self.place(index, shift)}]"
+        text = self.element(buffer, index, shift)
         return f"{text} != 0" if buffer.dtype.kind == "b" else text
 
-    def place(self, index: Dim, shift: str | None) -> str:
-        return self.dim(index) if shift is None else f"{self.dim(index)} + {shift}"
+    def element(self, buffer: Buffer, index: Dim, shift: str | None = None) -> str:
+        """An element of memory, to be read or written."""
+        pointer, start = self.places[buffer.name]
+        place = self.dim(index - start)
+        return f"{pointer}[{place}]" if shift is None else f"{pointer}[{place} + {shift}]"
 
     # -- stores -------------------------------------------------------------------------------
 
@@ -206,7 +211,7 @@ class ScalarCode:
 
     def store(self, buffer: Buffer, index: Dim, value: str, shift: str | None) -> None:
         """Write one element of memory."""
-        self.w.line(f"{buffer.name}[{self.place(index, shift)}] = {value};")
+        self.w.line(f"{self.element(buffer, index, shift)} = {value};")
 
 
 def apply(e: Scalar, xs: list[str]) -> str:
