@@ -78,10 +78,15 @@ class Loops(ABC):
 
     @abstractmethod
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, one: Callable[[Dim], OneUpdate]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
         """Updates in order, each of `inner` elements that are on their own: `one(element)` says
-        where that of an element goes."""
+        to which of so many places that of an element goes."""
 
     @abstractmethod
     def meeting(
@@ -143,7 +148,12 @@ class CpuLoops(Loops):
         return _nest(loops, body)
 
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, one: Callable[[Dim], OneUpdate]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
         """Around the updates run the loops or, without any, pieces of their elements."""
         if inner == 1:
@@ -198,10 +208,15 @@ class GpuLoops(Loops):
         return _loops("grid", loops, body)
 
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, one: Callable[[Dim], OneUpdate]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
         """Threads for each element share the places along the axis among them."""
-        owners = _owners([*(n for _, n in around), inner], update[1])
+        owners = _owners([*(n for _, n in around), inner], [places, update[1]])
         owner, piece = sym("w", owners), sym("j", inner)
         loops = [*around, (owner, owners), (piece, inner)]
         position, body = one(0 if inner == 1 else piece)
@@ -229,15 +244,14 @@ class GpuLoops(Loops):
 LOOPS: dict[Device, Loops] = {"cpu": CpuLoops(), "cuda": GpuLoops()}
 
 
-def _owners(independent: list[Dim], updates: Dim) -> int:
+def _owners(independent: list[Dim], most: list[Dim]) -> int:
     """How many threads share the places of updates, a power of two: enough to fill a device, few
     enough that looking at every update is not what takes the time."""
     threads = product(n if isinstance(n, int) else UNKNOWN for n in independent)
     assert isinstance(threads, int)
-    most = min(OWNERS, FILLED // max(threads, 1))
-    if isinstance(updates, int):
-        most = min(most, updates)
-    return 1 << max(most, 1).bit_length() - 1
+    known = [n for n in most if isinstance(n, int)]
+    owners = max(1, min(OWNERS, FILLED // max(threads, 1), *known))
+    return 1 << owners.bit_length() - 1
 
 
 def _loops(kind: Literal["grid", "block", "serial"], loops: list[Var], body: Stmts) -> Stmts:

@@ -56,9 +56,11 @@ def apply_updates(node: Node, place: Place) -> tuple[Stmt, ...]:
     o, k = sym("o", outer), sym("k", count)
     around = [] if outer == 1 else [(o, outer)]
     first = 0 if outer == 1 else o
-    return place.loops.updates(
-        around, (k, count), inner, lambda at: one_update(node, (first, k, at), place)
-    )
+
+    def one(at: Dim) -> tuple[s.Scalar, tuple[Store, ...]]:
+        return one_update(node, (first, k, at), place)
+
+    return place.loops.updates(around, (k, count), node.shape[1], inner, one)
 
 
 def one_update(
