@@ -230,7 +230,7 @@ def compare_run(case: Case, loaded: Loaded, args: Arguments, **options: Any) -> 
     try:
         outputs, want = bound.run(own, args.scalars), ""
     except IndexOutOfBounds as error:
-        outputs, want = [], str(error)
+        outputs, want = [], message(error)
     assert failure(run, bound) == want
     for k, x in enumerate(outputs):
         same_bits(run.array(f"o{k}").reshape(x.shape), x, f"output {k}\n{case.program.text}")
@@ -244,7 +244,12 @@ def failure(run: Run, bound: Bound) -> str:
         return ""
     with pytest.raises(IndexOutOfBounds) as info:
         bound.fail(int(run.error.view(np.int64)[0]))
-    return str(info.value)
+    return message(info.value)
+
+
+def message(error: IndexOutOfBounds) -> str:
+    """What was expected and what was found, without the place of the call."""
+    return "\n".join(str(error).partition("] ")[2].splitlines()[:3])
 
 
 def copied(x: Array) -> Array:
