@@ -6,7 +6,7 @@ thread l // (n / T): neighbouring lanes to one thread, so that it reads and writ
 The rule: T is the least for which
 
 - an access of a thread is 16 bytes of the widest elements or less,
-- a row of known length has at most 64 elements per thread, or 8 where fewer than 1024 rows are
+- a row of known length has at most 32 elements per thread, or 8 where fewer than 1024 rows are
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
 - there are lanes for all threads in every reduction, and a thread has 8 of one at most.
 
@@ -51,7 +51,7 @@ _ACCESS_BYTES = 16
 _MOST_LANES = 8  # of one reduction in one thread
 _LARGEST_TEAM = 64
 _FEW_ROWS = 1024
-_ELEMENTS, _ELEMENTS_OF_FEW = 64, 8  # per thread
+_ELEMENTS, _ELEMENTS_OF_FEW = 32, 8  # per thread
 
 
 @dataclass(frozen=True)
