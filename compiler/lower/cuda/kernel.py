@@ -14,7 +14,17 @@ from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of, symbols
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Buffer, Check, Contract, Kernel, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Check,
+    Contract,
+    If,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    Store,
+)
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
@@ -117,6 +127,9 @@ class KernelCode(ScalarCode):
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Check):
             self.check(stmt)
+        elif isinstance(stmt, If):
+            with self.block(f"if ({self.value(stmt.condition)})"):
+                self.run(stmt.body)
         elif isinstance(stmt, Reduce):
             self.chain(stmt)
         elif isinstance(stmt, Loop) and stmt.extent != 0:
