@@ -18,9 +18,11 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.team import team_kernel
 
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
     "flat": flat_kernel,
+    "team": team_kernel,
 }
 
 
