@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 from support import Array, same_bits
 
-from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
-from dualgrad.compiler.ir.node import Graph
-from dualgrad.compiler.ir.types import Layouts
+from dualgrad.compiler.ir.dims import Atom, ShapeEnv, evaluate, shape_env
+from dualgrad.compiler.ir.node import Graph, Node, input_node, scalar_node
+from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.launch import plan_arena
 from dualgrad.compiler.lower.cuda.launch import HostBlock, HostLaunch, KernelLaunch, Step
@@ -27,7 +28,7 @@ from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.pipeline import lower
 from dualgrad.engine import Bound, compile_graph
-from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import IndexOutOfBounds
 from dualgrad.runtime.library import FUNCTIONS
 from gpu import shim
@@ -37,7 +38,7 @@ MARGIN = 256  # bytes
 NO_ERROR = 2**64 - 1
 Values = dict[Atom, int]
 Number = bool | int | float
-_names = itertools.count()
+_numbers = itertools.count()
 
 
 class Memory:
@@ -161,53 +162,79 @@ class Run:
 
 
 @dataclass
-class Case:
-    """A graph with arguments."""
+class Arguments:
+    """What a program is run with: inputs, symbols, scalars."""
 
-    graph: Graph
     arrays: list[Array]
     values: Values = field(default_factory=dict)
     scalars: tuple[Number, ...] = ()
-    layouts: Layouts | None = None
-    number: int = field(default_factory=lambda: next(_names))
+
+
+@dataclass
+class Case:
+    """A graph as programs of both devices, and arguments for it."""
+
+    graph: Graph
+    layouts: Layouts
+    runs: list[Arguments]
+    number: int = field(default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:
-        if self.layouts is None:
-            self.layouts = (None,) * len(self.graph.inputs)
-        self.cpu = compile_graph(self.graph, self.layouts, f"case{self.number}", lines=False)
-        self.program = lower(self.graph, self.layouts, f"case{self.number}", 1, "cuda")
+        name = f"case{self.number}"
+        env = ShapeEnv(dict(self.runs[0].values))
+        with shape_env(env):
+            self.cpu = compile_graph(self.graph, self.layouts, name, lines=False)
+            self.program = lower(self.graph, self.layouts, name, 1, "cuda")
+        assert all(g.holds(run.values) for g in env.guards for run in self.runs)
 
-    def flat(self, arrays: list[Array]) -> list[Array]:
+    def flat(self, args: Arguments, arrays: list[Array]) -> list[Array]:
         """The memory that inputs reach over, one-dimensional."""
         return [
-            np.lib.stride_tricks.as_strided(x, (self.size(b.size),), (x.itemsize,))
+            as_strided(x, (evaluate(b.size, args.values),), (x.itemsize,))
             for x, b in zip(arrays, self.program.inputs, strict=True)
         ]
 
-    def size(self, d: Dim) -> int:
-        return evaluate(d, self.values)
+
+def case(function: Callable[..., Any], *arrays: Array | Number, dtypes: Any = ()) -> Case:
+    """A function of tensors of known shapes, and of numbers, in a program."""
+    tensors = [x for x in arrays if isinstance(x, np.ndarray)]
+    numbers = [x for x in arrays if not isinstance(x, np.ndarray)]
+    kinds = iter(dtypes or [as_dtype(x.dtype.name) for x in tensors])
+    nodes = [input_node(k, TensorType(x.shape, next(kinds))) for k, x in enumerate(tensors)]
+    scalars = [scalar_node(k, type(x)) for k, x in enumerate(numbers)]
+    graph = Graph(tuple(nodes), tuple(scalars), outputs_of(function(*nodes, *scalars)))
+    layouts = tuple(layout_of(x) for x in tensors)
+    return Case(graph, layouts, [Arguments(tensors, {}, tuple(numbers))])
 
 
-def compare(cases: Sequence[Case], wide: bool = False, **options: Any) -> None:
+def outputs_of(result: Any) -> tuple[Node, ...]:
+    return (result,) if isinstance(result, Node) else tuple(result)
+
+
+def layout_of(x: Array) -> tuple[int, ...] | None:
+    """Strides in elements; None for a row-major array."""
+    return None if x.flags.c_contiguous else tuple(s // x.itemsize for s in x.strides)
+
+
+def compare(*cases: Case, wide: bool = False, **options: Any) -> None:
     """Both devices give the same bits, or the same error, and leave the same in their inputs."""
-    for case, loaded in zip(cases, load([c.program for c in cases], wide), strict=True):
-        compare_one(case, loaded, **options)
+    for one, loaded in zip(cases, load([c.program for c in cases], wide), strict=True):
+        for args in one.runs:
+            compare_run(one, loaded, args, **options)
 
 
-def compare_one(case: Case, loaded: Loaded, **options: Any) -> None:
-    run = Run(loaded, case.flat(case.arrays), case.values, case.scalars, **options)()
-    own = [copied(x) for x in case.arrays]
-    bound = case.cpu.bind(case.values)
+def compare_run(case: Case, loaded: Loaded, args: Arguments, **options: Any) -> None:
+    run = Run(loaded, case.flat(args, args.arrays), args.values, args.scalars, **options)()
+    own = [copied(x) for x in args.arrays]
+    bound = case.cpu.bind(args.values)
     try:
-        outputs = bound.run(own, case.scalars)
+        outputs, want = bound.run(own, args.scalars), ""
     except IndexOutOfBounds as error:
-        want, outputs = str(error), []
-    else:
-        want = ""
+        outputs, want = [], message(error)
     assert failure(run, bound) == want
     for k, x in enumerate(outputs):
         same_bits(run.array(f"o{k}").reshape(x.shape), x, f"output {k}\n{case.program.text}")
-    for b, x in zip(case.program.inputs, case.flat(own), strict=True):
+    for b, x in zip(case.program.inputs, case.flat(args, own), strict=True):
         same_bits(run.array(b.name), x, f"input {b.name}")
 
 
@@ -217,11 +244,16 @@ def failure(run: Run, bound: Bound) -> str:
         return ""
     with pytest.raises(IndexOutOfBounds) as info:
         bound.fail(int(run.error.view(np.int64)[0]))
-    return str(info.value)
+    return message(info.value)
+
+
+def message(error: IndexOutOfBounds) -> str:
+    """What was expected and what was found, without the place of the call."""
+    return "\n".join(str(error).partition("] ")[2].splitlines()[:3])
 
 
 def copied(x: Array) -> Array:
     """A copy with the same strides."""
     span = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)) // x.itemsize
-    flat = np.lib.stride_tricks.as_strided(x, (span if x.size else 0,), (x.itemsize,)).copy()
-    return np.lib.stride_tricks.as_strided(flat, x.shape, x.strides)
+    flat = as_strided(x, (span if x.size else 0,), (x.itemsize,)).copy()
+    return as_strided(flat, x.shape, x.strides)
