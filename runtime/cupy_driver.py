@@ -24,8 +24,7 @@ from dualgrad.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
     import cupy
-    from cupy.cuda import function, runtime
-    from cupy_backends.cuda.api import driver
+    from cupy.cuda import driver, function, runtime
 else:
     cupy = LazyModule("cupy")
     driver = LazyModule("cupy_backends.cuda.api.driver")
