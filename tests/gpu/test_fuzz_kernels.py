@@ -45,8 +45,9 @@ def expected(seed: int) -> Expected | None:
     try:
         word = run([case.kernel], memory, case.params, case.sizes, seed, device="cuda")
     except CompileError as error:
-        assert "other statements of the team" in str(error)
-        return None
+        if "other statements of the team" in str(error):
+            return None
+        raise
     return Expected(seed, case, word, memory)
 
 

@@ -101,7 +101,7 @@ class Vector:
             for e in scalars_in(space.body)
             if e.op == "load" and step_along(e.memory[1], inner.var) == 1
         )
-        if any(s.position or step_along(s.index, inner.var) != 1 for s in stores):
+        if any(s.position is not None or step_along(s.index, inner.var) != 1 for s in stores):
             return None
         accesses = loads + tuple((s.buffer, s.index) for s in stores)
         fixed, strides = split_places(accesses, space.loops)
