@@ -64,7 +64,10 @@ class Origin:
     wide: bool
 
     def program(self) -> LoopProgram:
-        return codegen.lower(self.graph, self.layouts, self.name, self.threads, self.backend.kind)
+        kind = self.backend.kind
+        if kind == "cpu":
+            return codegen.lower(self.graph, self.layouts, self.name, self.threads)
+        return codegen.lower(self.graph, self.layouts, self.name, self.threads, kind)
 
 
 class Compiled(Executable):

@@ -14,12 +14,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dualgrad.backends.common import Backend, Times
 from dualgrad.compiler.ir.dims import Atom, Guard
 from dualgrad.compiler.ir.plain import plain_guard, read_guard
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import Launch
 from dualgrad.compiler.ops.stated import stated
-from dualgrad.backends.common import Backend, Times
 from dualgrad.engine import Executable, code_of
 from dualgrad.runtime.cache import default_cache
 

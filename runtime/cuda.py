@@ -1,4 +1,4 @@
-"""The CUDA devices of this process: names, drivers, compiled images.
+"""The CUDA devices of this process: drivers and compiled images.
 
 Nothing is imported or looked for before a device is asked for: programs that stay on the CPU
 neither need CuPy nor wait for it.
@@ -6,9 +6,7 @@ neither need CuPy nor wait for it.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,37 +18,9 @@ from dualgrad.runtime.driver import Driver, Problem
 from dualgrad.runtime.errors import DeviceError
 from dualgrad.runtime.profile import counters
 
-_NAMES = '"cpu", "cuda" or "cuda:N"'
 _INSTALL = (
     'pip install "dualgrad[cuda13]" (NVIDIA driver 580 or newer) or "dualgrad[cuda12]" (older)'
 )
-
-
-# -- names ----------------------------------------------------------------------------------------
-
-
-def canonical(device: object) -> str:
-    """ "cpu" or "cuda:N" for a device as users write it; "cuda" is "cuda:0".
-
-    Whether there is such a device is not looked at.  Raises DeviceError.
-    """
-    name = _canonical(device) if isinstance(device, str) else None
-    if name is None:
-        raise DeviceError("unknown device", expect=_NAMES, actual=repr(device))
-    return name
-
-
-@functools.lru_cache(maxsize=64)
-def _canonical(device: str) -> str | None:
-    if device == "cpu":
-        return device
-    match = re.fullmatch("cuda(?::([0-9]{1,4}))?", device)
-    return None if match is None else f"cuda:{int(match[1] or 0)}"
-
-
-def device_index(device: str) -> int:
-    """N of the canonical name "cuda:N"."""
-    return int(device.removeprefix("cuda:"))
 
 
 # -- drivers --------------------------------------------------------------------------------------

@@ -22,13 +22,11 @@ def is_device(x: object) -> bool:
 
 
 def canonical(device: object, op: str = "") -> str:
-    """"cpu" or "cuda:N" for a device as users write it; None is "cpu".  Raises DeviceError."""
-    if device is None:
-        return CPU
+    """The canonical name of a device as users write it.  Raises DeviceError."""
     name = _canonical(device) if isinstance(device, str) else None
     if name is None:
         raise DeviceError(
-            "no such device",
+            "unknown device",
             op=op,
             expect=_NAMES,
             actual=repr(device),

@@ -163,17 +163,14 @@ def to(
     not, DTypeError if `dtype` names no dtype.  Floats turn into integers by truncation, out of
     range into the nearest integer there is, NaN into 0; anything into bool by x != 0.
     """
-    place = x.device
-    if is_device(dtype) or others or device is not None or dtype is None or copy:
-        dtype, place, copy = _destination(x, dtype, others, device, copy)
-    target = dtype.dtype if isinstance(dtype, Value) else as_dtype(dtype)
-    if isinstance(dtype, Value) and device is None:
-        place = dtype.device
-    if place != x.device:
-        # the smaller of the two goes from one device to the other
-        first = target.itemsize < x.dtype.itemsize
-        moved = transfer(to(x, target) if first else x, place)
-        return moved if first else to(moved, target)
+    if device is not None or others or dtype is None or not isinstance(dtype, DType):
+        target, place, copy = _destination(x, dtype, others, device, copy)
+        if place != x.device:
+            # the smaller of the two goes from one device to the other
+            first = target.itemsize < x.dtype.itemsize
+            return transfer(to(x, target), place) if first else to(transfer(x, place), target)
+    else:
+        target = dtype
     if x.dtype is target:
         return apply(Copy.of(), x)[0] if copy else x
     return apply(Cast.of(target), x)[0]
@@ -181,7 +178,7 @@ def to(
 
 def _destination(
     x: Any, dtype: Any, others: tuple[Any, ...], device: Any, copy: bool
-) -> tuple[Any, str, bool]:
+) -> tuple[DType, str, bool]:
     """The dtype and the device that are asked for, and whether a copy is."""
     if is_device(dtype):
         device, dtype, others = dtype, others[0] if others else None, others[1:]
@@ -191,7 +188,9 @@ def _destination(
         )
     place = x.device if device is None else canonical(device, "to")
     copy = bool(others[1]) if len(others) > 1 else copy
-    return x.dtype if dtype is None else dtype, place, copy
+    if isinstance(dtype, Value):
+        return dtype.dtype, dtype.device if device is None else place, copy
+    return x.dtype if dtype is None else as_dtype(dtype), place, copy
 
 
 def widened(x: Node) -> Node:

@@ -33,4 +33,3 @@ class Transfer(Op):
 def transfer(x: Any, device: str) -> Any:
     """Return x on a device, x itself if it is there; for canonical names."""
     return x if x.device == device else apply(Transfer.of(device), x)[0]
-

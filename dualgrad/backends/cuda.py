@@ -11,7 +11,7 @@ import json
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from dualgrad.runtime import cuda, library
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.device_array import DeviceArray, download, upload
+from dualgrad.runtime.devices import device_index
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import decode_error
@@ -61,7 +62,7 @@ class CudaBackend:
     kind = "cuda"
 
     def __init__(self, device: str) -> None:
-        self.device, self.number = device, cuda.device_index(device)
+        self.device, self.number = device, device_index(device)
         self.driver = cuda.driver(self.number)
 
     @property
@@ -84,7 +85,7 @@ class CudaBackend:
             times.cached = True
         elif program is not None:
             module = generator.module_of(program, wide)
-            text, steps = module.text, module.steps
+            text, steps = module.text, _numbered(module.steps, program)
             plain = {"text": text, "steps": [plain_step(s) for s in steps]}
             default_cache().put(key, json.dumps(plain).encode())
         else:
@@ -95,6 +96,23 @@ class CudaBackend:
         code = CudaCode(self.driver, self.number, image, steps)
         times.load = time.perf_counter() - started
         return code
+
+
+def _numbered(steps: Sequence[Step], program: LoopProgram) -> tuple[Step, ...]:
+    """Steps that name temporaries by their place among the spaces of a launch."""
+    names = {t.buffer.name: f"t{k}" for k, t in enumerate(program.temporaries)}
+
+    def renamed(b: HostBlock) -> HostBlock:
+        return replace(b, buffer=names.get(b.buffer, b.buffer))
+
+    def numbered(step: Step) -> Step:
+        if isinstance(step, HostLaunch):
+            inputs = tuple(map(renamed, step.inputs))
+            return replace(step, inputs=inputs, output=renamed(step.output))
+        buffers = tuple((names.get(name, name), further) for name, further in step.buffers)
+        return replace(step, buffers=buffers)
+
+    return tuple(map(numbered, steps))
 
 
 @dataclass(eq=False)
@@ -142,9 +160,7 @@ class CudaBound:
                 steps.append(_Kernel(step, code, places, numbers, values, most))
         self.steps = steps
 
-    def run(
-        self, arrays: list[DeviceArray], scalars: tuple[float, ...] = ()
-    ) -> list[DeviceArray]:
+    def run(self, arrays: list[DeviceArray], scalars: tuple[float, ...] = ()) -> list[DeviceArray]:
         driver = self.code.driver
         outputs = [DeviceArray.empty(driver, shape, dtype.numpy) for shape, dtype in self.outputs]
         addresses = [a.address for a in arrays]
@@ -208,8 +224,16 @@ def _places(inputs: int, outputs: int, offsets: Sequence[int]) -> Places:
 class _Kernel:
     """A kernel, ready to be launched."""
 
-    __slots__ = ("blocks", "function", "pack", "pointers", "scalars", "symbols", "threads",
-                 "guarded")  # fmt: skip
+    __slots__ = (
+        "blocks",
+        "function",
+        "guarded",
+        "pack",
+        "pointers",
+        "scalars",
+        "symbols",
+        "threads",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import pytest
 
 from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
+from dualgrad.runtime.devices import canonical, device_index
 from dualgrad.runtime.driver import Problem
 from dualgrad.runtime.errors import DeviceError
 from dualgrad.runtime.profile import counters
@@ -35,8 +36,8 @@ def library(monkeypatch: pytest.MonkeyPatch, **names: Any) -> None:
     [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:12", "cuda:12")],
 )
 def test_canonical_names(given: str, name: str) -> None:
-    assert cuda.canonical(given) == name
-    assert given == "cpu" or cuda.device_index(name) == int(name[5:])
+    assert canonical(given) == name
+    assert given == "cpu" or device_index(name) == int(name[5:])
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_canonical_names(given: str, name: str) -> None:
 )
 def test_unknown_names(given: object) -> None:
     with pytest.raises(DeviceError, match="unknown device") as caught:
-        cuda.canonical(given)
+        canonical(given)
     assert caught.value.actual == repr(given)
     assert "cuda:N" in caught.value.expect
 

@@ -50,17 +50,13 @@ class Space:
 
     @classmethod
     def of(cls, kernel: Kernel) -> Space:
-        """The loops of a kernel that have nothing but checks beside them."""
+        """The loops around what a thread of a flat kernel does."""
         loops: list[Loop] = []
-        checks: list[Stmt] = []
         body = kernel.body
-        while body and isinstance(body[-1], Loop) and body[-1].kind in ("grid", "block"):
-            if not all(isinstance(s, Check) for s in body[:-1]):
-                break
-            checks += body[:-1]
-            loops.append(body[-1])
-            body = body[-1].body
-        return cls(tuple(loops), (*checks, *body))
+        while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind in ("grid", "block"):
+            loops.append(body[0])
+            body = body[0].body
+        return cls(tuple(loops), body)
 
     @property
     def size(self) -> Dim:

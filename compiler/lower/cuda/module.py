@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, starts_of, walk
+from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
 from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
@@ -18,13 +18,9 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
-from dualgrad.runtime.errors import CompileError
 
-# by kind of kernel
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
-    "map": flat_kernel,
-    "column": flat_kernel,
-    "scan": flat_kernel,
+    "flat": flat_kernel,
 }
 
 
@@ -69,9 +65,14 @@ def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], t
 
 def write(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
     """The function of one kernel."""
-    if kernel.kind not in WRITERS:
-        raise CompileError(f"no CUDA C for a kernel of kind {kernel.kind!r}", op="cuda")
-    return WRITERS[kernel.kind](kernel, signature, formulas)
+    return WRITERS[pattern(kernel)](kernel, signature, formulas)
+
+
+def pattern(kernel: Kernel) -> str:
+    """How a kernel uses the threads of a block."""
+    if kernel.kind == "contract":
+        return "contract"
+    return "flat" if is_flat(kernel) else "team"
 
 
 def unique(name: str, taken: set[str]) -> str:

@@ -10,6 +10,7 @@ from dualgrad.compiler.ir.dims import Atom, Dim
 from dualgrad.compiler.kernel.ir import Buffer, Store
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first, const
 from dualgrad.compiler.lower.cuda.ctype import (
+    hexadecimal,
     literal,
     register_type,
     unsigned_type,
@@ -267,8 +268,8 @@ def convert(x: str, source: DType, target: DType) -> str:
     suffix = "f" if source.bits == 32 else ""
     bits = target.bits - target.is_signed
     least, most = (-(2**bits), 2**bits - 1) if target.is_signed else (0, 2**bits - 1)
-    below = float(least).hex()
-    text = f"{x}, {below}{suffix}, {float(2**bits).hex()}{suffix}"
+    below = hexadecimal(float(least))
+    text = f"{x}, {below}{suffix}, {hexadecimal(float(2**bits))}{suffix}"
     return f"dg_truncate<{kind}>({text}, {_limit(least, target)}, {_limit(most, target)})"
 
 
