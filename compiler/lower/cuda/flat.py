@@ -140,7 +140,7 @@ class FlatCode(KernelCode):
             first = f"first + {first}"
             w.line("dg_index first = 0;")
             with self.block(f"if ({self.condition(vector)})"):
-                w.line(f"first = {self.dim(space.size)} / {vector.lanes} * {vector.lanes};")
+                w.line(f"first = {self.whole(space.size, vector.lanes)};")
                 self.vectors(vector)
         with self.every(first, self.dim(space.size)) as place:
             self.decompose(place)
@@ -176,6 +176,12 @@ class FlatCode(KernelCode):
             return self.dim(d // divisor)
         return f"{self.dim(d)} / {divisor}"
 
+    def whole(self, d: Dim, lanes: int) -> str:
+        """A number of elements without those that do not fill a vector."""
+        if isinstance(d, int):
+            return str(d // lanes * lanes)
+        return f"{self.dim(d)} / {lanes} * {lanes}"
+
     def named(self, what: str, value: str) -> str:
         """A name for a value of an index expression."""
         name = self.w.new_name(f"{what}_")
@@ -209,7 +215,7 @@ class FlatCode(KernelCode):
             written = [self.wide_store(s.buffer, lanes) for s in stores]
             w.line("#pragma unroll")
             with self.block(f"for (int k = 0; k < {lanes}; ++k)"):
-                self.atoms[symbol_of(inner)] = self.named(symbol_of(inner).name, f"{start} + k")
+                self.atoms[symbol_of(inner)] = f"({start} + k)"
                 for (buffer, index), name in read.items():
                     nonzero = " != 0" if buffer.dtype.kind == "b" else ""
                     element = w.value(register_type(buffer.dtype), f"{name}.x[k]{nonzero}")
