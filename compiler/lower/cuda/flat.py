@@ -12,24 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, free_atoms_of, symbol_of, terms_of
-from dualgrad.compiler.kernel.ir import Buffer, Kernel, Loop, Stmt, Store
-from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first, load
+from dualgrad.compiler.kernel.ir import Buffer, Kernel, Loop, Store
+from dualgrad.compiler.kernel.scalar import load
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
-from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelText, Signature, scalars_in
+from dualgrad.compiler.lower.cuda.kernel import (
+    LONGEST_BODY,
+    THREADS,
+    KernelText,
+    Signature,
+    cost_of,
+    scalars_in,
+)
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.space import Access, Space, SpaceCode, name_of, step_along
 from dualgrad.compiler.lower.cuda.transpose import Tiling, TransposeCode
 
 VECTOR_BYTES = 16  # the longest access of one thread
-_LONGEST_BODY = 512  # primitives of a thread's elements; more of them would need too many registers
+_WORDS_HELD = 64  # 32-bit registers that hold what a thread has loaded
 
 
 def flat_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
     """The function of a map, column, scan or update kernel."""
-    space = Space.of(kernel)
+    space = Space.of(kernel).along_memory()
     tiling = Tiling.of(space)
     if tiling is not None:
         return TransposeCode(space, signature, formulas).write(tiling)
@@ -68,7 +74,9 @@ class Vector:
             factors.add(inner.extent)
         lanes = VECTOR_BYTES // max(b.dtype.itemsize for b, _ in accesses)
         most = inner.extent if isinstance(inner.extent, int) else lanes
-        most = min(most, _LONGEST_BODY // max(1, cost_of(space.body)))
+        most = min(most, LONGEST_BODY // max(1, cost_of(space.body)))
+        words = sum(max(4, b.dtype.itemsize) for b, _ in loads) // 4
+        most = min(most, _WORDS_HELD // max(1, words))
         known = [n for n in factors if isinstance(n, int)]
         while lanes > 1 and (lanes > most or any(n % lanes for n in known)):
             lanes //= 2
@@ -184,19 +192,3 @@ def split_places(
                 factors.add(factor)
         places[buffer, fixed] = None
     return tuple(places), factors
-
-
-def cost_of(body: tuple[Stmt, ...]) -> int:
-    """Number of primitives that a body computes."""
-    return sum(_cost_of(e) for e in scalars_in(body))
-
-
-def _cost_of(e: Scalar) -> int:
-    if e.op == "formula":
-        return _formula_cost(e.formula)
-    return e.op not in ("const", "reg", "param", "index")
-
-
-@lru_cache(maxsize=1024)
-def _formula_cost(formula: Formula) -> int:
-    return sum(_cost_of(e) for e in children_first((formula.body,)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, product, symbol_of
-from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Stmt, Store, accesses_of
 from dualgrad.compiler.lower.cuda.kernel import KernelCode, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 
@@ -30,6 +30,16 @@ class Space:
             loops.append(body[0])
             body = body[0].body
         return cls(tuple(loops), body)
+
+    def along_memory(self) -> Space:
+        """The space with a loop innermost that some access runs along, if there is one."""
+        indices = [index for _, index in accesses_of(self.body)]
+        runs = [sum(step_along(i, x.var) == 1 for i in indices) for x in self.loops]
+        if not self.loops or runs[-1] or not any(runs):
+            return self
+        best = runs.index(max(runs))
+        rest = self.loops[:best] + self.loops[best + 1 :]
+        return Space((*rest, self.loops[best]), self.body)
 
     @property
     def size(self) -> Dim:
