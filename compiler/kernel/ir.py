@@ -1,9 +1,10 @@
 """The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
 
     Kernel   ::= name  buffers  body
-    Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
+    Stmt     ::= Loop | If | Reduce | Store | Check | Contract | Call
     Loop     ::= kind var extent { Stmt* }
                  kind: serial, on a CPU also parallel | vector, on a GPU also grid | block
+    If       ::= Scalar { Stmt* }                    on a GPU
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
     Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
@@ -32,8 +33,10 @@ work of one thread.  A kernel is flat (`is_flat`) if its teams do nothing but on
 nothing that threads could share: then grid and block loops are one space of iterations, a thread
 for each.  In any other kernel what stands beside block loops is the team's: a `lanes` reduction
 is spread over its threads, all of which know its totals; a store is done once; a check that fails
-stops the team.  There no statement of a team touches what another one of its statements stores:
-threads of a team wait for each other in reductions only.
+stops the team; a serial loop holds one statement, another serial loop or a block loop, and its
+iterations see what earlier ones have stored.  Apart from that no statement of a team touches what
+another one stores: threads of a team wait for each other in reductions, and after each iteration
+of a serial loop.
 
 The order of a reduction is part of its meaning (same bits everywhere):
 
@@ -126,6 +129,14 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class If:
+    """Statements that are run where a bool is true."""
+
+    condition: Scalar
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
 class Operand:
     """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements."""
 
@@ -192,7 +203,7 @@ class Call:
         return HostCall(self.routine, self.params, types, len(self.sizes))
 
 
-Stmt = Loop | Reduce | Store | Check | Contract | Call
+Stmt = Loop | If | Reduce | Store | Check | Contract | Call
 
 
 @dataclass(frozen=True)
@@ -223,7 +234,7 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
     """All statements, outer before inner."""
     for stmt in body:
         yield stmt
-        if isinstance(stmt, Loop):
+        if isinstance(stmt, Loop | If):
             yield from walk(stmt.body)
         elif isinstance(stmt, Reduce):
             yield from stmt.stores
@@ -260,6 +271,8 @@ def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     """The scalar expressions that a statement itself evaluates (not its nested statements)."""
     if isinstance(stmt, Check) or (isinstance(stmt, Store) and stmt.position is None):
         return (stmt.value,)
+    if isinstance(stmt, If):
+        return (stmt.condition,)
     if isinstance(stmt, Store):
         assert stmt.position is not None
         return (stmt.value, stmt.position)

@@ -14,17 +14,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, sym, symbol_of, symbols
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym, symbol_of, symbols
+from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.collapse import Var, indices_of
 from dualgrad.compiler.kernel.evaluate import At
-from dualgrad.compiler.kernel.ir import Check, Device, Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Check, Device, If, Loop, Stmt, Store
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.ops.view import unflatten
 
 CHUNK = 8192  # elements of a one-dimensional loop that one task takes
 TILE = 64  # rows and columns of a tile of a transposing loop
 COLUMNS = 256  # columns behind a reduced, scanned or updated axis that one task takes
 ROWS = 4  # rows of a scan along the last axis that run side by side
 
+OWNERS = 1024  # threads that share the updates of one element at most
+FILLED = 32768  # threads that fill a GPU
+UNKNOWN = 64  # what is taken for a size that is not known
+
 Stmts = tuple[Stmt, ...]
+OneUpdate = tuple[Scalar, Stmts]
 Element = tuple[list[Check], list[Store]]
 
 
@@ -70,13 +78,23 @@ class Loops(ABC):
 
     @abstractmethod
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, stores: Callable[[Dim], Stmts]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
-        """Updates in order, each of `inner` elements that are on their own: `stores(element)`."""
+        """Updates in order, each of `inner` elements that are on their own: `one(element)` says
+        to which of so many places that of an element goes."""
 
     @abstractmethod
     def meeting(
-        self, apart: list[Var], together: list[Var], swept: list[Var], stores: Stmts
+        self,
+        apart: list[Var],
+        together: list[Var],
+        swept: list[Var],
+        stores: Callable[[At], Stmts],
     ) -> Stmts:
         """Elements that meet along `together`, in order, and along no other loop alone; those
         along `swept` meet others of the same `apart`."""
@@ -130,14 +148,19 @@ class CpuLoops(Loops):
         return _nest(loops, body)
 
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, stores: Callable[[Dim], Stmts]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
         """Around the updates run the loops or, without any, pieces of their elements."""
         if inner == 1:
-            return _nest(around, (Loop("serial", *update, stores(0)),))
+            return _nest(around, (Loop("serial", *update, one(0)[1]),))
 
         def piece(position: Dim, var: Var) -> Stmts:
-            return (Loop("serial", *update, (Loop("vector", *var, stores(position)),)),)
+            return (Loop("serial", *update, (Loop("vector", *var, one(position)[1]),)),)
 
         pieces = _chunked(inner, COLUMNS, piece)
         if not around:
@@ -147,9 +170,13 @@ class CpuLoops(Loops):
         return _nest(around, pieces)
 
     def meeting(
-        self, apart: list[Var], together: list[Var], swept: list[Var], stores: Stmts
+        self,
+        apart: list[Var],
+        together: list[Var],
+        swept: list[Var],
+        stores: Callable[[At], Stmts],
     ) -> Stmts:
-        body = stores
+        body = stores(at_of(swept))
         if swept:
             *middle, last = swept
             body = _nest(middle, (Loop("vector", *last, body),), parallel=False)
@@ -181,21 +208,50 @@ class GpuLoops(Loops):
         return _loops("grid", loops, body)
 
     def updates(
-        self, around: list[Var], update: Var, inner: Dim, stores: Callable[[Dim], Stmts]
+        self,
+        around: list[Var],
+        update: Var,
+        places: Dim,
+        inner: Dim,
+        one: Callable[[Dim], OneUpdate],
     ) -> Stmts:
-        """A thread per element, which takes its updates in order."""
-        if inner == 1:
-            return self.single(around, (Loop("serial", *update, stores(0)),))
-        piece = sym("j", inner)
-        return self.single([*around, (piece, inner)], (Loop("serial", *update, stores(piece)),))
+        """Threads for each element share the places along the axis among them."""
+        owners = _owners([*(n for _, n in around), inner], [places, update[1]])
+        owner, piece = sym("w", owners), sym("j", inner)
+        loops = [*around, (owner, owners), (piece, inner)]
+        position, body = one(0 if inner == 1 else piece)
+        if owners > 1:
+            own = s.primitive("eq", position & (owners - 1), s.index(owner))
+            body = (If(own, body),)
+        return self.single([x for x in loops if x[1] != 1], (Loop("serial", *update, body),))
 
     def meeting(
-        self, apart: list[Var], together: list[Var], swept: list[Var], stores: Stmts
+        self,
+        apart: list[Var],
+        together: list[Var],
+        swept: list[Var],
+        stores: Callable[[At], Stmts],
     ) -> Stmts:
-        return self.single(apart, _loops("serial", [*together, *swept], stores))
+        """A team for each place apart; without sweeping it is a thread."""
+        if not swept:
+            return self.single(apart, _loops("serial", together, stores(())))
+        shape = tuple(n for _, n in swept)
+        var = sym("w", product(shape))
+        body = (Loop("block", var, product(shape), stores(unflatten(var, shape))),)
+        return _loops("grid", apart, _loops("serial", together, body))
 
 
 LOOPS: dict[Device, Loops] = {"cpu": CpuLoops(), "cuda": GpuLoops()}
+
+
+def _owners(independent: list[Dim], most: list[Dim]) -> int:
+    """How many threads share the places of updates, a power of two: enough to fill a device, few
+    enough that looking at every update is not what takes the time."""
+    threads = product(n if isinstance(n, int) else UNKNOWN for n in independent)
+    assert isinstance(threads, int)
+    known = [n for n in most if isinstance(n, int)]
+    owners = max(1, min(OWNERS, FILLED // max(threads, 1), *known))
+    return 1 << owners.bit_length() - 1
 
 
 def _loops(kind: Literal["grid", "block", "serial"], loops: list[Var], body: Stmts) -> Stmts:

@@ -34,6 +34,7 @@ from dualgrad.compiler.kernel.ir import (
     Call,
     Check,
     Contract,
+    If,
     Kernel,
     Loop,
     Operand,
@@ -223,6 +224,9 @@ class _Printer:
     def statement(self, stmt: Stmt, depth: int, block: _Block) -> None:
         if isinstance(stmt, Loop):
             self.add(stmt, depth, f"{stmt.kind} {stmt.var} < {stmt.extent}:")
+            self.body(stmt.body, depth + 1)
+        elif isinstance(stmt, If):
+            self.value(stmt, depth, block, stmt.condition, "if ", ":")
             self.body(stmt.body, depth + 1)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt, depth)

@@ -77,8 +77,11 @@ def _adding(node: Node, part: Part, place: Place) -> tuple[Stmt, ...]:
         [(sym(f"{p}{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(group)]
         for p, group in zip("msw", runs, strict=True)
     ]
-    final = place.evaluator(False)
-    for group, variables_ in zip(runs, loops, strict=True):
-        final.change |= renamed(group, at_of(variables_))
-    stores = tuple(_stores(node, part, at, place, final))
+
+    def stores(swept: At) -> tuple[Stmt, ...]:
+        final = place.evaluator(False)
+        for group, positions in zip(runs, (*map(at_of, loops[:2]), swept), strict=True):
+            final.change |= renamed(group, positions)
+        return tuple(_stores(node, part, at, place, final))
+
     return place.loops.meeting(loops[0], loops[1], loops[2], stores)

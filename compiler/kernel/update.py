@@ -2,7 +2,9 @@
 
 The loop over updates is serial and its turns see each other's results.  What comes before and
 after the axis is independent: on a CPU the elements of one update run side by side inside of that
-loop, on a GPU around it.  So every element meets its updates in order, on any number of threads.
+loop, on a GPU around it; there several threads go through the same updates, and each takes only
+those that go to places of its own.  So every element meets its updates in order, on any number of
+threads.
 """
 
 from __future__ import annotations
@@ -54,19 +56,24 @@ def apply_updates(node: Node, place: Place) -> tuple[Stmt, ...]:
     o, k = sym("o", outer), sym("k", count)
     around = [] if outer == 1 else [(o, outer)]
     first = 0 if outer == 1 else o
-    return place.loops.updates(
-        around, (k, count), inner, lambda at: stores_of_update(node, (first, k, at), place)
-    )
+
+    def one(at: Dim) -> tuple[s.Scalar, tuple[Store, ...]]:
+        return one_update(node, (first, k, at), place)
+
+    return place.loops.updates(around, (k, count), node.shape[1], inner, one)
 
 
-def stores_of_update(node: Node, at: tuple[Dim, Dim, Dim], place: Place) -> tuple[Store, ...]:
-    """One update into all destinations."""
+def one_update(
+    node: Node, at: tuple[Dim, Dim, Dim], place: Place
+) -> tuple[s.Scalar, tuple[Store, ...]]:
+    """Where along the axis an update goes, and its stores into all destinations."""
     op, (_, where, updates) = node.op, node.inputs
     assert isinstance(op, Update)
     evaluator = place.evaluator(True)
     position = op.position(Math(), evaluator.loads(node), within(at, where.shape))
     new = evaluator.pull(updates, at)
-    return tuple(store_of(op, access, at, position, new) for access in place.destinations[node])
+    stores = [store_of(op, access, at, position, new) for access in place.destinations[node]]
+    return position, tuple(stores)
 
 
 def store_of(

@@ -4,8 +4,9 @@
                 cpu: at most one `parallel` loop, a statement of the kernel itself; a `vector`
                 loop holds stores, checks and `chain` reductions
                 cuda: a `grid` loop is all there is in the kernel or in a `grid` loop; a `block`
-                loop holds stores, checks, `chain` reductions and serial loops; beside one or a
-                `lanes` reduction no chain and no serial loop
+                loop holds what one thread does: stores, checks, ifs, `chain` reductions, serial
+                loops; beside what threads share no chain and no if, and a serial loop only with
+                a block loop as all there is inside
     names       loop variables and registers are used inside their scope and defined once in it;
                 one definition per buffer and per parameter
     scalars     primitives with the operands that they take; no cast or bitcast to bool
@@ -37,6 +38,7 @@ from dualgrad.compiler.kernel.ir import (
     Check,
     Contract,
     Device,
+    If,
     Kernel,
     Loop,
     Reduce,
@@ -61,6 +63,13 @@ _CONTEXT = 10
 def verify(kernel: Kernel, device: Device = "cpu") -> None:
     """Refuse a kernel that breaks a rule above: CompileError with the lines around it."""
     _Verifier(kernel, device).body(kernel.body, inside="kernel")
+
+
+def _holds_block(stmt: Stmt) -> bool:
+    """Whether all there is in a serial loop, or in serial loops in it, is a block loop."""
+    while isinstance(stmt, Loop) and stmt.kind == "serial" and len(stmt.body) == 1:
+        (stmt,) = stmt.body
+    return isinstance(stmt, Loop) and stmt.kind == "block"
 
 
 def _excerpt(lines: list[Line], stmt: Stmt) -> str:
@@ -110,6 +119,8 @@ class _Verifier:
         self.placed(stmt, inside)
         if isinstance(stmt, Loop):
             self.loop(stmt, inside)
+        elif isinstance(stmt, If):
+            self.when(stmt)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt)
         elif isinstance(stmt, Store):
@@ -125,18 +136,21 @@ class _Verifier:
 
     def placed(self, stmt: Stmt, inside: str) -> None:
         """Refuse a statement that may not stand there."""
-        name = stmt.kind if isinstance(stmt, Loop) else type(stmt).__name__
         if isinstance(stmt, Store | Check):
             return
+        name = f"{stmt.kind} loop" if isinstance(stmt, Loop) else type(stmt).__name__
         chain = isinstance(stmt, Reduce) and stmt.order == "chain"
         if inside == "epilogue" or (inside == "vector" and not chain):
             where = "an epilogue" if inside == "epilogue" else "a vector loop"
             self.refuse(f"a {type(stmt).__name__} stands in {where}")
-        one_thread = chain or (isinstance(stmt, Loop) and stmt.kind == "serial")
-        if self.in_block and not one_thread:
+        serial = isinstance(stmt, Loop) and stmt.kind == "serial"
+        if self.in_block and not (chain or serial or isinstance(stmt, If)):
             self.refuse(f"a {name} stands in a block loop")
-        if self.shared and one_thread and not self.in_block:
-            self.refuse(f"a {name} stands beside what threads share", "a block loop around it")
+        if self.shared and not self.in_block:
+            if chain or isinstance(stmt, If):
+                self.refuse(f"a {name} stands beside what threads share")
+            if serial and not _holds_block(stmt):
+                self.refuse("a serial loop of a team", "a block loop as all there is inside")
 
     def loop(self, loop: Loop, inside: str) -> None:
         kinds = KINDS[self.device]
@@ -182,6 +196,14 @@ class _Verifier:
             self.vars[atom.name] = atom
         yield
         self.vars = outer
+
+    def when(self, stmt: If) -> None:
+        if self.device == "cpu":
+            self.refuse("an if", "a program for a GPU")
+        self.scalar(stmt.condition)
+        if stmt.condition.dtype is not bool_:
+            self.refuse(f"a condition of {stmt.condition.dtype.name}", "bool")
+        self.body(stmt.body, "if")
 
     def store(self, stmt: Store) -> None:
         self.stmt = stmt

@@ -29,6 +29,7 @@ from dualgrad.compiler.kernel.ir import (
     Check,
     Contract,
     Device,
+    If,
     Kernel,
     Loop,
     Operand,
@@ -180,6 +181,9 @@ class _Interpreter:
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Loop):
             self.loop(stmt)
+        elif isinstance(stmt, If):
+            if self.value(stmt.condition):
+                self.body(stmt.body)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt)
         elif isinstance(stmt, Check):
@@ -432,7 +436,10 @@ def _parts(statements: tuple[Stmt, ...]) -> Iterator[tuple[Stmt, ...]]:
 
 
 def _varies(loop: Loop) -> bool:
-    """Whether iterations of a loop run different numbers of iterations of a loop inside."""
+    """Whether iterations of a loop may run different statements, or different numbers of
+    iterations of a loop inside."""
+    if any(isinstance(x, If) for x in walk(loop.body)):
+        return True
     inside = (x.extent for x in walk(loop.body) if isinstance(x, Loop | Reduce))
     return any(symbol_of(loop.var) in symbols(extent) for extent in inside)
 

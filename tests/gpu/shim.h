@@ -77,7 +77,7 @@ DG_VECTORS(long long, longlong, 8)
 // ---- barriers and shuffles --------------------------------------------------------------------------
 
 #define __syncthreads() dg_text.sync_threads(__LINE__)
-#define __syncwarp(...) dg_sync_warp(__LINE__, ##__VA_ARGS__)
+#define __syncwarp(...) dg_sync_warp(__LINE__ __VA_OPT__(, ) __VA_ARGS__)
 #define __shfl_sync(...) dg_shfl_sync(__LINE__, __VA_ARGS__)
 #define __shfl_up_sync(...) dg_shfl_up_sync(__LINE__, __VA_ARGS__)
 #define __shfl_down_sync(...) dg_shfl_down_sync(__LINE__, __VA_ARGS__)

@@ -275,7 +275,7 @@ struct SignalGuard {
         sigaltstack(&own, &stack_before);
         struct sigaction action = {};
         action.sa_sigaction = on_signal;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // the escape restores no mask
         for (int i = 0; i < 3; i++) sigaction(numbers[i], &action, &before[i]);
 #endif
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import test_bits
@@ -11,6 +14,7 @@ from hypothesis import given, settings
 from support import same_bits
 
 import dualgrad as dg
+from dualgrad import functional
 from dualgrad.compiler.ir.node import Graph, input_node
 from dualgrad.compiler.lower.reference import run
 from dualgrad.compiler.pipeline import lower
@@ -54,6 +58,67 @@ def test_op_samples(case: test_ops.Case) -> None:
 @pytest.mark.parametrize("case", test_ops.GOOD, ids=str)
 def test_all_op_samples(case: test_ops.Case) -> None:
     op_sample(case)
+
+
+def gradient_of(function: Callable[..., Any], *args: dg.Tensor) -> Graph:
+    """The graph of the sum of squares of what a function returns, and of its gradient."""
+    leaves = [x for x in args if x.dtype.is_float]
+
+    def step(*args: dg.Tensor) -> Any:
+        for x in leaves:
+            x.grad = None
+        (function(*args) ** 2).sum().backward()
+        return [x.grad for x in leaves]
+
+    for x in leaves:
+        x.requires_grad_()
+    compiled = dg.function(step, strict=True)
+    compiled(*args)
+    (path,) = compiled.paths
+    return path.graph
+
+
+GRADIENTS: dict[str, Callable[[], Graph]] = {
+    "windows": lambda: gradient_of(lambda x: dg.unfold(x, 1, 5, 2), dg.ones(3, 20)),
+    "windows of the first axis": lambda: gradient_of(
+        lambda x: dg.unfold(x, 0, 3, 1), dg.ones(9, 4)
+    ),
+    "two axes of windows": lambda: gradient_of(
+        lambda x: functional.unfold(x, (3, 2)), dg.ones(2, 3, 6, 7)
+    ),
+    "max_pool2d": lambda: gradient_of(
+        lambda x: functional.max_pool2d(x, 3, 2), dg.ones(2, 3, 9, 8)
+    ),
+    "conv2d": lambda: gradient_of(functional.conv2d, dg.ones(2, 3, 6, 7), dg.ones(4, 3, 3, 3)),
+    "slice": lambda: gradient_of(lambda x: x[1:9:2, None, ::3], dg.ones(10, 7)),
+    "take": lambda: gradient_of(
+        lambda x, i: dg.take(x, i), dg.ones(30), dg.zeros(40, dtype=dg.int64)
+    ),
+    "embedding": lambda: gradient_of(
+        lambda i, w: functional.embedding(i, w), dg.zeros(5, 4, dtype=dg.int64), dg.ones(9, 6)
+    ),
+    "gather": lambda: gradient_of(
+        lambda x, i: dg.gather(x, 1, i), dg.ones(5, 6), dg.zeros(5, 9, dtype=dg.int64)
+    ),
+    "index_add": lambda: gradient_of(
+        lambda x, i, y: dg.index_add(x, 0, i, y),
+        dg.ones(6, 5),
+        dg.zeros(8, dtype=dg.int64),
+        dg.ones(8, 5),
+    ),
+    "cumprod": lambda: gradient_of(lambda x: x.cumprod(1), dg.ones(6, 9)),
+    "layer_norm": lambda: gradient_of(
+        lambda x, w: functional.layer_norm(x, (70,), w), dg.ones(5, 70), dg.ones(70)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name: str) -> None:
+    graph = GRADIENTS[name]()
+    for seed in (1, 2):
+        compare(graph, (None,) * len(graph.inputs), seed)
+        compare(graph, turned(graph, seed), seed)
 
 
 def random_program(program: test_bits.Program) -> None:

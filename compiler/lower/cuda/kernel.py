@@ -100,9 +100,11 @@ class KernelCode(ScalarCode):
         if self.signature.guarded:
             self.w.line("if (dg_failed(error)) return;")
 
-    def finish(self, threads: int = THREADS) -> str:
-        """The text of the function, for blocks of so many threads."""
-        head = f'extern "C" __global__ void __launch_bounds__({threads}) {self.signature.text}'
+    def finish(self, threads: int = THREADS, blocks: int = 1) -> str:
+        """The text of the function, for blocks of so many threads, so many of them at a time on
+        one processor."""
+        bounds = f"{threads}, {blocks}" if blocks > 1 else f"{threads}"
+        head = f'extern "C" __global__ void __launch_bounds__({bounds}) {self.signature.text}'
         return self.w.text(head)
 
     # -- statements of one thread -------------------------------------------------------------
