@@ -98,13 +98,6 @@ SETUPS: tuple[Setup, ...] = (
 )
 
 
-CUDA = tuple(
-    s
-    for s in SETUPS
-    if s not in (softmax_rows, blocked_sum, matmul_epilogue, cross_entropy_with_gradient)
-)
-
-
 def graph_of(setup: Setup) -> Graph:
     function, args = setup()
     compiled = dg.function(function, strict=True)
@@ -134,7 +127,7 @@ def test_golden(setup: Setup, device: Device, update_golden: bool) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("setup", CUDA, ids=lambda s: s.__name__)
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda s: s.__name__)
 def test_golden_cuda(setup: Setup, update_golden: bool) -> None:
     """The CUDA C of the kernels, without what all texts start with."""
     graph = graph_of(setup)
@@ -147,4 +140,4 @@ def test_golden_cuda(setup: Setup, update_golden: bool) -> None:
 
 def test_every_golden_file_has_a_test() -> None:
     texts = {file_of(s, d) for s in SETUPS for d in ENDINGS}
-    assert set(GOLDEN.iterdir()) == texts | {GOLDEN / f"{s.__name__}.cu" for s in CUDA}
+    assert set(GOLDEN.iterdir()) == texts | {GOLDEN / f"{s.__name__}.cu" for s in SETUPS}
