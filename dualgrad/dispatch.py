@@ -104,6 +104,12 @@ def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Pla
     return plan
 
 
+def find_or_make(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
+    """The plan of a unit, made if it is not there."""
+    plan = _plans.get(signature_key(unit, operands, write))
+    return make_plan(unit, operands, write) if plan is None else plan
+
+
 def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:
     """Refuse operands of other types than `Unit`s take."""
     for x in operands:

@@ -80,7 +80,7 @@ def load(programs: Sequence[LoopProgram], wide: bool = False) -> list[Loaded]:
         more, own = functions_of(program, formulas)
         functions += more
         steps.append(own)
-    library = shim.build("\n".join([prelude(wide), formulas.text, *functions]))
+    library = shim.build("\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]))
     return [Loaded(p, s, library) for p, s in zip(programs, steps, strict=True)]
 
 

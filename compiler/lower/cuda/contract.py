@@ -22,6 +22,7 @@ from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Kernel, Operand, Stor
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type, unsigned_type
 from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelCode, KernelText, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.tiles import TILES
 from dualgrad.runtime.dtype import DType
 
 _PROCESSORS = 132  # of the device that tiles are chosen for
@@ -91,13 +92,14 @@ def tiles_of(dtype: DType) -> tuple[Tile, ...]:
     return tiles if dtype.is_float or dtype.bits < 64 else tiles[1:]
 
 
-def contract_text(
+def contract_kernel(
     kernel: Kernel, signature: Signature, formulas: Formulas, tile: Tile | None = None
 ) -> KernelText:
-    """The function of a kernel that is a contraction; it needs the functions of `tiles`."""
+    """The function of a kernel that is a contraction, with the best tile or with this one."""
     (c,) = kernel.body
     assert isinstance(c, Contract)
     tile = tile or tile_for(c)
+    formulas.need(TILES)
     code = _Code(signature, formulas, c, tile)
     code.write()
     return KernelText(code.finish(THREADS, tile.resident), tile.count(c), 1, THREADS)
