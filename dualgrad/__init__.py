@@ -194,6 +194,7 @@ __all__ = [
     "concatenate",
     "config",
     "cross",
+    "cuda",
     "data",
     "debug",
     "det",
