@@ -327,6 +327,7 @@ class CupyDriver:
 
     @_checked
     def replay(self, graph: Any) -> None:
+        self._refuse_in_capture("a replay")
         if graph.recorded is None:
             raise DeviceError("nothing was recorded", why="the capture has not ended, or failed")
         graph.recorded.launch()
