@@ -15,6 +15,7 @@ from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
+from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import expand_to
 
 
@@ -100,7 +101,7 @@ class Vjp:
         n_given, n_inputs = sum(self.given), len(self.wanted)
         # Leaves in place of the operands: what lies behind them is not to be looked at.
         leaves = _distinct(nodes)
-        raw = isinstance(self.unit, Elementwise) and self.unit.raw
+        raw = crosses_devices(self) or (isinstance(self.unit, Elementwise) and self.unit.raw)
         operands = leaves if raw else tuple(map(widened, leaves))
         cotangents = iter(operands[:n_given])
         inputs, known = operands[n_given : n_given + n_inputs], operands[n_given + n_inputs :]
@@ -126,6 +127,13 @@ class Vjp:
 
     def __str__(self) -> str:
         return f"vjp of {self.unit}"
+
+
+def crosses_devices(unit: Unit) -> bool:
+    """Whether a unit is a transfer between devices or the gradient of one, of any order."""
+    while isinstance(unit, Vjp):
+        unit = unit.unit
+    return isinstance(unit, Transfer)
 
 
 _fresh = itertools.count()

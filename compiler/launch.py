@@ -78,6 +78,11 @@ class Launch:
             [[c.op, c.what, plain_dim(c.bound), plain_dim(c.low)] for c in self.checks],
         ]
 
+    def reach(self, values: dict[Atom, int]) -> int:
+        """A number that no index into the memory of a run is above."""
+        sizes = [*self.inputs, *(t.size for t in self.outputs), *(s.nbytes for s in self.spaces)]
+        return max((evaluate(n, values) for n in sizes), default=0)
+
     @classmethod
     def read(cls, plain: Plain) -> Launch:
         name, inputs, outputs, spaces, symbols, scalars, kernels, checks = plain

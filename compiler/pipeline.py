@@ -25,7 +25,8 @@ from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines
 from dualgrad.compiler.kernel.call import build_call, whole_of
 from dualgrad.compiler.kernel.contract import build_contract, home_of, is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer, Kernel, Stmt, buffers_of
+from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
+from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
 from dualgrad.compiler.kernel.row import build_row
@@ -63,12 +64,15 @@ BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
 }
 
 
-def lower(graph: Graph, layouts: Layouts, name: str, threads: int) -> LoopProgram:
-    """The loop program of a graph; `threads` sizes the scratch memory of contractions."""
+def lower(
+    graph: Graph, layouts: Layouts, name: str, threads: int, device: Device = "cpu"
+) -> LoopProgram:
+    """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
+    memory of contractions."""
     graph = own_memory(simplify(graph), layouts)
     if config.verify:
         verify_graph(graph)
-    return Lowering(graph, layouts, name, threads).run()
+    return Lowering(graph, layouts, name, threads, device).run()
 
 
 def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
@@ -236,6 +240,7 @@ class Lowering:
     layouts: Layouts
     name: str
     threads: int
+    device: Device
     stored: dict[Node, Access] = field(default_factory=dict)
     destinations: dict[Node, list[Access]] = field(default_factory=dict)
     temporaries: list[Buffer] = field(default_factory=list)
@@ -273,6 +278,7 @@ class Lowering:
             tuple(self.kernels),
             tuple(self.checks),
             self.threads,
+            self.device,
         )
 
     def inherit(self, group: Group, last: dict[Node, int], position: int) -> None:
@@ -342,7 +348,9 @@ class Lowering:
         self.temporaries.append(buffer)
         return Access(buffer, contiguous_strides(node.shape))
 
-    def workspace(self, m: Dim, n: Dim, k: Dim) -> Buffer:
+    def workspace(self, m: Dim, n: Dim, k: Dim) -> Buffer | None:
+        if self.device != "cpu":
+            return None
         size = workspace_bytes(m, n, k, self.threads)
         buffer = Buffer(f"t{len(self.temporaries)}", int64, (size + 7) // 8)
         self.temporaries.append(buffer)
@@ -354,7 +362,8 @@ class Lowering:
             if not homes or (r in self.whole and not is_row_major(homes[0], r.shape)):
                 homes.insert(0, self.temporary(r))
         evaluator = partial(self.evaluator, group.is_long)
-        place = Place(roots, self.destinations, evaluator, self.is_fresh, self.workspace)
+        loops = LOOPS[self.device]
+        place = Place(roots, self.destinations, evaluator, self.is_fresh, self.workspace, loops)
         if group.kind == "contract":
             node = next(n for n in group.nodes if isinstance(n.op, Contraction))
             if home_of(node, place) is None:
@@ -369,7 +378,7 @@ class Lowering:
         for k, body in enumerate(bodies):
             kernel = Kernel(f"{name}_{k}" if k else name, body, lines_of(group))
             if config.verify:
-                verify(kernel)
+                verify(kernel, self.device)
             self.kernels.append(kernel)
         for r in place.roots:
             self.stored[r] = self.destinations[r][0]

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from dualgrad import recipes
-from dualgrad.compiler.grad import Vjp
+from dualgrad.backends.common import Bound
+from dualgrad.backends.cuda import INDEX_LIMIT
+from dualgrad.backends.transfers import Moves
+from dualgrad.compiler.grad import Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
@@ -31,13 +34,13 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import size_of
 from dualgrad.compiler.ops.arguments import equal
 from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import Reshape, View, through_views
-from dualgrad.engine import Bound, compile_graph
+from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
-from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError
+from dualgrad.runtime.errors import DeviceError, DTypeError, OperandError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
-Array = np.ndarray[Any, Any]
 MAX_PLANS = 20_000
 
 
@@ -63,7 +66,7 @@ class Plan:
     single: TensorType | None  # the type of the one output, where that is all there is
     saves: frozenset[int] | None = None  # operands and outputs that the gradient reads
 
-    def run(self, operands: tuple[Any, ...]) -> list[Array]:
+    def run(self, operands: tuple[Any, ...]) -> list[Any]:
         """New arrays of the program's outputs."""
         bound = self.bound
         if bound is None:
@@ -101,6 +104,12 @@ def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Pla
     return plan
 
 
+def find_or_make(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
+    """The plan of a unit, made if it is not there."""
+    plan = _plans.get(signature_key(unit, operands, write))
+    return make_plan(unit, operands, write) if plan is None else plan
+
+
 def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:
     """Refuse operands of other types than `Unit`s take."""
     for x in operands:
@@ -117,6 +126,37 @@ def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:
         )
 
 
+def common_device(unit: Unit, operands: tuple[Any, ...]) -> str:
+    """The device of the tensors among the operands.  Raises DeviceError if they are on several."""
+    device = ""
+    for k, x in enumerate(operands):
+        if not hasattr(x, "sig"):
+            continue
+        if not device:
+            device, first = x.type.device, k
+        elif x.type.device != device:
+            raise mixed_devices(unit, (first, operands[first]), (k, x))
+    return device
+
+
+def mixed_devices(unit: Unit, *found: tuple[int, Any]) -> DeviceError:
+    """The error of operands (number, tensor) on different devices."""
+    named = [f"{x.type.device} ({_ordinal(k)} operand, {x.type!r})" for k, x in found]
+    other = next((x.type.device for _, x in found if x.type.device != "cpu"), "cuda")
+    return DeviceError(
+        "operands are on different devices",
+        op=unit.name,
+        expect="tensors on one device",
+        actual=" and ".join(named),
+        hint=f'move one of them: .to("{other.removesuffix(":0")}") or .cpu()',
+    )
+
+
+def _ordinal(k: int) -> str:
+    names = ("first", "second", "third", "fourth")
+    return names[k] if k < len(names) else f"{k + 1}th"
+
+
 class Planner:
     """Makes one plan."""
 
@@ -124,12 +164,17 @@ class Planner:
         self.unit, self.operands, self.write = unit, operands, write
         self.general = unit
         self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
+        self.wide = False
         check_operands(unit, operands)
+        self.crosses = crosses_devices(unit)
+        self.device = "" if self.crosses else common_device(unit, operands)
 
     def plan(self) -> Plan:
         nodes = self.exact_nodes()
         outputs = self.unit.trace(*nodes)
-        types = tuple(TensorType(o.shape, o.dtype, False, o.device) for o in outputs)
+        if self.crosses:
+            return self.transfer(outputs, nodes)
+        types = tuple(TensorType(o.shape, o.dtype, False, self.device) for o in outputs)
         if self.write:
             check_write(self.unit, self.operands[0].type, types[0])
         aliases = [self.alias_of(o, nodes) for o in outputs]
@@ -143,9 +188,24 @@ class Planner:
                 return copied
         values, sym_types, strides = self.symbolic()
         variant = self.variant(computed, values, sym_types, strides)
+        if self.device != "cpu" and variant.executable.launch.reach(values) >= INDEX_LIMIT:
+            self.wide = True
+            variant = self.variant(computed, values, sym_types, strides)
         bound = variant.executable.bind(values)
         single = types[0] if len(types) == 1 else None
         return Plan(variant.tensors, variant.numbers, bound, results, types, single)
+
+    def transfer(self, outputs: tuple[Node, ...], nodes: tuple[Node, ...]) -> Plan:
+        """Copies from one device to another."""
+        (output,) = outputs
+        assert isinstance(output.op, Transfer)
+        k = nodes.index(output.inputs[0])
+        x = self.operands[k]
+        packed = None
+        if x.layout is not None and x.type.device != "cpu":
+            packed = Planner(Copy.of(), (x,), False).plan().bound
+        type = TensorType(output.shape, output.dtype, False, output.device)
+        return Plan((k,), (), Moves(type, packed), (type,), (type,), type)
 
     def copy_of(self, source: Node, nodes: tuple[Node, ...], type: TensorType) -> Plan | None:
         """A reshape of an operand that needs a copy: a copy in the operand's own shape, whose
@@ -227,18 +287,22 @@ class Planner:
             tuple(strides),
             numbers,
             tuple(computed),
+            self.wide,
         )
         variants = _variants.setdefault(key, [])
         for v in variants:
             if all(g.holds(values) for g in v.guards):
                 return v
-        on_disk = recipes.key_of(self.general, key[1:])
-        recipe = None if on_disk is None else recipes.find(on_disk, values)
+        backend = backend_of(self.device)
+        on_disk = recipes.key_of(self.general, key[1:], backend)
+        recipe = None if on_disk is None else recipes.find(on_disk, values, backend, self.wide)
         if recipe is None:
             env = ShapeEnv(values)
             with shape_env(env):
                 graph, layouts, tensors, scalars = self.graph(computed, types, strides)
-                executable = compile_graph(graph, layouts, self.unit.name, lines=False)
+                executable = compile_graph(
+                    graph, layouts, self.unit.name, False, self.device, self.wide
+                )
             recipe = Recipe(tuple(env.guards), tensors, scalars, executable)
             if on_disk is not None:
                 recipes.add(on_disk, recipe, executable.program.key)

@@ -14,15 +14,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dualgrad.backends.common import Backend, Times
 from dualgrad.compiler.ir.dims import Atom, Guard
 from dualgrad.compiler.ir.plain import plain_guard, read_guard
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import Launch
 from dualgrad.compiler.ops.stated import stated
-from dualgrad.engine import Executable, Times, code_of, max_threads, versions
-from dualgrad.runtime import cpu
+from dualgrad.engine import Executable, code_of
 from dualgrad.runtime.cache import default_cache
-from dualgrad.runtime.config import config
 
 _MOST = 16  # recipes of one key
 
@@ -37,24 +36,23 @@ class Recipe:
     executable: Executable
 
 
-def key_of(unit: Unit, parts: tuple[Any, ...]) -> str | None:
+def key_of(unit: Unit, parts: tuple[Any, ...], backend: Backend) -> str | None:
     """The key of a unit's recipes, or None if it has none; `parts` is what else they depend on,
     of which the texts say everything."""
     text = stated(unit)
     if text is None:
         return None
-    target = cpu.host_target().key
-    return f"recipes {text} {parts} {max_threads()} {target} {config.check} {versions()}"
+    return f"recipes {text} {parts} {backend.place}"
 
 
-def find(key: str, values: dict[Atom, int]) -> Recipe | None:
+def find(key: str, values: dict[Atom, int], backend: Backend, wide: bool) -> Recipe | None:
     """The recipe whose guards hold for these sizes, with its code loaded."""
     for plain in _listed(key):
         try:
             guards = tuple(map(read_guard, plain["guards"]))
             if all(g.holds(values) for g in guards):
                 launch = Launch.read(plain["launch"])
-                code = code_of(plain["program"], launch, Times(), None)
+                code = code_of(backend, plain["program"], launch, Times(), None, wide)
                 if code is None:
                     return None
                 tensors, numbers = tuple(plain["tensors"]), tuple(plain["numbers"])

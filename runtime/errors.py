@@ -109,6 +109,10 @@ class TraceError(DualgradError, RuntimeError):
     """Code that cannot be traced."""
 
 
+class DeviceError(DualgradError, RuntimeError):
+    """A device that is unknown, missing, not the right one, or that has failed."""
+
+
 class CompileError(DualgradError, RuntimeError):
     """A verifier refused an IR: a fault of the compiler, never of its user."""
 

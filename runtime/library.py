@@ -15,7 +15,7 @@ import ctypes
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -55,7 +55,7 @@ _kept: list[Any] = []  # callbacks live as long as the process, as linked progra
 @functools.cache
 def callback(call: HostCall) -> int:
     """The address of a function that makes this call."""
-    function, params, extra = FUNCTIONS[call.routine], call.params, call.sizes
+    extra = call.sizes
     types = [(np.dtype(name), rank) for name, rank in call.types]
     words = sum(1 + rank for _, rank in types) + extra
     record = ctypes.c_int64 * words
@@ -69,10 +69,7 @@ def callback(call: HostCall) -> int:
                 arrays.append(_array(numbers[place], dtype, shape))
                 place += 1 + rank
             out = arrays.pop()
-            for x in arrays:
-                x.flags.writeable = False
-            with np.errstate(all="ignore"):
-                function(out, *arrays, *numbers[place:], *params)
+            run_call(call, out, arrays, numbers[place:])
         except BaseException as error:  # must not pass through machine code
             _failure.error = error
             return 0
@@ -85,6 +82,14 @@ def callback(call: HostCall) -> int:
     return address
 
 
+def run_call(call: HostCall, out: Array, inputs: Sequence[Array], sizes: Sequence[int]) -> None:
+    """Make a call on arrays of this process."""
+    for x in inputs:
+        x.flags.writeable = False
+    with np.errstate(all="ignore"):
+        FUNCTIONS[call.routine](out, *inputs, *sizes, *call.params)
+
+
 def _array(address: int, dtype: np.dtype[Any], shape: list[int]) -> Array:
     """Row-major memory as an array; one without elements has no memory."""
     size = math.prod(shape)
@@ -95,12 +100,17 @@ def _array(address: int, dtype: np.dtype[Any], shape: list[int]) -> Array:
 
 
 def raise_failure(op: str, location: Location | None) -> NoReturn:
-    """Raise what a function of the host raised that stopped the last program of this thread.
+    """Raise what a function of the host raised that stopped the last program of this thread."""
+    error, _failure.error = _failure.error, None
+    raise_as_failure(error, op, location)
+
+
+def raise_as_failure(error: BaseException | None, op: str, location: Location | None) -> NoReturn:
+    """Raise what a function of the host raised, as an error of an op; None is an interrupt.
 
     A numpy.linalg.LinAlgError becomes a LinAlgError, an exception that is no Exception (an
     interrupt) stays what it is, any other one becomes a LibraryError.
     """
-    error, _failure.error = _failure.error, None
     if error is None:
         raise LibraryError("interrupted", op=op, location=location)
     if isinstance(error, DualgradError) or not isinstance(error, Exception):

@@ -1,4 +1,5 @@
-"""The traced graph and the loop IR of representative functions, as texts to be read in reviews.
+"""The traced graph and the loop IR of representative functions, as texts to be read in reviews,
+and their loop IR for a GPU.
 
 `pytest tests/test_golden.py --update-golden` rewrites tests/golden/*.txt; the difference then
 shows what a change of the compiler does to programs.
@@ -14,10 +15,13 @@ import pytest
 
 import dualgrad as dg
 from dualgrad import functional, optim
+from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.compiler.kernel.ir import Device
 from dualgrad.compiler.pipeline import lower
 
 GOLDEN = Path(__file__).parent / "golden"
+ENDINGS: dict[Device, str] = {"cpu": ".txt", "cuda": ".cuda.txt"}
 Setup = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
 
 
@@ -93,24 +97,34 @@ SETUPS: tuple[Setup, ...] = (
 )
 
 
-def text_of(setup: Setup) -> str:
+def graph_of(setup: Setup) -> Graph:
     function, args = setup()
     compiled = dg.function(function, strict=True)
     compiled(*args)
     (path,) = compiled.paths
-    layouts = (None,) * len(path.graph.inputs)
-    program = lower(path.graph, layouts, setup.__name__, 1)
-    return f"{graph_text(path.graph)}\n{program.text}"
+    return path.graph
 
 
+def text_of(setup: Setup, device: Device) -> str:
+    graph = graph_of(setup)
+    layouts = (None,) * len(graph.inputs)
+    program = lower(graph, layouts, setup.__name__, 1, device)
+    return f"{graph_text(graph)}\n{program.text}" if device == "cpu" else program.text
+
+
+def file_of(setup: Setup, device: Device) -> Path:
+    return GOLDEN / (setup.__name__ + ENDINGS[device])
+
+
+@pytest.mark.parametrize("device", ENDINGS)
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda s: s.__name__)
-def test_golden(setup: Setup, update_golden: bool) -> None:
-    file = GOLDEN / f"{setup.__name__}.txt"
-    text = text_of(setup)
+def test_golden(setup: Setup, device: Device, update_golden: bool) -> None:
+    file = file_of(setup, device)
+    text = text_of(setup, device)
     if update_golden:
         file.write_text(text, encoding="utf-8")
     assert file.read_text(encoding="utf-8") == text
 
 
 def test_every_golden_file_has_a_test() -> None:
-    assert {f.stem for f in GOLDEN.iterdir()} == {s.__name__ for s in SETUPS}
+    assert set(GOLDEN.glob("*.txt")) == {file_of(s, d) for s in SETUPS for d in ENDINGS}

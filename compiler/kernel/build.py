@@ -1,8 +1,8 @@
 """Loop nests of map and column groups, and what all kinds of group share.
 
-A map group becomes parallel and serial loops over its domain, the innermost a vector loop.  A
-column group becomes loops over blocks of rows and a vector loop over columns, with the rows of a
-block as a chain inside.
+A map group becomes loops over its domain.  A column group becomes loops over blocks of rows and
+over columns, with the rows of a block as a chain inside.  What kinds of loops these are depends
+on the device: `loops.py`.
 
 Values are pulled twice: once to see which loops collapse, once with the change of variables that
 this makes.
@@ -16,27 +16,22 @@ from dataclasses import dataclass
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
-    Expr,
     ceil_div,
     coefficient,
     minimum,
     product,
     sym,
     symbol_of,
-    symbols,
 )
 from dualgrad.compiler.ir.node import LINES, Node
 from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Buffer, Check, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.loops import Loops, at_of
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import unflatten
 from dualgrad.compiler.passes.fuse import Group, index_in
-
-CHUNK = 8192  # elements of a one-dimensional loop that one task takes
-TILE = 64  # rows and columns of a tile of a transposing loop
-COLUMNS = 256  # columns of a leading reduction that one task takes
 
 
 @dataclass
@@ -47,7 +42,8 @@ class Place:
     destinations: dict[Node, list[Access]]
     evaluator: Callable[[bool], Evaluator]  # of a probe (True) or of the final kernel
     fresh: Callable[[Access], bool]  # whether nobody else holds data in that memory yet
-    workspace: Callable[[Dim, Dim, Dim], Buffer]  # scratch of a contraction of (m, n, k)
+    workspace: Callable[[Dim, Dim, Dim], Buffer | None]  # scratch of a contraction of (m, n, k)
+    loops: Loops  # of the device
 
 
 def lines_of(group: Group) -> tuple[tuple[str, int], ...]:
@@ -57,10 +53,6 @@ def lines_of(group: Group) -> tuple[tuple[str, int], ...]:
 
 def variables(prefix: str, extents: tuple[Dim, ...]) -> list[Var]:
     return [(sym(f"{prefix}{k}", n), n) for k, n in enumerate(extents)]
-
-
-def at_of(variables: list[Var]) -> At:
-    return tuple(v for v, _ in variables)
 
 
 def stores_of(node: Node, at: At, place: Place, evaluator: Evaluator) -> list[Store]:
@@ -76,13 +68,6 @@ def indices_in(stores: list[Store], evaluator: Evaluator) -> set[Dim]:
     """All index expressions of some stores and of the checks met while pulling them."""
     values = [x.value for x in stores] + [c.value for c in evaluator.checks]
     return indices_of(values) | {x.index for x in stores}
-
-
-def nest(loops: list[Var], body: tuple[Stmt, ...], parallel: bool = True) -> tuple[Stmt, ...]:
-    """body inside loops, the first outermost and parallel."""
-    for k, (var, extent) in reversed(list(enumerate(loops))):
-        body = (Loop("parallel" if parallel and k == 0 else "serial", var, extent, body),)
-    return body
 
 
 def build_map(group: Group, place: Place) -> tuple[Stmt, ...]:
@@ -112,25 +97,8 @@ def map_loops(
         checks, values = body(())
         return (*checks, *values)
     loops = [(sym(f"m{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(runs)]
-    if len(loops) == 1:
-        return chunked(loops[0][1], CHUNK, lambda t, v: vector_loop(v, *body((t,))))
-    if transposes(indices, runs[-2], runs[-1]):
-        return tiled(loops, body)
-    return nest(loops[:-1], vector_loop(loops[-1], *body(at_of(loops))))
-
-
-def vector_loop(loop: Var, checks: list[Check], stores: list[Store]) -> tuple[Stmt, ...]:
-    """Checks and stores in a vector loop; a check that it does not change comes before it."""
-    outer, inner = split_checks(checks, loop[0])
-    body: tuple[Stmt, ...] = (*inner, *stores)
-    return (*outer, Loop("vector", *loop, body)) if body else tuple(outer)
-
-
-def split_checks(checks: list[Check], var: Expr) -> tuple[list[Check], list[Check]]:
-    """Checks of which each iteration of a loop over `var` asks the same, and all others."""
-    atom = symbol_of(var)
-    inner = [c for c in checks if any(atom in symbols(i) for i in indices_of([c.value]))]
-    return [c for c in checks if c not in inner], inner
+    transposing = len(runs) > 1 and transposes(indices, runs[-2], runs[-1])
+    return place.loops.elements(loops, transposing, body)
 
 
 def transposes(indices: set[Dim], rows: Run, columns: Run) -> bool:
@@ -140,37 +108,6 @@ def transposes(indices: set[Dim], rows: Run, columns: Run) -> bool:
         if down and along and down[0] == 1 and along[0] not in (0, 1):
             return True
     return False
-
-
-def tiled(
-    loops: list[Var], body: Callable[[At], tuple[list[Check], list[Store]]]
-) -> tuple[Stmt, ...]:
-    """Loops whose two innermost run through square tiles: lines of memory that an access across
-    them touches stay in cache until all of their elements have been used."""
-    *outer, (_, rows), (_, columns) = loops
-    down = (sym("a", ceil_div(rows, TILE)), ceil_div(rows, TILE))
-    along = (sym("b", ceil_div(columns, TILE)), ceil_div(columns, TILE))
-    height = minimum(TILE, rows - down[0] * TILE)
-    width = minimum(TILE, columns - along[0] * TILE)
-    i, j = sym("i", height), sym("j", width)
-    at = (*at_of(outer), down[0] * TILE + i, along[0] * TILE + j)
-    inner = Loop("serial", i, height, vector_loop((j, width), *body(at)))
-    return nest([*outer, down, along], (inner,))
-
-
-def chunked(
-    extent: Dim, chunk: int, body: Callable[[Dim, Var], tuple[Stmt, ...]]
-) -> tuple[Stmt, ...]:
-    """A loop in parallel pieces, a short one whole; `body` writes the loop over one piece, given
-    the place in the whole and the piece's own variable and length."""
-    if isinstance(extent, int) and extent <= chunk:
-        var = sym("j", extent)
-        return body(var, (var, extent))
-    task = sym("c", ceil_div(extent, chunk))
-    length = minimum(chunk, extent - task * chunk)
-    var = sym("j", length)
-    inner = body(task * chunk + var, (var, length))
-    return (Loop("parallel", task, ceil_div(extent, chunk), inner),)
 
 
 def split_run(group: Group) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...], int]:
@@ -235,9 +172,6 @@ def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
 
     around = [*loops, *blocks, *sides]
     if not inner:
-        return nest(around, body(0))
+        return place.loops.single(around, body(0))
     extent = extent_of(inner[-1])
-    if not around:
-        return chunked(extent, COLUMNS, lambda t, v: (Loop("vector", *v, body(t)),))
-    var = sym("j", extent)
-    return nest(around, (Loop("vector", var, extent, body(var)),))
+    return place.loops.columns(around, (sym("j", extent), extent), body)

@@ -1,8 +1,10 @@
 """The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
 
     Kernel   ::= name  buffers  body
-    Stmt     ::= Loop | Reduce | Store | Check | Contract | Call
-    Loop     ::= kind var extent { Stmt* }           kind: parallel | serial | vector
+    Stmt     ::= Loop | If | Reduce | Store | Check | Contract | Call
+    Loop     ::= kind var extent { Stmt* }
+                 kind: serial, on a CPU also parallel | vector, on a GPU also grid | block
+    If       ::= Scalar { Stmt* }                    on a GPU
     Reduce   ::= order var extent { Accumulator+  Store* }   order: lanes(n) | chain
     Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
@@ -17,11 +19,24 @@ written.  So are the stores of a `Reduce` or an epilogue, for each element.  Tho
 may use its carries, which are there the values before the element's step: a scan stores the step
 itself (inclusive) or the carry (exclusive).
 
-Iterations of `parallel` and `vector` loops are independent; at most one `parallel` loop, the
-outermost statement of a kernel, and `vector` loops innermost (a `chain` reduction may stand in
-one: every lane has its own).  `Reduce` carries values from one
+Iterations of all loops but `serial` ones are independent.  `Reduce` carries values from one
 element to the next and defines registers that hold their totals, for the statements after it in
 the same body.
+
+On a CPU there is at most one `parallel` loop, the outermost statement of a kernel, and `vector`
+loops are innermost (a `chain` reduction may stand in one: every lane has its own).
+
+On a GPU `grid` loops are outermost and perfectly nested; each iteration of the whole nest (the
+kernel itself, if there is none) goes to a team of threads.  Iterations of a `block` loop are
+spread over the threads of the team; what stands in it, chains and serial loops with it, is the
+work of one thread.  A kernel is flat (`is_flat`) if its teams do nothing but one block loop, or
+nothing that threads could share: then grid and block loops are one space of iterations, a thread
+for each.  In any other kernel what stands beside block loops is the team's: a `lanes` reduction
+is spread over its threads, all of which know its totals; a store is done once; a check that fails
+stops the team; a serial loop holds one statement, another serial loop or a block loop, and its
+iterations see what earlier ones have stored.  Apart from that no statement of a team touches what
+another one stores: threads of a team wait for each other in reductions, and after each iteration
+of a serial loop.
 
 The order of a reduction is part of its meaning (same bits everywhere):
 
@@ -46,6 +61,7 @@ from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
 
 K_BLOCK = 512
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -106,9 +122,17 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Loop:
-    kind: Literal["parallel", "serial", "vector"]
+    kind: Literal["parallel", "serial", "vector", "grid", "block"]
     var: Expr
     extent: Dim
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class If:
+    """Statements that are run where a bool is true."""
+
+    condition: Scalar
     body: tuple[Stmt, ...]
 
 
@@ -129,7 +153,7 @@ class Contract:
 
     `batch_var, row_var, col_var` are the indices that `epilogue` is written in, `result` its
     register for the finished sum.  The sums themselves pass through `c` (row-major, unit
-    column stride), which the epilogue may store to again.
+    column stride), which the epilogue may store to again.  Without scratch memory on a GPU.
     """
 
     a: Operand
@@ -139,7 +163,7 @@ class Contract:
     m: Dim
     n: Dim
     k: Dim
-    workspace: Buffer
+    workspace: Buffer | None
     batch_var: Expr
     row_var: Expr
     col_var: Expr
@@ -179,7 +203,7 @@ class Call:
         return HostCall(self.routine, self.params, types, len(self.sizes))
 
 
-Stmt = Loop | Reduce | Store | Check | Contract | Call
+Stmt = Loop | If | Reduce | Store | Check | Contract | Call
 
 
 @dataclass(frozen=True)
@@ -210,7 +234,7 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
     """All statements, outer before inner."""
     for stmt in body:
         yield stmt
-        if isinstance(stmt, Loop):
+        if isinstance(stmt, Loop | If):
             yield from walk(stmt.body)
         elif isinstance(stmt, Reduce):
             yield from stmt.stores
@@ -218,10 +242,37 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
             yield from stmt.epilogue
 
 
+def is_flat(kernel: Kernel) -> bool:
+    """Whether a kernel for a GPU is one space of independent iterations, a thread for each."""
+    body = team_of(kernel)
+    if len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "block":
+        body = body[0].body
+    return not any(_is_shared(stmt) for stmt in walk(body))
+
+
+def team_of(kernel: Kernel) -> tuple[Stmt, ...]:
+    """What a kernel for a GPU does in each iteration of its grid loops."""
+    body = kernel.body
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "grid":
+        body = body[0].body
+    return body
+
+
+def _is_shared(stmt: Stmt) -> bool:
+    """Whether a statement is the work of several threads, or of none."""
+    if isinstance(stmt, Loop):
+        return stmt.kind == "block"
+    if isinstance(stmt, Reduce):
+        return stmt.order == "lanes"
+    return isinstance(stmt, Contract | Call)
+
+
 def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
     """The scalar expressions that a statement itself evaluates (not its nested statements)."""
     if isinstance(stmt, Check) or (isinstance(stmt, Store) and stmt.position is None):
         return (stmt.value,)
+    if isinstance(stmt, If):
+        return (stmt.condition,)
     if isinstance(stmt, Store):
         assert stmt.position is not None
         return (stmt.value, stmt.position)
@@ -238,7 +289,8 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
         elif isinstance(stmt, Contract):
             for operand in (stmt.a, stmt.b, stmt.c):
                 yield operand.buffer, operand.base
-            yield stmt.workspace, 0
+            if stmt.workspace is not None:
+                yield stmt.workspace, 0
         elif isinstance(stmt, Call):
             for x in (*stmt.inputs, stmt.output):
                 yield x.buffer, x.base

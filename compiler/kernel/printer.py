@@ -34,6 +34,7 @@ from dualgrad.compiler.kernel.ir import (
     Call,
     Check,
     Contract,
+    If,
     Kernel,
     Loop,
     Operand,
@@ -224,6 +225,9 @@ class _Printer:
         if isinstance(stmt, Loop):
             self.add(stmt, depth, f"{stmt.kind} {stmt.var} < {stmt.extent}:")
             self.body(stmt.body, depth + 1)
+        elif isinstance(stmt, If):
+            self.value(stmt, depth, block, stmt.condition, "if ", ":")
+            self.body(stmt.body, depth + 1)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt, depth)
         elif isinstance(stmt, Store):
@@ -282,8 +286,9 @@ class _Printer:
             strict=True,
         )
         ranges = ", ".join(f"{v} < {d}" for v, d in axes)
-        work = f"workspace {placed(self.names, stmt.workspace, 0)[0]}"
-        self.add(stmt, depth, f"contract {ranges} over {stmt.k}, {work}:")
+        work = stmt.workspace
+        scratch = "" if work is None else f", workspace {placed(self.names, work, 0)[0]}"
+        self.add(stmt, depth, f"contract {ranges} over {stmt.k}{scratch}:")
         for name in "abc":
             self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")
         self.add(stmt, depth + 1, f"{stmt.result}: {stmt.result.dtype.short} = sums")

@@ -13,7 +13,16 @@ from functools import cached_property
 
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Kernel, Store, starts_of, walk
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Call,
+    Check,
+    Device,
+    Kernel,
+    Store,
+    starts_of,
+    walk,
+)
 from dualgrad.compiler.kernel.printer import common_text, render
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
@@ -43,6 +52,7 @@ class LoopProgram:
     kernels: tuple[Kernel, ...]
     checks: tuple[CheckSite, ...]
     threads: int  # that contractions may use; their scratch memory is sized for it
+    device: Device = "cpu"
 
     @cached_property
     def text(self) -> str:
@@ -52,7 +62,8 @@ class LoopProgram:
     @property
     def _head(self) -> list[str]:
         """The lines of the text before the kernels."""
-        head = [f"program {self.name}", f"  threads {self.threads}"]
+        on = f"threads {self.threads}" if self.device == "cpu" else f"device {self.device}"
+        head = [f"program {self.name}", f"  {on}"]
         for title, buffers in (("input", self.inputs), ("output", self.outputs)):
             head += [f"  {title} {b.name}: {b.dtype.short}[{b.size}]" for b in buffers]
         head += [f"  returns {t!r}" for t in self.output_types]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dualgrad.compiler.ir.dims import Dim, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel import scalar as s
-from dualgrad.compiler.kernel.build import Place, at_of, indices_in, map_loops, nest, variables
+from dualgrad.compiler.kernel.build import Place, indices_in, map_loops, variables
 from dualgrad.compiler.kernel.collapse import collapsible, extent_of, renamed
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Stmt, Store
+from dualgrad.compiler.kernel.loops import at_of
 from dualgrad.compiler.ops.region import Part, Region
 from dualgrad.compiler.passes.fuse import index_in, squeezed
 
@@ -76,11 +77,11 @@ def _adding(node: Node, part: Part, place: Place) -> tuple[Stmt, ...]:
         [(sym(f"{p}{k}", extent_of(run)), extent_of(run)) for k, run in enumerate(group)]
         for p, group in zip("msw", runs, strict=True)
     ]
-    final = place.evaluator(False)
-    for group, variables_ in zip(runs, loops, strict=True):
-        final.change |= renamed(group, at_of(variables_))
-    body: tuple[Stmt, ...] = tuple(_stores(node, part, at, place, final))
-    if loops[2]:
-        *middle, last = loops[2]
-        body = nest(middle, (Loop("vector", *last, body),), parallel=False)
-    return nest(loops[0], nest(loops[1], body, parallel=False))
+
+    def stores(swept: At) -> tuple[Stmt, ...]:
+        final = place.evaluator(False)
+        for group, positions in zip(runs, (*map(at_of, loops[:2]), swept), strict=True):
+            final.change |= renamed(group, positions)
+        return tuple(_stores(node, part, at, place, final))
+
+    return place.loops.meeting(loops[0], loops[1], loops[2], stores)

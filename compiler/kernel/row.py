@@ -3,7 +3,8 @@
 A reduction belongs to stage 1 + the highest stage it depends on; all reductions of a stage share
 one pass.  What is stored per element goes into the first pass after the last stage it depends on.
 A value that is expensive and needed by several passes is kept in memory that will be overwritten
-with a result of the same row later anyway, so it is computed once.
+with a result of the same row later anyway, so it is computed once; not so on a GPU, where memory
+is what takes time.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
     Place,
     along_run,
-    at_of,
     indices_in,
-    nest,
-    split_checks,
     split_run,
     stores_of,
     variables,
@@ -27,6 +25,7 @@ from dualgrad.compiler.kernel.collapse import Run, collapsible, extent_of, indic
 from dualgrad.compiler.kernel.contract import is_row_major
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.loops import at_of, split_checks
 from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
@@ -99,7 +98,7 @@ def build_row(group: Group, place: Place) -> tuple[Stmt, ...]:
         rows=(*at_of(o), *at_of(blocks)),
         full=at_of(o + r),
     )
-    return nest([*loops, *blocks], work.body())
+    return place.loops.teams([*loops, *blocks], work.body())
 
 
 def _collapsed(
@@ -136,7 +135,7 @@ class Row:
 
     def body(self) -> tuple[Stmt, ...]:
         stages = self.stages
-        kept = self.kept_values()
+        kept = self.kept_values() if self.place.loops.keeps else {}
         passes: list[Stmt] = []
         for stage in range(1, stages.last + 1):
             stores = [x for r in stages.stored_in(stage) for x in self.full_stores(r)]
@@ -154,7 +153,7 @@ class Row:
         results = [x for r in outer for x in stores_of(r, self.rows, self.place, self.evaluator)]
         rest = self.last_stores(kept)
         if rest:
-            passes.append(Loop("vector", self.element, self.length, tuple(rest)))
+            passes.append(Loop(self.place.loops.across, self.element, self.length, tuple(rest)))
         return (*self.checks(), *passes, *results)
 
     def full_stores(self, root: Node) -> list[Store]:
@@ -193,7 +192,7 @@ class Row:
         outer, inner = split_checks(self.evaluator.checks, self.element)
         if not inner:
             return tuple(outer)
-        return (*outer, Loop("vector", self.element, self.length, tuple(inner)))
+        return (*outer, Loop(self.place.loops.across, self.element, self.length, tuple(inner)))
 
     def kept_values(self) -> dict[Node, tuple[Access, int]]:
         """Expensive values of several passes: where each is kept, from which stage on."""

@@ -1,37 +1,31 @@
 """Loop nests of scan groups: the scanned axis as a chain that stores every step.
 
-Where the axis has dimensions behind it, they are the lanes of a vector loop around the chain, each
-with its own.  Along the last axis a chain takes several rows side by side: each step waits for
+Where the axis has dimensions behind it, each of these columns has a chain of its own, and they run
+side by side.  Along the last axis a chain may take several rows side by side: each step waits for
 the one before it in its own row only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dualgrad.compiler.build.mathlib import Math
-from dualgrad.compiler.ir.dims import Atom, Dim, ceil_div, minimum, product, sym, symbol_of
+from dualgrad.compiler.ir.dims import Atom, Dim, product, sym, symbol_of
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
-    COLUMNS,
     Place,
-    at_of,
-    chunked,
     indices_in,
-    nest,
     split_run,
     stores_of,
     variables,
 )
 from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
 from dualgrad.compiler.kernel.evaluate import At, Evaluator
-from dualgrad.compiler.kernel.ir import Accumulator, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Accumulator, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.loops import at_of
 from dualgrad.compiler.kernel.scalar import Scalar, cast, index, reg
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.passes.fuse import Group, index_in
 
 Stmts = tuple[Stmt, ...]
-ROWS = 4  # rows of a scan along the last axis that run side by side
 
 
 def build_scan(group: Group, place: Place) -> Stmts:
@@ -58,8 +52,12 @@ def build_scan(group: Group, place: Place) -> Stmts:
     rows = [(sym(f"m{k}", extent_of(x)), extent_of(x)) for k, x in enumerate(outer)]
     columns = [(sym(f"n{k}", extent_of(x)), extent_of(x)) for k, x in enumerate(inner)]
     if columns:
-        return _in_lanes(rows, columns, lambda row, last: body((*at_of(columns[:-1]), last), row))
-    return _in_rows(rows, lambda *some: body((), *some)) if rows else body((), ())
+        return place.loops.columns(
+            rows + columns[:-1],
+            columns[-1],
+            lambda last: body((*at_of(columns[:-1]), last), at_of(rows)),
+        )
+    return place.loops.rows(rows, lambda *some: body((), *some)) if rows else body((), ())
 
 
 def _reversed(scans: list[Node]) -> bool:
@@ -121,34 +119,3 @@ def _chain(
             for a in place.destinations[n]
         ]
     return tuple(accumulators), tuple(stores)
-
-
-def _in_lanes(rows: list[Var], columns: list[Var], body: Callable[..., Stmts]) -> Stmts:
-    """Loops over all but the last column, whose vector loop holds `body(row, last column)`."""
-    var, extent = columns[-1]
-    around = rows + columns[:-1]
-    if not around:
-        return chunked(extent, COLUMNS, lambda at, v: (Loop("vector", *v, body((), at)),))
-    return nest(around, (Loop("vector", var, extent, body(at_of(rows), var)),))
-
-
-def _in_rows(rows: list[Var], body: Callable[..., Stmts]) -> Stmts:
-    """Loops over groups of rows, and inside of one, if it is not full, over its rows."""
-    _, extent = rows[-1]
-    outer = at_of(rows[:-1])
-    groups = sym("g", ceil_div(extent, ROWS))
-    first = groups * ROWS
-
-    def together(start: Dim) -> Stmts:
-        return body(*((*outer, start + k) for k in range(ROWS)))
-
-    if isinstance(extent, int) and extent % ROWS == 0:
-        inside = together(first)
-    else:
-        height = minimum(ROWS, extent - first)
-        whole, rest = sym("w", height // ROWS), sym("k", height % ROWS)
-        inside = (
-            Loop("serial", whole, height // ROWS, together(first + ROWS * whole)),
-            Loop("serial", rest, height % ROWS, body((*outer, first + rest))),
-        )
-    return nest([*rows[:-1], (groups, ceil_div(extent, ROWS))], inside)

@@ -1,27 +1,24 @@
 """Kernels of updates: a check of every place, a copy of the base, then the updates in order.
 
-The loop over updates is serial and its turns see each other's results.  Around it, in parallel,
-run what comes before the axis or blocks of what comes after it; inside it, side by side, the
-elements of one block.  So every element meets its updates in order, on any number of threads.
+The loop over updates is serial and its turns see each other's results.  What comes before and
+after the axis is independent: on a CPU the elements of one update run side by side inside of that
+loop, on a GPU around it; there several threads go through the same updates, and each takes only
+those that go to places of its own.  So every element meets its updates in order, on any number of
+threads.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Dim, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel import scalar as s
-from dualgrad.compiler.kernel.build import Place, chunked, map_loops, nest
-from dualgrad.compiler.kernel.collapse import Var
+from dualgrad.compiler.kernel.build import Place, map_loops
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
-from dualgrad.compiler.kernel.ir import Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Stmt, Store
 from dualgrad.compiler.kernel.region import is_there
 from dualgrad.compiler.ops.index import Update, within
 from dualgrad.compiler.passes.fuse import index_in, squeezed
-
-COLUMNS = 256  # elements behind the axis that one task takes
 
 
 def build_update(node: Node, place: Place) -> list[tuple[Stmt, ...]]:
@@ -59,30 +56,24 @@ def apply_updates(node: Node, place: Place) -> tuple[Stmt, ...]:
     o, k = sym("o", outer), sym("k", count)
     around = [] if outer == 1 else [(o, outer)]
     first = 0 if outer == 1 else o
-    if inner == 1:
-        stores = stores_of_update(node, (first, k, 0), place)
-        return nest(around, (Loop("serial", k, count, stores),))
 
-    def updates(position: Dim, piece: Var) -> tuple[Stmt, ...]:
-        stores = stores_of_update(node, (first, k, position), place)
-        return (Loop("serial", k, count, (Loop("vector", *piece, stores),)),)
+    def one(at: Dim) -> tuple[s.Scalar, tuple[Store, ...]]:
+        return one_update(node, (first, k, at), place)
 
-    pieces = chunked(inner, COLUMNS, updates)
-    if not around:
-        return pieces
-    if isinstance(pieces[0], Loop) and pieces[0].kind == "parallel":
-        pieces = (replace(pieces[0], kind="serial"),)
-    return nest(around, pieces)
+    return place.loops.updates(around, (k, count), node.shape[1], inner, one)
 
 
-def stores_of_update(node: Node, at: tuple[Dim, Dim, Dim], place: Place) -> tuple[Store, ...]:
-    """One update into all destinations."""
+def one_update(
+    node: Node, at: tuple[Dim, Dim, Dim], place: Place
+) -> tuple[s.Scalar, tuple[Store, ...]]:
+    """Where along the axis an update goes, and its stores into all destinations."""
     op, (_, where, updates) = node.op, node.inputs
     assert isinstance(op, Update)
     evaluator = place.evaluator(True)
     position = op.position(Math(), evaluator.loads(node), within(at, where.shape))
     new = evaluator.pull(updates, at)
-    return tuple(store_of(op, access, at, position, new) for access in place.destinations[node])
+    stores = [store_of(op, access, at, position, new) for access in place.destinations[node]]
+    return position, tuple(stores)
 
 
 def store_of(

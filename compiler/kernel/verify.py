@@ -1,7 +1,12 @@
 """What a well-formed kernel is, as a program.
 
-    loops       kind, extent and variable agree; at most one `parallel` loop, a statement of the
-                kernel itself; a `vector` loop holds stores, checks and `chain` reductions
+    loops       extent and variable agree; the kind is one of the device
+                cpu: at most one `parallel` loop, a statement of the kernel itself; a `vector`
+                loop holds stores, checks and `chain` reductions
+                cuda: a `grid` loop is all there is in the kernel or in a `grid` loop; a `block`
+                loop holds what one thread does: stores, checks, ifs, `chain` reductions, serial
+                loops; beside what threads share no chain and no if, and a serial loop only with
+                a block loop as all there is inside
     names       loop variables and registers are used inside their scope and defined once in it;
                 one definition per buffer and per parameter
     scalars     primitives with the operands that they take; no cast or bitcast to bool
@@ -32,11 +37,14 @@ from dualgrad.compiler.kernel.ir import (
     Call,
     Check,
     Contract,
+    Device,
+    If,
     Kernel,
     Loop,
     Reduce,
     Stmt,
     Store,
+    is_flat,
 )
 from dualgrad.compiler.kernel.printer import Line, lines_of
 from dualgrad.compiler.kernel.scalar import PARAM_DTYPES, PRIMITIVES, Scalar, children_first, takes
@@ -45,12 +53,23 @@ from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.srcinfo import Location
 
 LARGEST_CODE = 0xFFFE
+KINDS: dict[Device, tuple[str, ...]] = {
+    "cpu": ("parallel", "serial", "vector"),
+    "cuda": ("grid", "block", "serial"),
+}
 _CONTEXT = 10
 
 
-def verify(kernel: Kernel) -> None:
+def verify(kernel: Kernel, device: Device = "cpu") -> None:
     """Refuse a kernel that breaks a rule above: CompileError with the lines around it."""
-    _Verifier(kernel).body(kernel.body, inside="kernel")
+    _Verifier(kernel, device).body(kernel.body, inside="kernel")
+
+
+def _holds_block(stmt: Stmt) -> bool:
+    """Whether all there is in a serial loop, or in serial loops in it, is a block loop."""
+    while isinstance(stmt, Loop) and stmt.kind == "serial" and len(stmt.body) == 1:
+        (stmt,) = stmt.body
+    return isinstance(stmt, Loop) and stmt.kind == "block"
 
 
 def _excerpt(lines: list[Line], stmt: Stmt) -> str:
@@ -64,8 +83,11 @@ def _excerpt(lines: list[Line], stmt: Stmt) -> str:
 
 
 class _Verifier:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, device: Device) -> None:
         self.kernel = kernel
+        self.device = device
+        self.shared = device == "cuda" and not is_flat(kernel)
+        self.in_block = False
         self.stmt: Stmt | None = None
         self.vars: dict[str, Atom] = {}
         self.regs: dict[str, Scalar] = {}
@@ -94,13 +116,11 @@ class _Verifier:
         self.regs = outer
 
     def statement(self, stmt: Stmt, inside: str) -> None:
-        if inside in ("vector", "epilogue") and not isinstance(stmt, (Store, Check)):
-            chain = isinstance(stmt, Reduce) and stmt.order == "chain"
-            where = "a vector loop" if inside == "vector" else "an epilogue"
-            if where == "an epilogue" or not chain:
-                self.refuse(f"a {type(stmt).__name__} stands in {where}")
+        self.placed(stmt, inside)
         if isinstance(stmt, Loop):
             self.loop(stmt, inside)
+        elif isinstance(stmt, If):
+            self.when(stmt)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt)
         elif isinstance(stmt, Store):
@@ -114,17 +134,48 @@ class _Verifier:
         else:
             self.refuse(f"{type(stmt).__name__} is no statement of the loop IR")
 
+    def placed(self, stmt: Stmt, inside: str) -> None:
+        """Refuse a statement that may not stand there."""
+        if isinstance(stmt, Store | Check):
+            return
+        name = f"{stmt.kind} loop" if isinstance(stmt, Loop) else type(stmt).__name__
+        chain = isinstance(stmt, Reduce) and stmt.order == "chain"
+        if inside == "epilogue" or (inside == "vector" and not chain):
+            where = "an epilogue" if inside == "epilogue" else "a vector loop"
+            self.refuse(f"a {type(stmt).__name__} stands in {where}")
+        serial = isinstance(stmt, Loop) and stmt.kind == "serial"
+        if self.in_block and not (chain or serial or isinstance(stmt, If)):
+            self.refuse(f"a {name} stands in a block loop")
+        if self.shared and not self.in_block:
+            if chain or isinstance(stmt, If):
+                self.refuse(f"a {name} stands beside what threads share")
+            if serial and not _holds_block(stmt):
+                self.refuse("a serial loop of a team", "a block loop as all there is inside")
+
     def loop(self, loop: Loop, inside: str) -> None:
-        if loop.kind not in ("parallel", "serial", "vector"):
-            self.refuse(f"unknown loop kind {loop.kind!r}", "parallel, serial or vector")
+        kinds = KINDS[self.device]
+        if loop.kind not in kinds:
+            self.refuse(f"unknown loop kind {loop.kind!r}", ", ".join(kinds))
         if loop.kind == "parallel":
             self.parallel_loops += 1
             if inside != "kernel":
                 self.refuse(f"the parallel loop {loop.var} stands inside of another statement")
             if self.parallel_loops > 1:
                 self.refuse("a second parallel loop", "at most one in a kernel")
+        if loop.kind == "grid" and not self.nested(loop):
+            self.refuse(f"the grid loop {loop.var} does not stand alone in a grid loop")
+        outer, self.in_block = self.in_block, self.in_block or loop.kind == "block"
         with self.variables((loop.var, loop.extent)):
             self.body(loop.body, loop.kind)
+        self.in_block = outer
+
+    def nested(self, loop: Loop) -> bool:
+        """Whether a loop is found by going into grid loops that hold one statement each."""
+        body = self.kernel.body
+        while len(body) == 1 and body[0] is not loop:
+            (stmt,) = body
+            body = stmt.body if isinstance(stmt, Loop) and stmt.kind == "grid" else ()
+        return len(body) == 1
 
     @contextmanager
     def variables(self, *ranges: tuple[Expr, Dim]) -> Iterator[None]:
@@ -145,6 +196,14 @@ class _Verifier:
             self.vars[atom.name] = atom
         yield
         self.vars = outer
+
+    def when(self, stmt: If) -> None:
+        if self.device == "cpu":
+            self.refuse("an if", "a program for a GPU")
+        self.scalar(stmt.condition)
+        if stmt.condition.dtype is not bool_:
+            self.refuse(f"a condition of {stmt.condition.dtype.name}", "bool")
+        self.body(stmt.body, "if")
 
     def store(self, stmt: Store) -> None:
         self.stmt = stmt
@@ -251,7 +310,10 @@ class _Verifier:
             self.refuse(f"a, b, result and c are ({names})", "one dtype, not bool")
         if stmt.c.col != 1:
             self.refuse(f"the column stride of c is {stmt.c.col}", "1")
-        self.buffer(stmt.workspace)
+        if stmt.workspace is not None:
+            self.buffer(stmt.workspace)
+        if (stmt.workspace is None) == (self.device == "cpu"):
+            self.refuse("scratch memory", "on a CPU, and only there")
         self.dim(stmt.k, "extent")
         self.new_register(stmt.result)
         ranges = zip(

@@ -1,12 +1,13 @@
 """The reference interpreter of the loop IR: what a kernel means, slowly and checked.
 
-It follows `kernel/ir.py` word for word: NumPy evaluates the elements of a `vector` loop or of a
-reduction together, everything else runs in Python, one statement after another.  It checks what
-compiled code takes for granted, and raises a CompileError that names the kernel:
+It follows `kernel/ir.py` word for word: NumPy evaluates the elements of a `vector` or `block`
+loop or of a reduction together, everything else runs in Python, one statement after another.  It
+checks what compiled code takes for granted, and raises a CompileError that names the kernel:
 
 - every index of a load or a store lies in [0, size) of its buffer;
-- iterations of a `parallel` or `vector` loop are independent, and so are the elements of a
-  reduction but for its carries: none touches an element of a buffer that another one stores to.
+- iterations of all loops but `serial` ones are independent, and so are the elements of a reduction
+  but for its carries: none touches an element of a buffer that another one stores to;
+- on a GPU, neither do the statements of a team.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from random import Random
 
 import numpy as np
 
-from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of, symbols
 from dualgrad.compiler.kernel.ir import (
     K_BLOCK,
     Accumulator,
@@ -27,12 +28,16 @@ from dualgrad.compiler.kernel.ir import (
     Call,
     Check,
     Contract,
+    Device,
+    If,
     Kernel,
     Loop,
     Operand,
     Reduce,
     Stmt,
     Store,
+    is_flat,
+    team_of,
     walk,
 )
 from dualgrad.compiler.kernel.scalar import Number, Scalar, children_first
@@ -49,16 +54,18 @@ def run(
     sizes: Mapping[Atom, int],
     seed: int | None = None,
     library: Library | None = None,
+    device: Device = "cpu",
 ) -> int:
     """Run `kernels` in order on `buffers`, one-dimensional arrays that they write to.
 
     A failing `Check` stops everything; the result is then its error word, an int64 with
     1 + code in the low 16 bits and the value in the high 48, and otherwise 0.  With a `seed` the
-    iterations of parallel loops run in a random order.  Raises CompileError as said above.
+    iterations of independent loops run in a random order.  Raises CompileError as said above.
     `library` holds the functions of the host that calls name; what they raise is not caught.
     """
     for kernel in kernels:
-        word = _Interpreter(kernel, buffers, params, sizes, seed, library or {}).run()
+        interpreter = _Interpreter(kernel, buffers, params, sizes, seed, library or {})
+        word = interpreter.run(device == "cuda" and not is_flat(kernel))
         if word:
             return word
     return 0
@@ -143,9 +150,12 @@ class _Interpreter:
         self.shape: tuple[int, ...] = ()
         self.random = None if seed is None else Random(seed)
         self.accesses: list[_Accesses] = []
+        self.team: tuple[Stmt, ...] = ()
         self.stored = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Store)}
 
-    def run(self) -> int:
+    def run(self, teams: bool) -> int:
+        """The error word; `teams`: threads share the statements inside of the grid loops."""
+        self.team = team_of(self.kernel) if teams else ()
         try:
             self.body(self.kernel.body)
         except _Stopped as stopped:
@@ -153,16 +163,27 @@ class _Interpreter:
         return 0
 
     def body(self, statements: tuple[Stmt, ...]) -> None:
-        for is_store, group in groupby(statements, lambda stmt: isinstance(stmt, Store)):
-            if is_store:
-                self.assign(tuple(group))  # type: ignore[arg-type]
-                continue
-            for stmt in group:
-                self.statement(stmt)
+        if not self.team or statements is not self.team:
+            for part in _parts(statements):
+                self.part(part)
+            return
+        with self.watched(_Accesses("other statements of the team", 0)) as accesses:
+            for k, part in enumerate(_parts(statements)):
+                accesses.iteration = k
+                self.part(part)
+
+    def part(self, part: tuple[Stmt, ...]) -> None:
+        if isinstance(part[0], Store):
+            self.assign(part)  # type: ignore[arg-type]
+        else:
+            self.statement(part[0])
 
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Loop):
             self.loop(stmt)
+        elif isinstance(stmt, If):
+            if self.value(stmt.condition):
+                self.body(stmt.body)
         elif isinstance(stmt, Reduce):
             self.reduce(stmt)
         elif isinstance(stmt, Check):
@@ -178,22 +199,25 @@ class _Interpreter:
 
     def loop(self, loop: Loop) -> None:
         extent = self.extent(loop.extent)
-        if loop.kind == "vector":
+        if loop.kind == "vector" or (loop.kind == "block" and not _varies(loop)):
             with self.axis(loop.var, extent, independent=True):
                 if extent:
                     self.body(loop.body)
             return
         order = list(range(extent))
-        if loop.kind == "parallel":
-            if self.random is not None:
-                self.random.shuffle(order)
-            with self.watched(_Accesses(f"other iterations of parallel {loop.var}", 0)) as accesses:
-                for i in order:
-                    accesses.iteration = i
-                    self.vars[symbol_of(loop.var)] = i
-                    self.body(loop.body)
+        if loop.kind == "serial":
+            self.iterations(loop, order)
             return
+        if self.random is not None:
+            self.random.shuffle(order)
+        what = f"other iterations of {loop.kind} {loop.var}"
+        with self.watched(_Accesses(what, 0)) as accesses:
+            self.iterations(loop, order, accesses)
+
+    def iterations(self, loop: Loop, order: list[int], accesses: _Accesses | None = None) -> None:
         for i in order:
+            if accesses is not None:
+                accesses.iteration = i
             self.vars[symbol_of(loop.var)] = i
             self.body(loop.body)
 
@@ -400,6 +424,24 @@ class _Interpreter:
         if base < 0 or end > memory.size:
             raise self.error(f"{x.buffer.name}[{base}:{end}] is outside [0, {memory.size})")
         return memory[base:end].reshape(shape)
+
+
+def _parts(statements: tuple[Stmt, ...]) -> Iterator[tuple[Stmt, ...]]:
+    """Statements one by one, but consecutive stores together."""
+    for is_store, group in groupby(statements, lambda stmt: isinstance(stmt, Store)):
+        if is_store:
+            yield tuple(group)
+        else:
+            yield from ((stmt,) for stmt in group)
+
+
+def _varies(loop: Loop) -> bool:
+    """Whether iterations of a loop may run different statements, or different numbers of
+    iterations of a loop inside."""
+    if any(isinstance(x, If) for x in walk(loop.body)):
+        return True
+    inside = (x.extent for x in walk(loop.body) if isinstance(x, Loop | Reduce))
+    return any(symbol_of(loop.var) in symbols(extent) for extent in inside)
 
 
 def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:

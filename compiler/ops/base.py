@@ -125,9 +125,15 @@ class Op:
         return Node.make(self, nodes, self.output_type(*(n.type for n in nodes)))
 
     def output_type(self, *types: TensorType) -> TensorType:
-        """What `infer` says, with computed sizes of 0 and 1 settled."""
+        """What `infer` says, with computed sizes of 0 and 1 settled, on the operands' device.
+
+        Numbers, and what is computed from none but numbers, count as on the CPU.
+        """
         found = self.infer(*types)
         shape = tuple(settled(d) for d in found.shape)
+        for t in types:
+            if t.device != "cpu":
+                return TensorType(shape, found.dtype, found.weak, t.device)
         return found if shape == found.shape else found.with_shape(shape)
 
     def __str__(self) -> str:

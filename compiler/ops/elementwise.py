@@ -19,7 +19,9 @@ from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar, cast
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
+from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View, expand_to
+from dualgrad.runtime.devices import canonical, is_device
 from dualgrad.runtime.dtype import (
     DEFAULT_FLOAT,
     DType,
@@ -36,7 +38,6 @@ from dualgrad.runtime.errors import ArgumentError, DTypeError
 if TYPE_CHECKING:
     from dualgrad.compiler.build.mathlib import Math
 
-DEVICES = ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")  # words for a device, not for a dtype
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
 
 
@@ -153,45 +154,43 @@ def to(
     non_blocking: bool = False,
     copy: bool = False,
 ) -> Any:
-    """Return x converted to `dtype` (x itself if it has it already, a copy with `copy`).
+    """Return x converted to `dtype` and moved to `device` (x itself if nothing is to be done, a
+    copy with `copy`).
 
     Takes what PyTorch's takes: (dtype, non_blocking, copy), (device, dtype, non_blocking, copy) or
-    (tensor, non_blocking, copy), where the tensor names its dtype.  The one device is "cpu", so
-    that and `non_blocking` change nothing.  Raises ArgumentError for another device, DTypeError
-    if `dtype` names no dtype.  Floats turn into integers by truncation, out of range into the
-    nearest integer there is, NaN into 0; anything into bool by x != 0.
+    (tensor, non_blocking, copy), where the tensor names dtype and device.  Gradients come back to
+    where x is.  `non_blocking` changes nothing.  Raises DeviceError for a device that there is
+    not, DTypeError if `dtype` names no dtype.  Floats turn into integers by truncation, out of
+    range into the nearest integer there is, NaN into 0; anything into bool by x != 0.
     """
-    if _is_device(dtype) or others or device is not None or dtype is None:
-        dtype, copy = _destination(x, dtype, others, device, copy)
-    target = dtype.dtype if isinstance(dtype, Value) else as_dtype(dtype)
+    if device is not None or others or dtype is None or not isinstance(dtype, DType):
+        target, place, copy = _destination(x, dtype, others, device, copy)
+        if place != x.device:
+            # the smaller of the two goes from one device to the other
+            first = target.itemsize < x.dtype.itemsize
+            return transfer(to(x, target), place) if first else to(transfer(x, place), target)
+    else:
+        target = dtype
     if x.dtype is target:
         return apply(Copy.of(), x)[0] if copy else x
     return apply(Cast.of(target), x)[0]
 
 
-def _is_device(x: Any) -> bool:
-    return isinstance(x, str) and x.partition(":")[0] in DEVICES
-
-
 def _destination(
     x: Any, dtype: Any, others: tuple[Any, ...], device: Any, copy: bool
-) -> tuple[Any, bool]:
-    """The dtype that is asked for, and whether a copy is."""
-    if _is_device(dtype):
+) -> tuple[DType, str, bool]:
+    """The dtype and the device that are asked for, and whether a copy is."""
+    if is_device(dtype):
         device, dtype, others = dtype, others[0] if others else None, others[1:]
-    if device not in (None, "cpu"):
-        raise ArgumentError(
-            "no such device",
-            op="to",
-            expect="'cpu'",
-            actual=repr(device),
-            hint="leave the device out: dualgrad computes on the CPU",
-        )
     if len(others) > 2:
         raise ArgumentError(
             "too many arguments", op="to", expect="dtype, non_blocking, copy", actual=f"{others}"
         )
-    return x.dtype if dtype is None else dtype, bool(others[1]) if len(others) > 1 else copy
+    place = x.device if device is None else canonical(device, "to")
+    copy = bool(others[1]) if len(others) > 1 else copy
+    if isinstance(dtype, Value):
+        return dtype.dtype, dtype.device if device is None else place, copy
+    return x.dtype if dtype is None else as_dtype(dtype), place, copy
 
 
 def widened(x: Node) -> Node:

@@ -63,11 +63,17 @@ def _float_literal(number: float, dtype: DType) -> str:
         (number,) = struct.unpack("f", struct.pack("I", bits))
         if not math.isfinite(number):
             return f"__int_as_float(0x{bits:08x})"
-        return _signed(f"{number.hex()}f")
+        return _signed(f"{hexadecimal(number)}f")
     if not math.isfinite(number):
         (bits,) = struct.unpack("Q", struct.pack("d", number))
         return f"__longlong_as_double(0x{bits:016x}ll)"
-    return _signed(number.hex())
+    return _signed(hexadecimal(number))
+
+
+def hexadecimal(number: float) -> str:
+    """A finite number in C, without trailing zeros."""
+    digits, _, exponent = number.hex().partition("p")
+    return f"{digits.rstrip('0').removesuffix('.') if '.' in digits else digits}p{exponent}"
 
 
 def _signed(text: str) -> str:

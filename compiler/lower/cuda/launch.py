@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.plain import Plain, plain_dim, read_dim
 from dualgrad.runtime.program import HostCall
 
 
@@ -60,3 +61,55 @@ class CudaModule:
 
     text: str
     steps: tuple[Step, ...]
+
+
+# -- for files ------------------------------------------------------------------------------------
+
+
+def plain_step(step: Step) -> Plain:
+    """A step as lists."""
+    if isinstance(step, HostLaunch):
+        blocks = [
+            [b.buffer, plain_dim(b.base), [plain_dim(n) for n in b.shape]]
+            for b in (*step.inputs, step.output)
+        ]
+        return ["host", step.call.name, blocks, [plain_dim(n) for n in step.sizes], step.code]
+    return [
+        "kernel",
+        step.function,
+        step.buffers,
+        step.symbols,
+        step.scalars,
+        plain_dim(step.work),
+        step.per_block,
+        step.threads,
+        step.guarded,
+    ]
+
+
+def read_step(plain: Plain) -> Step:
+    """The step that `plain_step` wrote.  Raises ValueError, TypeError or LookupError."""
+    kind, *parts = plain
+    if kind == "host":
+        name, blocks, sizes, code = parts
+        call = HostCall.parse(name)
+        if call is None:
+            raise ValueError(f"no function of the host: {name}")
+        *inputs, output = (HostBlock(b, read_dim(at), _read_dims(shape)) for b, at, shape in blocks)
+        return HostLaunch(call, tuple(inputs), output, _read_dims(sizes), code)
+    function, buffers, symbols, scalars, work, per_block, threads, guarded = parts
+    places = tuple((name, further) for name, further in buffers)
+    return KernelLaunch(
+        function,
+        places,
+        tuple(symbols),
+        tuple(scalars),
+        read_dim(work),
+        per_block,
+        threads,
+        guarded,
+    )
+
+
+def _read_dims(plain: Plain) -> tuple[Dim, ...]:
+    return tuple(map(read_dim, plain))

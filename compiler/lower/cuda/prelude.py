@@ -32,6 +32,26 @@ template <int N, class T> DG_INLINE bool dg_aligned(const T* p) {
   return (reinterpret_cast<dg_word>(p) & (sizeof(T) * N - 1)) == 0;
 }
 
+// N neighbours of which the first `left` are there (zeros for the others), one by one unless all
+// are there, at an aligned address
+template <int N, class T> DG_INLINE dg_vec<T, N> dg_read(const T* p, bool aligned, int left) {
+  if (aligned && left >= N) return dg_load<N>(p);
+  dg_vec<T, N> v;
+#pragma unroll
+  for (int k = 0; k < N; ++k) v.x[k] = k < left ? p[k] : T(0);
+  return v;
+}
+template <int N, class T>
+DG_INLINE void dg_write(T* p, const dg_vec<T, N>& v, bool aligned, int left) {
+  if (aligned && left >= N) {
+    dg_store<N>(p, v);
+  } else {
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+      if (k < left) p[k] = v.x[k];
+  }
+}
+
 // towards zero, to the nearest number there is where it is out of range, NaN to 0
 template <class T, class F> DG_INLINE T dg_truncate(F x, F below, F above, T least, T most) {
   return x != x ? T(0) : x < below ? least : x >= above ? most : T(x);

@@ -10,6 +10,7 @@ from dualgrad.compiler.ir.dims import Atom, Dim
 from dualgrad.compiler.kernel.ir import Buffer, Store
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first, const
 from dualgrad.compiler.lower.cuda.ctype import (
+    hexadecimal,
     literal,
     register_type,
     unsigned_type,
@@ -44,6 +45,16 @@ class Formulas:
     def __init__(self) -> None:
         self._names: dict[Formula, str] = {}
         self._texts: list[str] = []
+        self._helpers: dict[str, None] = {}  # in order
+
+    def need(self, text: str) -> None:
+        """Functions that kernels call by their own names."""
+        self._helpers[text] = None
+
+    @property
+    def helpers(self) -> str:
+        """What was needed, each text once."""
+        return "\n".join(self._helpers)
 
     def function(self, formula: Formula) -> str:
         """The name of a formula's function; it is written when first asked for."""
@@ -69,13 +80,15 @@ class Formulas:
 class ScalarCode:
     """Writes one function: scalar expressions on top of loads.
 
-    `atoms` names the loop variables and sizes that index expressions are made of.
+    `atoms` names the loop variables and sizes that index expressions are made of, `places` says
+    for each buffer which pointer leads to which of its elements.
     """
 
     def __init__(self, formulas: Formulas) -> None:
         self.w = Writer()
         self.formulas = formulas
         self.atoms: dict[Atom, str] = {}
+        self.places: dict[str, tuple[str, int]] = {}
         self._scopes: list[dict[Scalar, str]] = [{}]
 
     # -- names --------------------------------------------------------------------------------
@@ -133,7 +146,7 @@ class ScalarCode:
         if atom.kind == "sym":
             return self.atoms[atom]
         a, b = (self.dim(x) for x in atom.args)
-        name = {"min": "dg_min", "div": "dg_div", "rem": "dg_mod"}[atom.kind]
+        name = {"min": "dg_min", "div": "dg_div", "mod": "dg_mod"}[atom.kind]
         return f"{name}({a}, {b})"
 
     # -- values -------------------------------------------------------------------------------
@@ -186,11 +199,14 @@ class ScalarCode:
 
     def load(self, buffer: Buffer, index: Dim, shift: str | None = None) -> str:
         """One element of memory; `shift` (long long) is added to the index."""
-        text = f"{buffer.name}[{self.place(index, shift)}]"
+        text = self.element(buffer, index, shift)
         return f"{text} != 0" if buffer.dtype.kind == "b" else text
 
-    def place(self, index: Dim, shift: str | None) -> str:
-        return self.dim(index) if shift is None else f"{self.dim(index)} + {shift}"
+    def element(self, buffer: Buffer, index: Dim, shift: str | None = None) -> str:
+        """An element of memory, to be read or written."""
+        pointer, start = self.places[buffer.name]
+        place = self.dim(index - start)
+        return f"{pointer}[{place}]" if shift is None else f"{pointer}[{place} + {shift}]"
 
     # -- stores -------------------------------------------------------------------------------
 
@@ -206,7 +222,7 @@ class ScalarCode:
 
     def store(self, buffer: Buffer, index: Dim, value: str, shift: str | None) -> None:
         """Write one element of memory."""
-        self.w.line(f"{buffer.name}[{self.place(index, shift)}] = {value};")
+        self.w.line(f"{self.element(buffer, index, shift)} = {value};")
 
 
 def apply(e: Scalar, xs: list[str]) -> str:
@@ -262,8 +278,8 @@ def convert(x: str, source: DType, target: DType) -> str:
     suffix = "f" if source.bits == 32 else ""
     bits = target.bits - target.is_signed
     least, most = (-(2**bits), 2**bits - 1) if target.is_signed else (0, 2**bits - 1)
-    below = float(least).hex()
-    text = f"{x}, {below}{suffix}, {float(2**bits).hex()}{suffix}"
+    below = hexadecimal(float(least))
+    text = f"{x}, {below}{suffix}, {hexadecimal(float(2**bits))}{suffix}"
     return f"dg_truncate<{kind}>({text}, {_limit(least, target)}, {_limit(most, target)})"
 
 

@@ -31,7 +31,7 @@ class Writer:
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """What is written inside stands in braces after `head`."""
-        self.line(f"{head} {{")
+        self.line(f"{head} {{" if head else "{")
         self._depth += 1
         yield
         self._depth -= 1

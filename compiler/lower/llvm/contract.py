@@ -23,6 +23,7 @@ def contract_call(entry: Launcher, name: str, c: Contract) -> None:
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
         return
+    assert c.workspace is not None
     with entry.scope():
         entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
         if entry.checked:

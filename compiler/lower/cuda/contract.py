@@ -1,0 +1,362 @@
+"""Matrix products in CUDA C: a block of threads per tile of C, in the order of `Contract`.
+
+    for tile of C:                     one after another, `gridDim.x` apart
+        for block of K:                512 steps at most, see `kernel.ir`
+            for panel of the block:    fetch the next one from memory while this one is multiplied
+            sums to shared memory, some rows at a time, and from there
+                to c, or added to it    but for the last block of K
+                through the epilogue    neighbours in a row by neighbouring threads
+
+A step beyond the end of K multiplies +0.0 by -0.0: adding that changes no bit of any sum.
+Lines beyond the edge of a matrix repeat its last one, and their sums are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.dims import Dim, ceil_div, evaluate, substitute, symbol_of, symbols
+from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Kernel, Operand, Store
+from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type, unsigned_type
+from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelCode, KernelText, Signature
+from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.tiles import TILES
+from dualgrad.runtime.dtype import DType
+
+_PROCESSORS = 132  # of the device that tiles are chosen for
+_TYPICAL = 512  # what an unknown size is taken for in that choice
+_BAND = 8  # rows of tiles whose columns are taken one after another
+_TOGETHER = 4  # rows of a slab that a thread works on at the same time
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a block of threads covers C: `height` x `width` sums of a thread, `down` x `across`
+    threads; panels of `depth` steps; `rows` of a thread go through shared memory at a time.
+    `resident` blocks fit a
+    processor's registers. `rate` is the speed of multiplication, relative to the fastest."""
+
+    height: int
+    width: int
+    down: int
+    across: int
+    depth: int
+    rows: int
+    resident: int
+    rate: float
+
+    @property
+    def m(self) -> int:
+        return self.height * self.down
+
+    @property
+    def n(self) -> int:
+        return self.width * self.across
+
+    def count(self, c: Contract) -> Dim:
+        """The number of tiles that C has."""
+        return c.batch * ceil_div(c.m, self.m) * ceil_div(c.n, self.n)
+
+
+_TILES = {
+    4: (
+        Tile(8, 8, 16, 16, 8, 2, 2, 1.0),
+        Tile(4, 4, 16, 16, 16, 4, 3, 0.75),
+        Tile(2, 2, 16, 16, 32, 2, 3, 0.4),
+    ),
+    8: (
+        Tile(8, 4, 16, 16, 8, 2, 2, 1.0),
+        Tile(4, 4, 16, 16, 8, 4, 2, 0.9),
+        Tile(2, 2, 16, 16, 16, 2, 3, 0.5),
+    ),
+}
+
+
+def tile_for(c: Contract) -> Tile:
+    """The tile that takes the least time on a device with many processors."""
+    sizes = {a: _TYPICAL for d in (c.batch, c.m, c.n) for a in symbols(d)}
+
+    def cost(tile: Tile) -> float:
+        turns = -(-evaluate(tile.count(c), sizes) // _PROCESSORS)
+        return turns * tile.m * tile.n / tile.rate
+
+    return min(tiles_of(c.result.dtype), key=cost)
+
+
+def tiles_of(dtype: DType) -> tuple[Tile, ...]:
+    """The tiles for sums of a dtype, the largest first."""
+    tiles = _TILES[_item(dtype)]
+    # a product of 64-bit integers takes more registers than there are for the largest
+    return tiles if dtype.is_float or dtype.bits < 64 else tiles[1:]
+
+
+def contract_kernel(
+    kernel: Kernel, signature: Signature, formulas: Formulas, tile: Tile | None = None
+) -> KernelText:
+    """The function of a kernel that is a contraction, with the best tile or with this one."""
+    (c,) = kernel.body
+    assert isinstance(c, Contract)
+    tile = tile or tile_for(c)
+    formulas.need(TILES)
+    code = _Code(signature, formulas, c, tile)
+    code.write()
+    return KernelText(code.finish(THREADS, tile.resident), tile.count(c), 1, THREADS)
+
+
+def _item(dtype: DType) -> int:
+    """Bytes of a sum of products of this dtype in registers."""
+    return 8 if dtype.bits == 64 else 4
+
+
+def _sum_type(dtype: DType) -> str:
+    """The C type of a sum: integers wrap."""
+    return register_type(dtype) if dtype.is_float else unsigned_type(dtype)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """An operand as lines (rows of A, columns of B): strides from line to line and along K."""
+
+    name: str
+    operand: Operand
+    line: Dim
+    k: Dim
+    size: int
+    padding: str
+
+    @property
+    def along_k(self) -> bool:
+        """Whether a thread takes neighbours along K: the stride is the lesser one there."""
+        if 1 in (self.line, self.k):
+            return self.line != 1
+        return isinstance(self.k, int) and not (
+            isinstance(self.line, int) and abs(self.line) <= abs(self.k)
+        )
+
+
+class _Code(KernelCode):
+    """Writes the kernel of one contraction."""
+
+    def __init__(self, signature: Signature, formulas: Formulas, c: Contract, tile: Tile) -> None:
+        super().__init__(signature, formulas)
+        self.c, self.tile = c, tile
+        self.type = _sum_type(c.result.dtype)
+        self.item = _item(c.result.dtype)
+        self.one_block = isinstance(c.k, int) and c.k <= K_BLOCK
+        self.sides = (
+            _Side("a", c.a, c.a.row, c.a.col, tile.m, f"({self.type})0"),
+            _Side("b", c.b, c.b.col, c.b.row, tile.n, f"-({self.type})0"),
+        )
+
+    def write(self) -> None:
+        c, tile, w = self.c, self.tile, self.w
+        self.guard()
+        self.shared()
+        w.line(f"const dg_index m = {self.dim(c.m)}, n = {self.dim(c.n)}, k = {self.dim(c.k)};")
+        if not self.one_block:
+            w.line(f"const dg_index blocks = k > {K_BLOCK} ? (k + {K_BLOCK - 1}) / {K_BLOCK} : 1;")
+            w.line("const dg_index length = (k + blocks - 1) / blocks;")
+        for side in self.sides:
+            w.line(f"const bool {side.name}_whole = {self.is_whole(side)};")
+        self.enter(c.epilogue, {symbol_of(v) for v in (c.batch_var, c.row_var, c.col_var)})
+        w.line(f"const dg_index down = (m + {tile.m - 1}) / {tile.m};")
+        w.line(f"const dg_index across = (n + {tile.n - 1}) / {tile.n};")
+        w.line(f"const dg_index tiles = {self.dim(c.batch)} * down * across;")
+        with self.block("for (dg_index tile = blockIdx.x; tile < tiles; tile += gridDim.x)"):
+            self.place()
+            if self.one_block:
+                self.sums("0", "k")
+                self.finish_sums()
+            else:
+                with self.block("for (dg_index block = 0; block < blocks; ++block)"):
+                    w.line("const dg_index first = block * length;")
+                    w.line("const dg_index end = dg_min(k, first + length);")
+                    self.sums("first", "end")
+                    self.finish_sums()
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def shared(self) -> None:
+        """Two panels of each operand, in turns; the sums pass through the same memory."""
+        tile, w = self.tile, self.w
+        for side in self.sides:
+            kind = memory_type(side.operand.buffer.dtype)
+            args = f"{kind}, {self.type}, {side.size}, {tile.depth}, {THREADS}"
+            w.line(f"typedef dg_panel<{args}, {_flag(side.along_k)}> {side.name}_panel;")
+            w.line(f"const int {side.name}_size = {tile.depth} * {side.name}_panel::PITCH;")
+        vector = 16 // self.item
+        panels = 2 * tile.depth * (tile.m + tile.n + 2 * vector)
+        slab = tile.rows * tile.down * tile.n
+        w.line(f"__shared__ __align__(16) {self.type} memory[{max(panels, slab)}];")
+
+    def is_whole(self, side: _Side) -> str:
+        """Whether neighbours can be read as one access wherever the tile's edge is not near."""
+        x, vector = side.operand, 16 // self.item
+        near, far = (side.k, side.line) if side.along_k else (side.line, side.k)
+        if near != 1:
+            return "false"
+        steps = [far] if self.c.batch == 1 else [far, x.batch]
+        tests = [f"dg_aligned<{vector}>(&{self.element(x.buffer, x.base)})"]
+        for step in steps:
+            if isinstance(step, int):
+                if step % vector:
+                    return "false"
+            elif any(factor % vector for _, factor in step.terms):
+                tests.append(f"{self.dim(step)} % {vector} == 0")
+        if side.along_k and not self.one_block:
+            tests.append(f"(blocks == 1 || length % {vector} == 0)")
+        return " && ".join(tests)
+
+    def place(self) -> None:
+        """Which tile it is: bands of rows of tiles, and in them one column after another."""
+        c, tile, w = self.c, self.tile, self.w
+        w.line("const dg_index batch = tile / (down * across);")
+        w.line("const dg_index inside = tile - batch * (down * across);")
+        w.line(f"const dg_index band = inside / ({_BAND} * across) * {_BAND};")
+        w.line(f"const dg_index high = dg_min({_BAND}, down - band);")
+        w.line("const dg_index rest = inside - band * across;")
+        w.line(f"const dg_index row0 = (band + rest % high) * {tile.m};")
+        w.line(f"const dg_index column0 = rest / high * {tile.n};")
+        self.atoms[symbol_of(c.batch_var)] = "batch"
+        for side, first, size in zip(self.sides, ("row0", "column0"), "mn", strict=True):
+            x = side.operand
+            kind = memory_type(x.buffer.dtype)
+            start = self.element(x.buffer, x.base + x.batch * c.batch_var)
+            w.line(f"const {kind}* const {side.name} = &{start} + {first} * {self.dim(side.line)};")
+            w.line(f"const int {side.name}_lines = dg_min({side.size}, {size} - {first});")
+
+    # -- sums ---------------------------------------------------------------------------------
+
+    def sums(self, first: str, end: str) -> None:
+        """The sums of a block of K: a panel is multiplied while the next one is under way."""
+        tile, w = self.tile, self.w
+        w.line(f"{self.type} sum[{tile.height}][{tile.width}] = {{}};")
+        w.line("a_panel a_next;")
+        w.line("b_panel b_next;")
+        w.line("int stage = 0;")
+        with self.block(f"for (dg_index at = {first};; at += {tile.depth})"):
+            with self.block(f"if (at < {end})"):
+                self.fetch("at", end)
+            with self.block(f"if (at > {first})"):
+                args = f"{self.type}, {tile.height}, {tile.width}, {tile.down}, {tile.across}"
+                panels = ", ".join(
+                    f"memory + {place}, {s.name}_panel::PITCH"
+                    for s, place in zip(self.sides, self.panels("(stage ^ 1)"), strict=True)
+                )
+                w.line(f"dg_multiply<{args}, {tile.depth}>(sum, {panels});")
+            w.line(f"if (at >= {end}) break;")
+            self.put("stage")
+            w.line("stage ^= 1;")
+            w.line("__syncthreads();")
+
+    def panels(self, stage: str) -> tuple[str, str]:
+        return f"{stage} * a_size", f"2 * a_size + {stage} * b_size"
+
+    def fetch(self, k: str, end: str) -> None:
+        for s in self.sides:
+            steps = f"{self.dim(s.line)}, {self.dim(s.k)}, {s.name}_lines"
+            self.w.line(
+                f"{s.name}_next.fetch({s.name}, {steps}, {k}, {end}, {s.padding}, {s.name}_whole);"
+            )
+
+    def put(self, stage: str) -> None:
+        for s, place in zip(self.sides, self.panels(stage), strict=True):
+            self.w.line(f"{s.name}_next.put(memory + {place});")
+
+    # -- what happens to the sums -------------------------------------------------------------
+
+    def finish_sums(self) -> None:
+        """All sums of a tile, row by row: a thread stays in one column."""
+        tile, w = self.tile, self.w
+        args = f"{self.type}, {tile.height}, {tile.width}, {tile.down}, {tile.across}, {tile.rows}"
+        w.line(f"const int column = threadIdx.x % {tile.n};")
+        w.line("const dg_index j = column0 + column;")
+        w.line("#pragma unroll 1")
+        with self.block(f"for (int part = 0; part < {tile.height}; part += {tile.rows})"):
+            w.line("__syncthreads();")
+            w.line(f"dg_spread<{args}>(memory, sum, part);")
+            w.line("__syncthreads();")
+            with self.block("if (j < n)"):
+                self.finish_column()
+        w.line("__syncthreads();")
+
+    def finish_column(self) -> None:
+        c, tile, w = self.c, self.tile, self.w
+        step = THREADS // tile.n
+        self.atoms[symbol_of(c.col_var)] = "j"
+        self.enter(c.epilogue, {symbol_of(c.row_var)})
+        self.atoms[symbol_of(c.row_var)] = "i"
+        rows = tile.rows * tile.down
+        w.line("#pragma unroll 1")
+        head = f"int row = threadIdx.x / {tile.n}; row < {rows}; row += {_TOGETHER * step}"
+        with self.block(f"for ({head})"):
+            w.line(f"{self.type} total[{_TOGETHER}];")
+            with self.each_row(step):
+                w.line(f"total[u] = memory[(row + u * {step}) * {tile.n} + column];")
+                if not self.one_block:
+                    w.line(f"if (block) total[u] = ({self.type}){self.c_place} + total[u];")
+            if self.one_block:
+                self.epilogue(step)
+                return
+            with self.block("if (block + 1 < blocks)"), self.each_row(step):
+                w.line(f"{self.c_place} = ({memory_type(c.c.buffer.dtype)})total[u];")
+            with self.block("else"):
+                self.epilogue(step)
+
+    @property
+    def c_index(self) -> Dim:
+        x, c = self.c.c, self.c
+        return x.base + x.batch * c.batch_var + x.row * c.row_var + c.col_var
+
+    @property
+    def c_place(self) -> str:
+        return self.element(self.c.c.buffer, self.c_index)
+
+    @contextmanager
+    def each_row(self, step: int) -> Iterator[None]:
+        """A loop over the rows that a thread works on together, of which those that exist."""
+        tile, w = self.tile, self.w
+        lines = f"dg_lines<{self.type}, {tile.height}, {tile.down}>"
+        w.line("#pragma unroll")
+        with self.block(f"for (int u = 0; u < {_TOGETHER}; ++u)"):
+            w.line(f"const int r = row + u * {step};")
+            number = f"r % {tile.down}, part + r / {tile.down}"
+            w.line(f"const dg_index i = row0 + {lines}::line({number});")
+            with self.block("if (i < m)"):
+                yield
+
+    def epilogue(self, step: int) -> None:
+        """The stores of the rows at hand, after all of their values have been computed."""
+        c, w = self.c, self.w
+        stores = c.epilogue
+        if not any(self.is_home(s) for s in stores):
+            stores = (Store(c.c.buffer, self.c_index, c.result), *stores)
+        names = []
+        for s in stores:
+            names.append(w.new_name("out"))
+            w.line(f"{memory_type(s.buffer.dtype)} {names[-1]}[{_TOGETHER}];")
+        with self.each_row(step):
+            kind = register_type(c.result.dtype)
+            self.keep(c.result, w.value(kind, f"({kind})total[u]"))
+            for s, name in zip(stores, names, strict=True):
+                w.line(f"{name}[u] = {self.value(s.value)};")
+        with self.each_row(step):
+            for s, name in zip(stores, names, strict=True):
+                self.store(s.buffer, s.index, f"{name}[u]", None)
+        self.forget_loads({s.buffer for s in stores})
+
+    def is_home(self, s: Store) -> bool:
+        """Whether a store writes the element of c itself."""
+        return s.buffer == self.c.c.buffer and self.simple(s.index) == self.simple(self.c_index)
+
+    def simple(self, index: Dim) -> Dim:
+        """An index without the variables that are always 0."""
+        c = self.c
+        pairs = ((c.batch_var, c.batch), (c.row_var, c.m), (c.col_var, c.n))
+        return substitute(index, {symbol_of(v): 0 for v, size in pairs if size == 1})
+
+
+def _flag(x: bool) -> str:
+    return "true" if x else "false"

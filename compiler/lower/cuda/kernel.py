@@ -1,0 +1,235 @@
+"""What all kernels in CUDA C have in common: parameters, and statements inside of one thread.
+
+Every parameter takes 8 bytes: pointers, sizes, the caller's numbers, and last the error word.
+A pointer is to the first element that the kernel may touch, so that kernels which differ in their
+buffers and places alone are one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of, symbols
+from dualgrad.compiler.kernel import ir
+from dualgrad.compiler.kernel.ir import Buffer, Check, Contract, Kernel, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
+from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
+from dualgrad.runtime.dtype import DType
+
+THREADS = 256  # of a block
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Name and parameters of a kernel: buffers with the places where they start, then numbers of
+    the program's symbols and scalars, then, if `guarded`, the error word."""
+
+    function: str
+    starts: tuple[tuple[Buffer, int], ...]
+    symbols: tuple[tuple[int, Atom], ...]
+    scalars: tuple[tuple[int, DType], ...]
+    guarded: bool
+
+    @classmethod
+    def of(
+        cls,
+        kernel: Kernel,
+        function: str,
+        names: Sequence[Atom],
+        numbers: Sequence[DType],
+        guarded: bool,
+    ) -> Signature:
+        """The signature of a kernel in a program with these symbols and scalars."""
+        used = sizes_of(kernel.body)
+        params = {e.attr for e in scalars_in(kernel.body) if e.op == "param"}
+        return cls(
+            function,
+            tuple(ir.starts_of(kernel.body).items()),
+            tuple((k, a) for k, a in enumerate(names) if a in used),
+            tuple((k, d) for k, d in enumerate(numbers) if f"s{k}" in params),
+            guarded,
+        )
+
+    @property
+    def text(self) -> str:
+        """The head of the function, without what stands between `void` and its name."""
+        params = [f"{memory_type(b.dtype)}* p{k}" for k, (b, _) in enumerate(self.starts)]
+        params += [f"long long n{k}" for k, _ in self.symbols]
+        params += [f"{'double' if d.is_float else 'long long'} s{k}" for k, d in self.scalars]
+        if self.guarded:
+            params.append("dg_word* error")
+        return f"{self.function}({', '.join(params)})"
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """A kernel's function, and how it is launched (see `KernelLaunch`)."""
+
+    text: str
+    work: Dim
+    per_block: int
+    threads: int
+
+
+class KernelCode(ScalarCode):
+    """Writes one kernel: statements that a thread runs, on top of scalar expressions.
+
+    `leave` is what a thread does after a check that failed.
+    """
+
+    leave = "return;"
+
+    def __init__(self, signature: Signature, formulas: Formulas) -> None:
+        super().__init__(formulas)
+        self.signature = signature
+        self.places = {b.name: (f"p{k}", start) for k, (b, start) in enumerate(signature.starts)}
+        for k, atom in signature.symbols:
+            self.w.line(f"const dg_index {atom_name(k)} = (dg_index)n{k};")
+            self.atoms[atom] = atom_name(k)
+
+    def guard(self) -> None:
+        """Leave at once if a check has failed.  Threads of a block may see that differently in a
+        kernel that has checks of its own."""
+        if self.signature.guarded:
+            self.w.line("if (dg_failed(error)) return;")
+
+    def finish(self, threads: int = THREADS, blocks: int = 1) -> str:
+        """The text of the function, for blocks of so many threads, so many of them at a time on
+        one processor."""
+        bounds = f"{threads}, {blocks}" if blocks > 1 else f"{threads}"
+        head = f'extern "C" __global__ void __launch_bounds__({bounds}) {self.signature.text}'
+        return self.w.text(head)
+
+    # -- statements of one thread -------------------------------------------------------------
+
+    def run(self, body: tuple[Stmt, ...]) -> None:
+        """Statements one after another; what a reduction leaves is known to those after it."""
+        for is_store, group in groupby(body, lambda s: isinstance(s, Store)):
+            stmts = tuple(group)
+            if is_store:
+                self.assign(stmts)  # type: ignore[arg-type]
+                continue
+            for stmt in stmts:
+                self.statement(stmt)
+
+    def statement(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Check):
+            self.check(stmt)
+        elif isinstance(stmt, Reduce):
+            self.chain(stmt)
+        elif isinstance(stmt, Loop) and stmt.extent != 0:
+            with self.counted(stmt.var, stmt.extent, stmt.body):
+                self.run(stmt.body)
+
+    @contextmanager
+    def counted(self, var: Expr, extent: Dim, body: tuple[Stmt, ...]) -> Iterator[None]:
+        """A loop of one thread; `body` is what will run in it."""
+        self.enter(body, {symbol_of(var)})
+        name = self.loop_name(var)
+        head = f"for (dg_index {name} = 0; {name} < {self.dim(extent)}; ++{name})"
+        with self.block(head):
+            self.atoms[symbol_of(var)] = name
+            yield
+
+    def loop_name(self, var: Expr) -> str:
+        """A name for a loop variable."""
+        return self.w.new_name(f"{symbol_of(var).name}_")
+
+    def chain(self, r: Reduce) -> None:
+        """A reduction by one thread, one element after another."""
+        state = []
+        for a in r.accumulators:
+            for register, start in zip(a.carry, a.init, strict=True):
+                first, name = self.value(start), self.w.new_name("c")
+                self.w.line(f"{register_type(register.dtype)} {name} = {first};")
+                state.append((register, name))
+        if r.extent != 0:
+            with self.counted(r.var, r.extent, (r,)):
+                for register, name in state:
+                    self.keep(register, name)
+                after = [self.value(x) for a in r.accumulators for x in a.step]
+                self.assign(r.stores)
+                self.update([name for _, name in state], after)
+        for register, name in state:
+            self.keep(register, name)
+
+    def update(self, names: list[str], values: list[str]) -> None:
+        """Variables take new values, all at the same time."""
+        held = [
+            self.w.value("auto", v) if v in names and v != n else v
+            for n, v in zip(names, values, strict=True)
+        ]
+        for name, value in zip(names, held, strict=True):
+            if name != value:
+                self.w.line(f"{name} = {value};")
+
+    def check(self, check: Check) -> None:
+        """0 <= value < bound, else the error word is set and the thread leaves."""
+        value = self.value(check.value)
+        bound = self.dim(check.bound)
+        with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
+            self.w.line(f"dg_fail(error, {check.code}, {value});")
+            self.w.line(self.leave)
+
+    # -- what a loop leaves alone -------------------------------------------------------------
+
+    def enter(self, body: tuple[Stmt, ...], inside: set[Atom]) -> None:
+        """Before a loop over the variables `inside`: forget what its body writes, and compute
+        what the body uses but does not change."""
+        written = {s.buffer for s in ir.walk(body) if isinstance(s, Store)}
+        self.forget_loads(written)
+        self.hoist(scalars_in(body), inside | bound_in(body), written)
+
+    def hoist(self, values: Iterable[Scalar], bound: set[Atom], written: set[Buffer]) -> None:
+        """Compute those of the values (operands first) that depend neither on the variables
+        `bound` nor on memory that is written."""
+        fixed: set[Scalar] = set()
+        for e in values:
+            if e.op == "const" or self.find(e) is not None:
+                fixed.add(e)
+                continue
+            if e.op in ("gather", "reg"):  # a gather stays behind the check that lets it through
+                continue
+            if e.op == "load" and (e.memory[0] in written or symbols(e.memory[1]) & bound):
+                continue
+            if e.op == "index" and symbols(e.position) & bound:
+                continue
+            if all(x in fixed for x in e.args):
+                fixed.add(e)
+                self.value(e)
+
+
+def atom_name(number: int) -> str:
+    """The variable that holds a symbol of the program."""
+    return f"d{number}"
+
+
+def scalars_in(body: tuple[Stmt, ...]) -> list[Scalar]:
+    """All scalar expressions of some statements, operands first."""
+    roots = tuple(x for s in ir.walk(body) for x in ir.scalars_of(s))
+    return children_first(roots)
+
+
+def bound_in(body: tuple[Stmt, ...]) -> set[Atom]:
+    """The variables of loops and reductions among some statements."""
+    return {symbol_of(s.var) for s in ir.walk(body) if isinstance(s, Loop | Reduce)}
+
+
+def sizes_of(body: tuple[Stmt, ...]) -> set[Atom]:
+    """The symbols that some statements' index expressions use, and their loop variables."""
+    dims: list[Dim] = [index for _, index in ir.accesses_of(body)]
+    for stmt in ir.walk(body):
+        if isinstance(stmt, Loop | Reduce):
+            dims.append(stmt.extent)
+        elif isinstance(stmt, Check):
+            dims.append(stmt.bound)
+        elif isinstance(stmt, Contract):
+            dims += [stmt.batch, stmt.m, stmt.n, stmt.k]
+            for x in (stmt.a, stmt.b, stmt.c):
+                dims += [x.base, x.batch, x.row, x.col]
+    dims += [e.position for e in scalars_in(body) if e.op == "index"]
+    return {a for d in dims for a in symbols(d)}

@@ -1,0 +1,114 @@
+"""A loop program as CUDA C: the text of its kernels, and the steps that run them in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.lower.cuda.contract import contract_kernel
+from dualgrad.compiler.lower.cuda.flat import flat_kernel
+from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
+from dualgrad.compiler.lower.cuda.launch import (
+    CudaModule,
+    HostBlock,
+    HostLaunch,
+    KernelLaunch,
+    Step,
+)
+from dualgrad.compiler.lower.cuda.prelude import prelude
+from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.team import team_kernel
+
+WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
+    "flat": flat_kernel,
+    "team": team_kernel,
+    "contract": contract_kernel,
+}
+
+
+def module_of(program: LoopProgram, wide: bool = False) -> CudaModule:
+    """The module of a program; `wide` makes its indices 64 bits.
+
+    Kernels that differ in their buffers alone share a function.
+    """
+    formulas = Formulas()
+    functions, steps = functions_of(program, formulas)
+    return CudaModule(
+        "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]), steps
+    )
+
+
+def kernels_text(program: LoopProgram) -> str:
+    """The text of a program without what all programs have in common, for reading."""
+    formulas = Formulas()
+    functions, _ = functions_of(program, formulas)
+    return "\n".join([t for t in (formulas.text, *functions) if t])
+
+
+def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], tuple[Step, ...]]:
+    """The functions of a program's kernels, and its steps; what they call goes to `formulas`."""
+    made: dict[tuple[str, bool], tuple[Signature, KernelText]] = {}
+    steps: list[Step] = []
+    names: set[str] = set()
+    checked = False
+    for kernel, common in zip(program.kernels, program.common_texts, strict=True):
+        if kernel.kind == "call":
+            (call,) = kernel.body
+            assert isinstance(call, Call)
+            steps.append(host_launch(call))
+            continue
+        checked |= any(isinstance(s, Check) for s in walk(kernel.body))
+        key = (common, checked)
+        if key not in made:
+            function = unique(kernel.name, names)
+            signature = Signature.of(kernel, function, program.symbols, program.scalars, checked)
+            made[key] = signature, write(kernel, signature, formulas)
+        steps.append(kernel_launch(kernel, *made[key]))
+    return [k.text for _, k in made.values()], tuple(steps)
+
+
+def write(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
+    """The function of one kernel."""
+    return WRITERS[pattern(kernel)](kernel, signature, formulas)
+
+
+def pattern(kernel: Kernel) -> str:
+    """How a kernel uses the threads of a block."""
+    if kernel.kind == "contract":
+        return "contract"
+    return "flat" if is_flat(kernel) else "team"
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """A name for a kernel's function: a C identifier that no other function has."""
+    base = "k_" + re.sub(r"[^A-Za-z0-9_]", "_", name)
+    out, number = base, 2
+    while out in taken:
+        out, number = f"{base}_{number}", number + 1
+    taken.add(out)
+    return out
+
+
+def kernel_launch(kernel: Kernel, signature: Signature, text: KernelText) -> KernelLaunch:
+    """The launch of a function for a kernel's buffers."""
+    return KernelLaunch(
+        signature.function,
+        tuple((b.name, start * b.dtype.itemsize) for b, start in starts_of(kernel.body).items()),
+        tuple(k for k, _ in signature.symbols),
+        tuple(k for k, _ in signature.scalars),
+        text.work,
+        text.per_block,
+        text.threads,
+        signature.guarded,
+    )
+
+
+def host_launch(call: Call) -> HostLaunch:
+    def block(x: Block) -> HostBlock:
+        return HostBlock(x.buffer.name, x.base, x.shape)
+
+    return HostLaunch(
+        call.host, tuple(map(block, call.inputs)), block(call.output), call.sizes, call.code
+    )

@@ -1,0 +1,268 @@
+"""Kernels of rows: each row is the work of a team of threads (see `teams`).
+
+Teams take rows in strides of the grid.  A store that belongs to a row, not to its elements, is
+done by the first thread.  A check that fails sets the error word; nothing more is done for that
+row, by any of its threads, so no thread is missed at a barrier and nothing is read at a place that
+was not let through.
+
+Where a pass touches what another thread of the team has stored or will store, the threads wait
+for each other in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from dualgrad.compiler.ir.dims import Dim, substitute, sym, symbol_of, symbols
+from dualgrad.compiler.kernel import ir
+from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Reduce, Stmt, Store, team_of
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.lower.cuda.ctype import register_type
+from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature, scalars_in
+from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.sweep import SweepCode
+from dualgrad.compiler.lower.cuda.teams import (
+    BLOCK,
+    WARP,
+    Team,
+    grid_of,
+    is_pass,
+    is_plain,
+    passes_of,
+    rows_of,
+)
+from dualgrad.runtime.errors import CompileError
+
+FAILED = "failed"  # whether a check has failed in this thread
+
+
+def team_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
+    """The function of a row kernel."""
+    code = TeamCode(kernel, signature, formulas)
+    code.write()
+    threads = code.team.threads if code.team.is_wide else BLOCK
+    return KernelText(code.finish(threads), rows_of(kernel), code.team.per_block, threads)
+
+
+class TeamCode(SweepCode):
+    """Writes a row kernel."""
+
+    leave = "continue;"
+
+    def __init__(self, kernel: Kernel, signature: Signature, formulas: Formulas) -> None:
+        self.body = team_of(kernel)
+        super().__init__(signature, formulas, Team.of(kernel), passes_of(kernel))
+        self.kernel = kernel
+        self.touched: list[Touch] = []  # since the threads have last waited for each other
+
+    def write(self) -> None:
+        """The whole body of the function."""
+        w, team = self.w, self.team
+        loops = grid_of(self.kernel)
+        rank = "threadIdx.x"
+        w.line(f"const int t = {rank if team.is_wide else f'{rank} & {team.threads - 1}'};")
+        if team.threads < WARP:
+            ones = f"0x{(1 << team.threads) - 1:x}u"
+            w.line(f"const unsigned team = {ones} << (threadIdx.x & {WARP - team.threads});")
+        self.guard()
+        self.enter(self.body, {symbol_of(x.var) for x in loops})
+        first, step = "(dg_unsigned)blockIdx.x", "(dg_unsigned)gridDim.x"
+        if team.per_block > 1:
+            first = f"{first} * {team.per_block} + threadIdx.x / {team.threads}"
+            step = f"{step} * {team.per_block}"
+        # without a sign: the sum of a row's number and the step may exceed the largest index
+        w.line(f"const dg_unsigned rows = {self.dim(rows_of(self.kernel))};")
+        with self.block(f"for (dg_unsigned row = {first}; row < rows; row += {step})"):
+            self.decompose(loops)
+            if self.team.is_wide and self.meets_rarely():
+                w.line("__syncthreads();")
+            self.statements()
+
+    def guard(self) -> None:
+        """Leave at once if a check has failed; a team all together, as checks of this kernel may
+        fail while its threads ask."""
+        if not self.signature.guarded:
+            return
+        failed = "dg_failed(error)"
+        if any(isinstance(s, Check) for s in ir.walk(self.body)):
+            failed = self.vote(self.w.value("int", failed))
+        self.w.line(f"if ({failed}) return;")
+
+    def meets_rarely(self) -> bool:
+        """Whether a thread could write to shared memory for the next row before another has read
+        what stands there: only if there is but one barrier from row to row, or a row is left."""
+        checks = any(isinstance(s, Check) for s in ir.walk(self.body))
+        reductions = sum(isinstance(s, Reduce) and s.order == "lanes" for s in self.body)
+        return checks or reductions < 2
+
+    def decompose(self, loops: list[Loop]) -> None:
+        """Name the loop variables of a row."""
+        rest = "row"
+        for k, loop in reversed(list(enumerate(loops))):
+            name, extent = self.loop_name(loop.var), self.dim(loop.extent)
+            value = rest if k == 0 else f"dg_mod({rest}, {extent})"
+            self.w.line(f"const dg_index {name} = {value};")
+            self.atoms[symbol_of(loop.var)] = name
+            if k > 0:
+                following = self.w.new_name("rest_")
+                self.w.line(f"const dg_index {following} = dg_div({rest}, {extent});")
+                rest = following
+
+    # -- statements of a team -----------------------------------------------------------------
+
+    def statements(self) -> None:
+        """All that is done for a row."""
+        for is_store, group in groupby(self.body, lambda s: isinstance(s, Store)):
+            stmts = tuple(group)
+            if is_store:
+                self.wait(stmts)
+                with self.block("if (t == 0)"):
+                    self.assign(stmts)  # type: ignore[arg-type]
+                self.forget_loads({s.buffer for s in stmts if isinstance(s, Store)})
+                continue
+            for stmt in stmts:
+                self.wait((stmt,))
+                self.team_statement(stmt)
+
+    def team_statement(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Check):
+            self.team_check(stmt)
+        elif isinstance(stmt, Reduce) and stmt.order == "lanes":
+            self.in_lanes(stmt)
+        elif isinstance(stmt, Reduce) and not stmt.stores:
+            self.chain(stmt)
+        elif isinstance(stmt, Loop) and stmt.kind == "block":
+            self.spread(stmt)
+        else:
+            raise CompileError(
+                f"kernel {self.kernel.name}: a {type(stmt).__name__} is not for a team", op="cuda"
+            )
+
+    def team_check(self, check: Check) -> None:
+        """A check that all threads ask, with the same answer."""
+        value = self.value(check.value)
+        bound = self.dim(check.bound)
+        with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
+            self.w.line(f"if (t == 0) dg_fail(error, {check.code}, {value});")
+            self.w.line(self.leave)
+
+    def spread(self, loop: Loop) -> None:
+        """A loop whose iterations are spread over the threads."""
+        if loop.extent == 0:
+            return
+        checks = any(isinstance(s, Check) for s in ir.walk(loop.body))
+        if checks:
+            self.w.line(f"int {FAILED} = 0;")
+        self.sweep(loop, self.team.lanes, lambda: self.items(loop.body))
+        if checks:
+            self.w.line(f"if ({self.vote(FAILED)}) {self.leave}")
+
+    def items(self, body: tuple[Stmt, ...]) -> None:
+        """Statements for one element; none of them after a check of it that failed."""
+        done = 0
+        for is_store, group in groupby(body, lambda s: isinstance(s, Store)):
+            stmts = tuple(group)
+            done += len(stmts)
+            if is_store:
+                self.put(stmts)  # type: ignore[arg-type]
+                continue
+            for k, stmt in enumerate(stmts, done - len(stmts) + 1):
+                if not isinstance(stmt, Check):
+                    self.run((stmt,))
+                    continue
+                self.item_check(stmt)
+                if k < len(body):
+                    with self.block("else"):
+                        self.items(body[k:])
+                return
+
+    def item_check(self, check: Check) -> None:
+        """A check of one element."""
+        value, bound = self.value(check.value), self.dim(check.bound)
+        with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
+            self.w.line(f"dg_fail(error, {check.code}, {value});")
+            self.w.line(f"{FAILED} = 1;")
+
+    # -- reductions ---------------------------------------------------------------------------
+
+    def in_lanes(self, r: Reduce) -> None:
+        """A reduction by all threads, each with its own lanes."""
+        share = self.team.share(r.lanes)
+        state: list[tuple[Scalar, str]] = []
+        for a in r.accumulators:
+            for register, init in zip(a.carry, a.init, strict=True):
+                start, name = self.value(init), self.w.new_name("c")
+                values = start if share == 1 else f"{{{', '.join([start] * share)}}}"
+                size = "" if share == 1 else f"[{share}]"
+                self.w.line(f"{register_type(register.dtype)} {name}{size} = {values};")
+                state.append((register, name))
+        if r.extent != 0:
+            self.sweep(r, r.lanes, lambda: self.step(r, state, "" if share == 1 else "[v]"))
+        names = iter([[n] if share == 1 else [f"{n}[{k}]" for k in range(share)] for _, n in state])
+        for a in r.accumulators:
+            totals = self.combined(a, [next(names) for _ in a.carry])
+            for register, total in zip(a.carry, totals, strict=True):
+                self.keep(register, total)
+        if self.team.is_wide:
+            self.touched.clear()  # there was a barrier
+
+    def step(self, r: Reduce, state: list[tuple[Scalar, str]], item: str) -> None:
+        """One more element."""
+        for register, name in state:
+            self.keep(register, name + item)
+        after = [self.value(x) for a in r.accumulators for x in a.step]
+        self.put(r.stores)
+        self.update([name + item for _, name in state], after)
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    def wait(self, stmts: tuple[Stmt, ...]) -> None:
+        """Let all threads of the team come here, if what follows touches what others of them have
+        touched, and one of the two is a store."""
+        touches = [x for s in stmts for x in touches_of(s, self.team.lanes)]
+        if any(a.meets(b) for a in self.touched for b in touches):
+            self.w.line("__syncthreads();" if self.team.is_wide else f"__syncwarp({self.mask});")
+            self.touched.clear()
+        self.touched += touches
+
+
+@dataclass(frozen=True)
+class Touch:
+    """An access to memory by a team: `place` says which thread makes it, if one alone does."""
+
+    buffer: Buffer
+    is_store: bool
+    place: tuple[object, ...] | None
+
+    def meets(self, other: Touch) -> bool:
+        """Whether two threads may be involved, of which one stores."""
+        if self.buffer.name != other.buffer.name or not (self.is_store or other.is_store):
+            return False
+        return self.place is None or self.place != other.place
+
+
+def touches_of(stmt: Stmt, lanes: int) -> Iterator[Touch]:
+    """The accesses of a statement of a team whose block loops are spread like so many lanes."""
+    place: tuple[object, ...] | None = ("first thread",) if isinstance(stmt, Store) else None
+    for e in scalars_in((stmt,)):
+        if e.op in ("load", "gather"):
+            buffer, index = e.memory
+            moved = None if e.op == "gather" else _place(stmt, index, lanes)
+            yield Touch(buffer, False, place or moved)
+    for s in ir.walk((stmt,)):
+        if isinstance(s, Store):
+            moved = None if s.position else _place(stmt, s.index, lanes)
+            yield Touch(s.buffer, True, place or moved)
+
+
+def _place(stmt: Stmt, index: Dim, lanes: int) -> tuple[object, ...] | None:
+    """What tells the thread of an access apart: the element that it belongs to."""
+    if not isinstance(stmt, Loop | Reduce) or not is_pass(stmt) or not is_plain(stmt):
+        return None
+    atom = symbol_of(stmt.var)
+    if atom not in symbols(index):
+        return None
+    lanes = stmt.lanes if isinstance(stmt, Reduce) else lanes
+    return (substitute(index, {atom: sym("element", stmt.extent)}), stmt.extent, lanes)

@@ -1,0 +1,140 @@
+"""The functions that matrix products in CUDA C are made of: panels, and tiles of registers.
+
+A block of threads computes a tile of C.  It brings the rows of A and the columns of B that the
+tile needs to shared memory, some steps along K at a time: a panel.  Each thread keeps a tile of
+sums in registers, and reads for each step a few rows and columns from the panels.
+"""
+
+from __future__ import annotations
+
+TILES = """\
+DG_INLINE float dg_add_product(float x, float y, float sum) { return fmaf(x, y, sum); }
+DG_INLINE double dg_add_product(double x, double y, double sum) { return fma(x, y, sum); }
+DG_INLINE unsigned dg_add_product(unsigned x, unsigned y, unsigned sum) { return x * y + sum; }
+DG_INLINE dg_word dg_add_product(dg_word x, dg_word y, dg_word sum) { return x * y + sum; }
+
+// SIZE lines (rows of A, columns of B) by DEPTH steps along K, on the way from memory, where they
+// are of type T, to shared memory, where element (line, k) is at k * PITCH + line.  With ALONG_K a
+// thread's V neighbours follow each other along K, else they belong to V lines.
+template <class T, class S, int SIZE, int DEPTH, int THREADS, bool ALONG_K> struct dg_panel {
+  static constexpr int V = 16 / sizeof(S), PITCH = SIZE + V;
+  static constexpr int GROUPS = (ALONG_K ? DEPTH : SIZE) / V;
+  static constexpr int COUNT = SIZE * DEPTH / V / THREADS;
+  static_assert(COUNT * V * THREADS == SIZE * DEPTH, "every thread brings as much");
+
+  S held[COUNT][V];
+
+  static __device__ __forceinline__ int line(int n) {
+    const int id = threadIdx.x + n * THREADS;
+    return ALONG_K ? id / GROUPS : id % GROUPS * V;
+  }
+  static __device__ __forceinline__ int depth(int n) {
+    const int id = threadIdx.x + n * THREADS;
+    return ALONG_K ? id % GROUPS * V : id / GROUPS;
+  }
+
+  // From memory: `from` is where the panel's first line has k = 0, of its lines `lines` exist,
+  // k counts from `k` on and ends before `end`; steps beyond it are filled with `none`.  `whole`:
+  // V neighbours can be read as one.
+  __device__ __forceinline__ void fetch(const T* from, dg_index next_line, dg_index next_k,
+                                        int lines, dg_index k, dg_index end, S none, bool whole) {
+    whole = whole && k + DEPTH <= end;
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) {
+      const int l = line(n), d = depth(n);
+      if (whole && (ALONG_K || l + V <= lines)) {
+        const dg_index skip = ALONG_K ? dg_min(l, lines - 1) * next_line : l;
+        const dg_vec<T, V> near = dg_load<V>(from + skip + (ALONG_K ? k + d : (k + d) * next_k));
+#pragma unroll
+        for (int v = 0; v < V; ++v) held[n][v] = S(near.x[v]);
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          const dg_index skip = dg_min(ALONG_K ? l : l + v, lines - 1) * next_line;
+          const dg_index place = k + (ALONG_K ? d + v : d);
+          held[n][v] = place < end ? S(from[skip + place * next_k]) : none;
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void put(S* panel) const {
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) {
+      S* const at = panel + depth(n) * PITCH + line(n);
+      if (ALONG_K) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) at[v * PITCH] = held[n][v];
+      } else {
+        dg_vec<S, V> near;
+#pragma unroll
+        for (int v = 0; v < V; ++v) near.x[v] = held[n][v];
+        dg_store<V>(at, near);
+      }
+    }
+  }
+};
+
+// A thread's N of the lines of a panel: groups of V neighbours, `THREADS` threads side by side.
+template <class S, int N, int THREADS> struct dg_lines {
+  static constexpr int V = N < 16 / (int)sizeof(S) ? N : 16 / (int)sizeof(S);
+
+  // which line of the panel is number n of a thread's
+  static __device__ __forceinline__ int line(int thread, int n) {
+    return (n / V * THREADS + thread) * V + n % V;
+  }
+  static __device__ __forceinline__ void read(S (&x)[N], const S* step, int thread) {
+#pragma unroll
+    for (int n = 0; n < N; n += V) {
+      const dg_vec<S, V> near = dg_load<V>(step + line(thread, n));
+#pragma unroll
+      for (int v = 0; v < V; ++v) x[n + v] = near.x[v];
+    }
+  }
+};
+
+// Threads of a tile of C: a warp is 4 threads high and 8 wide.
+template <int ACROSS> DG_INLINE int dg_down() {
+  return threadIdx.x / (4 * ACROSS) * 4 + threadIdx.x / 8 % 4;
+}
+template <int ACROSS> DG_INLINE int dg_across() {
+  return threadIdx.x / 32 % (ACROSS / 8) * 8 + threadIdx.x % 8;
+}
+
+// The sums of a thread's H rows and W columns, DEPTH steps further.
+template <class S, int H, int W, int DOWN, int ACROSS, int DEPTH>
+DG_INLINE void dg_multiply(S (&sum)[H][W], const S* a, int pitch_a, const S* b, int pitch_b) {
+#pragma unroll
+  for (int k = 0; k < DEPTH; ++k) {
+    S x[H], y[W];
+    dg_lines<S, H, DOWN>::read(x, a + k * pitch_a, dg_down<ACROSS>());
+    dg_lines<S, W, ACROSS>::read(y, b + k * pitch_b, dg_across<ACROSS>());
+#pragma unroll
+    for (int i = 0; i < H; ++i) {
+#pragma unroll
+      for (int j = 0; j < W; ++j) sum[i][j] = dg_add_product(x[i], y[j], sum[i][j]);
+    }
+  }
+}
+
+// H rows of sums of all threads (numbers first, first + 1, ... of each), as COUNT * DOWN rows of
+// the tile in shared memory.
+template <class S, int H, int W, int DOWN, int ACROSS, int COUNT>
+DG_INLINE void dg_spread(S* slab, const S (&sum)[H][W], int first) {
+  typedef dg_lines<S, W, ACROSS> columns;
+  constexpr int V = columns::V;
+#pragma unroll
+  for (int i = 0; i < H; ++i) {
+    if (i / COUNT * COUNT == first) {
+      S* const row = slab + (i % COUNT * DOWN + dg_down<ACROSS>()) * (W * ACROSS);
+#pragma unroll
+      for (int j = 0; j < W; j += V) {
+        dg_vec<S, V> near;
+#pragma unroll
+        for (int v = 0; v < V; ++v) near.x[v] = sum[i][j + v];
+        dg_store<V>(row + columns::line(dg_across<ACROSS>(), j), near);
+      }
+    }
+  }
+}
+"""

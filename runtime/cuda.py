@@ -1,0 +1,122 @@
+"""The CUDA devices of this process: drivers and compiled images.
+
+Nothing is imported or looked for before a device is asked for: programs that stay on the CPU
+neither need CuPy nor wait for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dualgrad.runtime import cupy_driver
+from dualgrad.runtime.cache import default_cache
+from dualgrad.runtime.driver import Driver, Problem
+from dualgrad.runtime.errors import DeviceError
+from dualgrad.runtime.profile import counters
+
+_INSTALL = (
+    'pip install "dualgrad[cuda13]" (NVIDIA driver 580 or newer) or "dualgrad[cuda12]" (older)'
+)
+
+
+# -- drivers --------------------------------------------------------------------------------------
+
+
+class _State:
+    """What is known of the devices; `drivers` by number, `problem` once it was looked for."""
+
+    def __init__(self, drivers: dict[int, Driver]) -> None:
+        self.drivers = drivers
+        self.lock = threading.Lock()
+
+
+_state = _State({})
+
+
+def driver(device: int = 0) -> Driver:
+    """The driver of a device, made when it is first asked for.
+
+    Raises DeviceError if there is no such device, or nothing to use it with.
+    """
+    known = _state.drivers.get(device)
+    return _made(_state, device) if known is None else known
+
+
+def _made(state: _State, device: int) -> Driver:
+    with state.lock:
+        if device in state.drivers:
+            return state.drivers[device]
+        problem = None if state.drivers else _problem()
+        if problem is not None:
+            raise DeviceError(problem.what, actual=problem.actual, hint=problem.hint)
+        count = _count(state)
+        if not 0 <= device < count:
+            expect = '"cuda:0"' if count == 1 else f'"cuda:0" to "cuda:{count - 1}"'
+            raise DeviceError("no such device", expect=expect, actual=f'"cuda:{device}"')
+        made: Driver = cupy_driver.CupyDriver(device)
+        state.drivers[device] = made
+        return made
+
+
+def _count(state: _State) -> int:
+    """Number of devices, where there is nothing against using them."""
+    for made in state.drivers.values():
+        return made.device_count()
+    return cupy_driver.device_count()
+
+
+def _problem() -> Problem | None:
+    """Why no CUDA device can be used."""
+    if importlib.util.find_spec("cupy") is None:
+        return Problem("CUDA devices need CuPy, which is not installed", "", _INSTALL)
+    try:
+        return cupy_driver.problem()
+    except ImportError as error:  # of CuPy, or of something that it needs
+        return Problem("CuPy cannot be imported", str(error), _INSTALL)
+
+
+def available() -> bool:
+    """Whether there is a CUDA device and all that is needed to use it."""
+    return bool(_state.drivers) or _problem() is None
+
+
+def device_count() -> int:
+    """Number of CUDA devices; 0 where they cannot be used."""
+    return _count(_state) if available() else 0
+
+
+@contextmanager
+def installed(driver: Driver) -> Iterator[Driver]:
+    """Let `driver` be the only CUDA device, "cuda:0", until the block ends."""
+    global _state
+    before, _state = _state, _State({0: driver})
+    try:
+        yield driver
+    finally:
+        _state = before
+
+
+# -- images ---------------------------------------------------------------------------------------
+
+
+def image_of(source: str, device: int = 0) -> bytes:
+    """The image of CUDA C++ text for a device, from the disk cache if it is there.
+
+    Raises CompileError.
+    """
+    maker, cache = driver(device), default_cache()
+    key = f"cuda image\n{maker.target}\n{source}"
+    image = cache.get(key)
+    if image is not None:
+        counters.cache_hits += 1
+        return image
+    start = time.perf_counter()
+    image = maker.compile(source)
+    counters.compiled += 1
+    counters.compile_seconds += time.perf_counter() - start
+    cache.put(key, image)
+    return image
