@@ -20,7 +20,6 @@ from dualgrad.runtime.errors import DeviceError as _DeviceError
 __all__ = [
     "current_device",
     "device_count",
-    "empty_cache",
     "get_device_capability",
     "get_device_name",
     "is_available",

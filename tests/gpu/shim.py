@@ -30,6 +30,8 @@ FLAGS = (
 )
 # Variables that a text forgets to set have a value that shows.
 TEXT_FLAGS = ("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern")
+MAX_THREADS = 1024  # of a block
+MAX_SHARED = 48 * 1024  # bytes of a kernel's variables in shared memory
 KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\(([^)]*)\)\s*)?void\s+'
     r"(?:__launch_bounds__\s*\(([^)]*)\)\s*)?(\w+)\s*\(([^)]*)\)"
@@ -68,7 +70,7 @@ class MemoryFault(ShimError):
     """An access to an address that is nobody's."""
 
 
-ERRORS = (LaunchError, DivergentBarrier, Deadlock, MaskError, LaneError, MemoryFault)  # by code - 1
+ERRORS = (DivergentBarrier, Deadlock, MaskError, LaneError, MemoryFault)  # by code - 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Parameter:
 class Kernel:
     name: str
     parameters: tuple[Parameter, ...]
+    threads: int  # the most of a block
+    shared: int  # bytes of its __shared__ variables
 
 
 # ---- texts --------------------------------------------------------------------------------------
@@ -180,13 +184,19 @@ def available() -> str | None:
 
 
 @functools.cache
-def _target() -> tuple[str, tuple[str, ...]]:
+def _machine() -> tuple[str, tuple[str, ...]]:
     """The compiler's version and machine, and the flags for instructions of this machine."""
     command = [compiler(), "-dumpfullversion", "-dumpmachine"]
     version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # fmaf, floorf and conversions of 16-bit floats as instructions, with the functions' bits.
     native = ("-mfma", "-mf16c") if _has_fma() else ()
     return version, native
+
+
+def target() -> str:
+    """What a compiled text depends on besides itself."""
+    files = b"".join((HERE / name).read_bytes() for name in ("shim.h", "shim.py"))
+    return f"{_machine()} {hashlib.sha256(files).hexdigest()}"
 
 
 def _has_fma() -> bool:
@@ -214,12 +224,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _options(flags: tuple[str, ...]) -> list[str]:
-    return [*FLAGS, *_target()[1], *flags]
+    return [*FLAGS, *_machine()[1], *flags]
 
 
 def _path(source: bytes, options: Sequence[str], suffix: str) -> Path:
     """A file of the cache, named after what it is made of."""
-    made_of = repr((_target()[0], options)).encode() + (HERE / "shim.h").read_bytes() + source
+    made_of = repr((_machine()[0], options)).encode() + (HERE / "shim.h").read_bytes() + source
     return cache_folder() / f"{hashlib.sha256(made_of).hexdigest()[:32]}{suffix}"
 
 
@@ -328,6 +338,8 @@ class Library:
     def __init__(self, path: Path, flags: tuple[str, ...] = ()) -> None:
         self._runtime = _runtime(flags)
         self._path = path
+        # The address sanitizer has red zones between the variables.
+        self._shared_limit = MAX_SHARED * (8 if flags else 1)
         self._library = ctypes.CDLL(str(path))
         weakref.finalize(self, _ctypes.dlclose, self._library._handle)
         self._library.dg_open.restype = ctypes.POINTER(_Text)
@@ -348,18 +360,24 @@ class Library:
     def image(self) -> bytes:
         return self._path.read_bytes()
 
-    def launch(self, name: str, blocks: int, threads: int, args: bytes, seed: int = 0) -> None:
-        """Runs a kernel to its end; `args` has 8 bytes per parameter."""
+    def check(self, name: str, blocks: int, threads: int, nbytes: int) -> None:
+        """Raises LaunchError for a launch that a device would refuse."""
         kernel = self.kernels.get(name)
         if kernel is None:
             raise LaunchError(f"the text has no kernel {name!r}, only {', '.join(self.kernels)}")
-        if len(args) != 8 * len(kernel.parameters):
-            raise LaunchError(
-                f"{name} takes {len(kernel.parameters)} parameters of 8 bytes, "
-                f"got {len(args)} bytes"
-            )
-        if not (0 <= blocks < 2**31 and 0 <= threads <= 1024):
-            raise LaunchError(f"{name}: {blocks} blocks of {threads} threads")
+        limits = (
+            ("blocks", blocks, range(1, 2**31)),
+            ("threads a block", threads, range(1, kernel.threads + 1)),
+            ("bytes of __shared__ variables", kernel.shared, range(self._shared_limit + 1)),
+            ("bytes of arguments", nbytes, [8 * len(kernel.parameters)]),
+        )
+        for what, given, allowed in limits:
+            if given not in allowed:
+                raise LaunchError(f"{name}: {given} {what}, not {allowed[0]} to {allowed[-1]}")
+
+    def launch(self, name: str, blocks: int, threads: int, args: bytes, seed: int = 0) -> None:
+        """Runs a kernel to its end; `args` has 8 bytes per parameter."""
+        self.check(name, blocks, threads, len(args))
         failure = _Failure()
         with _RUNNING:
             code = self._runtime.dg_launch(
@@ -380,6 +398,8 @@ def _kernel(entry: _Kernel) -> Kernel:
             Parameter(name, p.kind.decode(), p.size)
             for name, p in zip(names, parameters, strict=True)
         ),
+        entry.bound or MAX_THREADS,
+        (entry.shared_end or 0) - (entry.shared_begin or 0),
     )
 
 

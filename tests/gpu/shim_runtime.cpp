@@ -29,10 +29,10 @@
 
 namespace {
 
-constexpr unsigned max_threads = 1024, lanes = 32, max_shared = 48 * 1024;
+constexpr unsigned max_threads = 1024, lanes = 32;
 constexpr size_t stack_bytes = 256 * 1024, guard_bytes = 64 * 1024;
 
-enum Code { done, bad_launch, divergent_barrier, deadlock, bad_mask, bad_lane, memory_fault };
+enum Code { done, divergent_barrier, deadlock, bad_mask, bad_lane, memory_fault };
 
 // What ended a launch. Python reads it.
 struct Failure {
@@ -522,33 +522,15 @@ UNCHECKED void run_blocks(unsigned blocks, unsigned seed) {
     }
 }
 
-UNCHECKED bool launch_fits(const DgKernel& kernel, unsigned blocks, unsigned threads, Failure* failure) {
-    auto refuse = [&](const char* format, unsigned long long given, unsigned long long limit) {
-        failure->code = bad_launch;
-        snprintf(failure->message, sizeof failure->message, format, given, limit);
-        return false;
-    };
-    unsigned limit = kernel.bound ? kernel.bound : max_threads;
-    if (threads < 1 || threads > limit) return refuse("%llu threads a block, not 1 to %llu", threads, limit);
-    if (blocks < 1 || blocks > 0x7fffffffu) return refuse("%llu blocks, not 1 to %llu", blocks, 0x7fffffffu);
-    size_t shared = kernel.shared_end - kernel.shared_begin;
-#if !defined(__SANITIZE_ADDRESS__)
-    if (shared > max_shared) return refuse("%llu bytes of __shared__ variables, over %llu", shared, max_shared);
-#else
-    (void)shared;  // with red zones
-#endif
-    return true;
-}
-
 }  // namespace
 
-// Runs one launch to its end. The seed decides the orders of blocks and of threads. 0 or the failure's code.
+// Runs one launch to its end. The seed decides the orders of blocks and of threads. 0, or the code of
+// the failure.
 extern "C" UNCHECKED int dg_launch(
     DgText* text, unsigned kernel, unsigned blocks, unsigned threads, const unsigned long long* arguments,
     unsigned long long seed, Failure* failure) {
     *failure = {};
     const DgKernel& entry = text->kernels[kernel];
-    if (!launch_fits(entry, blocks, threads, failure)) return failure->code;
     text->threads.x = threads;
     text->blocks.x = blocks;
     text->sync_threads = sync_threads;
