@@ -180,7 +180,10 @@ def test_the_seed_decides_the_order_of_blocks() -> None:
     ids=["total", "matmul", "reverse"],
 )
 def test_every_barrier_is_needed(
-    rng: np.random.Generator, text: str, call: str, arguments: tuple[int, int, tuple[int, ...], tuple[int, ...]]
+    rng: np.random.Generator,
+    text: str,
+    call: str,
+    arguments: tuple[int, int, tuple[int, ...], tuple[int, ...]],
 ) -> None:
     """Without any one of its barriers a kernel gives other results for some seed."""
     blocks, threads, left, right = arguments

@@ -63,6 +63,7 @@ class Tile:
 _TILES = {
     4: (
         Tile(8, 8, 16, 16, 8, 2, 2, 1.0),
+        Tile(8, 4, 16, 16, 16, 4, 2, 0.9),
         Tile(4, 4, 16, 16, 16, 4, 3, 0.75),
         Tile(2, 2, 16, 16, 32, 2, 3, 0.4),
     ),
@@ -226,6 +227,8 @@ class _Code(KernelCode):
             start = self.element(x.buffer, x.base + x.batch * c.batch_var)
             w.line(f"const {kind}* const {side.name} = &{start} + {first} * {self.dim(side.line)};")
             w.line(f"const int {side.name}_lines = dg_min({side.size}, {size} - {first});")
+            w.line(f"{side.name}_panel {side.name}_next;")
+            w.line(f"{side.name}_next.open({side.name}_lines, {self.dim(side.line)});")
 
     # -- sums ---------------------------------------------------------------------------------
 
@@ -233,8 +236,6 @@ class _Code(KernelCode):
         """The sums of a block of K: a panel is multiplied while the next one is under way."""
         tile, w = self.tile, self.w
         w.line(f"{self.type} sum[{tile.height}][{tile.width}] = {{}};")
-        w.line("a_panel a_next;")
-        w.line("b_panel b_next;")
         w.line("int stage = 0;")
         with self.block(f"for (dg_index at = {first};; at += {tile.depth})"):
             with self.block(f"if (at < {end})"):
@@ -256,10 +257,8 @@ class _Code(KernelCode):
 
     def fetch(self, k: str, end: str) -> None:
         for s in self.sides:
-            steps = f"{self.dim(s.line)}, {self.dim(s.k)}, {s.name}_lines"
-            self.w.line(
-                f"{s.name}_next.fetch({s.name}, {steps}, {k}, {end}, {s.padding}, {s.name}_whole);"
-            )
+            steps = f"{s.name}_lines, {self.dim(s.line)}, {self.dim(s.k)}, {k}, {end}"
+            self.w.line(f"{s.name}_next.fetch({s.name}, {steps}, {s.padding}, {s.name}_whole);")
 
     def put(self, stage: str) -> None:
         for s, place in zip(self.sides, self.panels(stage), strict=True):

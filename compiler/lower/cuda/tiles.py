@@ -23,36 +23,42 @@ template <class T, class S, int SIZE, int DEPTH, int THREADS, bool ALONG_K> stru
   static_assert(COUNT * V * THREADS == SIZE * DEPTH, "every thread brings as much");
 
   S held[COUNT][V];
+  dg_index start[COUNT];  // from the panel's first line to a thread's
 
-  static __device__ __forceinline__ int line(int n) {
-    const int id = threadIdx.x + n * THREADS;
+  static __device__ __forceinline__ int line(unsigned n) {
+    const unsigned id = threadIdx.x + n * THREADS;
     return ALONG_K ? id / GROUPS : id % GROUPS * V;
   }
-  static __device__ __forceinline__ int depth(int n) {
-    const int id = threadIdx.x + n * THREADS;
+  static __device__ __forceinline__ int depth(unsigned n) {
+    const unsigned id = threadIdx.x + n * THREADS;
     return ALONG_K ? id % GROUPS * V : id / GROUPS;
   }
 
-  // From memory: `from` is where the panel's first line has k = 0, of its lines `lines` exist,
-  // k counts from `k` on and ends before `end`; steps beyond it are filled with `none`.  `whole`:
-  // V neighbours can be read as one.
-  __device__ __forceinline__ void fetch(const T* from, dg_index next_line, dg_index next_k,
-                                        int lines, dg_index k, dg_index end, S none, bool whole) {
+  // Of the panel's lines, `lines` exist: the last of them stands in for those beyond.
+  __device__ __forceinline__ void open(int lines, dg_index next_line) {
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) start[n] = dg_min(line(n), lines - 1) * next_line;
+  }
+
+  // From memory: the first line has step 0 at `from`; steps from `k` on, with `none` in place of
+  // those that do not come before `end`.  `whole`: V neighbours can be read as one.
+  __device__ __forceinline__ void fetch(const T* from, int lines, dg_index next_line,
+                                        dg_index next_k, dg_index k, dg_index end, S none,
+                                        bool whole) {
     whole = whole && k + DEPTH <= end;
 #pragma unroll
     for (int n = 0; n < COUNT; ++n) {
-      const int l = line(n), d = depth(n);
-      if (whole && (ALONG_K || l + V <= lines)) {
-        const dg_index skip = ALONG_K ? dg_min(l, lines - 1) * next_line : l;
-        const dg_vec<T, V> near = dg_load<V>(from + skip + (ALONG_K ? k + d : (k + d) * next_k));
+      const dg_index at = k + depth(n);
+      if (whole && (ALONG_K || line(n) + V <= lines)) {
+        const dg_vec<T, V> near = dg_load<V>(from + (start[n] + at * next_k));
 #pragma unroll
         for (int v = 0; v < V; ++v) held[n][v] = S(near.x[v]);
       } else {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-          const dg_index skip = dg_min(ALONG_K ? l : l + v, lines - 1) * next_line;
-          const dg_index place = k + (ALONG_K ? d + v : d);
-          held[n][v] = place < end ? S(from[skip + place * next_k]) : none;
+          const dg_index skip = ALONG_K ? start[n] : dg_min(line(n) + v, lines - 1) * next_line;
+          const dg_index step = ALONG_K ? at + v : at;
+          held[n][v] = step < end ? S(from[skip + step * next_k]) : none;
         }
       }
     }
