@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dualgrad.compiler.ops.transfer import transfer
+from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import state
@@ -37,15 +39,21 @@ class Copying:
                 actual=f"a result of {self.grad_fn.name}",
                 hint="copy x.detach(), or call x.clone()",
             )
-        values = (self.concrete("copying"), self.type.dtype)
-        return restored, (type(self), *values, self.requires_grad, self._grad)
+        values = (self.on_host("copying"), self.type.dtype)
+        where = self.type.device
+        return restored, (type(self), *values, self.requires_grad, self._grad, where)
 
 
 def restored(
-    kind: type[Tensor], array: Any, dtype: DType, requires_grad: bool, grad: Tensor | None
+    kind: type[Tensor],
+    array: Any,
+    dtype: DType,
+    requires_grad: bool,
+    grad: Tensor | None,
+    device: str = CPU,
 ) -> Tensor:
-    """A leaf as `__reduce__` describes it."""
-    out = kind.of_numpy(array, dtype)
+    """A leaf as `__reduce__` describes it.  Raises DeviceError if its device is not there."""
+    out: Tensor = transfer(kind.of_numpy(array, dtype), device)
     out.__class__ = kind
     out.requires_grad, out._grad = requires_grad, grad
     return out

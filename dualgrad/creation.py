@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.backends.transfers import new_array
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import expand, reshape
 from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
+from dualgrad.runtime.devices import CPU, canonical
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.floats import encode
@@ -48,25 +51,36 @@ def from_storage(array: Array, dtype: DType) -> Tensor:
     return out
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, dtype: Any = None, requires_grad: bool = False, *, device: Any = None
+) -> Tensor:
     """A new tensor from numbers, nested lists, arrays or tensors (copied).
 
-    Python floats become float32, ints int64, bools bool; arrays keep their dtype.  Raises
-    ShapeError for ragged lists, DTypeError for what is no number.
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype.  Without
+    `device` it is on the CPU, or where the tensor is.  Raises ShapeError for ragged lists,
+    DTypeError for what is no number, DeviceError for a device that is not there.
     """
     if isinstance(data, Tensor):
         out = data.detach().clone()
-        out = out.to(dtype) if dtype is not None else out
+        if dtype is not None or device is not None:
+            out = out.to(dtype=dtype, device=device)
         return out.requires_grad_(requires_grad)
+    place = device_named("tensor", device)
     if isinstance(data, Number):
-        return full((), data, dtype=dtype, requires_grad=requires_grad)
+        return full((), data, dtype=dtype, device=place, requires_grad=requires_grad)
     wanted = None if dtype is None else as_dtype(dtype)
     out = _of_numbers(data, wanted)
     if state.trace is not None:
         # Python numbers are guarded by the trace; what stands in an array is not.
         foreign = isinstance(data, np.ndarray | np.generic)
         state.trace.note_created(out, "tensor(array)" if foreign else "")
-    return out.requires_grad_(requires_grad)
+    return _moved(out, place).requires_grad_(requires_grad)
+
+
+def _moved(x: Tensor, device: str) -> Tensor:
+    """x on a device."""
+    out: Tensor = transfer(x, device)
+    return out
 
 
 def _of_numbers(data: Any, wanted: DType | None) -> Tensor:
@@ -115,14 +129,16 @@ def empty(
 ) -> Tensor:
     """A new tensor of a shape (ints or one tuple) with values left undefined.
 
-    dtype: None means the default float.  device: None or "cpu".
+    dtype: None means the default float.  device: "cuda" or "cuda:N", None means "cpu".
     """
     sizes = as_shape("empty", shape)
     kind = as_dtype(float if dtype is None else dtype)
-    check_device("empty", device)
+    place = device_named("empty", device)
     if is_traced(sizes):
-        return _full_of_tensor(sizes, zeros((), dtype=kind), None).requires_grad_(requires_grad)
-    out = Tensor.of_array(memory.empty(sizes, kind), TensorType(sizes, kind), None)
+        value = zeros((), dtype=kind, device=place)
+        return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
+    type = TensorType(sizes, kind, False, place)
+    out = Tensor.of_array(new_array(place, sizes, kind), type, None)
     if state.trace is not None:
         state.trace.note_created(out, "")
     return out.requires_grad_(requires_grad)
@@ -138,27 +154,27 @@ def full(
 ) -> Tensor:
     """A new tensor of a shape with one value, a number or a tensor of one element.
 
-    The dtype follows the value unless given.  Raises ArgumentError for an integer that the dtype
-    does not have, ShapeError for a tensor of more elements.
+    The dtype follows the value unless given, the device a tensor's.  Raises ArgumentError for an
+    integer that the dtype does not have, ShapeError for a tensor of more elements.
     """
     if isinstance(fill_value, Tensor):
+        fill_value = fill_value if device is None else fill_value.to(device=device)
         filled = _full_of_tensor(shape, fill_value, dtype)
         return filled.requires_grad_() if requires_grad else filled
     sizes = as_shape("full", (shape,))
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
+    place = device_named("full", device)
     if isinstance(fill_value, Number) and state.trace is not None:
         traced = state.trace.filled(sizes, fill_value, kind)
         if traced is not None:
-            return traced.requires_grad_(requires_grad)
+            return _moved(traced, place).requires_grad_(requires_grad)
     if is_traced(sizes):
-        value = full((), fill_value, dtype=dtype, device=device)
+        value = full((), fill_value, dtype=dtype, device=place)
         return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
-    out = empty(sizes, dtype=kind, device=device)
-    assert out.array is not None
-    low = out.type.dtype.is_low
+    out = empty(sizes, dtype=kind, device=place)
     if isinstance(fill_value, int):
-        check_range("full", np.array(fill_value), out.type.dtype)
-    out.array.fill(encode(fill_value, out.type.dtype) if low else fill_value)
+        check_range("full", np.array(fill_value), kind)
+    out.fill_array(fill_value)
     return out.requires_grad_(requires_grad)
 
 
@@ -191,8 +207,10 @@ def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool
 def empty_like(
     x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of the shape of x and, unless given, its dtype, with values left undefined."""
-    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    """A tensor of the shape of x and, unless given, its dtype and device, with values left
+    undefined."""
+    kind, place = dtype or x.dtype, x.device if device is None else device
+    return empty(x.shape, dtype=kind, device=place, requires_grad=requires_grad)
 
 
 def full_like(
@@ -203,70 +221,66 @@ def full_like(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of the shape of x and, unless given, its dtype, with one value."""
-    kind = dtype or x.dtype
-    return full(x.shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+    """A tensor of the shape of x and, unless given, its dtype and device, with one value."""
+    kind, place = dtype or x.dtype, x.device if device is None else device
+    return full(x.shape, fill_value, dtype=kind, device=place, requires_grad=requires_grad)
 
 
 def zeros_like(
     x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """Zeros of the shape of x and, unless given, its dtype."""
+    """Zeros of the shape of x and, unless given, its dtype and device."""
     return full_like(x, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def ones_like(
     x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """Ones of the shape of x and, unless given, its dtype."""
+    """Ones of the shape of x and, unless given, its dtype and device."""
     return full_like(x, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def constant(array: Array, dtype: Any = None) -> Tensor:
+def constant(array: Array, dtype: Any = None, device: str = CPU) -> Tensor:
     """A tensor of numbers that follow from Python numbers alone: in a trace it is a constant."""
     kind = as_dtype(array.dtype if dtype is None else dtype)
     stored = float64 if kind.is_float and kind.bits < 32 else kind
     check_range("constant", array, stored)
     out = empty(array.shape, dtype=stored)
-    assert out.array is not None
+    assert isinstance(out.array, np.ndarray)
     out.array[...] = array
-    return out.to(kind)  # type: ignore[no-any-return]
+    return out.to(kind, device=device)  # type: ignore[no-any-return]
 
 
 def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """obj as a tensor: tensors and NumPy arrays share memory if they have the dtype already.
 
     copy: True for new memory in any case, False to raise ArgumentError where a copy is needed.
-    Everything else becomes a new tensor as by `tensor`.
+    Everything else becomes a new tensor as by `tensor`.  Without `device` a tensor stays where it
+    is, and everything else is on the CPU.
     """
-    check_device("asarray", device)
+    place = None if device is None else device_named("asarray", device)
     found = obj if isinstance(obj, Tensor) else None
     if isinstance(obj, np.ndarray):
         found = from_numpy(obj)
     fits = found is not None and (dtype is None or found.dtype is as_dtype(dtype))
+    if found is not None and place is not None:
+        fits = fits and found.device == place
     if copy is False and not fits:
         raise ArgumentError(
             "a copy is needed",
             op="asarray",
-            expect="a tensor or array of the dtype, or copy=None",
-            actual=type(obj).__name__ if found is None else found.dtype.name,
+            expect="a tensor or array of the dtype and on the device, or copy=None",
+            actual=type(obj).__name__ if found is None else f"{found.type!r}",
         )
     if found is None:
-        return tensor(obj, dtype)
+        return tensor(obj, dtype, device=place)
     out = found.clone() if fits and copy else found
-    return out if fits else out.to(dtype)
+    return out if fits else out.to(dtype=dtype, device=place)
 
 
-def check_device(op: str, device: Any) -> None:
-    """Refuse places that there are no tensors in."""
-    if device not in (None, "cpu"):
-        raise ArgumentError(
-            "no such device",
-            op=called_name() or op,
-            expect="None or 'cpu'",
-            actual=repr(device),
-            hint="leave the device out: dualgrad computes on the CPU",
-        )
+def device_named(op: str, device: Any) -> str:
+    """The canonical name of a device; None is the CPU.  Raises DeviceError."""
+    return CPU if device is None else canonical(device, called_name() or op)
 
 
 def is_traced(sizes: tuple[Any, ...]) -> bool:

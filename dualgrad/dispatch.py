@@ -38,6 +38,7 @@ from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
+from dualgrad.runtime import cuda
 from dualgrad.runtime.errors import DeviceError, DTypeError, OperandError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
@@ -90,6 +91,9 @@ def forget() -> None:
     _variants.clear()
 
 
+cuda.forgetful.append(forget)
+
+
 def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:
     """What a plan is found by: the unit, and each tensor's type and layout or number's class."""
     return (unit, write, *[x.sig if hasattr(x, "sig") else x.__class__ for x in operands])
@@ -102,6 +106,12 @@ def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Pla
     key = signature_key(unit, operands, write)
     plan = _plans[key] = Planner(unit, operands, write).plan()
     return plan
+
+
+def find_or_make(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
+    """The plan of a unit, made if it is not there."""
+    plan = _plans.get(signature_key(unit, operands, write))
+    return make_plan(unit, operands, write) if plan is None else plan
 
 
 def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:

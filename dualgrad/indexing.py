@@ -25,6 +25,8 @@ from dualgrad.compiler.ops.indexing import (
     rows,
     subscript,
 )
+from dualgrad.compiler.ops.transfer import transfer
+from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
@@ -123,7 +125,10 @@ def shared(x: Tensor, key: Any) -> Tensor | None:
         layout = tuple([s // size for s in array.strides])
         if min(layout) < 0:
             return None
-    out = x.view_over(array, TensorType(array.shape, x.type.dtype), layout, Key(key))
+    type = x.type
+    out = x.view_over(
+        array, TensorType(array.shape, type.dtype, False, type.device), layout, Key(key)
+    )
     if x.requires_grad and state.grad_enabled:
         record(read_key(x, key).view, (x,), (out,), NOTHING)
     return out
@@ -146,7 +151,7 @@ def same_memory(view: Tensor, value: Any) -> bool:
     if getattr(value, "base", None) is None or value.array is None or value.sig != view.sig:
         return False
     assert view.array is not None
-    return bool(view.array.ctypes.data == value.array.ctypes.data)
+    return address_of(view.array) == address_of(value.array)
 
 
 def came_from(value: Any, x: Tensor, view: Item) -> bool:
@@ -162,9 +167,9 @@ def read_key(x: Tensor, key: Any) -> Subscript:
     parts = key if isinstance(key, tuple) else (key,)
 
     def positions(mask: Any) -> tuple[Tensor, ...]:
-        array = np.asarray(mask) if isinstance(mask, bool) else mask.concrete("a bool mask")
+        array = np.asarray(mask) if isinstance(mask, bool) else mask.on_host("a bool mask")
         found = np.nonzero(np.atleast_1d(array))
-        return tuple(type(x).of_numpy(p) for p in found)
+        return tuple(transfer(type(x).of_numpy(p), x.device) for p in found)
 
     return subscript(x.shape, tuple(part_of(x, p) for p in parts), positions)
 
@@ -188,7 +193,8 @@ def new_tensor(x: Tensor, data: Any) -> Tensor:
     if state.trace is not None:
         foreign = isinstance(data, np.ndarray | np.generic)
         state.trace.note_created(out, "indexing with an array" if foreign else "")
-    return out
+    moved: Tensor = transfer(out, x.device)
+    return moved
 
 
 def only_mask(x: Tensor, key: Any) -> Any:

@@ -23,7 +23,7 @@ def tensor_text(array: Array, dtype: DType, notes: str) -> str:
 
 def notes_of(x: Any) -> str:
     """What the text of a tensor says besides its values."""
-    notes = ""
+    notes = "" if x.type.device == "cpu" else f", device='{x.type.device}'"
     if x.type.dtype.name not in ("float32", "int64", "bool"):
         notes += f", dtype={x.type.dtype!r}"
     if x.grad_fn is not None:
@@ -56,9 +56,9 @@ class Shown:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, None, sys._getframe(1))
-        array: Array | None = self.array  # type: ignore[attr-defined]
-        if array is None:
+        if self.array is None:  # type: ignore[attr-defined]
             return f"Tensor(traced {self.type!r})"
+        array = self.on_host("printing")  # type: ignore[attr-defined]
         return tensor_text(array, self.type.dtype, notes_of(self))
 
     __str__ = __repr__
@@ -67,9 +67,9 @@ class Shown:
         trace = state.trace
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, spec, sys._getframe(1))
-        array: Array | None = self.array  # type: ignore[attr-defined]
-        if array is None:
+        if self.array is None:  # type: ignore[attr-defined]
             return repr(self)
+        array = self.on_host("printing")  # type: ignore[attr-defined]
         return formatted(array, self.type.dtype, notes_of(self), spec)
 
     def _deferred(self, how: str) -> Any:

@@ -7,7 +7,7 @@ functions use the default stream unless given a generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualgrad.compiler.ir.value import dim_text
@@ -16,9 +16,12 @@ from dualgrad.compiler.ops.activation import leaky_relu
 from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
-from dualgrad.creation import as_shape, full
+from dualgrad.compiler.ops.transfer import transfer
+from dualgrad.creation import as_shape, device_named, empty, full
+from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, as_dtype, bool_, float32, int64, uint64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 
@@ -58,11 +61,19 @@ class Generator:
         self.position.copy_(position.reshape(()))
         return self
 
-    def advance(self, words: int) -> tuple[Tensor, Tensor]:
-        """Seed and position for so many words of 32 bits; moves the stream past them."""
-        position = self.position.clone()
+    def advance(self, words: int, device: str = CPU) -> tuple[Any, Any]:
+        """Seed and position for so many words of 32 bits; moves the stream past them.
+
+        They are operands beside tensors of `device`.  The stream itself is always on the CPU, so
+        there is nothing to wait for: other devices get numbers with the bits of int64.
+        """
+        if device != CPU and state.trace is None:
+            position = _wrapped(self.position.item())
+            self.position.add_(-(-words // ops.BLOCK))
+            return _wrapped(self.seed_tensor.item()), position
+        before = self.position.clone()
         self.position.add_(-(-words // ops.BLOCK))
-        return self.seed_tensor, position
+        return transfer(self.seed_tensor, device), transfer(before, device)
 
 
 def _checked(seed: int) -> int:
@@ -105,12 +116,14 @@ def set_rng_state(state: Tensor) -> None:
 # -- drawing --------------------------------------------------------------------------------------
 
 
-def _words(generator: Generator | None, each: int, shape: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """Seed and position for `each` words per element."""
+def _words(
+    generator: Generator | None, each: int, shape: tuple[Any, ...], device: str = CPU
+) -> tuple[Any, Any]:
+    """Seed and position for `each` words per element, as operands on a device."""
     count = each
     for n in shape:
         count *= n
-    return (generator or default_generator).advance(count)
+    return (generator or default_generator).advance(count, device)
 
 
 def _sizes(op: str, shape: Any) -> tuple[int, ...]:
@@ -135,12 +148,18 @@ def _draw(
     kind: type[ops.Random],
     shape: tuple[int, ...],
     dtype: DType,
+    device: Any,
     generator: Generator | None,
     *parameters: Any,
 ) -> Tensor:
-    """Numbers of a distribution; parameters are numbers or tensors that broadcast to the shape."""
+    """Numbers of a distribution; parameters are numbers or tensors that broadcast to the shape.
+
+    Without `device` they are where the tensors are.
+    """
     name = op.__name__
-    shapes = [p.shape for p in parameters if isinstance(p, Tensor)]
+    tensors = [p for p in parameters if isinstance(p, Tensor)]
+    place = tensors[0].device if tensors and device is None else device_named(name, device)
+    shapes = [p.shape for p in tensors]
     if shapes and broadcast_shapes(name, [shape, *shapes]) != shape:
         raise ShapeError(
             "parameters have more elements than the result",
@@ -150,8 +169,26 @@ def _draw(
         )
     each = kind.words[ops.working(dtype) if dtype.is_float else dtype]
     numbers = [p if isinstance(p, Tensor) else float(p) for p in parameters]
-    out: Tensor = op(*_words(generator, each, shape), *numbers, shape=shape, dtype=dtype)
-    return out
+    words = _words(generator, each, shape, place)
+    return _drawn(op, words, numbers, shape, dtype, place)
+
+
+def _drawn(
+    op: Callable[..., Any],
+    words: tuple[Any, Any],
+    parameters: Iterable[Any],
+    shape: tuple[int, ...],
+    dtype: DType,
+    device: str,
+) -> Tensor:
+    """What an op makes of seed, position and parameters, on a device."""
+    operands = (*words, *parameters)
+    if any(isinstance(x, Tensor) for x in operands):
+        out: Tensor = op(*operands, shape=shape, dtype=dtype)
+        return out
+    new = empty(shape, dtype=dtype, device=device)
+    new.overwrite(ops.fills(op), *operands)
+    return new
 
 
 def uniform(
@@ -160,13 +197,14 @@ def uniform(
     high: Any = 1.0,
     dtype: Any = float32,
     generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of a shape, uniform in [low, high); 24 random bits each, 53 for float64.
 
     low and high are numbers or tensors that broadcast to the shape.
     """
     sizes, kind = _sizes("uniform", shape), _float("uniform", dtype)
-    return _draw(ops.uniform, ops.RandomUniform, sizes, kind, generator, low, high)
+    return _draw(ops.uniform, ops.RandomUniform, sizes, kind, device, generator, low, high)
 
 
 def rand(
@@ -174,15 +212,19 @@ def rand(
     dtype: Any = float32,
     requires_grad: bool = False,
     generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of a shape, uniform in [0, 1)."""
-    out = uniform(as_shape("rand", shape), dtype=dtype, generator=generator)
+    out = uniform(as_shape("rand", shape), dtype=dtype, generator=generator, device=device)
     return out.requires_grad_(requires_grad)
 
 
-def rand_like(x: Tensor, dtype: Any = None, generator: Generator | None = None) -> Tensor:
-    """Numbers of the shape and dtype of x, uniform in [0, 1)."""
-    return uniform(x.shape, dtype=dtype or x.dtype, generator=generator)
+def rand_like(
+    x: Tensor, dtype: Any = None, generator: Generator | None = None, device: Any = None
+) -> Tensor:
+    """Numbers of the shape, dtype and device of x, uniform in [0, 1)."""
+    place = x.device if device is None else device
+    return uniform(x.shape, dtype=dtype or x.dtype, generator=generator, device=place)
 
 
 def normal(
@@ -191,6 +233,7 @@ def normal(
     std: Any = 1.0,
     dtype: Any = float32,
     generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of a shape from the normal distribution, by Box and Muller's method.
 
@@ -198,7 +241,7 @@ def normal(
     is mean + std * z with z from the standard normal distribution.
     """
     sizes, kind = _sizes("normal", shape), _float("normal", dtype)
-    return _draw(ops.normal, ops.RandomNormal, sizes, kind, generator, mean, std)
+    return _draw(ops.normal, ops.RandomNormal, sizes, kind, device, generator, mean, std)
 
 
 def randn(
@@ -206,30 +249,42 @@ def randn(
     dtype: Any = float32,
     requires_grad: bool = False,
     generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of a shape from the standard normal distribution."""
-    out = normal(as_shape("randn", shape), dtype=dtype, generator=generator)
+    out = normal(as_shape("randn", shape), dtype=dtype, generator=generator, device=device)
     return out.requires_grad_(requires_grad)
 
 
-def randn_like(x: Tensor, dtype: Any = None, generator: Generator | None = None) -> Tensor:
-    """Numbers of the shape and dtype of x from the standard normal distribution."""
-    return normal(x.shape, dtype=dtype or x.dtype, generator=generator)
+def randn_like(
+    x: Tensor, dtype: Any = None, generator: Generator | None = None, device: Any = None
+) -> Tensor:
+    """Numbers of the shape, dtype and device of x from the standard normal distribution."""
+    place = x.device if device is None else device
+    return normal(x.shape, dtype=dtype or x.dtype, generator=generator, device=place)
 
 
 def exponential(
-    shape: Any, rate: Any = 1.0, dtype: Any = float32, generator: Generator | None = None
+    shape: Any,
+    rate: Any = 1.0,
+    dtype: Any = float32,
+    generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of a shape from the exponential distribution, of mean 1 / rate.
 
     rate is a number or a tensor that broadcasts to the shape.
     """
     sizes, kind = _sizes("exponential", shape), _float("exponential", dtype)
-    return _draw(ops.exponential, ops.RandomExponential, sizes, kind, generator, rate)
+    return _draw(ops.exponential, ops.RandomExponential, sizes, kind, device, generator, rate)
 
 
 def bernoulli(
-    p: Any, shape: Any = None, dtype: Any = None, generator: Generator | None = None
+    p: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """1 with probability p, else 0; p is rounded up to a multiple of 2**-32.
 
@@ -242,10 +297,10 @@ def bernoulli(
     sizes = p.shape if shape is None else _sizes("bernoulli", shape)
     default = p.dtype if isinstance(p, Tensor) else float32
     kind = default if dtype is None else as_dtype(dtype)
-    state = _words(generator, 1, sizes)
+    known = isinstance(p, Tensor) and device is None
+    place = p.device if known else device_named("bernoulli", device)
     p = p if isinstance(p, Tensor) else _probability("bernoulli", p)
-    out: Tensor = ops.bernoulli(*state, p, shape=sizes, dtype=kind)
-    return out
+    return _drawn(ops.bernoulli, _words(generator, 1, sizes, place), (p,), sizes, kind, place)
 
 
 def _probability(op: str, p: Any) -> float:
@@ -269,6 +324,7 @@ def randint(
     shape: Any = None,
     dtype: Any = int64,
     generator: Generator | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Integers of a shape, uniform in [low, high); `randint(high, shape)` begins with 0.
 
@@ -278,8 +334,8 @@ def randint(
         low, high, shape = 0, low, high
     sizes, kind = _sizes("randint", shape), as_dtype(dtype)
     ends = _ends("randint", low, high, kind)
-    out: Tensor = ops.integers(*_words(generator, 4, sizes), *ends, shape=sizes, dtype=kind)
-    return out
+    place = device_named("randint", device)
+    return _drawn(ops.integers, _words(generator, 4, sizes, place), ends, sizes, kind, place)
 
 
 def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
@@ -300,11 +356,14 @@ def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
     return _wrapped(low), _wrapped(high - 1)
 
 
-def randperm(n: int, dtype: Any = int64, generator: Generator | None = None) -> Tensor:
+def randperm(
+    n: int, dtype: Any = int64, generator: Generator | None = None, device: Any = None
+) -> Tensor:
     """The integers from 0 to n - 1 in a random order: the order of n random 64-bit numbers."""
     (size,) = as_shape("randperm", (n,))
+    place = device_named("randperm", device)
     out: Tensor = ops.permutation(*_words(generator, 2, (size,)), count=size).to(dtype)
-    return out
+    return transfer(out, place)  # type: ignore[no-any-return]
 
 
 def multinomial(
@@ -329,9 +388,9 @@ def multinomial(
         raise ArgumentError("no number of draws", op=op, expect=f"1 <= n{limit}", actual=str(n))
     if replacement:
         shape = (*weights.shape[:-1], n)
-        out: Tensor = ops.choices(weights, *_words(generator, 2, shape), count=n)
+        out: Tensor = ops.choices(weights, *_words(generator, 2, shape, weights.device), count=n)
         return out
-    keys = ops.order(weights.detach(), *_words(generator, 2, weights.shape))
+    keys = ops.order(weights.detach(), *_words(generator, 2, weights.shape, weights.device))
     first: Tensor = split(argsort(keys), [n, m - n], -1)[0] if n < m else argsort(keys)
     return first
 
@@ -346,8 +405,8 @@ def _fill(
     generator: Generator | None,
     *parameters: Any,
 ) -> Tensor:
-    state = _words(generator, words, x.shape)
-    out: Tensor = x._write(ops.fills(distribution), *state, *parameters)
+    start = _words(generator, words, x.shape, x.device)
+    out: Tensor = x._write(ops.fills(distribution), *start, *parameters)
     return out
 
 
@@ -417,7 +476,7 @@ def dropout(
     p = _probability("dropout", p)
     if not training or p == 0:
         return x
-    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape), p)
+    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape, x.device), p)
     return out
 
 
@@ -432,5 +491,5 @@ def rrelu(
     `training`, else their mean."""
     if not training:
         return leaky_relu(x, (lower + upper) / 2)  # type: ignore[no-any-return]
-    slope = uniform(x.shape, lower, upper, dtype=x.dtype, generator=generator)
+    slope = uniform(x.shape, lower, upper, x.dtype, generator, x.device)
     return leaky_relu(x, slope)  # type: ignore[no-any-return]

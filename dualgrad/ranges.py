@@ -8,7 +8,7 @@ import numpy as np
 
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ops.create import Iota
-from dualgrad.creation import as_shape, check_device, constant, is_traced
+from dualgrad.creation import as_shape, constant, device_named, is_traced
 from dualgrad.runtime.dtype import as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import state
@@ -30,7 +30,7 @@ def arange(
     arguments unless given.  For an integer dtype they are truncated first, as in PyTorch, so that
     steps are equal.
     """
-    check_device("arange", device)
+    place = device_named("arange", device)
     first, last = (0, start) if stop is None else (start, stop)
     if dtype is not None and as_dtype(dtype).is_int:
         first, last, step = map(_whole_number, (first, last, step))
@@ -38,9 +38,10 @@ def arange(
         raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
     if kind is int and is_traced((first, last, step)):
-        return _traced_range(first, last, step, dtype or int).requires_grad_(requires_grad)
+        out = _traced_range(first, last, step, dtype or int)
+        return out.to(place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
     numbers = np.arange(first, last, step)
-    return constant(numbers, dtype or kind).requires_grad_(requires_grad)
+    return constant(numbers, dtype or kind, place).requires_grad_(requires_grad)
 
 
 def _traced_range(first: Any, last: Any, step: Any, dtype: Any) -> Tensor:
@@ -74,11 +75,11 @@ def linspace(
     `steps` is PyTorch's name of `num`.  Computed as NumPy does, in float64, and converted then;
     integers are rounded down.
     """
-    check_device("linspace", device)
+    place = device_named("linspace", device)
     (count,) = as_shape("linspace", (num if steps is None else steps,))
     kind = float if dtype is None else dtype
     numbers = np.linspace(start, stop, count, endpoint=endpoint)
-    return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)
+    return constant(_whole(numbers, kind), kind, place).requires_grad_(requires_grad)
 
 
 def logspace(
@@ -94,11 +95,11 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`base` to the powers of `linspace(start, stop, num)`, computed in float64."""
-    check_device("logspace", device)
+    place = device_named("logspace", device)
     (count,) = as_shape("logspace", (num if steps is None else steps,))
     kind = float if dtype is None else dtype
     numbers = np.logspace(start, stop, count, endpoint=endpoint, base=base)
-    return constant(_whole(numbers, kind), kind).requires_grad_(requires_grad)
+    return constant(_whole(numbers, kind), kind, place).requires_grad_(requires_grad)
 
 
 def _whole(numbers: Any, dtype: Any) -> Any:
@@ -123,14 +124,15 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """Ones on diagonal k of a matrix (above the main one if k > 0), zeros elsewhere."""
-    check_device("eye", device)
+    place = device_named("eye", device)
     rows, columns = as_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
     if is_traced((rows, columns)):
         across, down = positions((rows, columns), 1), positions((rows, columns), 0)
         on = across - down == k
-        return on.to(float if dtype is None else dtype).requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        kind = float if dtype is None else dtype
+        return on.to(kind, device=place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
     numbers = np.eye(rows, columns, k)
-    return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)
+    return constant(numbers, float if dtype is None else dtype, place).requires_grad_(requires_grad)
 
 
 def tri(
@@ -143,11 +145,12 @@ def tri(
     requires_grad: bool = False,
 ) -> Tensor:
     """Ones on and below diagonal k of a matrix, zeros above."""
-    check_device("tri", device)
+    place = device_named("tri", device)
     rows, columns = as_shape("tri", (n_rows, n_rows if n_cols is None else n_cols))
     if is_traced((rows, columns)):
         across, down = positions((rows, columns), 1), positions((rows, columns), 0)
         below = across - down <= k
-        return below.to(float if dtype is None else dtype).requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        kind = float if dtype is None else dtype
+        return below.to(kind, device=place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
     numbers = np.tri(rows, columns, k)
-    return constant(numbers, float if dtype is None else dtype).requires_grad_(requires_grad)
+    return constant(numbers, float if dtype is None else dtype, place).requires_grad_(requires_grad)

@@ -13,6 +13,7 @@ from dualgrad.compiler.ir.value import public
 from dualgrad.compiler.ops.axes import broadcast_shape
 from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.gather import take
+from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import expand
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import DTypeError
@@ -22,18 +23,21 @@ from dualgrad.tensor import Tensor
 Array = np.ndarray[Any, Any]
 
 
-def _new(array: Array) -> Tensor:
-    return Tensor.of_numpy(np.asarray(array, order="C"))
+def _new(array: Array, source: Tensor) -> Tensor:
+    """A tensor of an array, where `source` is."""
+    out: Tensor = transfer(Tensor.of_numpy(np.asarray(array, order="C")), source.device)
+    return out
 
 
 @public("nonzero")
 def nonzero(x: Tensor, as_tuple: bool = False) -> Any:
     """Return the positions of the elements that are not zero, in row-major order: int64
     [count, ndim], or with `as_tuple` one tensor [count] per dimension, as NumPy does."""
-    found = np.nonzero(np.atleast_1d(decode(x.concrete("nonzero()"), x.dtype)))
+    found = np.nonzero(np.atleast_1d(decode(x.on_host("nonzero()"), x.dtype)))
     if as_tuple:
-        return tuple(_new(p) for p in found)
-    return _new(np.stack(found[: x.ndim], 1) if x.ndim else np.zeros((len(found[0]), 0), np.int64))
+        return tuple(_new(p, x) for p in found)
+    none = np.zeros((len(found[0]), 0), np.int64)
+    return _new(np.stack(found[: x.ndim], 1) if x.ndim else none, x)
 
 
 @public("argwhere")
@@ -64,8 +68,8 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
             hint="compare: mask != 0",
         )
     shape = broadcast_shape(x.shape, mask.shape)
-    places = np.flatnonzero(expand(mask, shape).concrete("masked_select()"))
-    out: Tensor = take(expand(x, shape), _new(places))
+    places = np.flatnonzero(expand(mask, shape).on_host("masked_select()"))
+    out: Tensor = take(expand(x, shape), _new(places, x))
     return out
 
 
@@ -99,19 +103,20 @@ def unique_all(x: Tensor) -> UniqueAll:
     """Return the sorted distinct elements of x, the first position of each in flat x, the number
     of each element's value (of x's shape), and how often each occurs.  NaNs are distinct."""
     values, first, inverse, counts = _unique(x, None)
-    return UniqueAll(values, _new(first), _new(inverse.reshape(x.shape)), _new(counts))
+    inverse = inverse.reshape(x.shape)
+    return UniqueAll(values, _new(first, x), _new(inverse, x), _new(counts, x))
 
 
 def unique_counts(x: Tensor) -> UniqueCounts:
     """Return the sorted distinct elements of x and how often each occurs."""
     values, _, _, counts = _unique(x, None)
-    return UniqueCounts(values, _new(counts))
+    return UniqueCounts(values, _new(counts, x))
 
 
 def unique_inverse(x: Tensor) -> UniqueInverse:
     """Return the sorted distinct elements of x, and the number of each element's value."""
     values, _, inverse, _ = _unique(x, None)
-    return UniqueInverse(values, _new(inverse.reshape(x.shape)))
+    return UniqueInverse(values, _new(inverse.reshape(x.shape), x))
 
 
 def unique_values(x: Tensor) -> Tensor:
@@ -120,10 +125,11 @@ def unique_values(x: Tensor) -> Tensor:
 
 
 def _unique(x: Tensor, axis: int | None) -> tuple[Tensor, Array, Array, Array]:
-    array = decode(x.concrete("unique()"), x.dtype)
+    array = decode(x.on_host("unique()"), x.dtype)
     values, first, inverse, counts = np.unique(array, True, True, True, axis=axis, equal_nan=False)
     stored = np.asarray(encode(values, x.dtype), order="C")
-    return Tensor.of_numpy(stored, x.dtype), first, inverse, counts
+    found: Tensor = transfer(Tensor.of_numpy(stored, x.dtype), x.device)
+    return found, first, inverse, counts
 
 
 @public("unique")
@@ -146,6 +152,6 @@ def unique(
     values, _, inverse, counts = _unique(x, place)
     inverse = inverse.reshape(x.shape if place is None else (x.shape[place],))
     extra = [
-        _new(a) for a, wanted in ((inverse, return_inverse), (counts, return_counts)) if wanted
+        _new(a, x) for a, wanted in ((inverse, return_inverse), (counts, return_counts)) if wanted
     ]
     return (values, *extra) if extra else values

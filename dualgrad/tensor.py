@@ -1,7 +1,8 @@
 """The Tensor: one class for values that exist (eager) and values that are being traced.
 
-An eager tensor has an `array` (NumPy, non-negative strides) and runs each op at once.  A traced
-one has a `node` of the trace's graph instead.  Views share memory with their base, as in NumPy.
+An eager tensor has an `array` (NumPy's or a device's, non-negative strides) and runs each op at
+once.  A traced one has a `node` of the trace's graph instead.  Views share memory with their base,
+as in NumPy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from weakref import WeakSet
 import numpy as np
 
 from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
@@ -21,17 +23,20 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.elementwise import Elementwise, copy
 from dualgrad.compiler.ops.logical import eq, ne
+from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
-from dualgrad.dispatch import Alias, find_plan, make_plan, signature_key
+from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
+from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import Shown
 from dualgrad.rewriting import refuse, write_view
-from dualgrad.runtime import memory
-from dualgrad.runtime.dtype import DType, as_dtype, bfloat16
+from dualgrad.runtime.device_array import DeviceArray, overlaps
+from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
     ArgumentError,
+    DeviceError,
     DTypeError,
     GradientError,
     OperandError,
@@ -40,11 +45,12 @@ from dualgrad.runtime.errors import (
 )
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.state import state
+from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Hookable, Indexable, Shown):
+class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -69,7 +75,7 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
         "sig",
     )  # fmt: skip
 
-    array: Array | None
+    array: Array | DeviceArray | None
     layout: tuple[int, ...] | None
     node: Node | None
     owner: object  # the trace that a traced tensor belongs to
@@ -109,7 +115,9 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
         self.requires_grad_(requires_grad)
 
     @classmethod
-    def of_array(cls, array: Array, type: TensorType, layout: tuple[int, ...] | None) -> Tensor:
+    def of_array(
+        cls, array: Array | DeviceArray, type: TensorType, layout: tuple[int, ...] | None
+    ) -> Tensor:
         """A tensor over an array whose type and strides (in elements) are known."""
         self = object.__new__(Tensor)
         self.array, self._type, self.layout = array, type, layout
@@ -146,7 +154,7 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
         self._version = [0, None]
         return self
 
-    def settle(self, array: Array, layout: tuple[int, ...] | None) -> None:
+    def settle(self, array: Array | DeviceArray, layout: tuple[int, ...] | None) -> None:
         """Give a traced tensor its values."""
         type = self._type = self._type.with_shape(array.shape)
         self.array, self.node, self.owner, self.layout = array, None, None, layout
@@ -193,8 +201,7 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
-            Tensor.of_numpy(np.asarray(x)) if isinstance(x, np.ndarray | np.generic) else x
-            for x in operands
+            settled(x, operands) if isinstance(x, np.ndarray | np.generic) else x for x in operands
         )
 
     # -- facts --------------------------------------------------------------------------------
@@ -270,7 +277,7 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
         version[1].add(view)
 
     def view_over(
-        self, array: Array, type: TensorType, layout: tuple[int, ...] | None, how: Any
+        self, array: Array | DeviceArray, type: TensorType, layout: Any, how: Any
     ) -> Tensor:
         """A tensor over a part of the memory."""
         out = Tensor.of_array(array, type, layout)
@@ -292,99 +299,6 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
             )
         return int(self.shape[0])
 
-    # -- values -------------------------------------------------------------------------------
-
-    def concrete(self, what: str) -> Array:
-        trace = state.trace
-        if trace is not None:
-            trace.needs_value(self, what)
-        if self.array is None:
-            raise TraceError(
-                f"a traced tensor has no values for {what}",
-                expect="a tensor that exists",
-                actual=f"{self.type!r}",
-            )
-        return self.array
-
-    def storage(self) -> Array:
-        """The memory as a NumPy array: the values, for bfloat16 their bits as uint16."""
-        return self.concrete("storage()")
-
-    def numpy(self) -> Array:
-        """The values as a NumPy array that shares memory.
-
-        NumPy has no bfloat16: its values come as a new array of float32, which has them exactly.
-        Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`.
-        """
-        if self.requires_grad:
-            raise GradientError(
-                "a gradient would be lost",
-                op="numpy",
-                expect="a tensor without requires_grad",
-                actual=f"{self.type!r} with requires_grad=True",
-                hint="call .detach().numpy()",
-            )
-        deferred = self._deferred("numpy")
-        if deferred is not None:
-            return deferred  # type: ignore[no-any-return]
-        return decode(self.concrete("numpy()"), self.type.dtype)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if copy is False and self.type.dtype is bfloat16:
-            raise ValueError("NumPy has no bfloat16: an array of the values is a copy")
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    def item(self) -> Any:
-        """The value of a tensor of one element, as a Python number."""
-        deferred = self._deferred("item")
-        if deferred is not None:
-            return deferred
-        array = self.concrete("item()")
-        if array.size != 1:
-            raise ShapeError(
-                "only one element can become a Python number",
-                op="item",
-                expect="a tensor of one element",
-                actual=f"shape {self.type.shape}",
-                hint="index it, reduce it with .sum() or .mean(), or call .tolist()",
-            )
-        return decode(array, self.type.dtype).item()
-
-    def tolist(self) -> Any:
-        """The values as nested lists of Python numbers."""
-        deferred = self._deferred("tolist")
-        if deferred is not None:
-            return deferred
-        return decode(self.concrete("tolist()"), self.type.dtype).tolist()
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        if self.concrete("bool()").size != 1:
-            raise ArgumentError(
-                "the truth value of several elements is ambiguous",
-                op="bool",
-                expect="a tensor of one element",
-                actual=f"shape {self.type.shape}",
-                hint="say .any() or .all(), or choose element by element with dg.where",
-            )
-        return bool(self.item())
-
-    def __index__(self) -> int:
-        if not self.type.dtype.is_int:
-            raise DTypeError(
-                "only integers can index",
-                op="index",
-                expect="an integer tensor",
-                actual=self.type.dtype.name,
-                hint="convert it with int(...) or .astype(dg.int64)",
-            )
-        return int(self.item())
-
     # -- gradients ----------------------------------------------------------------------------
 
     @property
@@ -404,6 +318,14 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
                 expect=repr(self.type),
                 actual=repr(value.type),
                 hint="assign a gradient of this shape and dtype, or None",
+            )
+        if value is not None and value.type.device != self.type.device:
+            raise DeviceError(
+                "a gradient is where its tensor is",
+                op="grad",
+                expect=self.type.device,
+                actual=value.type.device,
+                hint=f'move it with .to("{self.type.device}")',
             )
         trace = state.trace
         if trace is None:
@@ -475,14 +397,31 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
 
     def filled_like(self, value: float) -> Tensor:
         """A new tensor of this type with one value."""
-        dtype = self.type.dtype
+        dtype, device = self.type.dtype, self.type.device
         shape = tuple(map(int, self.shape))
-        array = memory.empty(shape, dtype)
-        array.fill(encode(value, dtype) if dtype.is_low else value)
-        out = Tensor.of_array(array, TensorType(shape, dtype), None)
+        array = new_array(device, shape, dtype)
+        out = Tensor.of_array(array, TensorType(shape, dtype, False, device), None)
+        out.fill_array(value)
         if state.trace is not None:
             state.trace.note_created(out, "")
         return out
+
+    def fill_array(self, value: Any) -> None:
+        """Overwrite the values of a new, contiguous tensor, as NumPy converts the number."""
+        array, dtype = self.array, self._type.dtype
+        stored = encode(value, dtype) if dtype.is_low else value
+        if isinstance(array, DeviceArray) and not array.fills_fast(stored):
+            number = decode(np.array(stored, dtype.numpy), dtype).item()
+            if isinstance(number, int) and number >= 2**63:
+                number -= 2**64  # the bits as int64
+            self.overwrite(ASSIGN, number)
+        else:
+            assert array is not None
+            array.fill(stored)
+
+    def overwrite(self, unit: Unit, *numbers: float) -> None:
+        """Overwrite the values of a new tensor with unit(self, *numbers)."""
+        find_or_make(unit, (self, *numbers), write=True).run((self, *numbers))
 
     def clone(self) -> Tensor:
         """A copy in memory of its own; gradients flow through."""
@@ -528,6 +467,19 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
         """Overwrite the values with those of another tensor of the same type."""
         self._run_write(ASSIGN, (self, value.detached()))
 
+    def move(self, *where: Any, **how: Any) -> None:
+        """Have the values of `self.to(...)` in memory of its own, and so the gradient: other
+        tensors that share the memory stay behind.  For `Module.to`."""
+        if state.trace is not None:
+            raise Unsupported("a module is moved while tracing", hint="move it before the call")
+        new = self.detached().to(*where, **how)
+        if new._type is not self._type:
+            version = self._version[0] + 1  # what the tape has saved is not there any more
+            self.array, self._type, self.layout, self.sig = new.array, new._type, None, new.sig
+            self.base, self.origin, self._version = None, None, [version, None]
+        if self._grad is not None:
+            self._grad = self._grad.detached().to(*where, **how)
+
     def become(self, value: Tensor) -> None:
         """Have the history of another tensor from now on."""
         self.requires_grad = True
@@ -551,19 +503,19 @@ class Tensor(Changes, Copying, Hookable, Indexable, Shown):
                 x.clone()
                 if isinstance(x, Tensor)
                 and not (elementwise and x.array is self.array)
-                and np.may_share_memory(x.array, self.array)
+                and overlaps(x.array, self.array)
                 else x
                 for x in operands[1:]
             ),
         )
-        plan = find_plan(signature_key(unit, operands, True))
-        if plan is None:
-            plan = make_plan(unit, operands, write=True)
-        plan.run(operands)
+        find_or_make(unit, operands, write=True).run(operands)
         self.changed()
 
     def copy_(self, other: Any) -> Tensor:
-        """Overwrite the values with those of `other`, converted and broadcast."""
+        """Overwrite the values with those of `other`, converted, broadcast, and brought here from
+        another device."""
+        if isinstance(other, Tensor):
+            other = transfer(other, self._type.device)
         return self._write(ASSIGN, other)
 
     def fill_(self, value: float) -> Tensor:
@@ -594,7 +546,19 @@ def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
     )
 
 
-def strided_view(array: Array, a: Alias) -> Array:
+def settled(x: Any, operands: tuple[Any, ...]) -> Tensor:
+    """An array among operands as a tensor; a number of NumPy's goes where the tensors are."""
+    out = Tensor.of_numpy(np.asarray(x))
+    if isinstance(x, np.generic):
+        device = next((t.type.device for t in operands if isinstance(t, Tensor)), out.device)
+        out = transfer(out, device)
+    return out
+
+
+def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
     size, view = array.itemsize, np.lib.stride_tricks.as_strided
+    strides = tuple(s * size for s in a.strides or ())
+    if isinstance(array, DeviceArray):
+        return array.view(a.shape, strides, a.offset * size)
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
-    return view(start, a.shape, tuple(s * size for s in a.strides or ()))
+    return view(start, a.shape, strides)

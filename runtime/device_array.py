@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
+_FEW = 1024  # bytes that are sent as fast as a kernel is launched
+
+
+class Flags(NamedTuple):
+    """Facts about memory, under NumPy's names."""
+
+    c_contiguous: bool
+    writeable: bool
 
 
 class DeviceArray:
@@ -99,6 +107,11 @@ class DeviceArray:
         return True
 
     @property
+    def flags(self) -> Flags:
+        """What NumPy's arrays say of their memory."""
+        return Flags(self.c_contiguous, True)
+
+    @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """How CuPy, Numba and PyTorch see the array: version 3 of their protocol.
 
@@ -172,6 +185,10 @@ class DeviceArray:
         """Overwrite a row-major array with the values of a NumPy array of its shape and dtype."""
         upload(self.driver, self.address, array)
 
+    def fills_fast(self, value: Any) -> bool:
+        """Whether `fill` does not have to send as many bytes as the array has, or only a few."""
+        return self.nbytes <= _FEW or len(set(np.array(value, self.dtype).tobytes())) == 1
+
     def fill(self, value: Any) -> None:
         """Overwrite a row-major array with one value of its dtype."""
         pattern = np.array(value, self.dtype).tobytes()
@@ -193,14 +210,14 @@ class DeviceArray:
 def download(driver: Driver, out: Array, address: int) -> None:
     """Fill a row-major NumPy array from a device, after all queued work."""
     if out.nbytes:
-        driver.download(memoryview(out.reshape(-1).view(np.uint8)), address)
+        driver.download(out.reshape(-1).view(np.uint8).data, address)
 
 
 def upload(driver: Driver, address: int, array: Array) -> None:
     """Copy a NumPy array to a device, where it is row-major."""
     if array.nbytes:
         whole = np.ascontiguousarray(array)
-        driver.upload(address, memoryview(whole.reshape(-1).view(np.uint8)))
+        driver.upload(address, whole.reshape(-1).view(np.uint8).data)
 
 
 @lru_cache(maxsize=1024)
@@ -244,3 +261,8 @@ def overlaps(a: Array | DeviceArray, b: Array | DeviceArray) -> bool:
             first and second and a.address < b.address + second and b.address < a.address + first
         )
     return not isinstance(b, DeviceArray) and bool(np.may_share_memory(a, b))
+
+
+def address_of(array: Array | DeviceArray) -> int:
+    """Address of the first element."""
+    return array.address if isinstance(array, DeviceArray) else int(array.ctypes.data)

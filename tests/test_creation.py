@@ -10,7 +10,7 @@ import pytest
 from support import as_array, both, same_bits, values
 
 import dualgrad as dg
-from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.runtime.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 
 # -- ranges ---------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ def test_grids_are_views() -> None:
         (lambda: dg.linspace(0, 1, -1), ArgumentError, "no natural number"),
         (lambda: dg.full((2,), dg.ones(2)), ShapeError, "one value fills"),
         (lambda: dg.full((2,), 300, dtype=dg.int8), ArgumentError, "does not fit"),
-        (lambda: dg.ones(2, device="tpu"), ArgumentError, "no such device"),
+        (lambda: dg.ones(2, device="tpu"), DeviceError, "unknown device"),
         (lambda: dg.zeros(2, dtype="float8"), DTypeError, "not a dtype"),
     ],
 )

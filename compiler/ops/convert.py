@@ -30,8 +30,8 @@ _copied = copy
 
 @public("type_as")
 def type_as(x: Any, other: Any) -> Any:
-    """Return x converted to the dtype of `other`."""
-    return to(x, other.dtype)
+    """Return x converted to the dtype of `other`, on its device."""
+    return to(x, other)
 
 
 @public("half")
@@ -74,6 +74,22 @@ def to_long(x: Any) -> Any:
 def to_bool(x: Any) -> Any:
     """Return x != 0."""
     return to(x, bool_)
+
+
+@public("cpu")
+def cpu(x: Any) -> Any:
+    """Return x on the CPU: x itself if it is there.  Gradients come back to where x is."""
+    return to(x, device="cpu")
+
+
+@public("cuda")
+def cuda(x: Any, device: Any = None) -> Any:
+    """Return x on a CUDA device, the first one unless another is named by number or as "cuda:N".
+
+    Gradients come back to where x is.  Raises DeviceError if there is no such device.
+    """
+    number = isinstance(device, int)
+    return to(x, device="cuda" if device is None else f"cuda:{device}" if number else device)
 
 
 @samples_of(astype)

@@ -30,6 +30,7 @@ from dualgrad.runtime.dtype import DType, float32, float64, int64, uint32, uint6
 if TYPE_CHECKING:
     from dualgrad.compiler.build.builder import Builder
     from dualgrad.compiler.build.mathlib import Math
+    from dualgrad.compiler.ir.node import Node
 
 BLOCK = 4  # words that one counter gives
 # Known answers of the authors' Random123 for counter 0 and key 0.
@@ -37,7 +38,7 @@ KNOWN = (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
 
 
 class Random(Index, abstract=True):
-    """One number per element.  Inputs: seed and position, 0-d uint64."""
+    """One number per element.  Inputs: seed and position, 0-d uint64 or numbers."""
 
     required = (*Index.required, "words", "number")
     words: ClassVar[dict[DType, int]]  # dtype of the result -> words per element
@@ -48,6 +49,10 @@ class Random(Index, abstract=True):
     @abstractmethod
     def number(self, b: Math, words: tuple[Scalar, ...], loads: Loads) -> Scalar:
         """The number that random words make."""
+
+    def on(self, *nodes: Node) -> Node:
+        seed, position, *others = nodes  # which may be Python numbers with the bits of int64
+        return super().on(cast_node(seed, uint64), cast_node(position, uint64), *others)
 
     def infer(self, *types: TensorType) -> TensorType:
         return TensorType(self.shape, self.dtype, False, types[0].device)

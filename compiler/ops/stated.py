@@ -74,6 +74,8 @@ def _text(x: Any) -> str:
         return f"vjp {_text(x.unit)} {x.given} {x.wanted}"
     if isinstance(x, type) and issubclass(x, Op):
         return f"class {_named(x)}"
+    if isinstance(getattr(x, "unit", None), Composite):
+        return f"function {_named(x)}"
     if is_dataclass(x) and not isinstance(x, type):
         values = tuple(getattr(x, f.name) for f in fields(x))
         return f"{_named(type(x))}{_text(values)}"
@@ -81,7 +83,7 @@ def _text(x: Any) -> str:
 
 
 def _named(thing: Any) -> str:
-    """The name of a class or a composite's body, by which it is found in dualgrad's files."""
+    """The name of a class, a composite or its body, by which it is found in dualgrad's files."""
     module, name = thing.__module__, thing.__qualname__
     found = getattr(sys.modules.get(module), name, None)
     unit = getattr(found, "unit", None)

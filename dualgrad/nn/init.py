@@ -16,12 +16,12 @@ from dualgrad.tensor import Tensor
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with numbers in a <= x < b, all equally likely."""
-    return _copy(tensor, uniform(tensor.shape, a, b, dtype=tensor.dtype))
+    return _copy(tensor, uniform(tensor.shape, a, b, dtype=tensor.dtype, device=tensor.device))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with normally distributed numbers."""
-    return _copy(tensor, normal(tensor.shape, mean, std, dtype=tensor.dtype))
+    return _copy(tensor, normal(tensor.shape, mean, std, dtype=tensor.dtype, device=tensor.device))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

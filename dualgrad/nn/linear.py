@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dualgrad.creation import empty
 from dualgrad.functional import linear
@@ -26,7 +27,14 @@ class Linear(Module):
 
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         if min(in_features, out_features) < 0:
             raise ArgumentError(
                 "negative number of features",
@@ -35,8 +43,9 @@ class Linear(Module):
             )
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features))
-        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        kind = {"device": device, "dtype": dtype}
+        self.weight = Parameter(empty(out_features, in_features, **kind))
+        self.register_parameter("bias", Parameter(empty(out_features, **kind)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from dualgrad.nn.hooks import Hooked, call_with_hooks
 from dualgrad.nn.parameter import Parameter
-from dualgrad.nn.state import LoadResult, copy_state, find_mismatches
+from dualgrad.nn.state import LoadResult, copy_state, destination, find_mismatches
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.tensor import Tensor
@@ -209,6 +209,30 @@ class Module(Hooked):
     def eval(self) -> Self:
         """The same as `train(False)`."""
         return self.train(False)
+
+    # -- places
+
+    def to(self, *where: Any, **how: Any) -> Self:
+        """Move all parameters and buffers; they stay the same objects.
+
+        Arguments are those of `Tensor.to`: a device, a dtype, or both, or a tensor that names
+        them.  The dtype is for floats only, and must be one.  Optimizers move what they keep with
+        their next step.  Raises DeviceError if there is no such device, DTypeError for a dtype
+        that is no float.
+        """
+        device, dtype = destination(*where, **how)
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.move(device=device, dtype=dtype if tensor.dtype.is_float else None)
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move all parameters and buffers to a CUDA device, the first one unless named."""
+        number = isinstance(device, int)
+        return self.to("cuda" if device is None else f"cuda:{device}" if number else device)
+
+    def cpu(self) -> Self:
+        """Move all parameters and buffers to the CPU."""
+        return self.to("cpu")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""

@@ -56,8 +56,8 @@ class Adam(Optimizer):
         return {
             "exp_avg": zeros_like(param, dtype=param.dtype.compute),
             "exp_avg_sq": zeros_like(param, dtype=param.dtype.compute),
-            "beta1_power": full((), 1.0, dtype=float64),
-            "beta2_power": full((), 1.0, dtype=float64),
+            "beta1_power": full((), 1.0, dtype=float64, device=param.device),
+            "beta2_power": full((), 1.0, dtype=float64, device=param.device),
         }
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:

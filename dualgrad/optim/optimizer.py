@@ -105,6 +105,9 @@ class Optimizer(ABC):
             for param, state, group in self._rows():
                 grad = param.grad
                 if grad is not None:
+                    for tensor in state.values():
+                        if tensor.device != param.device:  # the module has been moved since
+                            tensor.move(param.device)
                     self.update(param, grad, state, group)
 
     def _rows(self) -> Iterator[tuple[Tensor, State, Group]]:
@@ -149,10 +152,10 @@ class Optimizer(ABC):
             for i, tensors in own["state"].items():
                 for name, tensor in tensors.items():
                     value = state_dict["state"][i][name]
-                    array = (
-                        value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
-                    )
-                    tensor.copy_(from_numpy(array))
+                    if isinstance(value, Tensor):
+                        tensor.copy_(value.detach())
+                    else:
+                        tensor.copy_(from_numpy(np.asarray(value)))
 
     def __repr__(self) -> str:
         lines = []
@@ -256,11 +259,11 @@ def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
             lines.append(f"hyper-parameters {', '.join(group)} instead of {', '.join(mine)}")
     for i, tensors in own["state"].items():
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        found = {k: np.shape(_plain(v)) for k, v in given["state"].get(i, {}).items()}
+        found = {k: _shape(v) for k, v in given["state"].get(i, {}).items()}
         if shapes != found:
             lines.append(f"parameter {i}: {found or 'no state'} instead of {shapes}")
     return lines
 
 
-def _plain(value: Any) -> Any:
-    return value.detach().numpy() if isinstance(value, Tensor) else value
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else np.shape(value)

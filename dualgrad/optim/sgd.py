@@ -62,7 +62,7 @@ class SGD(Optimizer):
         dtype = param.dtype.compute
         return {
             "momentum_buffer": zeros_like(param, dtype=dtype),
-            "intake": full((), 1.0, dtype=dtype),
+            "intake": full((), 1.0, dtype=dtype, device=param.device),
         }
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:

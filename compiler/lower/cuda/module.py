@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
 from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.lower.cuda.contract import contract_kernel
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
 from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
 from dualgrad.compiler.lower.cuda.launch import (
@@ -18,11 +19,14 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.stepped import is_stepped, stepped_kernel
 from dualgrad.compiler.lower.cuda.team import team_kernel
 
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
     "flat": flat_kernel,
     "team": team_kernel,
+    "stepped": stepped_kernel,
+    "contract": contract_kernel,
 }
 
 
@@ -33,11 +37,13 @@ def module_of(program: LoopProgram, wide: bool = False) -> CudaModule:
     """
     formulas = Formulas()
     functions, steps = functions_of(program, formulas)
-    return CudaModule("\n".join([prelude(wide), formulas.text, *functions]), steps)
+    return CudaModule(
+        "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]), steps
+    )
 
 
 def kernels_text(program: LoopProgram) -> str:
-    """The text of a program without the prelude, for reading."""
+    """The text of a program without what all programs have in common, for reading."""
     formulas = Formulas()
     functions, _ = functions_of(program, formulas)
     return "\n".join([t for t in (formulas.text, *functions) if t])
@@ -74,6 +80,8 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
+    if is_stepped(kernel):
+        return "stepped"
     return "flat" if is_flat(kernel) else "team"
 
 

@@ -45,6 +45,16 @@ class Formulas:
     def __init__(self) -> None:
         self._names: dict[Formula, str] = {}
         self._texts: list[str] = []
+        self._helpers: dict[str, None] = {}  # in order
+
+    def need(self, text: str) -> None:
+        """Functions that kernels call by their own names."""
+        self._helpers[text] = None
+
+    @property
+    def helpers(self) -> str:
+        """What was needed, each text once."""
+        return "\n".join(self._helpers)
 
     def function(self, formula: Formula) -> str:
         """The name of a formula's function; it is written when first asked for."""

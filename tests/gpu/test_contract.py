@@ -1,0 +1,241 @@
+"""Matrix products on the shim: the bits of the CPU, whatever the tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Array
+
+import dualgrad as dg
+from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.ir.node import Graph, Node, input_node
+from dualgrad.compiler.ir.types import Layouts, TensorType
+from dualgrad.compiler.kernel.ir import Contract
+from dualgrad.compiler.lower.cuda import contract
+from dualgrad.compiler.lower.cuda.contract import Tile, tiles_of
+from dualgrad.compiler.ops.slicing import slices
+from dualgrad.runtime.dtype import as_dtype, float16, float32, float64, int64
+from gpu import shim
+from gpu.running import Arguments, Case, case, compare
+
+pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
+
+M, N, K = sym("m"), sym("n"), sym("k")
+ALL, EVEN = slice(None), slice(None, None, 2)
+TILES = tiles_of(float32)
+LAYOUTS = ("nn", "nt", "tn", "tt")
+
+
+@pytest.fixture(params=range(len(TILES)), ids=[f"{t.m}x{t.n}" for t in TILES])
+def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tile:
+    """Every kernel uses this tile, or one of those that its dtype has."""
+
+    def chosen(c: Any) -> Tile:
+        tiles = tiles_of(c.result.dtype)
+        return tiles[max(0, request.param + len(tiles) - len(TILES))]
+
+    monkeypatch.setattr(contract, "tile_for", chosen)
+    return TILES[request.param]
+
+
+def numbers(*shape: int, dtype: str = "float32", seed: int = 3) -> Array:
+    rng = np.random.default_rng(seed)
+    if dtype.startswith("float"):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(-1000, 1000, shape).astype(dtype)
+
+
+def matrices(
+    m: int, n: int, k: int, layout: str = "nn", dtype: str = "float32"
+) -> tuple[Array, Array]:
+    """Operands of a product; "t" is one that lies in memory by columns."""
+    a = numbers(m, k, dtype=dtype) if layout[0] == "n" else numbers(k, m, dtype=dtype).T
+    b = numbers(k, n, dtype=dtype) if layout[1] == "n" else numbers(n, k, dtype=dtype).T
+    return a, b
+
+
+def part(x: Node, *parts: slice | int) -> Node:
+    """A view of a part, without the axes of which one element is taken."""
+    out = slices(x, [p if isinstance(p, slice) else slice(p, p + 1) for p in parts])
+    shape = [n for k, n in enumerate(out.shape) if k >= len(parts) or isinstance(parts[k], slice)]
+    return out.reshape(shape)
+
+
+def unknown(layout: str, dtype: str, sizes: Iterable[tuple[int, int, int]]) -> Case:
+    """A product of matrices of unknown sizes, to be run at these."""
+    shapes: tuple[tuple[Dim, ...], ...] = ((M, K), (K, N))
+    nodes = tuple(input_node(k, TensorType(s, as_dtype(dtype))) for k, s in enumerate(shapes))
+    layouts: Layouts = tuple(
+        None if x == "n" else (1, s[0]) for x, s in zip(layout, shapes, strict=True)
+    )
+    runs = [
+        Arguments(
+            list(matrices(m, n, k, layout, dtype)),
+            {symbol_of(x): size for x, size in zip((M, N, K), (m, n, k), strict=True)},
+        )
+        for m, n, k in sizes
+    ]
+    return Case(Graph(nodes, (), (dg.matmul(*nodes),)), layouts, runs)
+
+
+def edges(t: Tile) -> list[tuple[int, int, int]]:
+    """Sizes around those of a tile, and of blocks of K."""
+    return [
+        (2, 3, 4),
+        (t.m, t.n, 2 * t.depth),
+        (t.m - 1, t.n + 1, t.depth + 1),
+        (t.m + 4, t.n - 4, t.depth - 1),
+        (2 * t.m + 1, 5, 3 * t.depth),
+        (7, 2 * t.n + 3, 2 * t.depth + 4),
+        (9, 10, 511),
+        (12, 8, 512),
+        (8, 12, 513),
+        (4, 4, 520),
+        (5, 9, 1024),
+        (12, 4, 1025),
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_unknown_sizes(tile: Tile, layout: str) -> None:
+    compare(unknown(layout, "float32", edges(tile)))
+    misaligned = [(tile.m + 1, 8, tile.depth), (8, 12, 519)]
+    compare(unknown(layout, "float32", misaligned), shift=1, seed=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_known_sizes(tile: Tile, layout: str) -> None:
+    sizes = [(tile.m + 4, tile.n + 8, 24), (tile.m, tile.n, 40), (33, 6, 7), (8, 12, 1032)]
+    compare(*(case(dg.matmul, *matrices(*s, layout)) for s in sizes))
+
+
+def test_empty_sums(tile: Tile) -> None:
+    sizes = [(5, 7, 0), (5, 7, 1), (0, 4, 3), (4, 0, 3)]
+    compare(*(case(lambda x, y: dg.matmul(x, y) + 1.0, *matrices(*s)) for s in sizes))
+    compare(*(case(dg.matmul, *matrices(*s)) for s in sizes))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint32"])
+def test_dtypes(tile: Tile, dtype: str) -> None:
+    for layout in ("nn", "tt"):
+        sizes = [(tile.m + 1, 6, 37), (6, tile.n + 1, 2 * tile.depth), (5, 8, 515), (4, 6, 512)]
+        compare(unknown(layout, dtype, sizes))
+
+
+def test_integers_wrap() -> None:
+    a, b = (np.full(s, 2**40 + 12345, np.int64) for s in ((9, 600), (600, 11)))
+    compare(case(dg.matmul, a, b))
+
+
+def test_batches(tile: Tile) -> None:
+    a, b = numbers(3, 20, 36), numbers(3, 36, 24)
+    wide = numbers(3, 24, 20).transpose(0, 2, 1)
+    cases = [
+        case(dg.matmul, a, b),
+        case(lambda x, y: part(x, 1) @ y, a, b),
+        case(lambda x, y: x @ part(y, 2), a, b),
+        case(lambda x, y: x @ y.transpose(1, 2), wide, numbers(3, 17, 24)),
+        case(lambda x, y: x.reshape((3, 1, 20, 36)) @ y.reshape((1, 3, 36, 24)), a, b),
+    ]
+    compare(*cases)
+
+
+def test_views(tile: Tile) -> None:
+    a, b = numbers(2, 41, 81), numbers(90, 64)
+    cases = [
+        case(lambda x, y: part(x, 0, slice(40), slice(1, 81)) @ part(y, slice(3, 83)), a, b),
+        case(
+            lambda x, y: part(x, 1, EVEN, EVEN) @ part(y, slice(1, 83, 2), slice(None, None, 3)),
+            a,
+            b,
+        ),
+        case(lambda x, y: part(x, 1, ALL, slice(75, 3, -1)) @ part(y, slice(79, 7, -1)), a, b),
+        case(lambda x, y: x.expand((37, 64)) @ y.expand((64, 5)), numbers(1, 64), numbers(64, 1)),
+        case(lambda x: x @ x.transpose(0, 1), numbers(33, 40)),
+    ]
+    compare(*cases)
+    compare(*cases, shift=1)
+
+
+def test_epilogues(tile: Tile) -> None:
+    a, b = matrices(tile.m + 2, 70, 36)
+    bias, residual = numbers(70), numbers(tile.m + 2, 70, seed=4)
+
+    def dense(x: Any, y: Any, z: Any, r: Any) -> Any:
+        return dg.tanh(x @ y + z) + r * 2.0
+
+    def several(x: Any, y: Any, z: Any, r: Any) -> Any:
+        total = x @ y
+        return total, dg.exp(total * 0.1), (total + r).transpose(0, 1) * 1.0, total > z
+
+    cases = [
+        case(dense, a, b, bias, residual),
+        case(several, a, b, bias, residual),
+        case(lambda x, y, z, r: (x @ y + part(r, ALL, slice(1))).to(float16), a, b, bias, residual),
+        case(lambda x, y, z, r: dg.relu(x @ y + part(z, 0)), a, b, bias, residual),
+    ]
+    compare(*cases)
+
+
+def test_epilogue_after_blocks(tile: Tile) -> None:
+    a, b = matrices(10, 70, 1100)
+    bias = numbers(70)
+    compare(case(lambda x, y, z: (x @ y, dg.relu(x @ y + z)), a, b, bias))
+
+
+def test_wide_indices() -> None:
+    cases = [case(lambda x, y: x @ y + 1.0, *matrices(70, 40, 515, x)) for x in LAYOUTS]
+    compare(*cases, wide=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_zeros_and_infinities(tile: Tile, layout: str) -> None:
+    """Sums that round to -0.0 keep their sign; infinities beside an edge do not spread."""
+    m, n, k = tile.m + 3, tile.n + 3, tile.depth + 3
+    a, b = matrices(m, n, k, layout)
+    a[1] = -1e-30
+    b[:, 2] = 1e-30
+    a[m - 1] = np.inf
+    a[m - 2, k - 1] = np.nan
+    b[k - 1, n - 1] = -np.inf
+    compare(case(dg.matmul, a, b))
+
+
+def test_tiny_sums_stay_negative_zeros() -> None:
+    a, b = np.full((4, 5), -1e-30, np.float32), np.full((5, 6), 1e-30, np.float32)
+    product = case(dg.matmul, a, b)
+    (out,) = product.cpu.bind({}).run([a, b], ())
+    assert (np.signbit(out) & (out == 0)).all()
+    compare(product)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_order_of_threads(seed: int) -> None:
+    compare(case(dg.matmul, *matrices(70, 75, 90)), seed=seed, blocks=1 + seed)
+
+
+def test_choice_of_tiles() -> None:
+    def chosen(m: Dim, n: Dim, batch: Dim = 1, dtype: Any = float32) -> tuple[int, int]:
+        nodes = (
+            input_node(0, TensorType((batch, m, 64), dtype)),
+            input_node(1, TensorType((batch, 64, n), dtype)),
+        )
+        program = Case(
+            Graph(nodes, (), (dg.matmul(*nodes),)), (None, None), [Arguments([])]
+        ).program
+        (c,) = program.kernels[0].body
+        assert isinstance(c, Contract)
+        t = contract.tile_for(c)
+        return t.m, t.n
+
+    assert chosen(4096, 4096) == (128, 128)
+    assert chosen(1024, 1024) == (128, 64)
+    assert chosen(512, 1024) == (64, 64)
+    assert chosen(64, 64) == (32, 32)
+    assert chosen(64, 64, batch=1000) == (64, 64)
+    assert chosen(4096, 4096, dtype=float64) == (128, 64)
+    assert chosen(4096, 4096, dtype=int64) == (64, 64)
+    assert tiles_of(float64)[0].m == 128
