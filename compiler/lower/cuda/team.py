@@ -5,9 +5,9 @@ done by the first thread.  A check that fails sets the error word; nothing more 
 row, by any of its threads, so no thread is missed at a barrier and nothing is read at a place that
 was not let through.
 
-Threads wait for each other in reductions, and after each iteration of a serial loop.  Nothing else
-is needed: no statement touches what another one stores, but for an element that is overwritten by
-the pass that reads it last; all threads have then met in a reduction since the passes before.
+Threads wait for each other in reductions.  Nothing else is needed: no statement touches what
+another one stores, but for an element that is overwritten by the pass that reads it last; all
+threads have then met in a reduction since the passes before.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ class TeamCode(SweepCode):
 
     def __init__(self, kernel: Kernel, signature: Signature, formulas: Formulas) -> None:
         self.body = team_of(kernel)
-        team, kept = Team.of(kernel), []
-        if not any(is_serial(s) for s in self.body):
-            kept = kept_values(passes_of(self.body), team)
-        super().__init__(signature, formulas, team, kept)
+        team = Team.of(kernel)
+        super().__init__(signature, formulas, team, kept_values(passes_of(kernel), team))
         self.kernel = kernel
 
     def write(self) -> None:
@@ -135,8 +133,6 @@ class TeamCode(SweepCode):
             self.chain(stmt)
         elif isinstance(stmt, Loop) and stmt.kind == "block":
             self.spread(stmt)
-        elif isinstance(stmt, Loop) and stmt.kind == "serial":
-            self.serial(stmt)
         else:
             raise CompileError(
                 f"kernel {self.kernel.name}: a {type(stmt).__name__} is not for a team", op="cuda"
@@ -149,20 +145,6 @@ class TeamCode(SweepCode):
         with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
             self.w.line(f"if (t == 0) dg_fail(error, {check.code}, {value});")
             self.w.line(self.leave)
-
-    def serial(self, loop: Loop) -> None:
-        """A loop that all threads go through together, each iteration after the one before."""
-        if loop.extent == 0:
-            return
-        if has_checks(loop.body):
-            raise CompileError(f"kernel {self.kernel.name}: checks in a loop", op="cuda")
-        before = dict(self.aligned)
-        with self.counted(loop.var, loop.extent, loop.body):
-            for stmt in loop.body:
-                self.team_statement(stmt)
-            w = "__syncthreads();" if self.team.is_wide else f"__syncwarp({self.mask});"
-            self.w.line(w)
-        self.aligned = before
 
     def spread(self, loop: Loop) -> None:
         """A loop whose iterations are spread over the threads."""
@@ -243,7 +225,3 @@ class TeamCode(SweepCode):
 
 def has_checks(body: tuple[Stmt, ...]) -> bool:
     return any(isinstance(s, Check) for s in ir.walk(body))
-
-
-def is_serial(stmt: Stmt) -> bool:
-    return isinstance(stmt, Loop) and stmt.kind == "serial"

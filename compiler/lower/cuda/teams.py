@@ -64,7 +64,7 @@ class Team:
     @classmethod
     def of(cls, kernel: Kernel) -> Team:
         """The team for a kernel."""
-        passes = passes_of(team_of(kernel))
+        passes = passes_of(kernel)
         lanes = [s.lanes for s in passes if isinstance(s, Reduce)]
         if not lanes:
             return cls._without_lanes(passes)
@@ -108,9 +108,9 @@ def is_pass(stmt: Stmt) -> bool:
     return isinstance(stmt, Reduce) and stmt.order == "lanes"
 
 
-def passes_of(body: tuple[Stmt, ...]) -> list[Pass]:
+def passes_of(kernel: Kernel) -> list[Pass]:
     """The passes of a team over its row, in order."""
-    return [s for s in walk(body) if isinstance(s, Loop | Reduce) and is_pass(s)]
+    return [s for s in team_of(kernel) if isinstance(s, Loop | Reduce) and is_pass(s)]
 
 
 def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
