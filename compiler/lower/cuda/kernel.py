@@ -15,11 +15,22 @@ from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of, symbols
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Buffer, Check, Contract, Kernel, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Check,
+    Contract,
+    If,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    Store,
+)
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.errors import CompileError
 
 THREADS = 256  # of a block
 UNROLL = 8  # turns of a loop side by side
@@ -124,9 +135,15 @@ class KernelCode(ScalarCode):
             self.check(stmt)
         elif isinstance(stmt, Reduce):
             self.chain(stmt)
-        elif isinstance(stmt, Loop) and stmt.extent != 0:
-            with self.counted(stmt.var, stmt.extent, stmt.body):
+        elif isinstance(stmt, If):
+            with self.block(f"if ({self.value(stmt.condition)})"):
                 self.run(stmt.body)
+        elif isinstance(stmt, Loop):
+            if stmt.extent != 0:
+                with self.counted(stmt.var, stmt.extent, stmt.body):
+                    self.run(stmt.body)
+        else:
+            raise CompileError(f"a thread cannot run {stmt!r}", op="cuda")
 
     @contextmanager
     def counted(
