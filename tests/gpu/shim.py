@@ -28,8 +28,20 @@ FLAGS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
     *("-fno-exceptions", "-fno-asynchronous-unwind-tables"),
 )
+# Whether this process was started with `sanitizers`, and checks every access to memory.
+SANITIZED = bool(os.environ.get("DG_SHIM_SANITIZE"))
+SANITIZERS = (
+    *("-fsanitize=address,undefined", "-fsanitize-sections=dg_shared_*", "-g1"),
+    *("-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
+)
 # Variables that a text forgets to set have a value that shows.
-TEXT_FLAGS = ("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern")
+TEXT_FLAGS = (
+    *("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern"),
+    *(SANITIZERS if SANITIZED else ()),
+)
+RUNTIME_FLAGS = ("-O2", *(["-DDG_SANITIZE"] if SANITIZED else []))
+MAX_THREADS = 1024  # of a block
+MAX_SHARED = 48 * 1024  # bytes of a kernel's variables in shared memory
 KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\(([^)]*)\)\s*)?void\s+'
     r"(?:__launch_bounds__\s*\(([^)]*)\)\s*)?(\w+)\s*\(([^)]*)\)"
@@ -68,7 +80,7 @@ class MemoryFault(ShimError):
     """An access to an address that is nobody's."""
 
 
-ERRORS = (LaunchError, DivergentBarrier, Deadlock, MaskError, LaneError, MemoryFault)  # by code - 1
+ERRORS = (DivergentBarrier, Deadlock, MaskError, LaneError, MemoryFault)  # by code - 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,8 @@ class Parameter:
 class Kernel:
     name: str
     parameters: tuple[Parameter, ...]
+    threads: int  # the most of a block
+    shared: int  # bytes of its __shared__ variables
 
 
 # ---- texts --------------------------------------------------------------------------------------
@@ -180,13 +194,19 @@ def available() -> str | None:
 
 
 @functools.cache
-def _target() -> tuple[str, tuple[str, ...]]:
+def _machine() -> tuple[str, tuple[str, ...]]:
     """The compiler's version and machine, and the flags for instructions of this machine."""
     command = [compiler(), "-dumpfullversion", "-dumpmachine"]
     version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # fmaf, floorf and conversions of 16-bit floats as instructions, with the functions' bits.
     native = ("-mfma", "-mf16c") if _has_fma() else ()
     return version, native
+
+
+def target() -> str:
+    """What a compiled text depends on besides itself."""
+    files = b"".join((HERE / name).read_bytes() for name in ("shim.h", "shim.py"))
+    return f"{_machine()} {hashlib.sha256(files).hexdigest()}"
 
 
 def _has_fma() -> bool:
@@ -213,13 +233,13 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(file.name, path)
 
 
-def _options(flags: tuple[str, ...]) -> list[str]:
-    return [*FLAGS, *_target()[1], *flags]
+def _options(flags: Sequence[str]) -> list[str]:
+    return [*FLAGS, *_machine()[1], *flags]
 
 
 def _path(source: bytes, options: Sequence[str], suffix: str) -> Path:
     """A file of the cache, named after what it is made of."""
-    made_of = repr((_target()[0], options)).encode() + (HERE / "shim.h").read_bytes() + source
+    made_of = repr((_machine()[0], options)).encode() + (HERE / "shim.h").read_bytes() + source
     return cache_folder() / f"{hashlib.sha256(made_of).hexdigest()[:32]}{suffix}"
 
 
@@ -235,9 +255,9 @@ def _run_compiler(arguments: Sequence[str], path: Path, source: str = "") -> Non
 
 
 @functools.cache
-def _header(flags: tuple[str, ...]) -> Path:
+def _header() -> Path:
     """A copy of shim.h with its precompiled form beside it, which saves a third of a build."""
-    options = _options(flags)
+    options = _options(TEXT_FLAGS)
     path = _path(b"", options, ".h")
     precompiled = path.with_name(path.name + ".gch")
     if not precompiled.exists():
@@ -246,16 +266,34 @@ def _header(flags: tuple[str, ...]) -> Path:
     return path
 
 
-def _compile(source: str, flags: tuple[str, ...]) -> Path:
+def _compile(source: str) -> Path:
     """The shared object of a text's source, from the cache where it is there."""
-    options = _options(flags)
+    options = _options(TEXT_FLAGS)
     path = _path(source.encode(), options, ".so")
     if not path.exists():
-        include = ["-include", str(_header(flags))]
+        include = ["-include", str(_header())]
         # Of the libraries only -lgcc, which converts 16-bit floats: the others are there already.
         link = ["-shared", "-nostdlib", "-x", "c++", "-", "-lgcc"]
         _run_compiler([*options, *include, *link], path, source)
     return path
+
+
+def sanitizers() -> dict[str, str] | None:
+    """The environment of processes that check every access of a kernel; None if g++ cannot."""
+    paths = []
+    for name in ("libasan.so", "libubsan.so", "libstdc++.so"):
+        command = [compiler(), f"-print-file-name={name}"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if not os.path.isabs(found):
+            return None
+        paths.append(found)
+    return {
+        **os.environ,
+        "LD_PRELOAD": ":".join(paths),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "DG_SHIM_SANITIZE": "1",
+    }
 
 
 # ---- running ------------------------------------------------------------------------------------
@@ -303,9 +341,9 @@ _RUNNING = threading.Lock()  # the runtime has one set of fibers
 
 
 @functools.cache
-def _runtime(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+def _runtime() -> ctypes.CDLL:
     source = (HERE / "shim_runtime.cpp").read_text()
-    options = _options(("-O2", *flags))
+    options = _options(RUNTIME_FLAGS)
     path = _path(source.encode(), options, ".so")
     if not path.exists():
         _run_compiler([*options, "-shared", f"-I{HERE}", "-x", "c++", "-"], path, source)
@@ -325,9 +363,11 @@ def _runtime(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
 class Library:
     """The kernels of one compiled text. `image` are the bytes of its shared object."""
 
-    def __init__(self, path: Path, flags: tuple[str, ...] = ()) -> None:
-        self._runtime = _runtime(flags)
+    def __init__(self, path: Path) -> None:
+        self._runtime = _runtime()
         self._path = path
+        # The address sanitizer has red zones between the variables.
+        self._shared_limit = MAX_SHARED * (8 if SANITIZED else 1)
         self._library = ctypes.CDLL(str(path))
         weakref.finalize(self, _ctypes.dlclose, self._library._handle)
         self._library.dg_open.restype = ctypes.POINTER(_Text)
@@ -348,18 +388,24 @@ class Library:
     def image(self) -> bytes:
         return self._path.read_bytes()
 
-    def launch(self, name: str, blocks: int, threads: int, args: bytes, seed: int = 0) -> None:
-        """Runs a kernel to its end; `args` has 8 bytes per parameter."""
+    def check(self, name: str, blocks: int, threads: int, nbytes: int) -> None:
+        """Raises LaunchError for a launch that a device would refuse."""
         kernel = self.kernels.get(name)
         if kernel is None:
             raise LaunchError(f"the text has no kernel {name!r}, only {', '.join(self.kernels)}")
-        if len(args) != 8 * len(kernel.parameters):
-            raise LaunchError(
-                f"{name} takes {len(kernel.parameters)} parameters of 8 bytes, "
-                f"got {len(args)} bytes"
-            )
-        if not (0 <= blocks < 2**31 and 0 <= threads <= 1024):
-            raise LaunchError(f"{name}: {blocks} blocks of {threads} threads")
+        limits = (
+            ("blocks", blocks, range(1, 2**31)),
+            ("threads a block", threads, range(1, kernel.threads + 1)),
+            ("bytes of __shared__ variables", kernel.shared, range(self._shared_limit + 1)),
+            ("bytes of arguments", nbytes, [8 * len(kernel.parameters)]),
+        )
+        for what, given, allowed in limits:
+            if given not in allowed:
+                raise LaunchError(f"{name}: {given} {what}, not {allowed[0]} to {allowed[-1]}")
+
+    def launch(self, name: str, blocks: int, threads: int, args: bytes, seed: int = 0) -> None:
+        """Runs a kernel to its end; `args` has 8 bytes per parameter."""
+        self.check(name, blocks, threads, len(args))
         failure = _Failure()
         with _RUNNING:
             code = self._runtime.dg_launch(
@@ -380,9 +426,20 @@ def _kernel(entry: _Kernel) -> Kernel:
             Parameter(name, p.kind.decode(), p.size)
             for name, p in zip(names, parameters, strict=True)
         ),
+        entry.bound or MAX_THREADS,
+        (entry.shared_end or 0) - (entry.shared_begin or 0),
     )
 
 
-def build(text: str, flags: tuple[str, ...] = ()) -> Library:
-    """Compiles a text of CUDA C, with more flags of the compiler; cached by their hash."""
-    return Library(_compile(_unit(text), (*TEXT_FLAGS, *flags)), flags)
+def build(text: str) -> Library:
+    """Compiles a text of CUDA C; cached by its hash."""
+    return Library(_compile(_unit(text)))
+
+
+def guard(address: int, nbytes: int, on: bool) -> None:
+    """Declares memory around an allocation out of bounds, or ends that.
+
+    Has an effect in sanitized processes alone.
+    """
+    if SANITIZED:
+        _runtime().dg_guard(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), ctypes.c_bool(on))

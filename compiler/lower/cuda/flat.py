@@ -61,7 +61,7 @@ class Vector:
         if not space.loops or not space.stores or not space.is_assignment:
             return None
         inner = space.loops[-1]
-        if any(s.position or step_along(s.index, inner.var) != 1 for s in space.stores):
+        if any(s.position is not None or step_along(s.index, inner.var) != 1 for s in space.stores):
             return None
         loads = tuple(
             e.memory

@@ -91,7 +91,7 @@ class SweepCode(CombineCode):
         if is_plain(stmt) and share > 1:
             reads = [e for e in self.needed(stmt, known) if e.op == "load"]
             reads = [e for e in reads if _is_step(e.memory[1], stmt)]
-            writes = [s for s in stores_of(stmt) if not s.position and _is_step(s.index, stmt)]
+            writes = [s for s in stores_of(stmt) if s.position is None and _is_step(s.index, stmt)]
         for buffer, index in [e.memory for e in reads] + [(s.buffer, s.index) for s in writes]:
             self.alignment(buffer, index, stmt, share)
         return Sweep(stmt, share, tuple(reads), tuple(writes), known, new, element)

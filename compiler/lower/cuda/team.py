@@ -253,7 +253,7 @@ def touches_of(stmt: Stmt, lanes: int) -> Iterator[Touch]:
             yield Touch(buffer, False, place or moved)
     for s in ir.walk((stmt,)):
         if isinstance(s, Store):
-            moved = None if s.position else _place(stmt, s.index, lanes)
+            moved = None if s.position is not None else _place(stmt, s.index, lanes)
             yield Touch(s.buffer, True, place or moved)
 
 
