@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import elementwise as _elementwise
 from dualgrad import cuda, fft, functional, linalg, random
+from dualgrad import elementwise as _elementwise
 from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
@@ -194,6 +194,7 @@ __all__ = [
     "concatenate",
     "config",
     "cross",
+    "cuda",
     "data",
     "debug",
     "det",

@@ -26,6 +26,7 @@ __all__ = [
     "is_available",
     "manual_seed",
     "mem_get_info",
+    "memory_allocated",
     "synchronize",
 ]
 
@@ -64,6 +65,16 @@ def synchronize(device: Any = None) -> None:
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Free and total bytes of a device; memory kept for reuse counts as free."""
     return _driver(device).memory_info()
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes of a device that this process's tensors and programs use."""
+    return _driver(device).allocated()
+
+
+def empty_cache() -> None:
+    """Give memory that is kept for reuse back to the first device."""
+    _driver(None).trim()
 
 
 def manual_seed(seed: int) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from dualgrad.backends.common import Backend, Bound, Code, Times, hash_of
-from dualgrad.backends.cpu import CpuBackend, codegen, max_threads
-from dualgrad.backends.cuda import CudaBackend, generator
+from dualgrad.backends.cpu import CpuBackend, max_threads
+from dualgrad.backends.cuda import CudaBackend
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import Layouts
@@ -24,9 +24,15 @@ from dualgrad.runtime import cpu
 from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import DeviceError
+from dualgrad.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
+    from dualgrad.compiler import codegen
     from dualgrad.compiler.kernel.program import LoopProgram
+    from dualgrad.compiler.lower.cuda import module as cuda_codegen
+else:
+    codegen = LazyModule("dualgrad.compiler.codegen")
+    cuda_codegen = LazyModule("dualgrad.compiler.lower.cuda.module")
 
 _lock = threading.RLock()
 _codes: WeakValueDictionary[str, Code] = WeakValueDictionary()
@@ -65,8 +71,6 @@ class Origin:
 
     def program(self) -> LoopProgram:
         kind = self.backend.kind
-        if kind == "cpu":
-            return codegen.lower(self.graph, self.layouts, self.name, self.threads)
         return codegen.lower(self.graph, self.layouts, self.name, self.threads, kind)
 
 
@@ -98,7 +102,7 @@ class Compiled(Executable):
     def cuda(self) -> str:
         """The CUDA C++ text of the program."""
         self._needs("cuda", "cuda", ".llvm()")
-        return generator.module_of(self.program, self.origin.wide).text
+        return cuda_codegen.module_of(self.program, self.origin.wide).text
 
     def _needs(self, kind: str, what: str, other: str) -> None:
         device = self.origin.backend.device

@@ -45,10 +45,10 @@ from dualgrad.runtime.program import decode_error
 
 if TYPE_CHECKING:
     from dualgrad.compiler.kernel.program import LoopProgram
-    from dualgrad.compiler.lower.cuda import module as generator
+    from dualgrad.compiler.lower.cuda import module as codegen
     from dualgrad.runtime.driver import Driver
 else:
-    generator = LazyModule("dualgrad.compiler.lower.cuda.module")
+    codegen = LazyModule("dualgrad.compiler.lower.cuda.module")
 
 _NO_ERROR = 2**64 - 1
 _THREADS = 2048  # that a multiprocessor holds
@@ -84,13 +84,14 @@ class CudaBackend:
             text, steps = plain["text"], tuple(map(read_step, plain["steps"]))
             times.cached = True
         elif program is not None:
-            module = generator.module_of(program, wide)
+            module = codegen.module_of(program, wide)
             text, steps = module.text, _numbered(module.steps, program)
             plain = {"text": text, "steps": [plain_step(s) for s in steps]}
             default_cache().put(key, json.dumps(plain).encode())
         else:
             return None
-        image = cuda.image_of(text, self.number) if text else b""
+        kernels = any(isinstance(s, KernelLaunch) for s in steps)
+        image = cuda.image_of(text, self.number) if kernels else b""
         times.codegen = time.perf_counter() - started
         started = time.perf_counter()
         code = CudaCode(self.driver, self.number, image, steps)

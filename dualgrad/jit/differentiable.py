@@ -22,10 +22,11 @@ import numpy as np
 
 from dualgrad.autograd import Edge as TapeEdge
 from dualgrad.autograd import Flow, TapeNode, changed_error, edge_of, freed_error, next_number
+from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
-from dualgrad.engine import Bound, Compiled, compile_graph
+from dualgrad.engine import Compiled, compile_graph
 from dualgrad.hooks import Hooks
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from dualgrad.autograd import FreedNode
+from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
-from dualgrad.engine import Bound, Compiled
+from dualgrad.engine import Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dualgrad.creation import empty
 from dualgrad.functional import linear

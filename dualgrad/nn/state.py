@@ -62,7 +62,11 @@ def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
 
 
 def destination(
-    first: Any = None, second: Any = None, *others: Any, device: Any = None, dtype: Any = None,
+    first: Any = None,
+    second: Any = None,
+    *others: Any,
+    device: Any = None,
+    dtype: Any = None,
     non_blocking: bool = False,
 ) -> tuple[str | None, DType | None]:
     """The device and the dtype that the arguments of `Module.to` name; None: stay as it is."""

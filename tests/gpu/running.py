@@ -17,6 +17,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 from support import Array, same_bits
 
+from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom, ShapeEnv, evaluate, shape_env
 from dualgrad.compiler.ir.node import Graph, Node, input_node, scalar_node
 from dualgrad.compiler.ir.types import Layouts, TensorType
@@ -26,7 +27,7 @@ from dualgrad.compiler.lower.cuda.launch import HostBlock, HostLaunch, KernelLau
 from dualgrad.compiler.lower.cuda.module import functions_of, text_of
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.pipeline import lower
-from dualgrad.engine import Bound, compile_graph
+from dualgrad.engine import compile_graph
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import IndexOutOfBounds
 from dualgrad.runtime.library import FUNCTIONS

@@ -323,6 +323,13 @@ class Standin:
     def memory_info(self) -> tuple[int, int]:
         return self.pool.limit - self.pool.live_bytes, self.pool.limit
 
+    def allocated(self) -> int:
+        return self.pool.live_bytes
+
+    def trim(self) -> None:
+        self.synchronize()
+        self.pool.trim()
+
     def upload(self, address: int, data: memoryview) -> None:
         self._refuse_in_capture("a copy from the host")
         self.uploads += 1

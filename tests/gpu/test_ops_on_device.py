@@ -1,0 +1,136 @@
+"""Every sample of every op on a CUDA device: the bits of the CPU, of results and gradients."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Array, as_array, same_bits, tensors_in
+from test_ops import BAD, CASES, GOOD, SMOOTH, Case, first_of_each
+
+import dualgrad as dg
+from dualgrad.runtime.dtype import DType, bfloat16, float16, float64
+from gpu.standin import Standin
+
+pytestmark = pytest.mark.usefixtures("gpu")
+SIMPLE = first_of_each(GOOD, 1)
+SMOOTH_FIRST = first_of_each(SMOOTH, 1)
+NUMBER = {id(c): k for k, c in enumerate(CASES)}
+
+
+def operands(case: Case, device: str, dtype: DType | None = None) -> list[Any]:
+    """The arguments of a case: tensors on a device in the layout of the sample, and numbers."""
+    out = []
+    for x in case.arrays(dtype):
+        tensor = isinstance(x, np.ndarray)
+        out.append(placed(x, device) if tensor else x)
+    return out
+
+
+def placed(x: Array, device: str) -> dg.Tensor:
+    """An array on a device, with the array's strides."""
+    if device == "cpu" or x.flags.c_contiguous:
+        return dg.from_numpy(x).to(device)
+    base = x if x.base is None else x.base
+    while base.base is not None:
+        base = base.base
+    return dg.from_numpy(x).to(device) if not isinstance(base, np.ndarray) else strided(x, device)
+
+
+def strided(x: Array, device: str) -> dg.Tensor:
+    """A view on the device like the array's: broadcast, transposed or with gaps."""
+    if 0 in x.strides and x.size:
+        kept = x[tuple(slice(0, 1) if s == 0 else slice(None) for s in x.strides)]
+        return placed(np.ascontiguousarray(kept), device).expand(x.shape)
+    if x.T.flags.c_contiguous:
+        return dg.from_numpy(np.ascontiguousarray(x.T)).to(device).T
+    room = np.zeros(tuple(2 * n for n in x.shape), x.dtype)
+    every_second = (slice(None, None, 2),) * x.ndim
+    room[every_second] = x
+    return dg.from_numpy(room).to(device)[every_second]
+
+
+def quiet(function: Any) -> Any:
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function()
+
+
+def results(case: Case, device: str, dtype: DType | None = None) -> list[Array]:
+    dg.seed(3)
+    out = quiet(lambda: case.sample.function(*operands(case, device, dtype)))
+    found = tensors_in(out)
+    assert all(t.device == device for t in found)
+    return [as_array(t.cpu()) for t in found]
+
+
+def gradients(case: Case, device: str) -> list[Array]:
+    dg.seed(3)
+    xs = operands(case, device)
+    leaves = [x for x in xs if isinstance(x, dg.Tensor) and x.dtype.is_float]
+    for x in leaves:
+        x.requires_grad_()
+    out = tensors_in(quiet(lambda: case.sample.function(*xs)))[0]
+    if not out.requires_grad:
+        return []
+    rng = np.random.default_rng(1)
+    seed = dg.from_numpy(rng.uniform(0.5, 2.0, out.shape)).to(out.dtype)
+    out.backward(seed.to(device))
+    found = [x.grad for x in leaves if x.grad is not None]
+    assert all(g.device == device for g in found)
+    return [as_array(g.cpu()) for g in found]
+
+
+def compare(got: list[Array], want: list[Array], case: Case) -> None:
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        same_bits(a, b, case)
+
+
+@pytest.mark.parametrize("case", SIMPLE, ids=str)
+def test_results(case: Case) -> None:
+    compare(results(case, "cuda:0"), results(case, "cpu"), case)
+
+
+@pytest.mark.parametrize("case", SMOOTH_FIRST, ids=str)
+def test_gradients(case: Case) -> None:
+    compare(gradients(case, "cuda:0"), gradients(case, "cpu"), case)
+
+
+def message(case: Case, device: str) -> str:
+    assert case.sample.error is not None
+    with pytest.raises(case.sample.error) as caught:
+        quiet(lambda: case.sample.function(*operands(case, device)))
+    return str(caught.value).replace("@cuda:0", "").partition("\n  at ")[0]
+
+
+@pytest.mark.parametrize("case", first_of_each(BAD, 1), ids=str)
+def test_refusals(case: Case) -> None:
+    assert message(case, "cuda:0") == message(case, "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in GOOD if c not in SIMPLE], ids=str)
+def test_results_of_all_samples(case: Case) -> None:
+    compare(results(case, "cuda:0"), results(case, "cpu"), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in SMOOTH if c not in SMOOTH_FIRST], ids=str)
+def test_gradients_of_all_samples(case: Case) -> None:
+    compare(gradients(case, "cuda:0"), gradients(case, "cpu"), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [float64, float16, bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("case", SIMPLE, ids=str)
+def test_results_of_other_floats(case: Case, dtype: DType) -> None:
+    if dtype is bfloat16:
+        pytest.skip("NumPy has no bfloat16")
+    compare(results(case, "cuda:0", dtype), results(case, "cpu", dtype), case)
+
+
+def test_nothing_waits(gpu: Standin) -> None:
+    gpu.synchronize()
