@@ -8,7 +8,6 @@ interleaved blocks of one process.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import time
@@ -19,12 +18,10 @@ from typing import Any
 
 import dualgrad as dg
 from benchmarks.machine import Others, describe
-from benchmarks.report import aligned, markdown_table, others_text, time_text, write_markdown
+from benchmarks.report import aligned, time_text, write_section
 from dualgrad import nn, optim
 from dualgrad.runtime.host import cpu_count
 
-BEGIN = "<!-- begin of what `python -m benchmarks.calls --markdown` writes -->"
-END = "<!-- end of what `python -m benchmarks.calls --markdown` writes -->"
 COLUMNS = ("call", "compiled", "undecorated", "ratio", "traces")
 _BLOCK = 0.02  # seconds
 
@@ -145,11 +142,8 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(aligned(table)))
     if arguments.markdown:
         machine = describe([], cpu_count())
-        command = shlex.join(["python", "-m", "benchmarks.calls", *argv])
-        lines = [BEGIN, "", *(f"- {label}: {text}" for label, text in machine.lines())]
-        lines += [f"- {others_text(others.share())}", f"- command: `{command}`", ""]
-        lines += [*markdown_table(table), "", END]
-        write_markdown(arguments.markdown, "\n".join(lines), BEGIN, END)
+        program, share = "benchmarks.calls", others.share()
+        write_section(arguments.markdown, program, argv, machine, share, table)
     return 0
 
 

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -25,11 +24,9 @@ import dualgrad as dg
 from benchmarks.compile_programs import PROGRAMS
 from benchmarks.machine import Others, describe
 from benchmarks.process import ROOT
-from benchmarks.report import aligned, markdown_table, others_text, time_text, write_markdown
+from benchmarks.report import aligned, time_text, write_section
 from dualgrad.runtime.host import cpu_count
 
-BEGIN = "<!-- begin of what `python -m benchmarks.compile_time --markdown` writes -->"
-END = "<!-- end of what `python -m benchmarks.compile_time --markdown` writes -->"
 COLUMNS = ("program", "n", "cold", "trace", "passes", "machine code", "cold CPU", "cached", "ratio")
 SIZES = (100, 200, 400)
 _STAGES = ("trace", "passes", "machine code", "load")
@@ -118,15 +115,13 @@ def main(argv: Sequence[str]) -> int:
         if name not in PROGRAMS:
             parser.error(f"no program {name!r}; there are {', '.join(PROGRAMS)}")
     others = Others()
-    table = rows(arguments.programs or list(PROGRAMS), arguments.sizes, arguments.repeats)
-    print("\n".join(aligned([COLUMNS, *table])))
+    found = rows(arguments.programs or list(PROGRAMS), arguments.sizes, arguments.repeats)
+    table = [COLUMNS, *found]
+    print("\n".join(aligned(table)))
     if arguments.markdown:
         machine = describe([], cpu_count())
-        command = shlex.join(["python", "-m", "benchmarks.compile_time", *argv])
-        lines = [BEGIN, "", *(f"- {label}: {text}" for label, text in machine.lines())]
-        lines += [f"- {others_text(others.share())}", f"- command: `{command}`", ""]
-        lines += [*markdown_table([COLUMNS, *table]), "", END]
-        write_markdown(arguments.markdown, "\n".join(lines), BEGIN, END)
+        program, share = "benchmarks.compile_time", others.share()
+        write_section(arguments.markdown, program, argv, machine, share, table)
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -23,12 +22,10 @@ from typing import Self
 from benchmarks.machine import Others, describe
 from benchmarks.oprows import ROWS, Row
 from benchmarks.process import ROOT
-from benchmarks.report import aligned, markdown_table, others_text, time_text, write_markdown
+from benchmarks.report import aligned, time_text, write_section
 from dualgrad.runtime.host import cpu_count
 
 LIBRARIES = ("dualgrad", "numpy", "torch")
-BEGIN = "<!-- begin of what `python -m benchmarks.eager --markdown` writes -->"
-END = "<!-- end of what `python -m benchmarks.eager --markdown` writes -->"
 COLUMNS = ("op", "dualgrad", "NumPy", "torch", "ratio", "first", "cached")
 _THREADS = ("DG_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -140,15 +137,13 @@ def main(argv: Sequence[str]) -> int:
         if ratios
         else "nothing to compare with"
     )
-    print("\n".join(aligned([COLUMNS, *(r.cells() for r in results)])))
+    table = [COLUMNS, *(r.cells() for r in results)]
+    print("\n".join(aligned(table)))
     print(summary)
     if arguments.markdown:
         machine = describe(names, arguments.threads)
-        command = shlex.join(["python", "-m", "benchmarks.eager", *argv])
-        lines = [BEGIN, "", *(f"- {label}: {text}" for label, text in machine.lines())]
-        lines += [f"- {others_text(others.share())}", f"- command: `{command}`", f"- {summary}", ""]
-        lines += [*markdown_table([COLUMNS, *(r.cells() for r in results)]), "", END]
-        write_markdown(arguments.markdown, "\n".join(lines), BEGIN, END)
+        program, share = "benchmarks.eager", others.share()
+        write_section(arguments.markdown, program, argv, machine, share, table, [summary])
     return 0
 
 

@@ -14,11 +14,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import dualgrad as dg
 from benchmarks.machine import describe
@@ -140,21 +139,22 @@ def launches(clock: Clock) -> Rows:
     pointer = struct.pack("=Q", memory.address)
     numbers = struct.pack("=qqdd", 1, 2, 3.0, 4.0)
     for name, args in (("one", pointer), ("eight", 4 * pointer + numbers)):
-        function = driver.function(module, name)
-
-        def launch(function: Any = function, args: bytes = args) -> None:
-            driver.launch(function, 1, 32, args)
-
+        launch = partial(driver.launch, driver.function(module, name), 1, 32, args)
         yield f"launch, parameters: {name}", _time(clock.host(launch)), "host"
         yield f"launch, parameters: {name}", _time(clock.device(launch)), "device, back to back"
-    yield "launch and wait", _time(clock.host(lambda: (launch(), driver.synchronize()))), "host"
+
+    def launch_and_wait() -> None:
+        launch()
+        driver.synchronize()
+
+    yield "launch and wait", _time(clock.host(launch_and_wait)), "host"
     for count in clock.effort.graphs:
         with driver.capture() as graph:
             for _ in range(count):
                 launch()
-        host = clock.host(lambda graph=graph: driver.replay(graph))
-        each = clock.device(lambda graph=graph: driver.replay(graph)) / count
-        yield f"replay of a graph of {count} kernels", _time(host), "host"
+        replay = partial(driver.replay, graph)
+        yield f"replay of a graph of {count} kernels", _time(clock.host(replay)), "host"
+        each = clock.device(replay) / count
         yield f"replay of a graph of {count} kernels", _time(each), "device, of each kernel"
 
 
@@ -162,19 +162,25 @@ def memory(clock: Clock) -> Rows:
     """Allocations that the pool has ready, and copies."""
     driver, nbytes = clock.driver, _ITEM * clock.effort.elements
     for size in (1 << 10, 1 << 20, nbytes):
-        took = clock.host(lambda size=size: driver.allocate(size))
+        took = clock.host(partial(driver.allocate, size))
         yield f"allocate and free {size} bytes", _time(took), "host"
-    here, there = driver.allocate(nbytes), driver.allocate(nbytes)
-    copy = clock.device(lambda: driver.copy(there.address, here.address, nbytes))
+    copy = _copy_seconds(clock, nbytes)
     yield "copy on the device", _bandwidth(2 * nbytes, copy), "read and written"
-    fill = clock.device(lambda: driver.fill(here.address, 0, nbytes))
+    here = driver.allocate(nbytes)
+    fill = clock.device(partial(driver.fill, here.address, 0, nbytes))
     yield "fill", _bandwidth(nbytes, fill), ""
     for size in (4 << 10, min(256 << 20, nbytes)):
-        data = memoryview(np.zeros(size, np.uint8))
-        up = clock.wall(lambda data=data: driver.upload(here.address, data))
-        down = clock.wall(lambda data=data: driver.download(data, here.address))
+        data = memoryview(bytearray(size))
+        up = clock.wall(partial(driver.upload, here.address, data))
+        down = clock.wall(partial(driver.download, data, here.address))
         yield f"upload {size} bytes", _time(up), _bandwidth(size, up)
         yield f"download {size} bytes", _time(down), _bandwidth(size, down)
+
+
+def _copy_seconds(clock: Clock, nbytes: int) -> float:
+    driver = clock.driver
+    here, there = driver.allocate(nbytes), driver.allocate(nbytes)
+    return clock.device(partial(driver.copy, there.address, here.address, nbytes))
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -205,19 +211,13 @@ def streams(clock: Clock) -> Rows:
         ]
     for name, function, args, arrays in cases:
         compiled = dg.function(function, strict=True)
-        took = clock.device(lambda compiled=compiled, args=args: compiled(*args))
+        took = clock.device(partial(compiled, *args))
         share = copy * arrays * nbytes / took
         yield name, _bandwidth(arrays * nbytes, took), f"{100 * share:.0f} % of copy"
 
 
-def _layer_norm(x: dg.Tensor, weight: dg.Tensor) -> dg.Tensor:
+def _layer_norm(x: dg.Tensor, weight: dg.Tensor) -> Any:
     return functional.layer_norm(x, (x.shape[1],), weight)
-
-
-def _copy_seconds(clock: Clock, nbytes: int) -> float:
-    driver = clock.driver
-    here, there = driver.allocate(nbytes), driver.allocate(nbytes)
-    return clock.device(lambda: driver.copy(there.address, here.address, nbytes))
 
 
 def matmuls(clock: Clock) -> Rows:
@@ -225,7 +225,7 @@ def matmuls(clock: Clock) -> Rows:
     for n in clock.effort.matmuls:
         a, b = (dg.ones(n, n, device="cuda") for _ in range(2))
         compiled = dg.function(lambda a, b: a @ b, strict=True)
-        ours = clock.device(lambda compiled=compiled, a=a, b=b: compiled(a, b))
+        ours = clock.device(partial(compiled, a, b))
         theirs = _cublas(clock, n)
         remark = "" if theirs is None else f"cuBLAS: {_flops(n, theirs)}"
         yield f"matmul of {n} x {n}", _flops(n, ours), remark
@@ -243,7 +243,7 @@ def _cublas(clock: Clock, n: int) -> float | None:
 
     a, b, out = (cupy.ones((n, n), cupy.float32) for _ in range(3))
     try:
-        return clock.device(lambda: cupy.matmul(a, b, out=out))
+        return clock.device(partial(cupy.matmul, a, b, out=out))
     except ImportError:  # CuPy without NVIDIA's libraries
         return None
 
@@ -310,7 +310,7 @@ def fitting(effort: Effort, free: int) -> Effort:
     elements = effort.elements
     while elements > _COLUMNS and 8 * _ITEM * elements > free:
         elements //= 2
-    return Effort(**{**vars(effort), "elements": elements})
+    return replace(effort, elements=elements)
 
 
 def header(driver: Driver, command: str) -> list[tuple[str, str]]:

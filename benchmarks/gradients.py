@@ -8,7 +8,6 @@ blocks of one process.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import time
@@ -20,12 +19,10 @@ from typing import Any
 
 import dualgrad as dg
 from benchmarks.machine import Others, describe
-from benchmarks.report import aligned, markdown_table, others_text, time_text, write_markdown
+from benchmarks.report import aligned, time_text, write_section
 from dualgrad import functional, nn
 from dualgrad.runtime.host import cpu_count
 
-BEGIN = "<!-- begin of what `python -m benchmarks.gradients --markdown` writes -->"
-END = "<!-- end of what `python -m benchmarks.gradients --markdown` writes -->"
 COLUMNS = (
     "loss and backward()",
     "eager",
@@ -159,11 +156,8 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(aligned(table)))
     if arguments.markdown:
         machine = describe([], cpu_count())
-        command = shlex.join(["python", "-m", "benchmarks.gradients", *argv])
-        lines = [BEGIN, "", *(f"- {label}: {text}" for label, text in machine.lines())]
-        lines += [f"- {others_text(others.share())}", f"- command: `{command}`", ""]
-        lines += [*markdown_table(table), "", END]
-        write_markdown(arguments.markdown, "\n".join(lines), BEGIN, END)
+        program, share = "benchmarks.gradients", others.share()
+        write_section(arguments.markdown, program, argv, machine, share, table)
     return 0
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.machine import Machine
 from benchmarks.results import ArmResult, Run, WorkloadResult
 
-BEGIN = "<!-- begin of what `python -m benchmarks --markdown` writes -->"
-END = "<!-- end of what `python -m benchmarks --markdown` writes -->"
 
+def _marks(program: str) -> tuple[str, str]:
+    """The lines between which a program's tables stand in a file."""
+    what = f"of what `python -m {program} --markdown` writes"
+    return f"<!-- begin {what} -->", f"<!-- end {what} -->"
+
+
+BEGIN, END = _marks("benchmarks")
 _COLUMNS = (
     "arm", "step", "p10-p90", "speed-up", "launches", "memory", "cold", "warm", "result",
 )  # fmt: skip
@@ -156,3 +163,23 @@ def write_markdown(path: Path, tables: str, first: str = BEGIN, last: str = END)
     if not begin or not end:
         raise SystemExit(f"{path} exists and does not have the lines\n{first}\n{last}")
     path.write_text(f"{before}{tables}{after}", encoding="utf-8")
+
+
+def write_section(
+    path: Path,
+    program: str,
+    argv: Sequence[str],
+    machine: Machine,
+    others_share: float | None,
+    table: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Put one table, with how it came about, into a file, between the marks of its program."""
+    first, last = _marks(program)
+    heads = [f"{label}: {text}" for label, text in machine.lines()]
+    heads += [
+        others_text(others_share),
+        f"command: `{shlex.join(['python', '-m', program, *argv])}`",
+    ]
+    lines = [first, "", *(f"- {text}" for text in (*heads, *notes)), "", *markdown_table(table)]
+    write_markdown(path, "\n".join([*lines, "", last]), first, last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dualgrad import dispatch
-from dualgrad.jit import survey
+from dualgrad.jit import forms
 from dualgrad.jit.function import FUNCTIONS
 from dualgrad.runtime import memory
 
@@ -17,5 +17,5 @@ def clear_caches() -> None:
     for f in tuple(FUNCTIONS):
         f.forget()
     dispatch.forget()
-    survey.forget()
+    forms.forget()
     memory.release()

@@ -17,6 +17,7 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.engine import compile_graph
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
+from dualgrad.jit.forms import fact_key
 from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
@@ -27,7 +28,7 @@ from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.snapshot import Snapshot
-from dualgrad.jit.survey import Survey, fact_key
+from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor

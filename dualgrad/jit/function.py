@@ -19,11 +19,11 @@ from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.attempts import Attempts
+from dualgrad.jit.checked import Checked
 from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.explain import Event, as_html, reasons
-from dualgrad.jit.guards import Checked
 from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments, Place
@@ -66,6 +66,13 @@ class EagerFallback(UserWarning):
 class Function(Generic[P, R]):
     """A function and the programs it has been compiled to; made by `dualgrad.function`."""
 
+    # What is left for `__dict__` are attributes that users have given it.
+    __slots__ = (
+        "__dict__", "__weakref__", "__wrapped_function__", "_arguments", "_binder", "_checks",
+        "_count", "_eager", "_eager_calls", "_lock", "_options", "_programs", "_reasons",
+        "_restructured", "_uncacheable", "declared", "history", "scopes", "strict",
+    )  # fmt: skip
+
     def __init__(
         self, fn: Callable[P, R], strict: bool = False, dynamic: Any = None, static: Any = None
     ) -> None:
@@ -80,8 +87,7 @@ class Function(Generic[P, R]):
         self._eager = False  # every call runs eagerly from now on
         self._eager_calls = 0
         self._uncacheable = 0
-        self._checks: list[tuple[Path, Checked]] = []  # the latest first
-        self._checked: dict[int, tuple[Path, Checked, int]] = {}  # by id: how often made
+        self._checks: list[Checked] = []  # the latest first
         self._restructured = 0
         self._lock = self._programs.lock
         self.history = self._programs.history
@@ -123,10 +129,13 @@ class Function(Generic[P, R]):
                     return self.__wrapped_function__(*args, **kwargs)
                 args, kwargs = call  # type: ignore[assignment]
             if not kwargs:
-                for path, checked in self._checks:
+                for checked in self._checks:
                     known = checked.check(args)
-                    sizes = None if known is None else path.sizes_of(known)
-                    if known is None or sizes is None:
+                    if known is None:
+                        continue
+                    path = checked.path
+                    sizes = path.sizes_of(known)
+                    if sizes is None:
                         continue
                     try:
                         if sizes.single is not None:
@@ -221,17 +230,18 @@ class Function(Generic[P, R]):
         """Let later calls like this one find their path without a survey."""
         if kwargs:
             return
-        _, checked, made = self._checked.get(id(path), (path, None, 0))
+        checked = next((c for c in self._checks if c.path is path), None)
         if checked is not None:
             checked.learn(found)
         if checked is None or checked.check(args) is None:
-            if path.runs < made**3:
+            full = checked is None and len(self._checks) == MAX_CHECKS
+            made = 0 if checked is None else checked.made
+            if path.runs < made**3 or (full and path.runs % MAX_CHECKS):
                 return  # what it depends on changes too often
             noted = survey(self._roots(args, kwargs), scope, noting=True)
-            checked = Checked(noted, args, path.needs(noted))
-            self._checked[id(path)] = (path, checked, made + 1)
-        known = [entry for entry in self._checks if entry[0] is not path]
-        self._checks = [(path, checked), *known[: MAX_CHECKS - 1]]
+            checked = Checked(path, noted, args, made + 1)
+        others = [c for c in self._checks if c.path is not path]
+        self._checks = [checked, *others[: MAX_CHECKS - 1]]
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -367,7 +377,6 @@ class Function(Generic[P, R]):
             self._programs.attempts += 1
             self.scopes.clear()
             self._checks = []
-            self._checked.clear()
 
     # -- explaining ---------------------------------------------------------------------------
 

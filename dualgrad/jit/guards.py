@@ -13,6 +13,7 @@ not, it may still be so, and a survey tells.
 from __future__ import annotations
 
 import enum
+from abc import get_cache_token
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,8 +21,7 @@ from typing import Any
 
 from dualgrad.hooks import on_leaves
 from dualgrad.jit.kinds import PLAIN, is_foreign, slots_of
-from dualgrad.jit.places import Place
-from dualgrad.jit.survey import (
+from dualgrad.jit.notes import (
     BASES,
     CELL_CONTENTS,
     CLASS,
@@ -33,13 +33,14 @@ from dualgrad.jit.survey import (
     KEYS,
     LENGTH,
     MISSING,
-    REGISTRIES,
+    REGISTERED,
     SLOT,
     VALUES,
     Note,
-    Survey,
     all_same,
 )
+from dualgrad.jit.places import Place
+from dualgrad.jit.survey import REGISTRIES, Survey
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -81,7 +82,6 @@ class Known:
         self.numbers: tuple[Any, ...] = ()
 
 
-MAX_SIGNATURES = 1000  # of a tensor whose sizes are symbols
 Check = Callable[[tuple[Any, ...]], Known | None]
 Storage = tuple[int, Any]  # identity of what holds a value, and the key
 
@@ -107,22 +107,6 @@ class Needs:
     changed: tuple[int, ...]
     rebound: set[Storage]
     effects: bool
-
-
-class Checked:
-    """The check of a path, and the sizes of tensors that it knows."""
-
-    def __init__(self, found: Survey, args: tuple[Any, ...], needs: Needs) -> None:
-        writer = Writer(found, args, needs)
-        self.check = writer.made()
-        self._signatures = writer.signatures
-
-    def learn(self, found: Survey) -> None:
-        """Know the sizes of a call that the path serves."""
-        for number, (facts, known) in self._signatures.items():
-            if len(known) >= MAX_SIGNATURES:
-                known.clear()
-            known[found.tensors[number].sig] = tuple([found.facts[k] for k in facts])
 
 
 class Writer:
@@ -275,6 +259,9 @@ class Writer:
                 self.terms.append(f"{o}.__dict__ is {self.name(attributes)}")
         elif how == BASES:
             self.terms.append(f"{o}.__mro__ is {self.name(held)}")
+        elif how == REGISTERED:
+            self.names["registrations"] = get_cache_token
+            self.terms.append(f"registrations() == {held}")
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
 

@@ -39,6 +39,32 @@ INERT = (
 # Names that reach state in ways a walk does not see.
 ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 UNSEEN = frozenset({"globals", "eval", "exec", "__import__", "environ", "getenv"})
+UNSEEN_ATTRIBUTES = frozenset(
+    {
+        "__globals__", "__subclasses__", "f_globals", "f_locals", "get_objects", "get_referrers",
+        "import_module",
+    }
+)  # fmt: skip
+# What reads attributes by names that it is given as text.
+COMPUTING: tuple[Any, ...] = (
+    getattr, hasattr, setattr, delattr, vars, dir, object.__getattribute__, type.__getattribute__,
+    operator.attrgetter, operator.methodcaller,
+)  # fmt: skip
+EVALUATING: tuple[Any, ...] = (globals, eval, exec, __import__)
+# Attributes of functions and of classes that stand in no dict.
+FUNCTION_TEXTS = ("__name__", "__qualname__", "__doc__", "__module__")
+CLASS_TEXTS = ("__name__", "__qualname__")
+FUNCTION_PARTS = frozenset({"__code__", "__defaults__", "__kwdefaults__", "__closure__"})
+# What this package's own code reads of functions and classes for its messages.
+TEXTS = FUNCTION_PARTS.union(FUNCTION_TEXTS, CLASS_TEXTS, ["__annotations__"])
+# Entries of classes that Python itself makes and keeps.
+MACHINERY = frozenset(
+    {
+        "__dict__", "__weakref__", "__dataclass_fields__", "__dataclass_params__", "__slotnames__",
+        "__annotations__", "__annotations_cache__", "__annotate_func__", "__abstractmethods__",
+        "_abc_impl",
+    }
+)  # fmt: skip
 SMALL_ARRAY = 4096  # bytes of a NumPy array that become part of a key
 
 
@@ -93,6 +119,11 @@ class Same:
 
     def __hash__(self) -> int:
         return id(self.x)
+
+
+def is_one_of(x: object, known: tuple[Any, ...]) -> bool:
+    """Whether x is one of these objects; never asks x itself."""
+    return any(x is k for k in known)
 
 
 def plain_key(k: Any) -> object:

@@ -64,6 +64,7 @@ class Ledger:
         self.lines: list[str] = []
         self.facts: set[int] = set()  # which numbers of a call are used
         self.scalars: dict[str, Node] = {}  # names of values that the program takes, in order
+        self.pickled = False  # some number was, in a longer form than plain ones have
         self._kinds: dict[int, str] = {}  # of the numbers of a call
         self._names: dict[str, str] = {}  # of expressions
         self._pinned: set[str] = set()

@@ -13,9 +13,10 @@ from typing import Any
 
 from dualgrad.compiler.ir.size import TracedSize, number_of
 from dualgrad.jit.ledger import Ledger
+from dualgrad.jit.notes import all_same
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.places import DEFAULT, ELEMENT, ROOT, Part, Place, is_writeable, read, write
-from dualgrad.jit.survey import Survey, all_same
+from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Unsupported
 
 Identity = tuple[str, int, Any]

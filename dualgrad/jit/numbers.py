@@ -169,6 +169,7 @@ class Number:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         self._ledger.pin(self)
+        self._ledger.pickled = True
         return type(self._value), (self._value,)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:

@@ -13,8 +13,7 @@ from typing import Any
 
 from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.guards import Known
-from dualgrad.jit.snapshot import Snapshot
-from dualgrad.jit.survey import (
+from dualgrad.jit.notes import (
     CELL_CONTENTS,
     CLASS,
     CODE,
@@ -24,8 +23,9 @@ from dualgrad.jit.survey import (
     OWN_ATTRIBUTES,
     SLOT,
     VALUES,
-    Survey,
 )
+from dualgrad.jit.snapshot import Snapshot
+from dualgrad.jit.survey import Survey
 
 # What is not bound anew but changed as a whole.
 _WHOLE = {

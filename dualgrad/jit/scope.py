@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dis
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dualgrad.jit.kinds import is_foreign
+import numpy as np
+
+from dualgrad.jit.kinds import OWN, TEXTS, UNSEEN, UNSEEN_ATTRIBUTES, is_foreign, root_name
 
 Globals = dict[str, Any]
 Ran = tuple[types.CodeType, Globals]
@@ -64,16 +67,21 @@ class Scope:
             if (code, id(space)) in self._known:
                 continue
             self._known.add((code, id(space)))
-            self.names.update(code.co_names)
-            if is_foreign(space.get("__name__")):
+            module = space.get("__name__")
+            names, computed = read_by(code)
+            if is_foreign(module):
+                own = root_name(module) == OWN
+                self.names |= {*code.co_names} - (TEXTS if own else frozenset())
                 self.used.update(code.co_names)
+                self.wide = self.wide or (computed and not own)
                 continue
+            self.names |= names
+            self.wide = self.wide or computed
             appended, used = uses_of(code)
             self.appended |= appended
             self.used |= used
             self.ran.append((code, space))
             self.codes.add(code)
-            self.wide = self.wide or not _COMPUTED.isdisjoint(code.co_names)
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -95,6 +103,72 @@ def globals_of(code: types.CodeType) -> tuple[str, ...]:
         found = _globals[code] = tuple(dict.fromkeys(names))
     return found
 
+
+def unseen_by(code: types.CodeType, space: Globals) -> Iterator[str]:
+    """What a code object reads that a walk would not find."""
+    attributes = code.co_names
+    yield from UNSEEN_ATTRIBUTES.intersection(attributes)
+    for name in globals_of(code):
+        held = space.get(name)
+        if name not in space and name in UNSEEN:
+            yield name
+        elif held is np and "random" in attributes:
+            yield "numpy.random"
+        elif held is sys.modules or ("modules" in attributes and (held is sys or name == "sys")):
+            yield "sys.modules"
+
+
+_read: WeakKeyDictionary[types.CodeType, tuple[set[str], bool]] = WeakKeyDictionary()
+
+
+def read_by(code: types.CodeType) -> tuple[set[str], bool]:
+    """Names of attributes that a code object may read, and whether it computes others.
+
+    Among them are the code's own name, by which C code may have called it, and EQUALS, SHOWS and
+    TRIES for what needs no names.
+    """
+    found = _read.get(code)
+    if found is None:
+        names, computed = {*code.co_names, code.co_name}, not _COMPUTED.isdisjoint(code.co_names)
+        if code.co_exceptiontable or not _DEFAULTS.isdisjoint(code.co_names):
+            names.add(TRIES)
+        names |= {m for n, m in _SHOWING.items() if n in code.co_names}
+        before = None
+        for step in dis.get_instructions(code):
+            names |= _MARKS.get(step.opname, _NOTHING)
+            if step.opname == "LOAD_GLOBAL" and step.argval in _BY_TEXT:
+                computed = computed or not (step.arg or 0) & _CALLED
+            elif step.opname == "MATCH_CLASS":
+                known = before is not None and before.opname == "LOAD_CONST"
+                names |= {"__match_args__", *(before.argval if known and before else ())}
+                computed = computed or not known
+            elif step.opname == "BINARY_OP" and step.argrepr in ("%", "%="):
+                names.add(SHOWS)
+            before = step
+        found = _read[code] = (names, computed)
+    return found
+
+
+# Not names of attributes, but what code does with whole objects.
+EQUALS, SHOWS, TRIES = "==", "!r", "try"
+_NOTHING: frozenset[str] = frozenset()
+_MARKS = {
+    "COMPARE_OP": frozenset({EQUALS}),
+    "CONTAINS_OP": frozenset({EQUALS}),
+    "FORMAT_VALUE": frozenset({SHOWS}),
+    "FORMAT_SIMPLE": frozenset({SHOWS}),
+    "FORMAT_WITH_SPEC": frozenset({SHOWS}),
+    "CONVERT_VALUE": frozenset({SHOWS}),
+    "MATCH_KEYS": frozenset({"get"}),
+}
+WHOLE = frozenset({EQUALS, SHOWS})
+_SHOWING = {
+    **dict.fromkeys(("repr", "str", "format", "ascii"), SHOWS),
+    **dict.fromkeys(("index", "count", "remove"), EQUALS),
+}
+_BY_TEXT = frozenset({"getattr", "hasattr", "setattr", "delattr"})
+_DEFAULTS = frozenset({"getattr", "hasattr"})
+_CALLED = 1  # flag of LOAD_GLOBAL: the object is called
 
 _uses: WeakKeyDictionary[types.CodeType, tuple[set[str], set[str]]] = WeakKeyDictionary()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.jit.survey import (
+from dualgrad.jit.kinds import MACHINERY
+from dualgrad.jit.notes import (
     CELL_CONTENTS,
     CLASS,
     CODE,
@@ -18,10 +19,10 @@ from dualgrad.jit.survey import (
     SLOT,
     VALUES,
     Note,
-    Survey,
     all_same,
     contents,
 )
+from dualgrad.jit.survey import Survey
 
 
 class Snapshot:
@@ -89,12 +90,18 @@ def _write_slot(note: Note, held: Any) -> None:
     _, owner, key, _ = note
     if held is MISSING:
         object.__delattr__(owner, key)
+    elif isinstance(owner, type):
+        type.__setattr__(owner, key, held)
     else:
         object.__setattr__(owner, key, held)
 
 
 def _attributes_of(c: type) -> dict[str, Any]:
-    return {n: x for n, x in c.__dict__.items() if not n.startswith(("__", "_abc_"))}
+    return {n: x for n, x in c.__dict__.items() if n not in MACHINERY}
+
+
+def _kind_of(x: Any) -> tuple[type, Any]:
+    return x.__class__, None if isinstance(x, type) else getattr(x, "__dict__", None)
 
 
 def _write_class(note: Note, held: dict[str, Any]) -> None:
@@ -120,7 +127,8 @@ def _write_set(note: Note, held: Any) -> None:
 
 
 def _write_kind(note: Note, held: Any) -> None:
-    object.__setattr__(note[1], "__class__", held[0])
+    kind = type if isinstance(note[1], type) else object
+    kind.__setattr__(note[1], "__class__", held[0])
     if held[1] is not None:
         object.__setattr__(note[1], "__dict__", held[1])
 
@@ -136,7 +144,7 @@ _READ: dict[str, Callable[[Note], Any]] = {
     SLOT: lambda note: getattr(note[1], note[2], MISSING),
     CONTENTS: lambda note: tuple(note[1]),
     VALUES: lambda note: np.array(note[1]),
-    CLASS: lambda note: (note[1].__class__, getattr(note[1], "__dict__", None)),
+    CLASS: lambda note: _kind_of(note[1]),
     CODE: lambda note: (note[1].__code__, note[1].__defaults__, note[1].__kwdefaults__),
 }
 _WRITE: dict[str, Callable[[Note, Any], None]] = {

@@ -22,29 +22,55 @@ import operator
 import sys
 import types
 import weakref
+from abc import ABCMeta, get_cache_token
 from collections.abc import Iterable
 from functools import partial
-from operator import is_
 from typing import Any
 
 import numpy as np
 
 from dualgrad.hooks import hooks_of_leaf, on_leaves, stamp
+from dualgrad.jit.forms import fact_key, shape_facts
 from dualgrad.jit.kinds import (
+    CLASS_TEXTS,
+    COMPUTING,
+    EVALUATING,
+    FUNCTION_PARTS,
+    FUNCTION_TEXTS,
     INERT,
     LOCKS,
+    MACHINERY,
     OWN,
     PLAIN,
     SMALL_ARRAY,
-    UNSEEN,
     Same,
     is_foreign,
+    is_one_of,
     is_random,
     is_value,
     plain_key,
     root_name,
     root_of,
     slots_of,
+)
+from dualgrad.jit.notes import (
+    BASES,
+    CELL_CONTENTS,
+    CLASS,
+    CLASS_ATTRIBUTE,
+    CODE,
+    CONTENTS,
+    GET,
+    ITEM,
+    KEYS,
+    LENGTH,
+    MISSING,
+    OWN_ATTRIBUTES,
+    REGISTERED,
+    SLOT,
+    VALUES,
+    Note,
+    contents,
 )
 from dualgrad.jit.places import (
     ATTRIBUTE,
@@ -55,38 +81,16 @@ from dualgrad.jit.places import (
     GLOBAL,
     PART,
     ROOT,
-    SIZE,
-    STRIDE,
     Part,
     Place,
 )
-from dualgrad.jit.scope import Ran, Scope, codes_of, globals_of
+from dualgrad.jit.scope import TRIES, WHOLE, Ran, Scope, codes_of, globals_of, unseen_by
 from dualgrad.tensor import Tensor
 
-MISSING: Any = object()
 TENSOR = "tensor"
 REGISTRIES = ("_parameters", "_buffers", "_modules")  # of nn.Module: names of its attributes
 # Methods that are most often not called by what has the instance at hand.
 _LATE = frozenset({"__init__", "__post_init__", "__new__", "__repr__", "__str__", "__del__"})
-ShapeFacts = tuple[tuple[Any, ...], tuple[tuple[str, int], ...], tuple[int, ...]]
-_shapes: dict[Any, ShapeFacts] = {}
-
-# What a survey noted about a place: (how to look, owner, key, what it held).
-Note = tuple[str, Any, Any, Any]
-# How to look:
-ITEM = "item"  # owner[key] of a list
-GET = "get"  # owner.get(key), MISSING if there is none: dicts and the dicts of classes
-LENGTH = "length"  # len(owner)
-KEYS = "keys"  # keys of a dict or of a class's, in order
-CONTENTS = "contents"  # elements of a set
-CELL_CONTENTS = "cell"  # owner.cell_contents, MISSING if empty
-CODE = "code"  # of a function: its code, defaults and keyword defaults
-CLASS = "class"  # owner.__class__ and its dict
-CLASS_ATTRIBUTE = "class attribute"  # owner.__dict__.get(key)
-OWN_ATTRIBUTES = "own attributes"  # of a class, all of them
-SLOT = "slot"  # getattr(owner, key), MISSING if unset
-BASES = "bases"  # owner.__mro__
-VALUES = "values"  # of a NumPy array
 
 
 _NAMED = (GLOBAL, CELL, ATTRIBUTE)  # places that code reaches by a name
@@ -97,13 +101,14 @@ class Survey:
 
     __slots__ = (
         "_append_only_lists", "_modules", "_names", "_seen", "_tensor_parts", "appended",
-        "argument_facts", "arguments", "containers", "fact_parts", "facts", "functions", "key",
-        "met", "named", "notes", "noting", "numbers", "objects", "opaque", "owners", "part",
-        "scope", "shared", "stand_ins", "tensors",
+        "argument_facts", "arguments", "computed", "containers", "fact_parts", "facts", "functions",
+        "key", "met", "named", "notes", "noting", "numbers", "objects", "opaque", "owners", "part",
+        "scope", "shared", "stand_ins", "tensors", "wide",
     )  # fmt: skip
 
     def __init__(self, scope: Scope | None = None, noting: bool = False) -> None:
         self.scope = None if scope is None or scope.wide else scope
+        self.wide = scope is not None and scope.wide
         self.noting = noting
         self.key: list[Any] = []
         self.part: Part | None = None  # that is being looked at
@@ -114,6 +119,7 @@ class Survey:
         self.owners: list[Any] = []  # cells, and objects with slots
         self.functions: set[types.CodeType] = set()  # whose state is part of the key
         self.named: set[str] = set()  # attributes that objects such as attrgetter look up
+        self.computed = False  # objects such as getattr may look up any
         self.met: list[Ran] = []  # functions whose code is not in the scope
         self.notes: list[Note] = []
         self.arguments = 0  # how many of the tensors come from the arguments
@@ -214,10 +220,7 @@ class Survey:
         self._seen[id(x)] = len(self._seen)
         self.tensors.append(x)
         self._tensor_parts.append(part)
-        known = _shapes.get(x.sig)
-        if known is None:
-            known = _shapes[x.sig] = _shape_facts(x)
-        structure, places, sizes = known
+        structure, places, sizes = shape_facts(x)
         self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x.grad_fn is None))
         self.facts += sizes
         self.fact_parts += [(n, k, d, part) for n, (k, d) in zip(sizes, places, strict=True)]
@@ -301,18 +304,18 @@ class Survey:
         if isinstance(x, types.MethodType):
             key.append(kind)
             return [(x.__self__, PART, None, part), (x.__func__, PART, None, part)]
-        if isinstance(x, types.BuiltinFunctionType) and is_random(x.__self__):
-            return self.stop(f"random numbers of NumPy ({x.__name__})")
+        if isinstance(x, types.BuiltinFunctionType | types.MethodWrapperType):
+            return self._builtin_method(x, part)
         if isinstance(x, types.CellType):
             key.append(kind)
             held = contents(x)
             self.owners.append(x)
             self.note(CELL_CONTENTS, x, None, held)
-            name = part[2]
-            return [] if held is MISSING else [(held, CELL, name, part)]
+            return [] if held is MISSING else [(held, CELL, part[2], part)]
         if isinstance(x, partial):
             key.append(kind)
-            return [(p, PART, None, part) for p in (x.func, x.args, x.keywords)]
+            parts = [(p, PART, None, part) for p in (x.func, x.args, x.keywords)]
+            return parts + self._attributes(part)
         if isinstance(x, staticmethod | classmethod):
             return [(x.__func__, PART, None, part)]
         if isinstance(x, property):
@@ -329,11 +332,31 @@ class Survey:
             return [] if is_foreign(x.__name__) else self._module(x, part)
         return self._object(part)
 
+    def _builtin_method(self, x: Any, part: Part) -> list[Part]:
+        """The parts of a function in C, or of a method with what it is bound to."""
+        owner = x.__self__
+        if is_random(owner):
+            return self.stop(f"random numbers of NumPy ({x.__name__})")
+        if is_one_of(x, EVALUATING):
+            return self.stop(x.__name__)
+        self.computed = self.computed or x.__name__ == "__getattribute__" or is_one_of(x, COMPUTING)
+        if owner is None or isinstance(owner, types.ModuleType):
+            self.key.append(Same(x))
+            return []
+        self.key.append((type(x), x.__name__))
+        return [(owner, PART, None, part)]
+
     def _module(self, module: types.ModuleType, part: Part) -> list[Part]:
+        space, kind = module.__dict__, type(module)
+        self.note(CLASS, module, None, (kind, space))
+        parts: list[Part] = [] if kind is types.ModuleType else [(kind, PART, None, part)]
+        if self.wide:
+            self.note(KEYS, space, None, list(space))
+            return parts + self._globals(space, (n for n in space if n[:2] != "__"), part)
         if self.scope is None:
             self._modules.append(part)
-            return []
-        return self._globals(module.__dict__, self.scope.names & module.__dict__.keys(), part)
+            return parts
+        return parts + self._globals(space, self.scope.names & space.keys(), part)
 
     def _globals(self, space: dict[str, Any], names: Iterable[str], part: Part) -> list[Part]:
         """Entries of globals, those that are there; that others are not is noted as well."""
@@ -349,15 +372,22 @@ class Survey:
         """What a function can read besides its arguments, if it runs."""
         if is_foreign(f.__module__):
             return []
-        inner: list[Part] = [(f.__dict__, PART, None, part)] if f.__dict__ else []
-        if self.scope is not None and f.__code__ not in self.scope.codes:
+        inner = self._texts(f, FUNCTION_TEXTS, part)
+        if f.__dict__ or self._reads(TRIES):
+            self.note(SLOT, f, "__dict__", f.__dict__)
+            inner.append((f.__dict__, PART, None, part))
+        if self.scope is not None and "__annotations__" in self.scope.names:
+            inner.append((f.__annotations__, PART, None, part))
+        if not self._runs(f):
             if f.__name__ not in _LATE:
                 self.met.append((f.__code__, f.__globals__))
             return inner
         self.functions.add(f.__code__)
         self.note(CODE, f, None, (f.__code__, f.__defaults__, f.__kwdefaults__))
+        self.key.append(len(f.__defaults__ or ()))
         inner += [(d, DEFAULT, k, part) for k, d in enumerate(f.__defaults__ or ())]
-        inner += [(d, DEFAULT, k, part) for k, d in (f.__kwdefaults__ or {}).items()]
+        if f.__kwdefaults__:
+            inner.append((f.__kwdefaults__, DEFAULT, None, part))
         names = f.__code__.co_freevars
         inner += [(c, PART, n, part) for n, c in zip(names, f.__closure__ or (), strict=True)]
         if self.scope is None:
@@ -366,14 +396,30 @@ class Survey:
                 inner += self.code_globals(c, f.__globals__, part)
         return inner
 
+    def _runs(self, f: types.FunctionType) -> bool:
+        """Whether a function may run, or its parts be read."""
+        scope = self.scope
+        if scope is None or f.__code__ in scope.codes:
+            return True
+        return not FUNCTION_PARTS.isdisjoint(scope.names)
+
+    def _reads(self, mark: str) -> bool:
+        return self.scope is None or mark in self.scope.names
+
+    def _texts(self, x: Any, names: Iterable[str], part: Part) -> list[Part]:
+        """Attributes of functions and classes that stand in no dict, where code reads them."""
+        names = [n for n in names if self._reads(n)]
+        if names:
+            self.owners.append(x)
+        for n in names if self.noting else ():
+            self.note(SLOT, x, n, getattr(x, n, MISSING))
+        return [(getattr(x, n), PART, n, part) for n in names if hasattr(x, n)]
+
     def code_globals(self, code: types.CodeType, space: dict[str, Any], part: Part) -> list[Part]:
         """The globals that a code object reads, and the modules that it imports."""
-        names, attributes = globals_of(code), code.co_names
-        for n in names:
-            if n not in space and n in UNSEEN:
-                self.stop(n)
-            elif space.get(n) is np and "random" in attributes:
-                self.stop("numpy.random")
+        names = globals_of(code)
+        for what in unseen_by(code, space):
+            self.stop(what)
         # What is imported inside of a function.
         imported = [sys.modules[n] for n in names if n not in space and n in sys.modules]
         found = self._globals(space, names, part)
@@ -381,27 +427,42 @@ class Survey:
 
     def _class(self, c: type, part: Part) -> list[Part]:
         """Attributes and functions of a user's class and its bases."""
-        parts: list[Part] = []
-        every = self._all_of(c)
+        own, every = not is_foreign(c.__module__), self._all_of(c)
+        parts = self._texts(c, CLASS_TEXTS, part) if own else []
+        self.computed = self.computed or is_one_of(c, COMPUTING)
         self.note(BASES, c, None, c.__mro__)
+        if isinstance(c, ABCMeta):
+            self.key.append(get_cache_token())
+            self.note(REGISTERED, c, None, get_cache_token())
         for base in c.__mro__:
             if is_foreign(base.__module__):
                 continue
             names = [n for n, x in base.__dict__.items() if every or self._counts(n, x)]
-            self.key.append(tuple(names))
+            if "__match_args__" in names:
+                self.named.update(map(str, base.__dict__["__match_args__"]))
+            self.key.append((base, *names))
             owner = part if base is c else (base, PART, None, part)
             self.note(OWN_ATTRIBUTES, base, None, None)
             self.note(KEYS, base.__dict__, None, list(base.__dict__))
             for n in names if self.noting else ():
                 self.note(CLASS_ATTRIBUTE, base, n, base.__dict__[n])
             parts += [(base.__dict__[n], ATTRIBUTE, n, owner) for n in names]
+        if own:
+            self.note(CLASS, c, None, (type(c), None))
+            self.key.append(type(c))
+        if not is_foreign(type(c).__module__):
+            parts.append((type(c), PART, None, part))
         return parts
 
     def _counts(self, name: str, x: object) -> bool:
         """Whether an attribute of a class is followed."""
-        if name.startswith(("__", "_abc_")):
-            return isinstance(x, types.FunctionType | bool | int | float)
-        return self.scope is None or name in self.scope.names
+        if self.scope is not None and name in self.scope.names:
+            return True
+        if not name.startswith(("__", "_abc_")):
+            return self.scope is None
+        if callable(x) or isinstance(x, int | float | staticmethod | classmethod | property):
+            return name not in MACHINERY
+        return self.scope is None and name not in MACHINERY
 
     def _all_of(self, kind: type) -> bool:
         """Whether all attributes count: code of this package may ask for any, before it ran."""
@@ -415,7 +476,10 @@ class Survey:
         inner = kind.__dict__.get("compiled_function")
         if inner is not None:  # a compiled function
             key.append(kind)
-            return [(inner.__get__(x), PART, None, part)]
+            parts = [(inner.__get__(x), PART, None, part)]
+            if self._reads(TRIES) or any(map(self._reads, x.__dict__)):
+                parts += self._instance_dict(x.__dict__, part)
+            return parts
         if is_value(x):
             key.append((kind, str(x), repr(x)))
             return []
@@ -424,6 +488,9 @@ class Survey:
             return [(x(), PART, None, part)]
         if isinstance(x, operator.attrgetter | operator.methodcaller):
             self.named.update(n for a in x.__reduce__()[1] for n in str(a).split("."))
+        if isinstance(x, types.MemberDescriptorType) and not is_foreign(x.__objclass__.__module__):
+            self.named.add(x.__name__)
+        self.computed = self.computed or is_one_of(x, COMPUTING)
         inert = root_of(kind) in ("typing", "abc", "_abc", "_typing")
         if isinstance(x, INERT) or inert:
             key.append(Same(x))
@@ -441,6 +508,9 @@ class Survey:
         if not hasattr(x, "__dict__") and not slots_of(kind):
             return self.stop(f"a {kind.__name__}, which cannot be followed")
         key.append(kind)
+        if isinstance(x, BaseException):
+            self.note(SLOT, x, "args", x.args)
+            return [(x.args, PART, None, part), *self._attributes(part)]
         return self._attributes(part)
 
     def _attributes(self, part: Part) -> list[Part]:
@@ -465,10 +535,12 @@ class Survey:
         return parts
 
     def _instance_dict(self, attributes: dict[str, Any], part: Part) -> list[Part]:
-        scope = self.scope
+        scope, x = self.scope, part[0]
         self.containers.append(attributes)
-        if scope is None or self._all_of(type(part[0])):
+        if scope is None or self._all_of(type(x)):
             names = list(attributes)
+        elif isinstance(x, types.SimpleNamespace) and not WHOLE.isdisjoint(scope.names):
+            names = list(attributes)  # compared or shown in C
         else:
             wanted = scope.names
             if all(r in attributes for r in REGISTRIES):
@@ -495,37 +567,6 @@ class Survey:
                     self._walk(self._globals(space, new, part))
 
 
-def _shape_facts(x: Tensor) -> ShapeFacts:
-    """(structure, places, sizes): sizes and strides of 0 and 1 are structure, others facts."""
-    type_, steps = x.type, x.layout
-    shape: tuple[int, ...] = x.shape
-    structure: list[Any] = [type_.dtype, type_.weak, type_.device, len(type_.shape)]
-    structure += [n if n < 2 else -1 for n in shape]
-    structure += [None] if steps is None else [n if n < 2 else -1 for n in steps]
-    places = [(SIZE, d) for d, n in enumerate(shape) if n >= 2]
-    places += [(STRIDE, d) for d, n in enumerate(steps or ()) if n >= 2]
-    sizes = [n for n in (*shape, *(steps or ())) if n >= 2]
-    return tuple(structure), tuple(places), tuple(sizes)
-
-
-def forget() -> None:
-    """Let go of what is known about the forms of tensors."""
-    _shapes.clear()
-
-
-def fact_key(x: int | float) -> Any:
-    """Equal for facts that mean the same."""
-    return x.hex() if isinstance(x, float) else x
-
-
-def contents(cell: types.CellType) -> Any:
-    """What a cell holds; MISSING if it is empty."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
-
-
 def survey(
     roots: tuple[tuple[Any, Any], ...],
     scope: Scope | None = None,
@@ -539,13 +580,12 @@ def survey(
         out.visit(root, key)
         if k < 2:
             out.arguments, out.argument_facts = len(out.tensors), len(out.facts)
+    for code, space in () if scope is None else scope.ran:
+        parts = out.code_globals(code, space, (code, PART, None, None))
+        parts.reverse()
+        out._walk(parts)
     if out.scope is None:
         out.finish()
-    else:
-        for code, space in out.scope.ran:
-            parts = out.code_globals(code, space, (code, PART, None, None))
-            parts.reverse()
-            out._walk(parts)
     return out
 
 
@@ -558,8 +598,3 @@ def possible(roots: tuple[tuple[Any, Any], ...]) -> Survey:
         if wider is scope or wider.wide:
             return found if wider is scope else survey(roots)
         scope = wider
-
-
-def all_same(found: Iterable[Any], held: tuple[Any, ...]) -> bool:
-    """Whether these are the very objects that were held."""
-    return all(map(is_, found, held))

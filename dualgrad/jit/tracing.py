@@ -96,6 +96,8 @@ class Tracing:
             if self.watch.found is not None:
                 raise self.watch.found
             self.trace.calls.finish()
+            if self.trace.numbers.pickled:
+                raise Unsupported("a number is pickled that stands for others")
             for refusal in self.trace.refusals:  # caught by the code that was traced
                 raise refusal
             if self.symbols.values and DualgradError.made != errors:
@@ -139,8 +141,8 @@ class Tracing:
         """Compile; `found` is a survey from before the trace, if there is one for this scope."""
         try:
             found = found or self._earlier(scope)
-            while not scope.wide and not found.named <= scope.names:
-                scope = scope.joined((), found.named, False)
+            while not scope.wide and (found.computed or not found.named <= scope.names):
+                scope = scope.joined((), found.named, found.computed)
                 found = self._earlier(scope)
             if found.opaque is not None:
                 raise opaque(found, self.roots[2][1])

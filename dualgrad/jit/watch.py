@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import random
+import re
+import string
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -52,6 +54,8 @@ _ENVIRONMENT = frozenset(
 )
 _READS_NAMES = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 _READS_ALL = frozenset({"vars", "dir", "globals"})
+_REDUCES = frozenset({"__reduce_ex__", "__reduce__", "__getstate__", "__getattribute__"})
+_PICKLES = frozenset({"_pickle", "_json"})
 
 
 class Stopped(BaseException):
@@ -143,14 +147,27 @@ class Watch:
             elif code.co_name == "<module>" and _is_imported(frame):
                 self._import, self._trace, state.trace = frame, state.trace, None
         elif event == "c_call" and _root_of(frame) != "dualgrad":
-            if getattr(arg, "__module__", None) == "builtins":
-                if arg.__name__ in _READS_NAMES:
-                    self._reads(frame)
-                elif arg.__name__ in _READS_ALL:
-                    self.computed = True
+            self._look_up(frame, arg)
             called = impurity(arg)
             if called is not None:
                 self._impure(frame, called)
+
+    def _look_up(self, frame: types.FrameType, function: Any) -> None:
+        """A C function is called, which may look up attributes whose names the code has not."""
+        module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
+        owner = getattr(function, "__self__", None)
+        if module == "builtins" and name in _READS_NAMES:
+            self._reads(frame)
+        elif (
+            (module == "builtins" and name in _READS_ALL) or name in _REDUCES or module in _PICKLES
+        ):
+            self.computed = True
+        elif isinstance(owner, str) and name in ("format", "format_map"):
+            found = named_in_format(owner)
+            if found is None:
+                self.computed = True
+            else:
+                self.names |= found
 
     def _reads(self, frame: types.FrameType) -> None:
         name = constant_argument(frame.f_code, frame.f_lasti, 1)
@@ -230,6 +247,19 @@ def impurity(function: Any) -> str | None:
     if module == "builtins" and name in _IMPURE_NAMES:
         return f"{name}()"
     return None
+
+
+def named_in_format(text: str) -> set[str] | None:
+    """Names of attributes that a format string looks up; None if that cannot be told."""
+    names: set[str] = set()
+    try:
+        for _, field, spec, _ in string.Formatter().parse(text):
+            if "{" in (spec or ""):
+                return None
+            names.update(re.findall(r"\.(\w+)", field or ""))
+    except ValueError:
+        return None
+    return names
 
 
 def _is_importing(frame: types.FrameType) -> bool:

@@ -7,6 +7,7 @@ number, and ways of changing what is captured; both modes must agree after each 
 from __future__ import annotations
 
 import collections
+import collections.abc
 import dataclasses
 import enum
 import functools
@@ -14,7 +15,7 @@ import operator
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -104,6 +105,43 @@ def keyword_default() -> Case:
 
 
 @case
+def keyword_default_in_place() -> Case:
+    def inner(x: Any, *, k: float = 2.0) -> Any:
+        return x * k
+
+    defaults = inner.__kwdefaults__
+    return lambda x: inner(x), [lambda: defaults.update(k=3.0), lambda: defaults.update(k=4.0)]
+
+
+@case
+def own_keyword_default_in_place() -> Case:
+    def f(x: Any, *, k: float = 2.0) -> Any:
+        return x * k
+
+    defaults = f.__kwdefaults__
+    return f, [lambda: defaults.update(k=3.0), lambda: defaults.update(k=4.0)]
+
+
+@case
+def keyword_defaults_change_places() -> Case:
+    def inner(x: Any, *, a: float = 1.0, b: float = 5.0) -> Any:
+        return x * a + b
+
+    swapped = {"b": 1.0, "a": 5.0}
+    return lambda x: inner(x), setter(inner, "__kwdefaults__", swapped, {"a": 1.0, "b": 5.0})
+
+
+@case
+def keyword_default_of_a_method() -> Case:
+    class Scale:
+        def apply(self, x: Any, *, k: float = 2.0) -> Any:
+            return x * k
+
+    s, defaults = Scale(), Scale.apply.__kwdefaults__
+    return lambda x: s.apply(x), [lambda: defaults.update(k=3.0), lambda: defaults.update(k=4.0)]
+
+
+@case
 def class_attribute() -> Case:
     class Settings:
         kay = 2.0
@@ -121,6 +159,76 @@ def inherited_class_attribute() -> Case:
 
     changes = [*setter(Base, "kay", 3.0), *setter(Settings, "kay", 4.0)]
     return lambda x: x * Settings.kay, [*changes, lambda: delattr(Settings, "kay")]
+
+
+@case
+def attribute_of_a_metaclass() -> Case:
+    class Kind(type):
+        kay = 2.0
+
+    class Settings(metaclass=Kind):
+        pass
+
+    return lambda x: x * Settings.kay, setter(Kind, "kay", 3.0, 4.0)
+
+
+@case
+def property_of_a_metaclass() -> Case:
+    s = Box(2.0)
+
+    class Kind(type):
+        @property
+        def kay(cls) -> Any:
+            return s.kappa
+
+    class Settings(metaclass=Kind):
+        pass
+
+    return lambda x: x * Settings.kay, setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def special_methods_of_a_metaclass() -> Case:
+    s = Box(2.0)
+
+    class Kind(type):
+        table: ClassVar[list[int]] = [1]
+
+        def __len__(cls) -> int:
+            return len(cls.table)
+
+        def __getattr__(cls, name: str) -> Any:
+            return s.kappa
+
+        def __call__(cls, x: Any) -> Any:
+            return x * s.kappa
+
+        def __instancecheck__(cls, x: Any) -> bool:
+            return bool(s.kappa > 2.5)
+
+    class Settings(metaclass=Kind):
+        pass
+
+    def f(x: Any) -> Any:
+        if isinstance(x, Settings):
+            x = x + 1
+        return Settings(x) * len(Settings) - Settings.any
+
+    return f, [*setter(s, "kappa", 3.0, 4.0), lambda: Kind.table.append(1)]
+
+
+@case
+def metaclass_replaced() -> Case:
+    class A(type):
+        kay = 2.0
+
+    class B(type):
+        kay = 3.0
+
+    class Settings(metaclass=A):
+        pass
+
+    return lambda x: x * Settings.kay, setter(Settings, "__class__", B, A)
 
 
 @case
@@ -630,6 +738,165 @@ def cached_helper() -> Case:
     s = Box(2.0)
     inner = functools.lru_cache(lambda: s.kappa)
     return lambda x: x * inner(), [*setter(s, "kappa", 3.0), inner.cache_clear]
+
+
+@case
+def name_of_a_function() -> Case:
+    def inner(x: Any) -> Any:
+        return x
+
+    return lambda x: x * len(inner.__name__), setter(inner, "__name__", "a", "bc")
+
+
+@case
+def text_of_a_function() -> Case:
+    def inner(x: Any) -> Any:
+        """What it does."""
+
+    return lambda x: x * len(inner.__doc__ or ""), setter(inner, "__doc__", "a", None, "bc")
+
+
+@case
+def qualified_names() -> Case:
+    def inner(x: Any) -> Any:
+        return x
+
+    class Settings:
+        pass
+
+    changes = [*setter(inner, "__qualname__", "a"), *setter(Settings, "__qualname__", "a")]
+    return lambda x: x * len(inner.__qualname__ + Settings.__qualname__), changes
+
+
+@case
+def name_of_a_class() -> Case:
+    class Settings:
+        pass
+
+    return lambda x: x * len(Settings.__name__), setter(Settings, "__name__", "a", "bc")
+
+
+@case
+def name_of_an_objects_class() -> Case:
+    class A(Box):
+        pass
+
+    class Longer(Box):
+        pass
+
+    s = Box(A(1))
+    changes = [*setter(A, "__name__", "bc"), *setter(s, "kappa", Longer(1), A(1))]
+    return lambda x: x * len(type(s.kappa).__name__), changes
+
+
+@case
+def pattern_of_a_dataclass() -> Case:
+    @dataclasses.dataclass
+    class Point:
+        first: float
+        second: float
+
+    p = Point(1.0, 2.0)
+
+    def f(x: Any) -> Any:
+        match p:
+            case Point(1.0, k):
+                return x * k
+            case Point(a, b):
+                return x * a + b
+
+    return f, [*setter(p, "second", 5.0), *setter(p, "first", 2.0), *setter(p, "first", 1.0)]
+
+
+@case
+def pattern_with_names() -> Case:
+    @dataclasses.dataclass
+    class Point:
+        first: float
+
+    p = Point(2.0)
+
+    def f(x: Any) -> Any:
+        match p:
+            case Point(first=2.0):
+                return x
+            case Point(first=k):
+                return x * k
+
+    return f, setter(p, "first", 3.0, 4.0, 2.0)
+
+
+@case
+def places_of_a_pattern_replaced() -> Case:
+    class Point:
+        __match_args__ = ("first",)
+
+        def __init__(self) -> None:
+            self.first, self.second = 1.0, 2.0
+
+    p = Point()
+
+    def f(x: Any) -> Any:
+        match p:
+            case Point(k):
+                return x * k
+
+    changes = [*setter(Point, "__match_args__", ("second",)), *setter(p, "second", 4.0)]
+    return f, [*changes, *setter(Point, "__match_args__", ("first",))]
+
+
+@case
+def pattern_of_a_mapping() -> Case:
+    class Table(collections.abc.Mapping):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self.entries = {"a": 2.0}
+
+        def __getitem__(self, key: str) -> float:
+            return self.entries[key]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.entries)
+
+        def __len__(self) -> int:
+            return len(self.entries)
+
+    table = Table()
+
+    def f(x: Any) -> Any:
+        match table:
+            case {"a": k}:
+                return x * k
+            case _:
+                return x
+
+    changes = setter(Table, "get", lambda self, key, default=None: 9.0)
+    return f, [lambda: table.entries.update(a=3.0), table.entries.clear, *changes]
+
+
+@case
+def partial_of_getattr() -> Case:
+    s = Box(2.0)
+    get = functools.partial(getattr, s)
+    return lambda x: x * get("kappa"), setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def getattr_by_another_name() -> Case:
+    s, get, make = Box(2.0), getattr, operator.attrgetter
+    return lambda x: x * get(s, "kappa") + make("kappa")(s), setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def getattr_given_to_map() -> Case:
+    s = Box(2.0)
+    return lambda x: x * next(iter(map(getattr, [s], ["kappa"]))), setter(s, "kappa", 3.0, 4.0)
+
+
+@case
+def bound_getattribute() -> Case:
+    s = Box(2.0)
+    get = s.__getattribute__
+    return lambda x: x * get("kappa"), setter(s, "kappa", 3.0, 4.0)
 
 
 def row(build: Callable[[], Case], eager: bool | None) -> Function[..., Any]:

@@ -731,6 +731,7 @@ def test_row52_exits_pass_through() -> None:
 
 
 def test_random_states_are_compared() -> None:
+    np.random.rand()  # NumPy imports its generators when they are first used
     before = watch._random_states()
     np.random.rand()
     assert watch._restore_random(before) == "numpy.random"

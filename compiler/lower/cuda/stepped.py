@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import symbol_of
 from dualgrad.compiler.kernel.ir import Kernel, Loop, team_of
-from dualgrad.compiler.lower.cuda.flat import FlatCode, Space
 from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelText, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.space import Space, SpaceCode, name_of
 
 _WARP = 32
 
@@ -34,7 +34,7 @@ def stepped_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> 
     return KernelText(code.finish(threads), space.size, 1, threads)
 
 
-class SteppedCode(FlatCode):
+class SteppedCode(SpaceCode):
     """Writes a kernel of which `space` is the teams and what one of them does."""
 
     def write_teams(self) -> int:
@@ -42,11 +42,11 @@ class SteppedCode(FlatCode):
         self.guard()
         (step,) = self.space.body
         assert isinstance(step, Loop)
-        size = self.dim(self.space.size)
-        head = f"for (dg_index team = blockIdx.x; team < {size}; team += gridDim.x)"
-        self.enter(self.space.body, {symbol_of(x.var) for x in self.space.loops})
-        with self.block(head):
-            self.decompose("team")
+        loops, size = self.space.loops, self.dim(self.space.size)
+        extents = [self.dim(x.extent) for x in loops]
+        self.enter(self.space.body, {symbol_of(x.var) for x in loops})
+        with self.every("blockIdx.x", size, "gridDim.x") as team:
+            self.place_at(loops, self.coordinates(team, [name_of(x) for x in loops], extents))
             return self.step(step)
 
     def step(self, loop: Loop) -> int:

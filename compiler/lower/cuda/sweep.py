@@ -28,7 +28,6 @@ from dualgrad.compiler.lower.cuda.teams import (
     Pass,
     Team,
     is_plain,
-    kept_values,
     roots_of,
     size_of,
 )
@@ -61,10 +60,10 @@ class SweepCode(CombineCode):
     """Writes one kernel: passes over the elements of a row."""
 
     def __init__(
-        self, signature: Signature, formulas: Formulas, team: Team, passes: list[Pass]
+        self, signature: Signature, formulas: Formulas, team: Team, kept: list[Kept]
     ) -> None:
         super().__init__(signature, formulas, team)
-        self.kept: list[Kept] = kept_values(passes, team)
+        self.kept = kept
         self.number = 0  # of the next pass
         self.arrays: dict[Scalar, str] = {}
         self.aligned: dict[tuple[str, Dim, int], str] = {}

@@ -127,7 +127,7 @@ class TransposeCode(SpaceCode):
             value = f"{name}[lane][row + k]{nonzero}"
             self.keep(load(buffer, index), self.w.value(register_type(buffer.dtype), value))
         values = [self.value(s.value) for s in self.space.stores]
-        places = [s.position and self.value(s.position) for s in self.space.stores]
+        places = [None if s.position is None else self.value(s.position) for s in self.space.stores]
         for s, value, shift in zip(self.space.stores, values, places, strict=True):
             if s in written:
                 self.w.line(f"{written[s]}[lane][row + k] = {value};")

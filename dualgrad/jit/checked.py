@@ -1,0 +1,33 @@
+"""Checks of paths, as a compiled function keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.jit.guards import Writer
+from dualgrad.jit.path import Path
+from dualgrad.jit.survey import Survey
+
+MAX_SIGNATURES = 1000  # of a tensor whose sizes are symbols
+
+
+class Checked:
+    """The check of a path, and the sizes of tensors that it knows.
+
+    made   how many checks of the path there have been
+    """
+
+    __slots__ = ("_signatures", "check", "made", "path")
+
+    def __init__(self, path: Path, found: Survey, args: tuple[Any, ...], made: int) -> None:
+        writer = Writer(found, args, path.needs(found))
+        self.path, self.made = path, made
+        self.check = writer.made()
+        self._signatures = writer.signatures
+
+    def learn(self, found: Survey) -> None:
+        """Know the sizes of a call that the path serves."""
+        for number, (facts, known) in self._signatures.items():
+            if len(known) >= MAX_SIGNATURES:
+                known.clear()
+            known[found.tensors[number].sig] = tuple([found.facts[k] for k in facts])
