@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks [options] [workloads]."""
+"""The command line: python -m benchmarks [options] [workloads], or python -m benchmarks gpu."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import gpu
 from benchmarks.arms import ARMS, Arm
 from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure
@@ -33,6 +34,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare dualgrad's two modes, and other libraries where they are installed.",
+        epilog="python -m benchmarks gpu --help: figures of a GPU",
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload",
@@ -84,6 +86,8 @@ def choose_arms(quick: bool, peers: bool) -> tuple[list[Arm], list[str]]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark; 1 if static and eager results differ, else 0."""
+    if argv[:1] == ["gpu"]:
+        return gpu.main(argv[1:])
     arguments = _arguments(argv)
     others = Others()
     threads = arguments.threads or cpu_count()

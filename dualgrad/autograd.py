@@ -19,7 +19,7 @@ from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
 from dualgrad.jit.errors import Unsupported
-from dualgrad.runtime.errors import DTypeError, GradientError, ShapeError
+from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
 from dualgrad.state import enable_grad, no_grad, state
 
 if TYPE_CHECKING:
@@ -241,6 +241,14 @@ def seed_of(root: Tensor, gradient: Tensor | None) -> Tensor:
             expect=f"gradient of shape {root.shape}",
             actual=f"{gradient.shape}",
             hint="use dg.ones_like(y) for y.backward(...)",
+        )
+    if gradient.type.device != root.type.device:
+        raise DeviceError(
+            "the seed is on another device",
+            op="backward",
+            expect=root.type.device,
+            actual=gradient.type.device,
+            hint=f'move it with .to("{root.type.device}")',
         )
     if gradient.type.dtype is not root.type.dtype:
         raise DTypeError(

@@ -20,11 +20,13 @@ from dualgrad.runtime.errors import DeviceError as _DeviceError
 __all__ = [
     "current_device",
     "device_count",
+    "empty_cache",
     "get_device_capability",
     "get_device_name",
     "is_available",
     "manual_seed",
     "mem_get_info",
+    "memory_allocated",
     "synchronize",
 ]
 
@@ -63,6 +65,16 @@ def synchronize(device: Any = None) -> None:
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Free and total bytes of a device; memory kept for reuse counts as free."""
     return _driver(device).memory_info()
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes of a device that this process's tensors and programs use."""
+    return _driver(device).allocated()
+
+
+def empty_cache() -> None:
+    """Give memory that is kept for reuse back to the first device."""
+    _driver(None).trim()
 
 
 def manual_seed(seed: int) -> None:

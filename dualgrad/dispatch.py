@@ -38,6 +38,7 @@ from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
+from dualgrad.runtime import cuda
 from dualgrad.runtime.errors import DeviceError, DTypeError, OperandError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
@@ -88,6 +89,9 @@ def forget() -> None:
     """Let go of all programs of eager ops."""
     _plans.clear()
     _variants.clear()
+
+
+cuda.forgetful.append(forget)
 
 
 def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[Any, ...]:

@@ -36,6 +36,7 @@ from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
     ArgumentError,
+    DeviceError,
     DTypeError,
     GradientError,
     OperandError,
@@ -317,6 +318,14 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
                 expect=repr(self.type),
                 actual=repr(value.type),
                 hint="assign a gradient of this shape and dtype, or None",
+            )
+        if value is not None and value.type.device != self.type.device:
+            raise DeviceError(
+                "a gradient is where its tensor is",
+                op="grad",
+                expect=self.type.device,
+                actual=value.type.device,
+                hint=f'move it with .to("{self.type.device}")',
             )
         trace = state.trace
         if trace is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dualgrad.runtime import cupy_driver
@@ -35,6 +35,8 @@ class _State:
 
 
 _state = _State({})
+_latest: Driver | None = None  # that was installed
+forgetful: list[Callable[[], None]] = []  # what keeps programs by the name of their device
 
 
 def driver(device: int = 0) -> Driver:
@@ -91,9 +93,16 @@ def device_count() -> int:
 
 @contextmanager
 def installed(driver: Driver) -> Iterator[Driver]:
-    """Let `driver` be the only CUDA device, "cuda:0", until the block ends."""
-    global _state
+    """Let `driver` be the only CUDA device, "cuda:0", until the block ends.
+
+    Programs that were made for another one are forgotten.
+    """
+    global _state, _latest
     before, _state = _state, _State({0: driver})
+    if _latest is not driver:
+        _latest = driver
+        for forget in forgetful:
+            forget()
     try:
         yield driver
     finally:

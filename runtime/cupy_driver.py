@@ -242,6 +242,14 @@ class CupyDriver:
         return free + cupy.get_default_memory_pool().free_bytes(), total
 
     @_checked
+    def allocated(self) -> int:
+        return int(cupy.get_default_memory_pool().used_bytes())
+
+    @_checked
+    def trim(self) -> None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+    @_checked
     def upload(self, address: int, data: memoryview) -> None:
         self._refuse_in_capture("a copy from the host")
         nbytes = data.nbytes
@@ -327,6 +335,7 @@ class CupyDriver:
 
     @_checked
     def replay(self, graph: Any) -> None:
+        self._refuse_in_capture("a replay")
         if graph.recorded is None:
             raise DeviceError("nothing was recorded", why="the capture has not ended, or failed")
         graph.recorded.launch()

@@ -112,6 +112,12 @@ class Driver(Protocol):
     def memory_info(self) -> tuple[int, int]:
         """Free and total bytes of the device; what the driver keeps for reuse counts as free."""
 
+    def allocated(self) -> int:
+        """Bytes of the memory that is alive."""
+
+    def trim(self) -> None:
+        """Give memory that is kept for reuse back to the device."""
+
     def event(self) -> Any:
         """A new event, which `record` places between pieces of work."""
 

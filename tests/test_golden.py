@@ -18,6 +18,7 @@ from dualgrad import functional, optim
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.compiler.kernel.ir import Device
+from dualgrad.compiler.lower.cuda.module import kernels_text
 from dualgrad.compiler.pipeline import lower
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -126,5 +127,17 @@ def test_golden(setup: Setup, device: Device, update_golden: bool) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda s: s.__name__)
+def test_golden_cuda(setup: Setup, update_golden: bool) -> None:
+    """The CUDA C of the kernels, without what all texts start with."""
+    graph = graph_of(setup)
+    program = lower(graph, (None,) * len(graph.inputs), setup.__name__, 1, "cuda")
+    file, text = GOLDEN / f"{setup.__name__}.cu", kernels_text(program)
+    if update_golden:
+        file.write_text(text, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == text
+
+
 def test_every_golden_file_has_a_test() -> None:
-    assert set(GOLDEN.glob("*.txt")) == {file_of(s, d) for s in SETUPS for d in ENDINGS}
+    texts = {file_of(s, d) for s in SETUPS for d in ENDINGS}
+    assert set(GOLDEN.iterdir()) == texts | {GOLDEN / f"{s.__name__}.cu" for s in SETUPS}

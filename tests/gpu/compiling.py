@@ -35,7 +35,7 @@ def text_of(programs: Iterable[LoopProgram], wide: bool = False) -> str:
     """The programs, which have different names, as one text: that compiles faster."""
     formulas = Formulas()
     functions = [text for program in programs for text in functions_of(program, formulas)[0]]
-    return "\n".join([prelude(wide), formulas.text, *functions])
+    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
 
 
 # -- accesses of global memory --------------------------------------------------------------------

@@ -11,7 +11,6 @@ from test_golden import SETUPS, Setup, graph_of
 import dualgrad as dg
 from dualgrad import functional, optim
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.lower.cuda.module import WRITERS, pattern
 from dualgrad.compiler.pipeline import lower
 
 
@@ -140,7 +139,5 @@ def programs() -> tuple[LoopProgram, ...]:
     out = []
     for setup in (*SETUPS, *LARGE):
         graph = graph_of(setup)
-        program = lower(graph, (None,) * len(graph.inputs), setup.__name__, 1, "cuda")
-        if all(k.kind == "call" or pattern(k) in WRITERS for k in program.kernels):
-            out.append(program)
+        out.append(lower(graph, (None,) * len(graph.inputs), setup.__name__, 1, "cuda"))
     return tuple(out)

@@ -28,8 +28,18 @@ FLAGS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
     *("-fno-exceptions", "-fno-asynchronous-unwind-tables"),
 )
+# Whether this process was started with `sanitizers`, and checks every access to memory.
+SANITIZED = bool(os.environ.get("DG_SHIM_SANITIZE"))
+SANITIZERS = (
+    *("-fsanitize=address,undefined", "-fsanitize-sections=dg_shared_*", "-g1"),
+    *("-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
+)
 # Variables that a text forgets to set have a value that shows.
-TEXT_FLAGS = ("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern")
+TEXT_FLAGS = (
+    *("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern"),
+    *(SANITIZERS if SANITIZED else ()),
+)
+RUNTIME_FLAGS = ("-O2", *(["-DDG_SANITIZE"] if SANITIZED else []))
 MAX_THREADS = 1024  # of a block
 MAX_SHARED = 48 * 1024  # bytes of a kernel's variables in shared memory
 KERNEL = re.compile(
@@ -223,7 +233,7 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(file.name, path)
 
 
-def _options(flags: tuple[str, ...]) -> list[str]:
+def _options(flags: Sequence[str]) -> list[str]:
     return [*FLAGS, *_machine()[1], *flags]
 
 
@@ -245,9 +255,9 @@ def _run_compiler(arguments: Sequence[str], path: Path, source: str = "") -> Non
 
 
 @functools.cache
-def _header(flags: tuple[str, ...]) -> Path:
+def _header() -> Path:
     """A copy of shim.h with its precompiled form beside it, which saves a third of a build."""
-    options = _options(flags)
+    options = _options(TEXT_FLAGS)
     path = _path(b"", options, ".h")
     precompiled = path.with_name(path.name + ".gch")
     if not precompiled.exists():
@@ -256,16 +266,34 @@ def _header(flags: tuple[str, ...]) -> Path:
     return path
 
 
-def _compile(source: str, flags: tuple[str, ...]) -> Path:
+def _compile(source: str) -> Path:
     """The shared object of a text's source, from the cache where it is there."""
-    options = _options(flags)
+    options = _options(TEXT_FLAGS)
     path = _path(source.encode(), options, ".so")
     if not path.exists():
-        include = ["-include", str(_header(flags))]
+        include = ["-include", str(_header())]
         # Of the libraries only -lgcc, which converts 16-bit floats: the others are there already.
         link = ["-shared", "-nostdlib", "-x", "c++", "-", "-lgcc"]
         _run_compiler([*options, *include, *link], path, source)
     return path
+
+
+def sanitizers() -> dict[str, str] | None:
+    """The environment of processes that check every access of a kernel; None if g++ cannot."""
+    paths = []
+    for name in ("libasan.so", "libubsan.so", "libstdc++.so"):
+        command = [compiler(), f"-print-file-name={name}"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if not os.path.isabs(found):
+            return None
+        paths.append(found)
+    return {
+        **os.environ,
+        "LD_PRELOAD": ":".join(paths),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "DG_SHIM_SANITIZE": "1",
+    }
 
 
 # ---- running ------------------------------------------------------------------------------------
@@ -313,9 +341,9 @@ _RUNNING = threading.Lock()  # the runtime has one set of fibers
 
 
 @functools.cache
-def _runtime(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+def _runtime() -> ctypes.CDLL:
     source = (HERE / "shim_runtime.cpp").read_text()
-    options = _options(("-O2", *flags))
+    options = _options(RUNTIME_FLAGS)
     path = _path(source.encode(), options, ".so")
     if not path.exists():
         _run_compiler([*options, "-shared", f"-I{HERE}", "-x", "c++", "-"], path, source)
@@ -335,11 +363,11 @@ def _runtime(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
 class Library:
     """The kernels of one compiled text. `image` are the bytes of its shared object."""
 
-    def __init__(self, path: Path, flags: tuple[str, ...] = ()) -> None:
-        self._runtime = _runtime(flags)
+    def __init__(self, path: Path) -> None:
+        self._runtime = _runtime()
         self._path = path
         # The address sanitizer has red zones between the variables.
-        self._shared_limit = MAX_SHARED * (8 if flags else 1)
+        self._shared_limit = MAX_SHARED * (8 if SANITIZED else 1)
         self._library = ctypes.CDLL(str(path))
         weakref.finalize(self, _ctypes.dlclose, self._library._handle)
         self._library.dg_open.restype = ctypes.POINTER(_Text)
@@ -403,6 +431,15 @@ def _kernel(entry: _Kernel) -> Kernel:
     )
 
 
-def build(text: str, flags: tuple[str, ...] = ()) -> Library:
-    """Compiles a text of CUDA C, with more flags of the compiler; cached by their hash."""
-    return Library(_compile(_unit(text), (*TEXT_FLAGS, *flags)), flags)
+def build(text: str) -> Library:
+    """Compiles a text of CUDA C; cached by its hash."""
+    return Library(_compile(_unit(text)))
+
+
+def guard(address: int, nbytes: int, on: bool) -> None:
+    """Declares memory around an allocation out of bounds, or ends that.
+
+    Has an effect in sanitized processes alone.
+    """
+    if SANITIZED:
+        _runtime().dg_guard(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), ctypes.c_bool(on))

@@ -14,12 +14,10 @@
 
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__)
+// DG_SANITIZE: texts, but not this file, are compiled with the address sanitizer.
+#ifdef DG_SANITIZE
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-#else
-#define UNCHECKED
 #endif
 
 #if !defined(__x86_64__) && !defined(__aarch64__)
@@ -91,6 +89,8 @@ struct Scheduler {
     Fiber* ready[max_threads];
     unsigned ready_count;
     Fiber main;
+    const void* main_stack;
+    size_t main_stack_bytes;
     Fiber* current;
     Barrier barrier;
     Warp warps[max_threads / lanes];
@@ -127,7 +127,7 @@ dg_switch:
 .size dg_switch, .-dg_switch
 )");
 
-UNCHECKED void prepare(Fiber* fiber) {
+void prepare(Fiber* fiber) {
     void** top = reinterpret_cast<void**>(fiber->stack + stack_bytes);
     *--top = nullptr;  // a return address for run_threads, which never returns
     *--top = reinterpret_cast<void*>(&run_threads);
@@ -169,7 +169,7 @@ dg_switch:
 .size dg_switch, .-dg_switch
 )");
 
-UNCHECKED void prepare(Fiber* fiber) {
+void prepare(Fiber* fiber) {
     char* saved = fiber->stack + stack_bytes - 160;
     memset(saved, 0, 160);
     *reinterpret_cast<void**>(saved + 88) = reinterpret_cast<void*>(&run_threads);  // x30
@@ -185,28 +185,48 @@ void prepare(Fiber* fiber) {
 }
 #endif
 
-UNCHECKED void switch_to(Fiber* to, bool retired = false) {
+// The sanitizer has to know which stack is in use.
+#ifdef DG_SANITIZE
+void start_switch(Fiber* from, Fiber* to, bool retired) {
+    void** fake_stack = retired ? nullptr : &from->fake_stack;
+    if (to == &s.main)
+        __sanitizer_start_switch_fiber(fake_stack, s.main_stack, s.main_stack_bytes);
+    else
+        __sanitizer_start_switch_fiber(fake_stack, to->stack, stack_bytes);
+}
+
+void finish_switch() { __sanitizer_finish_switch_fiber(s.current->fake_stack, nullptr, nullptr); }
+
+// On a stack that is new: it is main which has switched to the first of a launch.
+void finish_first_switch() {
+    bool first = !s.main_stack_bytes;
+    __sanitizer_finish_switch_fiber(
+        nullptr, first ? &s.main_stack : nullptr, first ? &s.main_stack_bytes : nullptr);
+}
+
+// Threads that a failure has stopped never leave their frames.
+void forget_frames(const Fiber& fiber) { __asan_unpoison_memory_region(fiber.stack, stack_bytes); }
+#else
+void start_switch(Fiber*, Fiber*, bool) {}
+void finish_switch() {}
+void finish_first_switch() {}
+void forget_frames(const Fiber&) {}
+#endif
+
+void switch_to(Fiber* to, bool retired = false) {
     Fiber* from = s.current;
     s.current = to;
     s.text->thread.x = to->thread;
-#if defined(__SANITIZE_ADDRESS__)
-    bool to_main = to == &s.main;
-    __sanitizer_start_switch_fiber(
-        retired ? nullptr : &from->fake_stack, to_main ? nullptr : to->stack, to_main ? 0 : stack_bytes);
-#else
-    (void)retired;
-#endif
+    start_switch(from, to, retired);
 #ifdef USE_UCONTEXT
     swapcontext(&from->context, &to->context);
 #else
     dg_switch(&from->stack_pointer, to->stack_pointer);
 #endif
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(s.current->fake_stack, nullptr, nullptr);
-#endif
+    finish_switch();
 }
 
-UNCHECKED Fiber* new_fiber() {
+Fiber* new_fiber() {
     Fiber* fiber = s.spare;
     if (fiber) {
         s.spare = fiber->next;
@@ -218,17 +238,13 @@ UNCHECKED Fiber* new_fiber() {
         mprotect(memory, guard_bytes, PROT_NONE);
         fiber->stack = static_cast<char*>(memory) + guard_bytes;
     }
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(fiber->stack, stack_bytes);
-    fiber->fake_stack = nullptr;
-#endif
     prepare(fiber);
     return fiber;
 }
 
 // ---- failures ---------------------------------------------------------------------------------------
 
-UNCHECKED void record(Code code, int line, unsigned thread, const char* format, va_list values) {
+void record(Code code, int line, unsigned thread, const char* format, va_list values) {
     s.failure->code = code;
     s.failure->line = line;
     s.failure->thread = thread;
@@ -237,7 +253,7 @@ UNCHECKED void record(Code code, int line, unsigned thread, const char* format, 
 }
 
 // Ends the launch; the fibers stay where they are and are used anew by the next block.
-__attribute__((format(printf, 4, 5))) UNCHECKED void fail(
+__attribute__((format(printf, 4, 5))) void fail(
     Code code, int line, unsigned thread, const char* format, ...) {
     va_list values;
     va_start(values, format);
@@ -246,7 +262,7 @@ __attribute__((format(printf, 4, 5))) UNCHECKED void fail(
     switch_to(&s.main);
 }
 
-UNCHECKED void on_signal(int number, siginfo_t* info, void*) {
+void on_signal(int number, siginfo_t* info, void*) {
     if (!s.can_escape) {
         signal(number, SIG_DFL);
         return;
@@ -260,15 +276,16 @@ UNCHECKED void on_signal(int number, siginfo_t* info, void*) {
     siglongjmp(s.escape, 1);
 }
 
-// While a kernel runs, invalid accesses end the launch and not the process.
+// While a kernel runs, invalid accesses end the launch and not the process; the sanitizer, where there
+// is one, has more to say about them.
 struct SignalGuard {
+#ifndef DG_SANITIZE
     static constexpr int numbers[3] = {SIGSEGV, SIGBUS, SIGFPE};
     struct sigaction before[3];
     stack_t stack_before;
     alignas(16) static inline char stack[64 * 1024];
 
     SignalGuard() {
-#if !defined(__SANITIZE_ADDRESS__)
         stack_t own = {};
         own.ss_sp = stack;
         own.ss_size = sizeof stack;
@@ -277,26 +294,24 @@ struct SignalGuard {
         action.sa_sigaction = on_signal;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // the escape restores no mask
         for (int i = 0; i < 3; i++) sigaction(numbers[i], &action, &before[i]);
-#endif
     }
     ~SignalGuard() {
-#if !defined(__SANITIZE_ADDRESS__)
         for (int i = 0; i < 3; i++) sigaction(numbers[i], &before[i], nullptr);
         sigaltstack(&stack_before, nullptr);
-#endif
     }
+#endif
 };
 
 // ---- the order of threads ---------------------------------------------------------------------------
 
-UNCHECKED unsigned pick(unsigned count) {
+unsigned pick(unsigned count) {
     s.random ^= s.random << 13;
     s.random ^= s.random >> 7;
     s.random ^= s.random << 17;
     return static_cast<unsigned>((s.random >> 32) * count >> 32);
 }
 
-UNCHECKED void shuffle_order() {
+void shuffle_order() {
     for (unsigned i = 0; i < s.threads; i++) {
         unsigned j = pick(i + 1);
         s.order[i] = s.order[j];
@@ -304,7 +319,7 @@ UNCHECKED void shuffle_order() {
     }
 }
 
-UNCHECKED Fiber* take_ready() {
+Fiber* take_ready() {
     unsigned i = pick(s.ready_count);
     Fiber* fiber = s.ready[i];
     s.ready[i] = s.ready[--s.ready_count];
@@ -312,13 +327,13 @@ UNCHECKED Fiber* take_ready() {
 }
 
 // Describes the waiting threads of one barrier after the text written so far.
-UNCHECKED int describe(const Barrier& barrier, char* text, int room) {
+int describe(const Barrier& barrier, char* text, int room) {
     if (!barrier.arrived || room <= 0) return 0;
     const Wait& wait = barrier.first;
     return snprintf(text, room, "%s%u at line %d (%s)", "; ", barrier.arrived, wait.line, wait.call);
 }
 
-UNCHECKED void fail_deadlock() {
+void fail_deadlock() {
     char waiting[400] = "";
     int used = describe(s.barrier, waiting, sizeof waiting);
     int line = s.barrier.arrived ? s.barrier.first.line : 0;
@@ -333,7 +348,7 @@ UNCHECKED void fail_deadlock() {
 }
 
 // Suspends the current thread, which has queued itself at a barrier.
-UNCHECKED void suspend() {
+void suspend() {
     bool fresh = s.started < s.threads;
     if (fresh && s.ready_count) fresh = pick(2);
     if (fresh) {
@@ -348,7 +363,7 @@ UNCHECKED void suspend() {
 
 // ---- barriers ---------------------------------------------------------------------------------------
 
-UNCHECKED void release(Barrier& barrier) {
+void release(Barrier& barrier) {
     for (Fiber* fiber = barrier.waiting; fiber;) {
         Fiber* next = fiber->next;
         if (fiber != s.current) s.ready[s.ready_count++] = fiber;
@@ -358,13 +373,13 @@ UNCHECKED void release(Barrier& barrier) {
     barrier.waiting = nullptr;
 }
 
-UNCHECKED void arrive(Barrier& barrier) {
+void arrive(Barrier& barrier) {
     s.current->next = barrier.waiting;
     barrier.waiting = s.current;
     if (!barrier.arrived++) barrier.first = s.current->wait;
 }
 
-UNCHECKED void sync_threads(int line) {
+void sync_threads(int line) {
     unsigned thread = s.current->thread;
     if (s.barrier.arrived && s.barrier.first.line != line)
         fail(divergent_barrier, line, thread,
@@ -379,7 +394,7 @@ UNCHECKED void sync_threads(int line) {
 }
 
 // Every lane of the group gets the value of its source, which must be one of them.
-UNCHECKED void exchange(Barrier& group, unsigned present) {
+void exchange(Barrier& group, unsigned present) {
     unsigned long long values[lanes];
     for (Fiber* fiber = group.waiting; fiber; fiber = fiber->next)
         values[fiber->thread % lanes] = fiber->wait.value;
@@ -393,17 +408,17 @@ UNCHECKED void exchange(Barrier& group, unsigned present) {
     }
 }
 
-UNCHECKED void complete(Warp& warp, Barrier& group) {
+void complete(Warp& warp, Barrier& group) {
     if (group.first.source >= 0) exchange(group, group.first.mask & warp.alive);
     warp.claimed &= ~group.first.mask;
     release(group);
 }
 
-UNCHECKED bool all_arrived(const Warp& warp, const Barrier& group) {
+bool all_arrived(const Warp& warp, const Barrier& group) {
     return group.arrived && group.arrived == unsigned(__builtin_popcount(group.first.mask & warp.alive));
 }
 
-UNCHECKED void check_group(const Warp& warp, const Barrier& group, const Wait& wait) {
+void check_group(const Warp& warp, const Barrier& group, const Wait& wait) {
     unsigned thread = s.current->thread;
     if (!(wait.mask >> thread % lanes & 1))
         fail(bad_mask, wait.line, thread, "%s with mask %#x, which does not name the calling lane %u",
@@ -418,7 +433,7 @@ UNCHECKED void check_group(const Warp& warp, const Barrier& group, const Wait& w
              warp.claimed & wait.mask);
 }
 
-UNCHECKED void meet(const Wait& wait) {
+void meet(const Wait& wait) {
     Warp& warp = s.warps[s.current->thread / lanes];
     Barrier& group = warp.groups[wait.mask ? __builtin_ctz(wait.mask) : 0];
     check_group(warp, group, wait);
@@ -431,9 +446,9 @@ UNCHECKED void meet(const Wait& wait) {
         suspend();
 }
 
-UNCHECKED void sync_warp(int line, unsigned mask) { meet({"__syncwarp", line, mask, -1, 0}); }
+void sync_warp(int line, unsigned mask) { meet({"__syncwarp", line, mask, -1, 0}); }
 
-UNCHECKED unsigned long long shuffle(
+unsigned long long shuffle(
     const char* call, int line, unsigned mask, int width, int source, unsigned long long value) {
     if (width < 1 || width > static_cast<int>(lanes) || width & (width - 1))
         fail(bad_lane, line, s.current->thread, "%s with width %d, not a power of two up to 32", call, width);
@@ -444,7 +459,7 @@ UNCHECKED unsigned long long shuffle(
 // ---- blocks -----------------------------------------------------------------------------------------
 
 // A thread that ends may be the last one that others wait for.
-UNCHECKED void end_thread(unsigned thread) {
+void end_thread(unsigned thread) {
     s.alive--;
     if (s.barrier.arrived && s.barrier.arrived == s.alive) release(s.barrier);
     Warp& warp = s.warps[thread / lanes];
@@ -455,10 +470,8 @@ UNCHECKED void end_thread(unsigned thread) {
 }
 
 // What every fiber runs. It never returns: a fiber without work is started anew by new_fiber.
-UNCHECKED void run_threads() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-#endif
+void run_threads() {
+    finish_first_switch();
     while (s.started < s.threads) {
         unsigned thread = s.order[s.started++];
         s.current->thread = s.text->thread.x = thread;
@@ -471,8 +484,8 @@ UNCHECKED void run_threads() {
     switch_to(s.ready_count ? take_ready() : &s.main, true);
 }
 
-UNCHECKED void poison(char* begin, char* end) {
-#if defined(__SANITIZE_ADDRESS__)
+void poison(char* begin, char* end) {
+#ifdef DG_SANITIZE
     // Not memset, which the sanitizer watches: there are red zones between the variables.
     for (volatile char* byte = begin; byte < end; byte++) *byte = static_cast<char>(0xff);
 #else
@@ -480,7 +493,7 @@ UNCHECKED void poison(char* begin, char* end) {
 #endif
 }
 
-UNCHECKED void start_block() {
+void start_block() {
     poison(s.kernel->shared_begin, s.kernel->shared_end);
     poison(s.text->shared_begin, s.text->shared_end);
     s.started = s.ready_count = 0;
@@ -499,10 +512,10 @@ UNCHECKED void start_block() {
     shuffle_order();
 }
 
-UNCHECKED unsigned common_divisor(unsigned a, unsigned b) { return b ? common_divisor(b, a % b) : a; }
+unsigned common_divisor(unsigned a, unsigned b) { return b ? common_divisor(b, a % b) : a; }
 
 // The distance from a block to the next one that runs: 1, -1, or one by chance without a common divisor.
-UNCHECKED unsigned block_step(unsigned blocks, unsigned seed) {
+unsigned block_step(unsigned blocks, unsigned seed) {
     if (seed % 3 == 0 || blocks < 3) return seed % 2 ? blocks - 1 : 1;
     if (seed % 3 == 1) return blocks - 1;
     unsigned step = 1 + pick(blocks - 1);
@@ -510,7 +523,7 @@ UNCHECKED unsigned block_step(unsigned blocks, unsigned seed) {
     return step;
 }
 
-UNCHECKED void run_blocks(unsigned blocks, unsigned seed) {
+void run_blocks(unsigned blocks, unsigned seed) {
     unsigned step = block_step(blocks, seed);
     unsigned block = step == 1 ? 0 : blocks - 1;
     for (unsigned done_blocks = 0; done_blocks < blocks && !s.failure->code; done_blocks++) {
@@ -526,7 +539,7 @@ UNCHECKED void run_blocks(unsigned blocks, unsigned seed) {
 
 // Runs one launch to its end. The seed decides the orders of blocks and of threads. 0, or the code of
 // the failure.
-extern "C" UNCHECKED int dg_launch(
+extern "C" int dg_launch(
     DgText* text, unsigned kernel, unsigned blocks, unsigned threads, const unsigned long long* arguments,
     unsigned long long seed, Failure* failure) {
     *failure = {};
@@ -542,11 +555,23 @@ extern "C" UNCHECKED int dg_launch(
     s.failure = failure;
     s.threads = threads;
     s.random = (seed + 1) * 0x9e3779b97f4a7c15ull;
-    SignalGuard guard;
+    s.main_stack_bytes = 0;
+    [[maybe_unused]] SignalGuard guard;
     if (!sigsetjmp(s.escape, 0)) {
         s.can_escape = true;
         run_blocks(blocks, static_cast<unsigned>(seed));
     }
     s.can_escape = false;
+    if (failure->code)
+        for (unsigned i = 0; i < s.fiber_count; i++) forget_frames(s.fibers[i]);
     return failure->code;
+}
+
+// Declares memory around an allocation out of bounds, or ends that.
+extern "C" void dg_guard(void* address, size_t bytes, bool on) {
+#ifdef DG_SANITIZE
+    (on ? __asan_poison_memory_region : __asan_unpoison_memory_region)(address, bytes);
+#else
+    (void)address, (void)bytes, (void)on;
+#endif
 }

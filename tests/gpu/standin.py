@@ -56,14 +56,16 @@ class Block:
     def prepare(self, nbytes: int) -> None:
         """Makes the memory that of a new allocation."""
         self.check()
-        ctypes.memmove(self.address - len(CANARY), CANARY, len(CANARY))
+        shim.guard(self.address - len(CANARY), self.room + 2 * len(CANARY), False)
         ctypes.memset(self.address, FRESH, nbytes)
-        ctypes.memmove(self.address + nbytes, CANARY, len(CANARY))
+        for place in (self.address - len(CANARY), self.address + nbytes):
+            ctypes.memmove(place, CANARY, len(CANARY))
+            shim.guard(place, len(CANARY), True)
         self._guarded = nbytes
 
     def check(self) -> None:
-        """Looks whether something was written around the memory."""
-        if self._guarded is None:
+        """Looks whether something was written around the memory; sanitizers need not look."""
+        if self._guarded is None or shim.SANITIZED:
             return
         for offset in (-len(CANARY), self._guarded):
             found = ctypes.string_at(self.address + offset, len(CANARY))
@@ -320,6 +322,13 @@ class Standin:
 
     def memory_info(self) -> tuple[int, int]:
         return self.pool.limit - self.pool.live_bytes, self.pool.limit
+
+    def allocated(self) -> int:
+        return self.pool.live_bytes
+
+    def trim(self) -> None:
+        self.synchronize()
+        self.pool.trim()
 
     def upload(self, address: int, data: memoryview) -> None:
         self._refuse_in_capture("a copy from the host")

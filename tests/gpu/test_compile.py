@@ -13,6 +13,7 @@ import functools
 from pathlib import Path
 
 import pytest
+from test_golden import SETUPS
 
 from dualgrad.runtime.nvrtc import Image
 from gpu.compiling import (
@@ -103,7 +104,7 @@ def test_some_kernels_have_full_accesses(table: dict[str, tuple[int, ...]]) -> N
 
 
 def test_texts_with_wide_indices_compile() -> None:
-    text = text_of(programs(), wide=True)
+    text = text_of(programs()[: len(SETUPS)], wide=True)
     usage = nvrtc_or_skip().compile(text, "sm_80").usage()
     spilt = {k: u for k, u in usage.items() if u.spill_stores or u.spill_loads}
     assert not spilt

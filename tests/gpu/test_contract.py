@@ -25,21 +25,20 @@ pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.av
 
 M, N, K = sym("m"), sym("n"), sym("k")
 ALL, EVEN = slice(None), slice(None, None, 2)
-TILES = {"large": 0, "medium": 1, "small": 2}
+TILES = tiles_of(float32)
 LAYOUTS = ("nn", "nt", "tn", "tt")
 
 
-@pytest.fixture(params=TILES)
+@pytest.fixture(params=range(len(TILES)), ids=[f"{t.m}x{t.n}" for t in TILES])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tile:
     """Every kernel uses this tile, or one of those that its dtype has."""
-    number = TILES[request.param]
 
     def chosen(c: Any) -> Tile:
         tiles = tiles_of(c.result.dtype)
-        return tiles[max(0, number + len(tiles) - 3)]
+        return tiles[max(0, request.param + len(tiles) - len(TILES))]
 
     monkeypatch.setattr(contract, "tile_for", chosen)
-    return tiles_of(float32)[number]
+    return TILES[request.param]
 
 
 def numbers(*shape: int, dtype: str = "float32", seed: int = 3) -> Array:
@@ -233,7 +232,8 @@ def test_choice_of_tiles() -> None:
         return t.m, t.n
 
     assert chosen(4096, 4096) == (128, 128)
-    assert chosen(1024, 1024) == (64, 64)
+    assert chosen(1024, 1024) == (128, 64)
+    assert chosen(512, 1024) == (64, 64)
     assert chosen(64, 64) == (32, 32)
     assert chosen(64, 64, batch=1000) == (64, 64)
     assert chosen(4096, 4096, dtype=float64) == (128, 64)

@@ -15,7 +15,7 @@ from dualgrad.compiler.ir.node import Graph, Node, input_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.ir import is_flat
 from dualgrad.compiler.lower.cuda.launch import KernelLaunch
-from dualgrad.compiler.lower.cuda.module import functions_of
+from dualgrad.compiler.lower.cuda.module import functions_of, kernels_text
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.ops import random as rnd
 from dualgrad.compiler.ops.elementwise import Copy
@@ -199,6 +199,37 @@ def test_layouts(shift: int) -> None:
     cases.append(case(lambda a: a + 1.0, random(0, 5)))
     cases.append(case(lambda a: a + 1.0, np.array(2.5, np.float32)))
     compare(*cases, shift=shift)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["int32", "int64"])
+def test_transposing_maps(wide: bool) -> None:
+    """Tiles, whole and cut, of one or several arrays, read or written across."""
+    x, cube = random(40, 70), random(5, 34, 37)
+    kinds = [np.int8, np.float16, np.float64, bool, np.int64]
+    cases = [case(copy, (x > 0.5 if t is bool else x.astype(t)).T) for t in kinds]
+    cases += [case(copy, cube.transpose(axes)) for axes in ((0, 2, 1), (2, 0, 1), (2, 1, 0))]
+    square = random(64, 96)
+    cases += [
+        case(lambda a, b: a * 2.0 + b, square.T, random(96, 64)),
+        case(lambda a, b, c: [a * b - c, a + c], square.T, random(1, 64), square.T),
+        case(lambda a, b: a + b, random(34, 20, 16).transpose(2, 1, 0), random(34, 20, 16).T),
+        case(lambda a: dg.cat([a, a * 2.0], 1), x.T),
+    ]
+    compare(*cases, wide=wide)
+    for program in (cases[0].program, cases[5].program, cases[8].program):
+        assert "tile" in kernels_text(program)
+
+
+def test_transposed_inputs_are_overwritten() -> None:
+    """Through tiles if the other accesses run along rows, else along the columns themselves."""
+    types = [TensorType((40, 36), float32), TensorType((40, 36), float32)]
+    x, y = (input_node(k, t) for k, t in enumerate(types))
+    graph = Graph((x, y), (), (), ((x * 2.0 + y, 0),))
+    for second, tiles in ((random(40, 36), 2), (random(36, 40).T, 0)):
+        arrays = [random(36, 40).T, second]
+        one = Case(graph, tuple(map(layout_of, arrays)), [Arguments(arrays)])
+        compare(one)
+        assert kernels_text(one.program).count("__shared__") == tiles
 
 
 # -- other kernels --------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Tile:
 _TILES = {
     4: (
         Tile(8, 8, 16, 16, 8, 2, 2, 1.0),
+        Tile(8, 4, 16, 16, 16, 4, 2, 0.9),
         Tile(4, 4, 16, 16, 16, 4, 3, 0.75),
         Tile(2, 2, 16, 16, 32, 2, 3, 0.4),
     ),
@@ -167,14 +168,16 @@ class _Code(KernelCode):
         with self.block("for (dg_index tile = blockIdx.x; tile < tiles; tile += gridDim.x)"):
             self.place()
             if self.one_block:
-                self.sums("0", "k")
+                self.sums("k")
                 self.finish_sums()
-            else:
-                with self.block("for (dg_index block = 0; block < blocks; ++block)"):
-                    w.line("const dg_index first = block * length;")
-                    w.line("const dg_index end = dg_min(k, first + length);")
-                    self.sums("first", "end")
-                    self.finish_sums()
+                return
+            w.line("dg_index left = k;")
+            with self.block("for (bool again = false;; again = true)"):
+                w.line("const dg_index steps = dg_min(left, length);")
+                w.line("left -= steps;")
+                self.sums("steps")
+                self.finish_sums()
+                w.line("if (left == 0) break;")
 
     # -- memory -------------------------------------------------------------------------------
 
@@ -222,48 +225,50 @@ class _Code(KernelCode):
         self.atoms[symbol_of(c.batch_var)] = "batch"
         for side, first, size in zip(self.sides, ("row0", "column0"), "mn", strict=True):
             x = side.operand
-            kind = memory_type(x.buffer.dtype)
             start = self.element(x.buffer, x.base + x.batch * c.batch_var)
-            w.line(f"const {kind}* const {side.name} = &{start} + {first} * {self.dim(side.line)};")
-            w.line(f"const int {side.name}_lines = dg_min({side.size}, {size} - {first});")
+            line, k = self.dim(side.line), self.dim(side.k)
+            w.line(f"{side.name}_panel {side.name};")
+            begin = f"&{start} + {first} * {line}"
+            w.line(f"{side.name}.open({begin}, {size} - {first}, {line}, {k});")
 
     # -- sums ---------------------------------------------------------------------------------
 
-    def sums(self, first: str, end: str) -> None:
+    def sums(self, steps: str) -> None:
         """The sums of a block of K: a panel is multiplied while the next one is under way."""
         tile, w = self.tile, self.w
         w.line(f"{self.type} sum[{tile.height}][{tile.width}] = {{}};")
-        w.line("a_panel a_next;")
-        w.line("b_panel b_next;")
         w.line("int stage = 0;")
-        with self.block(f"for (dg_index at = {first};; at += {tile.depth})"):
-            with self.block(f"if (at < {end})"):
-                self.fetch("at", end)
-            with self.block(f"if (at > {first})"):
+        w.line("dg_index at = 0;")
+        with self.block(f"for (;; at += {tile.depth})"):
+            with self.block(f"if (at < {steps})"):
+                self.fetch(steps)
+            with self.block("if (at > 0)"):
                 args = f"{self.type}, {tile.height}, {tile.width}, {tile.down}, {tile.across}"
                 panels = ", ".join(
                     f"memory + {place}, {s.name}_panel::PITCH"
                     for s, place in zip(self.sides, self.panels("(stage ^ 1)"), strict=True)
                 )
                 w.line(f"dg_multiply<{args}, {tile.depth}>(sum, {panels});")
-            w.line(f"if (at >= {end}) break;")
+            w.line(f"if (at >= {steps}) break;")
             self.put("stage")
             w.line("stage ^= 1;")
             w.line("__syncthreads();")
+        if not self.one_block:  # the last panel may have reached into the next block
+            for s in self.sides:
+                w.line(f"{s.name}.skip(({steps} - at) * {self.dim(s.k)});")
 
     def panels(self, stage: str) -> tuple[str, str]:
         return f"{stage} * a_size", f"2 * a_size + {stage} * b_size"
 
-    def fetch(self, k: str, end: str) -> None:
+    def fetch(self, steps: str) -> None:
         for s in self.sides:
-            steps = f"{self.dim(s.line)}, {self.dim(s.k)}, {s.name}_lines"
-            self.w.line(
-                f"{s.name}_next.fetch({s.name}, {steps}, {k}, {end}, {s.padding}, {s.name}_whole);"
-            )
+            strides = f"{self.dim(s.line)}, {self.dim(s.k)}"
+            what = f"{strides}, {steps} - at, {s.padding}, {s.name}_whole"
+            self.w.line(f"{s.name}.fetch({what});")
 
     def put(self, stage: str) -> None:
         for s, place in zip(self.sides, self.panels(stage), strict=True):
-            self.w.line(f"{s.name}_next.put(memory + {place});")
+            self.w.line(f"{s.name}.put(memory + {place});")
 
     # -- what happens to the sums -------------------------------------------------------------
 
@@ -271,12 +276,13 @@ class _Code(KernelCode):
         """All sums of a tile, row by row: a thread stays in one column."""
         tile, w = self.tile, self.w
         args = f"{self.type}, {tile.height}, {tile.width}, {tile.down}, {tile.across}, {tile.rows}"
-        w.line(f"const int column = threadIdx.x % {tile.n};")
+        w.line("const unsigned thread = dg_thread();")
+        w.line(f"const int column = thread % {tile.n};")
         w.line("const dg_index j = column0 + column;")
         w.line("#pragma unroll 1")
         with self.block(f"for (int part = 0; part < {tile.height}; part += {tile.rows})"):
             w.line("__syncthreads();")
-            w.line(f"dg_spread<{args}>(memory, sum, part);")
+            w.line(f"dg_spread<{args}>(memory, sum, thread, part);")
             w.line("__syncthreads();")
             with self.block("if (j < n)"):
                 self.finish_column()
@@ -290,17 +296,17 @@ class _Code(KernelCode):
         self.atoms[symbol_of(c.row_var)] = "i"
         rows = tile.rows * tile.down
         w.line("#pragma unroll 1")
-        head = f"int row = threadIdx.x / {tile.n}; row < {rows}; row += {_TOGETHER * step}"
+        head = f"int row = thread / {tile.n}; row < {rows}; row += {_TOGETHER * step}"
         with self.block(f"for ({head})"):
             w.line(f"{self.type} total[{_TOGETHER}];")
             with self.each_row(step):
                 w.line(f"total[u] = memory[(row + u * {step}) * {tile.n} + column];")
                 if not self.one_block:
-                    w.line(f"if (block) total[u] = ({self.type}){self.c_place} + total[u];")
+                    w.line(f"if (again) total[u] = ({self.type}){self.c_place} + total[u];")
             if self.one_block:
                 self.epilogue(step)
                 return
-            with self.block("if (block + 1 < blocks)"), self.each_row(step):
+            with self.block("if (left > 0)"), self.each_row(step):
                 w.line(f"{self.c_place} = ({memory_type(c.c.buffer.dtype)})total[u];")
             with self.block("else"):
                 self.epilogue(step)

@@ -59,7 +59,8 @@ def _float_literal(number: float, dtype: DType) -> str:
     if dtype.is_low:
         return f"(unsigned short){int(encode(number, dtype).view(np.uint16))}"
     if dtype.bits == 32:
-        (bits,) = struct.unpack("I", np.float32(number).tobytes())
+        with np.errstate(over="ignore"):
+            (bits,) = struct.unpack("I", np.float32(number).tobytes())
         (number,) = struct.unpack("f", struct.pack("I", bits))
         if not math.isfinite(number):
             return f"__int_as_float(0x{bits:08x})"

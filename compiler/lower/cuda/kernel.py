@@ -10,17 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of, symbols
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Buffer, Check, Contract, Kernel, Loop, Reduce, Stmt, Store
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Check,
+    Contract,
+    If,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    Store,
+)
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
 from dualgrad.runtime.dtype import DType
 
 THREADS = 256  # of a block
+UNROLL = 8  # turns of a loop side by side
+LONGEST_BODY = 512  # primitives in a row: more of them take long to compile
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,9 @@ class KernelCode(ScalarCode):
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Check):
             self.check(stmt)
+        elif isinstance(stmt, If):
+            with self.block(f"if ({self.value(stmt.condition)})"):
+                self.run(stmt.body)
         elif isinstance(stmt, Reduce):
             self.chain(stmt)
         elif isinstance(stmt, Loop) and stmt.extent != 0:
@@ -126,10 +142,16 @@ class KernelCode(ScalarCode):
                 self.run(stmt.body)
 
     @contextmanager
-    def counted(self, var: Expr, extent: Dim, body: tuple[Stmt, ...]) -> Iterator[None]:
-        """A loop of one thread; `body` is what will run in it."""
+    def counted(
+        self, var: Expr, extent: Dim, body: tuple[Stmt, ...], unroll: bool = False
+    ) -> Iterator[None]:
+        """A loop of one thread; `body` is what will run in it.  One that stores nothing is
+        unrolled: loads of several turns are on their way at the same time."""
         self.enter(body, {symbol_of(var)})
         name = self.loop_name(var)
+        turns = min(UNROLL, LONGEST_BODY // max(1, cost_of(body))) if unroll else 1
+        if turns > 1:
+            self.w.line(f"#pragma unroll {turns}")
         head = f"for (dg_index {name} = 0; {name} < {self.dim(extent)}; ++{name})"
         with self.block(head):
             self.atoms[symbol_of(var)] = name
@@ -148,7 +170,7 @@ class KernelCode(ScalarCode):
                 self.w.line(f"{register_type(register.dtype)} {name} = {first};")
                 state.append((register, name))
         if r.extent != 0:
-            with self.counted(r.var, r.extent, (r,)):
+            with self.counted(r.var, r.extent, (r,), unroll=not r.stores):
                 for register, name in state:
                     self.keep(register, name)
                 after = [self.value(x) for a in r.accumulators for x in a.step]
@@ -201,6 +223,22 @@ class KernelCode(ScalarCode):
             if all(x in fixed for x in e.args):
                 fixed.add(e)
                 self.value(e)
+
+
+def cost_of(body: tuple[Stmt, ...]) -> int:
+    """Number of primitives that a body computes."""
+    return sum(_cost_of(e) for e in scalars_in(body))
+
+
+def _cost_of(e: Scalar) -> int:
+    if e.op == "formula":
+        return _formula_cost(e.formula)
+    return e.op not in ("const", "reg", "param", "index")
+
+
+@lru_cache(maxsize=1024)
+def _formula_cost(formula: Formula) -> int:
+    return sum(_cost_of(e) for e in children_first((formula.body,)))
 
 
 def atom_name(number: int) -> str:

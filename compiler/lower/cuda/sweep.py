@@ -28,7 +28,6 @@ from dualgrad.compiler.lower.cuda.teams import (
     Pass,
     Team,
     is_plain,
-    kept_values,
     roots_of,
     size_of,
 )
@@ -61,10 +60,10 @@ class SweepCode(CombineCode):
     """Writes one kernel: passes over the elements of a row."""
 
     def __init__(
-        self, signature: Signature, formulas: Formulas, team: Team, passes: list[Pass]
+        self, signature: Signature, formulas: Formulas, team: Team, kept: list[Kept]
     ) -> None:
         super().__init__(signature, formulas, team)
-        self.kept: list[Kept] = kept_values(passes, team)
+        self.kept = kept
         self.number = 0  # of the next pass
         self.arrays: dict[Scalar, str] = {}
         self.aligned: dict[tuple[str, Dim, int], str] = {}
@@ -91,7 +90,7 @@ class SweepCode(CombineCode):
         if is_plain(stmt) and share > 1:
             reads = [e for e in self.needed(stmt, known) if e.op == "load"]
             reads = [e for e in reads if _is_step(e.memory[1], stmt)]
-            writes = [s for s in stores_of(stmt) if not s.position and _is_step(s.index, stmt)]
+            writes = [s for s in stores_of(stmt) if s.position is None and _is_step(s.index, stmt)]
         for buffer, index in [e.memory for e in reads] + [(s.buffer, s.index) for s in writes]:
             self.alignment(buffer, index, stmt, share)
         return Sweep(stmt, share, tuple(reads), tuple(writes), known, new, element)

@@ -12,6 +12,7 @@ for each other in between.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -30,6 +31,7 @@ from dualgrad.compiler.lower.cuda.teams import (
     grid_of,
     is_pass,
     is_plain,
+    kept_values,
     passes_of,
     rows_of,
 )
@@ -53,7 +55,10 @@ class TeamCode(SweepCode):
 
     def __init__(self, kernel: Kernel, signature: Signature, formulas: Formulas) -> None:
         self.body = team_of(kernel)
-        super().__init__(signature, formulas, Team.of(kernel), passes_of(kernel))
+        team, kept = Team.of(kernel), []
+        if not any(is_serial(s) for s in self.body):
+            kept = kept_values(passes_of(self.body), team)
+        super().__init__(signature, formulas, team, kept)
         self.kernel = kernel
         self.touched: list[Touch] = []  # since the threads have last waited for each other
 
@@ -86,14 +91,14 @@ class TeamCode(SweepCode):
         if not self.signature.guarded:
             return
         failed = "dg_failed(error)"
-        if any(isinstance(s, Check) for s in ir.walk(self.body)):
+        if has_checks(self.body):
             failed = self.vote(self.w.value("int", failed))
         self.w.line(f"if ({failed}) return;")
 
     def meets_rarely(self) -> bool:
         """Whether a thread could write to shared memory for the next row before another has read
         what stands there: only if there is but one barrier from row to row, or a row is left."""
-        checks = any(isinstance(s, Check) for s in ir.walk(self.body))
+        checks = has_checks(self.body)
         reductions = sum(isinstance(s, Reduce) and s.order == "lanes" for s in self.body)
         return checks or reductions < 2
 
@@ -135,6 +140,8 @@ class TeamCode(SweepCode):
             self.chain(stmt)
         elif isinstance(stmt, Loop) and stmt.kind == "block":
             self.spread(stmt)
+        elif isinstance(stmt, Loop) and stmt.kind == "serial":
+            self.serial(stmt)
         else:
             raise CompileError(
                 f"kernel {self.kernel.name}: a {type(stmt).__name__} is not for a team", op="cuda"
@@ -148,11 +155,24 @@ class TeamCode(SweepCode):
             self.w.line(f"if (t == 0) dg_fail(error, {check.code}, {value});")
             self.w.line(self.leave)
 
+    def serial(self, loop: Loop) -> None:
+        """A loop that all threads go through together, each iteration after the one before."""
+        if loop.extent == 0:
+            return
+        if has_checks(loop.body):
+            raise CompileError(f"kernel {self.kernel.name}: checks in a loop", op="cuda")
+        before = dict(self.aligned)
+        with self.counted(loop.var, loop.extent, loop.body):
+            for stmt in loop.body:
+                self.team_statement(stmt)
+            self.barrier()
+        self.aligned = before
+
     def spread(self, loop: Loop) -> None:
         """A loop whose iterations are spread over the threads."""
         if loop.extent == 0:
             return
-        checks = any(isinstance(s, Check) for s in ir.walk(loop.body))
+        checks = has_checks(loop.body)
         if checks:
             self.w.line(f"int {FAILED} = 0;")
         self.sweep(loop, self.team.lanes, lambda: self.items(loop.body))
@@ -169,21 +189,31 @@ class TeamCode(SweepCode):
                 self.put(stmts)  # type: ignore[arg-type]
                 continue
             for k, stmt in enumerate(stmts, done - len(stmts) + 1):
-                if not isinstance(stmt, Check):
+                if isinstance(stmt, Check):
+                    with self.failing(stmt):
+                        pass
+                else:
                     self.run((stmt,))
-                    continue
-                self.item_check(stmt)
+                    if not has_checks((stmt,)):
+                        continue
                 if k < len(body):
-                    with self.block("else"):
+                    with self.block("else" if isinstance(stmt, Check) else f"if (!{FAILED})"):
                         self.items(body[k:])
                 return
 
-    def item_check(self, check: Check) -> None:
-        """A check of one element."""
+    def check(self, check: Check) -> None:
+        """A check in a loop of one thread, which goes on with the next iteration."""
+        with self.failing(check):
+            self.w.line("continue;")
+
+    @contextmanager
+    def failing(self, check: Check) -> Iterator[None]:
+        """What a thread does where a check of it fails."""
         value, bound = self.value(check.value), self.dim(check.bound)
         with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
             self.w.line(f"dg_fail(error, {check.code}, {value});")
             self.w.line(f"{FAILED} = 1;")
+            yield
 
     # -- reductions ---------------------------------------------------------------------------
 
@@ -223,9 +253,21 @@ class TeamCode(SweepCode):
         touched, and one of the two is a store."""
         touches = [x for s in stmts for x in touches_of(s, self.team.lanes)]
         if any(a.meets(b) for a in self.touched for b in touches):
-            self.w.line("__syncthreads();" if self.team.is_wide else f"__syncwarp({self.mask});")
-            self.touched.clear()
+            self.barrier()
         self.touched += touches
+
+    def barrier(self) -> None:
+        """All threads of the team wait for each other, and see what each has written."""
+        self.w.line("__syncthreads();" if self.team.is_wide else f"__syncwarp({self.mask});")
+        self.touched.clear()
+
+
+def has_checks(body: tuple[Stmt, ...]) -> bool:
+    return any(isinstance(s, Check) for s in ir.walk(body))
+
+
+def is_serial(stmt: Stmt) -> bool:
+    return isinstance(stmt, Loop) and stmt.kind == "serial"
 
 
 @dataclass(frozen=True)
@@ -253,7 +295,7 @@ def touches_of(stmt: Stmt, lanes: int) -> Iterator[Touch]:
             yield Touch(buffer, False, place or moved)
     for s in ir.walk((stmt,)):
         if isinstance(s, Store):
-            moved = None if s.position else _place(stmt, s.index, lanes)
+            moved = None if s.position is not None else _place(stmt, s.index, lanes)
             yield Touch(s.buffer, True, place or moved)
 
 

@@ -10,8 +10,10 @@ The rule: T is the least for which
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
 - there are lanes for all threads in every reduction, and a thread has 8 of one at most.
 
-A team of up to 32 threads is *narrow*: several share a block and none waits for another.  One of
-64 is *wide*: a block of its own.
+Without reductions in lanes there is a thread for each element of a row, up to a block of them.
+
+A team of up to 32 threads is *narrow*: several share a block and none waits for another.  A larger
+one is *wide*: a block of its own.
 
 A value of an element that several passes over the row need is computed, or read from memory, in
 the first of them and kept in a register, if it is a load or expensive.  Registers have no index,
@@ -61,17 +63,26 @@ class Team:
 
     @classmethod
     def of(cls, kernel: Kernel) -> Team:
-        """The team for a row kernel."""
-        body = team_of(kernel)
-        passes = passes_of(kernel)
-        lanes = [s.lanes for s in body if isinstance(s, Reduce) and s.order == "lanes"]
-        most = max(lanes)
+        """The team for a kernel."""
+        passes = passes_of(team_of(kernel))
+        lanes = [s.lanes for s in passes if isinstance(s, Reduce)]
+        if not lanes:
+            return cls._without_lanes(passes)
+        most, limit = max(lanes), min(*lanes, _LARGEST_TEAM)
         widest = max((b.dtype.itemsize for b in _along(passes)), default=_ACCESS_BYTES)
         threads = max(1, most // min(_MOST_LANES, _ACCESS_BYTES // widest))
-        limit = min(*lanes, _LARGEST_TEAM)
         while threads < limit and not _is_enough(threads, passes, rows_of(kernel)):
             threads *= 2
         return cls(min(threads, limit), most)
+
+    @classmethod
+    def _without_lanes(cls, passes: list[Pass]) -> Team:
+        """As many threads as there are elements, up to a whole block."""
+        lengths = [_bound(s.extent) for s in passes]
+        threads = 1
+        while threads < BLOCK and any(n is None or n > threads for n in lengths):
+            threads *= 2
+        return cls(threads, threads)
 
     @property
     def is_wide(self) -> bool:
@@ -97,11 +108,9 @@ def is_pass(stmt: Stmt) -> bool:
     return isinstance(stmt, Reduce) and stmt.order == "lanes"
 
 
-def passes_of(kernel: Kernel) -> list[Pass]:
-    """The passes of a team over its row, in order, but for those over nothing."""
-    return [
-        s for s in team_of(kernel) if isinstance(s, Loop | Reduce) and is_pass(s) and s.extent != 0
-    ]
+def passes_of(body: tuple[Stmt, ...]) -> list[Pass]:
+    """The passes of a team over its row, in order."""
+    return [s for s in walk(body) if isinstance(s, Loop | Reduce) and is_pass(s)]
 
 
 def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
@@ -162,6 +171,7 @@ class Kept:
 
 def kept_values(passes: list[Pass], team: Team) -> list[Kept]:
     """Which values stay in registers from pass to pass, where all passes are alike."""
+    passes = [s for s in passes if s.extent != 0]
     per_thread = elements_per_thread(passes, team)
     if per_thread is None:
         return []

@@ -13,6 +13,16 @@ DG_INLINE double dg_add_product(double x, double y, double sum) { return fma(x, 
 DG_INLINE unsigned dg_add_product(unsigned x, unsigned y, unsigned sum) { return x * y + sum; }
 DG_INLINE dg_word dg_add_product(dg_word x, dg_word y, dg_word sum) { return x * y + sum; }
 
+// The number of the thread, not to be known before this place: what is computed from it elsewhere
+// must not take registers from the multiplication.
+DG_INLINE unsigned dg_thread() {
+  unsigned x = threadIdx.x;
+#ifndef DG_SHIM
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 // SIZE lines (rows of A, columns of B) by DEPTH steps along K, on the way from memory, where they
 // are of type T, to shared memory, where element (line, k) is at k * PITCH + line.  With ALONG_K a
 // thread's V neighbours follow each other along K, else they belong to V lines.
@@ -23,45 +33,62 @@ template <class T, class S, int SIZE, int DEPTH, int THREADS, bool ALONG_K> stru
   static_assert(COUNT * V * THREADS == SIZE * DEPTH, "every thread brings as much");
 
   S held[COUNT][V];
+  const T* next[COUNT];  // where a thread goes on
+  int lines[COUNT];      // of its lines, so many exist
 
-  static __device__ __forceinline__ int line(int n) {
-    const int id = threadIdx.x + n * THREADS;
+  // first line and step of a thread's n-th neighbours
+  static __device__ __forceinline__ int line(unsigned thread, int n) {
+    const unsigned id = thread + n * THREADS;
     return ALONG_K ? id / GROUPS : id % GROUPS * V;
   }
-  static __device__ __forceinline__ int depth(int n) {
-    const int id = threadIdx.x + n * THREADS;
+  static __device__ __forceinline__ int depth(unsigned thread, int n) {
+    const unsigned id = thread + n * THREADS;
     return ALONG_K ? id % GROUPS * V : id / GROUPS;
   }
 
-  // From memory: `from` is where the panel's first line has k = 0, of its lines `lines` exist,
-  // k counts from `k` on and ends before `end`; steps beyond it are filled with `none`.  `whole`:
-  // V neighbours can be read as one.
-  __device__ __forceinline__ void fetch(const T* from, dg_index next_line, dg_index next_k,
-                                        int lines, dg_index k, dg_index end, S none, bool whole) {
-    whole = whole && k + DEPTH <= end;
+  // The panel starts at `from` and has so many lines; those beyond are never read.
+  __device__ __forceinline__ void open(const T* from, dg_index all, dg_index next_line,
+                                       dg_index next_k) {
 #pragma unroll
     for (int n = 0; n < COUNT; ++n) {
-      const int l = line(n), d = depth(n);
-      if (whole && (ALONG_K || l + V <= lines)) {
-        const dg_index skip = ALONG_K ? dg_min(l, lines - 1) * next_line : l;
-        const dg_vec<T, V> near = dg_load<V>(from + skip + (ALONG_K ? k + d : (k + d) * next_k));
+      const unsigned thread = dg_thread();
+      const int l = line(thread, n);
+      lines[n] = dg_min(all - l, V);
+      next[n] = from + (dg_min(l, all - 1) * next_line + depth(thread, n) * next_k);
+    }
+  }
+
+  // From memory, where `left` steps are left; `none` stands in for those beyond.  `whole`: V
+  // neighbours can be read as one.
+  __device__ __forceinline__ void fetch(dg_index next_line, dg_index next_k, dg_index left, S none,
+                                        bool whole) {
+    whole = whole && DEPTH <= left;
 #pragma unroll
-        for (int v = 0; v < V; ++v) held[n][v] = S(near.x[v]);
+    for (int n = 0; n < COUNT; ++n) {
+      if (whole && lines[n] >= (ALONG_K ? 1 : V)) {
+        const dg_vec<T, V> all = dg_load<V>(next[n]);
+#pragma unroll
+        for (int v = 0; v < V; ++v) held[n][v] = S(all.x[v]);
       } else {
+        const int d = depth(dg_thread(), n);
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-          const dg_index skip = dg_min(ALONG_K ? l : l + v, lines - 1) * next_line;
-          const dg_index place = k + (ALONG_K ? d + v : d);
-          held[n][v] = place < end ? S(from[skip + place * next_k]) : none;
+          const bool there = ALONG_K ? lines[n] > 0 && d + v < left : v < lines[n] && d < left;
+          held[n][v] = there ? S(next[n][v * (ALONG_K ? next_k : next_line)]) : none;
         }
       }
     }
+    skip(DEPTH * next_k);
+  }
+  __device__ __forceinline__ void skip(dg_index elements) {
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) next[n] += elements;
   }
 
   __device__ __forceinline__ void put(S* panel) const {
 #pragma unroll
     for (int n = 0; n < COUNT; ++n) {
-      S* const at = panel + depth(n) * PITCH + line(n);
+      S* const at = panel + depth(threadIdx.x, n) * PITCH + line(threadIdx.x, n);
       if (ALONG_K) {
 #pragma unroll
         for (int v = 0; v < V; ++v) at[v * PITCH] = held[n][v];
@@ -94,11 +121,11 @@ template <class S, int N, int THREADS> struct dg_lines {
 };
 
 // Threads of a tile of C: a warp is 4 threads high and 8 wide.
-template <int ACROSS> DG_INLINE int dg_down() {
-  return threadIdx.x / (4 * ACROSS) * 4 + threadIdx.x / 8 % 4;
+template <int ACROSS> DG_INLINE int dg_down(unsigned thread) {
+  return thread / (4 * ACROSS) * 4 + thread / 8 % 4;
 }
-template <int ACROSS> DG_INLINE int dg_across() {
-  return threadIdx.x / 32 % (ACROSS / 8) * 8 + threadIdx.x % 8;
+template <int ACROSS> DG_INLINE int dg_across(unsigned thread) {
+  return thread / 32 % (ACROSS / 8) * 8 + thread % 8;
 }
 
 // The sums of a thread's H rows and W columns, DEPTH steps further.
@@ -107,8 +134,8 @@ DG_INLINE void dg_multiply(S (&sum)[H][W], const S* a, int pitch_a, const S* b, 
 #pragma unroll
   for (int k = 0; k < DEPTH; ++k) {
     S x[H], y[W];
-    dg_lines<S, H, DOWN>::read(x, a + k * pitch_a, dg_down<ACROSS>());
-    dg_lines<S, W, ACROSS>::read(y, b + k * pitch_b, dg_across<ACROSS>());
+    dg_lines<S, H, DOWN>::read(x, a + k * pitch_a, dg_down<ACROSS>(threadIdx.x));
+    dg_lines<S, W, ACROSS>::read(y, b + k * pitch_b, dg_across<ACROSS>(threadIdx.x));
 #pragma unroll
     for (int i = 0; i < H; ++i) {
 #pragma unroll
@@ -120,19 +147,19 @@ DG_INLINE void dg_multiply(S (&sum)[H][W], const S* a, int pitch_a, const S* b, 
 // H rows of sums of all threads (numbers first, first + 1, ... of each), as COUNT * DOWN rows of
 // the tile in shared memory.
 template <class S, int H, int W, int DOWN, int ACROSS, int COUNT>
-DG_INLINE void dg_spread(S* slab, const S (&sum)[H][W], int first) {
+DG_INLINE void dg_spread(S* slab, const S (&sum)[H][W], unsigned thread, int first) {
   typedef dg_lines<S, W, ACROSS> columns;
   constexpr int V = columns::V;
 #pragma unroll
   for (int i = 0; i < H; ++i) {
     if (i / COUNT * COUNT == first) {
-      S* const row = slab + (i % COUNT * DOWN + dg_down<ACROSS>()) * (W * ACROSS);
+      S* const row = slab + (i % COUNT * DOWN + dg_down<ACROSS>(thread)) * (W * ACROSS);
 #pragma unroll
       for (int j = 0; j < W; j += V) {
         dg_vec<S, V> near;
 #pragma unroll
         for (int v = 0; v < V; ++v) near.x[v] = sum[i][j + v];
-        dg_store<V>(row + columns::line(dg_across<ACROSS>(), j), near);
+        dg_store<V>(row + columns::line(dg_across<ACROSS>(thread), j), near);
       }
     }
   }

@@ -1,0 +1,80 @@
+"""Random valid kernels for a GPU: those of `loopgen` in grid and block loops, and kernels whose
+iterations are more than one store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from loopgen import LONG, SHORT, Case, Generator, Scope
+
+from dualgrad.compiler.ir.dims import Dim, Expr
+from dualgrad.compiler.kernel import scalar as s
+from dualgrad.compiler.kernel.ir import If, Kernel, Loop, Stmt, Store
+from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.runtime.dtype import bool_
+
+
+def generate(seed: int) -> Case:
+    """The case of a seed."""
+    return GpuGenerator(seed).case()
+
+
+class GpuGenerator(Generator):
+    """Makes one case for a GPU."""
+
+    def case(self) -> Case:
+        make = self.rng.choice([self.map, self.row, self.row, self.row, self.column, self.steps])
+        kernel = Kernel("k", spread(tuple(make())))
+        return Case(
+            kernel, tuple(self.inputs), tuple(self.outputs), self.sizes, self.params, self.arrays
+        )
+
+    def nest(self, loops: list[tuple[Expr, Dim]], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        for var, extent in reversed(loops):
+            body = (Loop("grid", var, extent, body),)
+        return body
+
+    def read_back(self, scope: Scope) -> list[Scalar]:
+        """Nothing: no statement of a team touches what another one stores."""
+        return []
+
+    def row(self) -> tuple[Stmt, ...]:
+        """Reductions over a row in lanes, block loops and stores that may use the totals."""
+        loops = [self.variable(SHORT) for _ in range(self.rng.choice([0, 1, 2]))]
+        scope = Scope([*loops])
+        length = self.extent((*LONG, 257, 1000))
+        body: list[Stmt] = []
+        for _ in range(self.rng.choice([1, 1, 2, 3])):
+            body.append(self.reduction(scope, self.pass_over(length), "lanes"))
+            if self.rng.random() < 0.6:
+                inner = self.pass_over(length)
+                body.append(Loop("block", *inner, self.statements(scope.inside(inner))))
+            if self.rng.random() < 0.4:
+                body.extend(self.statements(scope))
+        return self.nest(loops, tuple(body))
+
+    def steps(self) -> tuple[Stmt, ...]:
+        """A serial loop in a thread: what a store finds depends on the iteration before it."""
+        loops = [self.variable(SHORT) for _ in range(self.rng.choice([0, 1, 1]))]
+        inner, step = self.variable(LONG), self.variable(SHORT)
+        around = Scope([*loops, inner])
+        first = self.store(around)
+        old = s.load(first.buffer, first.index)
+        scope = around.inside(step)
+        new = self.cast(self.operation(scope, first.value.dtype, 1, True), first.value.dtype)
+        both = self.update(Scope(scope.vars, [old], [old, new]), old)
+        body: tuple[Stmt, ...] = (Store(first.buffer, first.index, both),)
+        if self.rng.random() < 0.6:
+            body = (If(self.expression(around.inside(step), bool_, 2), body),)
+        many = (first, Loop("serial", *step, body))
+        return self.nest(loops, (Loop("block", *inner, many),))
+
+
+def spread(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """Vector loops become block loops."""
+    return tuple(
+        replace(x, kind="block" if x.kind == "vector" else x.kind, body=spread(x.body))
+        if isinstance(x, Loop)
+        else x
+        for x in body
+    )

@@ -1,0 +1,104 @@
+"""Random programs as CUDA C on the shim: the bits, the errors and the inputs of the CPU's.
+
+The programs are those of `test_bits`, in row-major memory and with other strides.  The shim
+poisons memory and runs threads in a random order, so a wait that is missing is found too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import test_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
+from support import Array
+
+from dualgrad.compiler.ir.dims import Dim, evaluate
+from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.types import Layouts, contiguous_strides
+from dualgrad.compiler.lower.cuda.module import module_of, pattern
+from gpu import shim
+from gpu.graphs import numbers, turned
+from gpu.running import Arguments, Case, Loaded, Run, compare, load
+from gpu.test_build import GRADIENTS
+
+pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
+
+NUMBERS = {"f": 0.375, "i": 2, "b": True}
+
+
+def array_of(x: Node, strides: tuple[Dim, ...] | None, rng: np.random.Generator) -> Array:
+    """Random elements of an input, in memory with these strides."""
+    shape = [evaluate(n, {}) for n in x.shape]
+    steps = [evaluate(n, {}) for n in strides or contiguous_strides(x.shape)]
+    size = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
+    flat = numbers(x.dtype, size, rng)
+    return as_strided(flat, shape, [s * flat.itemsize for s in steps])
+
+
+def case_of(graph: Graph, layouts: Layouts, seed: int) -> Case:
+    rng = np.random.default_rng(seed)
+    arrays = [array_of(x, s, rng) for x, s in zip(graph.inputs, layouts, strict=True)]
+    scalars = tuple(NUMBERS[x.dtype.kind] for x in graph.scalars)
+    return Case(graph, layouts, [Arguments(arrays, {}, scalars)])
+
+
+def cases_of(graph: Graph, seed: int) -> list[Case]:
+    layouts = (None,) * len(graph.inputs), turned(graph, seed)
+    return [case_of(graph, x, seed) for x in dict.fromkeys(layouts)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradients(seed: int) -> None:
+    cases = [c for make in GRADIENTS.values() for c in cases_of(make(), seed)]
+    compare(*cases, seed=seed, shift=seed)
+
+
+def test_steps_of_a_team_wait_for_each_other() -> None:
+    """Without the barriers of such a kernel the result is another one."""
+    (case, *_) = cases_of(GRADIENTS["weighted windows"](), 0)
+    assert "stepped" in map(pattern, case.program.kernels)
+    (loaded,) = load([case.program])
+    module = module_of(case.program)
+    assert "__syncthreads();" in module.text
+    text = module.text.replace("__syncthreads();", "")
+    broken = Loaded(case.program, module.steps, shim.build(text))
+    (args,) = case.runs
+
+    def result(loaded: Loaded, seed: int) -> Array:
+        run = Run(loaded, case.flat(args, args.arrays), args.values, args.scalars, seed=seed)
+        return run().array("o0")
+
+    want = result(loaded, 0)
+    assert all(np.array_equal(result(loaded, seed), want) for seed in range(1, 6))
+    assert not all(np.array_equal(result(broken, seed), want) for seed in range(6))
+
+
+def random_programs(programs: list[test_bits.Program]) -> None:
+    cases: list[Case] = []
+    for number, program in enumerate(programs):
+        run = test_bits.Run(program, True)
+        if test_bits.outcome(run, 1)[0] in test_bits.LIMITS:
+            continue
+        for path in run.function.paths:  # type: ignore[attr-defined]
+            cases += cases_of(path.graph, number)
+    cases = [c for c in cases if c.program.kernels]
+    if cases:
+        compare(*cases, seed=len(cases))
+
+
+several = st.lists(test_bits.programs, min_size=5, max_size=5)
+
+
+@settings(max_examples=3, **test_bits.COMMON)
+@given(several)
+def test_random_programs(programs: list[test_bits.Program]) -> None:
+    random_programs(programs)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, **test_bits.COMMON)
+@given(several)
+def test_many_random_programs(programs: list[test_bits.Program]) -> None:
+    random_programs(programs)
