@@ -74,9 +74,9 @@ class SweepCode(CombineCode):
         self.enter(_body_of(stmt), {symbol_of(stmt.var)})
         sweep = self.prepared(stmt, self.team.share(lanes), element)
         if self.kept:
-            self.unrolled(sweep, lanes)
+            self.unrolled(sweep, min(lanes, self.team.lanes))
         else:
-            self.rolled(sweep, lanes)
+            self.rolled(sweep, min(lanes, self.team.lanes))
 
     def prepared(self, stmt: Pass, share: int, element: Element) -> Sweep:
         """What the rounds of a pass need; asks which addresses are aligned."""
