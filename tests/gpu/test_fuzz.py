@@ -97,7 +97,7 @@ def test_random_programs(programs: list[test_bits.Program]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, **test_bits.COMMON)
+@settings(max_examples=30, **test_bits.COMMON)
 @given(several)
 def test_many_random_programs(programs: list[test_bits.Program]) -> None:
     random_programs(programs)
