@@ -52,6 +52,16 @@ class Memory:
         self.stop = self.start + nbytes
         self.array = self.block[self.start : self.stop].view(kind)
         self.array.view(np.uint8)[:] = 0xFF
+        self._guard()
+
+    def __del__(self) -> None:
+        shim.guard(self.block.ctypes.data, self.block.size, on=False)
+
+    def _guard(self) -> None:
+        """Sanitized kernels may not even read what is around."""
+        first = self.block.ctypes.data
+        shim.guard(first, self.start, on=True)
+        shim.guard(first + self.stop, self.block.size - self.stop, on=True)
 
     @property
     def address(self) -> int:
