@@ -33,13 +33,8 @@ def nvrtc_or_skip() -> Compiler:
 def text_of(programs: Iterable[LoopProgram], wide: bool = False) -> str:
     """The programs, which have different names, as one text: that compiles faster."""
     formulas = Formulas()
-<<<<<<< HEAD
     functions = [text for program in programs for text in module.functions_of(program, formulas)[0]]
     return module.text_of(functions, formulas, wide)
-=======
-    functions = [text for program in programs for text in functions_of(program, formulas)[0]]
-    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
->>>>>>> main
 
 
 # -- accesses of global memory --------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Signature:
         params = {e.attr for e in scalars_in(kernel.body) if e.op == "param"}
         return cls(
             function,
-            tuple(ir.starts_of(kernel.body).items()),
+            pointers_of(kernel),
             tuple((k, a) for k, a in enumerate(names) if a in used),
             tuple((k, d) for k, d in enumerate(numbers) if f"s{k}" in params),
             guarded,
@@ -87,6 +87,12 @@ class KernelText:
     work: Dim
     per_block: int
     threads: int
+
+
+def pointers_of(kernel: Kernel) -> tuple[tuple[Buffer, int], ...]:
+    """The buffers of a kernel, and to which element its pointers lead: the first that its indices
+    name, if that is one of the buffer's."""
+    return tuple((b, max(start, 0)) for b, start in ir.starts_of(kernel.body).items())
 
 
 class KernelCode(ScalarCode):
