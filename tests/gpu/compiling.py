@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,9 +80,7 @@ def _widest(accesses: Iterable[tuple[bool, int]]) -> Accesses:
 
 def disassembler() -> str | None:
     """nvdisasm: of its wheel, or on the PATH."""
-    spec = importlib.util.find_spec("nvidia")
-    roots = (spec.submodule_search_locations or ()) if spec else ()
-    folders = [str(Path(root, "cu13", "bin")) for root in roots]
+    folders = [str(Path(path, "nvidia", "cu13", "bin")) for path in sys.path]
     return shutil.which("nvdisasm", path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
 
 

@@ -84,9 +84,9 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
-    if is_stepped(kernel):
-        return "stepped"
-    return "flat" if is_flat(kernel) else "team"
+    if is_flat(kernel):
+        return "flat"
+    return "stepped" if is_stepped(kernel) else "team"
 
 
 def unique(name: str, taken: set[str]) -> str:
