@@ -138,6 +138,8 @@ class Run:
         work = evaluate(step.work, self.values)
         if work == 0:
             return
+        for name, n in step.buffers:  # pointers lead into their memory
+            assert 0 <= n <= self.memory.get(name, self.memory["arena"]).array.nbytes
         args = b"".join(struct.pack("=Q", self.addresses[b] + n) for b, n in step.buffers)
         sizes = [self.values[program.symbols[k]] for k in step.symbols]
         args += struct.pack(f"={len(sizes)}q", *sizes)
