@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.lower.cuda.module import functions_of
-from dualgrad.compiler.lower.cuda.prelude import prelude
+from dualgrad.compiler.lower.cuda import module
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.runtime import nvrtc
 from dualgrad.runtime.nvrtc import Compiler, Image
@@ -34,8 +33,8 @@ def nvrtc_or_skip() -> Compiler:
 def text_of(programs: Iterable[LoopProgram], wide: bool = False) -> str:
     """The programs, which have different names, as one text: that compiles faster."""
     formulas = Formulas()
-    functions = [text for program in programs for text in functions_of(program, formulas)[0]]
-    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
+    functions = [text for program in programs for text in module.functions_of(program, formulas)[0]]
+    return module.text_of(functions, formulas, wide)
 
 
 # -- accesses of global memory --------------------------------------------------------------------
