@@ -19,13 +19,11 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
-from dualgrad.compiler.lower.cuda.stepped import is_stepped, stepped_kernel
 from dualgrad.compiler.lower.cuda.team import team_kernel
 
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
     "flat": flat_kernel,
     "team": team_kernel,
-    "stepped": stepped_kernel,
     "contract": contract_kernel,
 }
 
@@ -84,8 +82,6 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
-    if is_stepped(kernel):
-        return "stepped"
     return "flat" if is_flat(kernel) else "team"
 
 

@@ -35,8 +35,6 @@ from dualgrad.compiler.lower.cuda.teams import (
 )
 from dualgrad.runtime.errors import CompileError
 
-FAILED = "failed"  # whether a check has failed in this thread
-
 
 def team_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
     """The function of a row kernel."""
@@ -56,6 +54,7 @@ class TeamCode(SweepCode):
         team = Team.of(kernel)
         super().__init__(signature, formulas, team, kept_values(passes_of(kernel), team))
         self.kernel = kernel
+        self.failed = ""  # names what says whether a check has failed in this thread
 
     def write(self) -> None:
         """The whole body of the function."""
@@ -152,10 +151,11 @@ class TeamCode(SweepCode):
             return
         checks = has_checks(loop.body)
         if checks:
-            self.w.line(f"int {FAILED} = 0;")
+            self.failed = self.w.new_name("failed")
+            self.w.line(f"int {self.failed} = 0;")
         self.sweep(loop, self.team.lanes, lambda: self.items(loop.body))
         if checks:
-            self.w.line(f"if ({self.vote(FAILED)}) {self.leave}")
+            self.w.line(f"if ({self.vote(self.failed)}) {self.leave}")
 
     def items(self, body: tuple[Stmt, ...]) -> None:
         """Statements for one element; none of them after a check of it that failed."""
@@ -175,7 +175,7 @@ class TeamCode(SweepCode):
                     if not has_checks((stmt,)):
                         continue
                 if k < len(body):
-                    with self.block("else" if isinstance(stmt, Check) else f"if (!{FAILED})"):
+                    with self.block("else" if isinstance(stmt, Check) else f"if (!{self.failed})"):
                         self.items(body[k:])
                 return
 
@@ -190,7 +190,7 @@ class TeamCode(SweepCode):
         value, bound = self.value(check.value), self.dim(check.bound)
         with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
             self.w.line(f"dg_fail(error, {check.code}, {value});")
-            self.w.line(f"{FAILED} = 1;")
+            self.w.line(f"{self.failed} = 1;")
             yield
 
     # -- reductions ---------------------------------------------------------------------------
