@@ -19,11 +19,13 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.stepped import is_stepped, stepped_kernel
 from dualgrad.compiler.lower.cuda.team import team_kernel
 
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
     "flat": flat_kernel,
     "team": team_kernel,
+    "stepped": stepped_kernel,
     "contract": contract_kernel,
 }
 
@@ -82,7 +84,9 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
-    return "flat" if is_flat(kernel) else "team"
+    if is_flat(kernel):
+        return "flat"
+    return "stepped" if is_stepped(kernel) else "team"
 
 
 def unique(name: str, taken: set[str]) -> str:
