@@ -2,6 +2,7 @@
 
     python examples/mnist_mlp.py                     # compiled; MNIST if found, else drawn digits
     python examples/mnist_mlp.py --mode eager
+    python examples/mnist_mlp.py --device cuda
 
 Both modes print the same losses to the last bit, so the hexadecimal column can be compared.
 """
@@ -38,15 +39,15 @@ class Net(nn.Module):
         return self.fc2(self.relu(self.fc1(self.flatten(images))))
 
 
-def train_epoch(step: Step, loader: data.DataLoader) -> float:
+def train_epoch(step: Step, loader: data.DataLoader, device: str) -> float:
     """Return the mean of the losses of all batches."""
-    losses = [step(images, labels).item() for images, labels in loader]
+    losses = [step(images.to(device), labels.to(device)).item() for images, labels in loader]
     return sum(losses) / len(losses)
 
 
-def accuracy(count_correct: Step, loader: data.DataLoader) -> float:
-    correct = sum(count_correct(images, labels).item() for images, labels in loader)
-    return correct / len(loader.dataset)
+def accuracy(count_correct: Step, loader: data.DataLoader, device: str) -> float:
+    counts = [count_correct(images.to(device), labels.to(device)) for images, labels in loader]
+    return sum(count.item() for count in counts) / len(loader.dataset)
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     train_loader = data.DataLoader(train_set, batch_size=args.batch_size, shuffle=True)
     test_loader = data.DataLoader(test_set, batch_size=1000)
 
-    model = Net()
+    model = Net().to(args.device)
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.RMSprop(model.parameters(), lr=args.lr, alpha=0.99, eps=1e-8)
 
@@ -75,14 +76,17 @@ def main() -> None:
     step = dg.function(train_step) if static else train_step
     evaluate = dg.function(count_correct) if static else count_correct
 
-    print(f"{name}: {len(train_set)} for training, {len(test_set)} for testing; mode {args.mode}")
+    print(
+        f"{name}: {len(train_set)} for training, {len(test_set)} for testing;"
+        f" mode {args.mode}, device {args.device}"
+    )
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
         model.train()
-        loss = train_epoch(step, train_loader)
+        loss = train_epoch(step, train_loader, args.device)
         seconds = time.perf_counter() - start
         model.eval()
-        correct = accuracy(evaluate, test_loader)
+        correct = accuracy(evaluate, test_loader, args.device)
         print(
             f"epoch {epoch}: train loss {loss:.9f} ({loss.hex()}), "
             f"test accuracy {100 * correct:.2f} %, {seconds:.2f} s",
@@ -93,6 +97,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mode", choices=("eager", "static"), default="static")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
