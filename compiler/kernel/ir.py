@@ -308,11 +308,11 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
 
 
 def starts_of(body: tuple[Stmt, ...]) -> dict[Buffer, int]:
-    """For each buffer, in the order of `buffers_of`, the least number that is added to an index:
-    kernels that differ in these alone do the same from other places on."""
+    """For each buffer, in the order of `buffers_of`, the least number that is added to an index,
+    but 0 instead of less: kernels that differ in these alone do the same from other places on."""
     out: dict[str, tuple[Buffer, int]] = {}
     for b, index in accesses_of(body):
         start = index if isinstance(index, int) else dict(index.terms).get((), 0)
         known = out.get(b.name)
         out[b.name] = (b, start if known is None else min(start, known[1]))
-    return dict(out.values())
+    return {b: max(start, 0) for b, start in out.values()}

@@ -18,39 +18,39 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
     const dg_index rest = inside - band * across;
     const dg_index row0 = (band + rest % high) * 32;
     const dg_index column0 = rest / high * 32;
-    const float* const a = &p0[1536 * batch] + row0 * 48;
-    const int a_lines = dg_min(32, m - row0);
-    const float* const b = &p1[48 * batch] + column0 * 48;
-    const int b_lines = dg_min(32, n - column0);
+    a_panel a;
+    a.open(&p0[1536 * batch] + row0 * 48, m - row0, 48, 1);
+    b_panel b;
+    b.open(&p1[48 * batch] + column0 * 48, n - column0, 48, 1);
     float sum[2][2] = {};
-    a_panel a_next;
-    b_panel b_next;
     int stage = 0;
-    for (dg_index at = 0;; at += 32) {
+    dg_index at = 0;
+    for (;; at += 32) {
       if (at < k) {
-        a_next.fetch(a, 48, 1, a_lines, at, k, (float)0, a_whole);
-        b_next.fetch(b, 48, 1, b_lines, at, k, -(float)0, b_whole);
+        a.fetch(48, 1, k - at, (float)0, a_whole);
+        b.fetch(48, 1, k - at, -(float)0, b_whole);
       }
       if (at > 0) {
         dg_multiply<float, 2, 2, 16, 16, 32>(sum, memory + (stage ^ 1) * a_size, a_panel::PITCH, memory + 2 * a_size + (stage ^ 1) * b_size, b_panel::PITCH);
       }
       if (at >= k) break;
-      a_next.put(memory + stage * a_size);
-      b_next.put(memory + 2 * a_size + stage * b_size);
+      a.put(memory + stage * a_size);
+      b.put(memory + 2 * a_size + stage * b_size);
       stage ^= 1;
       __syncthreads();
     }
-    const int column = threadIdx.x % 32;
+    const unsigned thread = dg_thread();
+    const int column = thread % 32;
     const dg_index j = column0 + column;
     #pragma unroll 1
     for (int part = 0; part < 2; part += 2) {
       __syncthreads();
-      dg_spread<float, 2, 2, 16, 16, 2>(memory, sum, part);
+      dg_spread<float, 2, 2, 16, 16, 2>(memory, sum, thread, part);
       __syncthreads();
       if (j < n) {
         const float v1 = p3[j];
         #pragma unroll 1
-        for (int row = threadIdx.x / 32; row < 32; row += 32) {
+        for (int row = thread / 32; row < 32; row += 32) {
           float total[4];
           #pragma unroll
           for (int u = 0; u < 4; ++u) {

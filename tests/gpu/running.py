@@ -24,8 +24,7 @@ from dualgrad.compiler.ir.types import Layouts, TensorType
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.launch import plan_arena
 from dualgrad.compiler.lower.cuda.launch import HostBlock, HostLaunch, KernelLaunch, Step
-from dualgrad.compiler.lower.cuda.module import functions_of
-from dualgrad.compiler.lower.cuda.prelude import prelude
+from dualgrad.compiler.lower.cuda.module import functions_of, text_of
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.pipeline import lower
 from dualgrad.engine import compile_graph
@@ -81,7 +80,7 @@ def load(programs: Sequence[LoopProgram], wide: bool = False) -> list[Loaded]:
         more, own = functions_of(program, formulas)
         functions += more
         steps.append(own)
-    library = shim.build("\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]))
+    library = shim.build(text_of(functions, formulas, wide))
     return [Loaded(p, s, library) for p, s in zip(programs, steps, strict=True)]
 
 

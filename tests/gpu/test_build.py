@@ -81,7 +81,7 @@ def gradient_of(function: Callable[..., Any], *args: dg.Tensor) -> Graph:
 GRADIENTS: dict[str, Callable[[], Graph]] = {
     "windows": lambda: gradient_of(lambda x: dg.unfold(x, 1, 5, 2), dg.ones(3, 20)),
     "weighted windows": lambda: gradient_of(
-        lambda x, w: dg.unfold(x, 1, 9, 1) * w, dg.ones(3, 40), dg.ones(3, 32, 9)
+        lambda x, w: dg.unfold(x, 1, 9, 1) * w, dg.ones(3, 140), dg.ones(3, 132, 9)
     ),
     "windows of the first axis": lambda: gradient_of(
         lambda x: dg.unfold(x, 0, 3, 1), dg.ones(9, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from support import Array
 
 import dualgrad as dg
+from dualgrad import functional
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
 from dualgrad.compiler.ir.node import Graph, Node, input_node
 from dualgrad.compiler.ir.types import Layouts, TensorType
@@ -20,6 +21,7 @@ from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import as_dtype, float16, float32, float64, int64
 from gpu import shim
 from gpu.running import Arguments, Case, case, compare
+from gpu.test_build import gradient_of
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
 
@@ -239,3 +241,39 @@ def test_choice_of_tiles() -> None:
     assert chosen(4096, 4096, dtype=float64) == (128, 64)
     assert chosen(4096, 4096, dtype=int64) == (64, 64)
     assert tiles_of(float64)[0].m == 128
+
+
+def filled(graph: Graph) -> Case:
+    """A graph with random inputs."""
+    arrays = [numbers(*x.shape, seed=k) for k, x in enumerate(graph.inputs)]  # type: ignore[arg-type]
+    return Case(graph, (None,) * len(arrays), [Arguments(arrays)])
+
+
+PROGRAMS: dict[str, Callable[[], Graph]] = {
+    "conv1d": lambda: gradient_of(
+        lambda x, w: functional.conv1d(x, w, stride=2), dg.ones(2, 3, 19), dg.ones(4, 3, 5)
+    ),
+    "conv2d": lambda: gradient_of(
+        lambda x, w, b: functional.conv2d(x, w, b, padding=1),
+        *(dg.ones(2, 3, 9, 8), dg.ones(5, 3, 3, 3), dg.ones(5)),
+    ),
+    "grouped conv2d": lambda: gradient_of(
+        lambda x, w: functional.conv2d(x, w, stride=2, groups=2),
+        *(dg.ones(2, 4, 9, 8), dg.ones(6, 2, 3, 3)),
+    ),
+    "linear": lambda: gradient_of(
+        lambda x, w, b: dg.relu(functional.linear(x, w, b)),
+        *(dg.ones(33, 20), dg.ones(45, 20), dg.ones(45)),
+    ),
+    "attention": lambda: gradient_of(
+        lambda q, k, v: dg.softmax(q @ k.transpose(-2, -1), -1) @ v,
+        *(dg.ones(2, 3, 10, 16), dg.ones(2, 3, 12, 16), dg.ones(2, 3, 12, 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str) -> None:
+    one = filled(PROGRAMS[name]())
+    assert any(k.kind == "contract" for k in one.program.kernels)
+    compare(one)

@@ -17,7 +17,7 @@ from support import Array
 from dualgrad.compiler.ir.dims import Dim, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.types import Layouts, contiguous_strides
-from dualgrad.compiler.lower.cuda.module import module_of, pattern
+from dualgrad.compiler.lower.cuda.module import module_of
 from gpu import shim
 from gpu.graphs import numbers, turned
 from gpu.running import Arguments, Case, Loaded, Run, compare, load
@@ -58,7 +58,6 @@ def test_gradients(seed: int) -> None:
 def test_steps_of_a_team_wait_for_each_other() -> None:
     """Without the barriers of such a kernel the result is another one."""
     (case, *_) = cases_of(GRADIENTS["weighted windows"](), 0)
-    assert "stepped" in map(pattern, case.program.kernels)
     (loaded,) = load([case.program])
     module = module_of(case.program)
     assert "__syncthreads();" in module.text

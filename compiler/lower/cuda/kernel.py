@@ -30,6 +30,7 @@ from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.errors import CompileError
 
 THREADS = 256  # of a block
 UNROLL = 8  # turns of a loop side by side
@@ -132,14 +133,19 @@ class KernelCode(ScalarCode):
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Check):
             self.check(stmt)
+        elif isinstance(stmt, Reduce):
+            self.chain(stmt)
         elif isinstance(stmt, If):
             with self.block(f"if ({self.value(stmt.condition)})"):
                 self.run(stmt.body)
-        elif isinstance(stmt, Reduce):
-            self.chain(stmt)
-        elif isinstance(stmt, Loop) and stmt.extent != 0:
-            with self.counted(stmt.var, stmt.extent, stmt.body):
-                self.run(stmt.body)
+        elif isinstance(stmt, Loop):
+            if is_sieve(stmt):
+                self.sieve(stmt)
+            elif stmt.extent != 0:
+                with self.counted(stmt.var, stmt.extent, stmt.body):
+                    self.run(stmt.body)
+        else:
+            raise CompileError(f"a thread cannot run {stmt!r}", op="cuda")
 
     @contextmanager
     def counted(
@@ -156,6 +162,26 @@ class KernelCode(ScalarCode):
         with self.block(head):
             self.atoms[symbol_of(var)] = name
             yield
+
+    def sieve(self, loop: Loop) -> None:
+        """A loop of which a thread runs a few turns only: what decides is computed for several
+        turns at a time, so that their loads do not wait for each other."""
+        (test,) = loop.body
+        assert isinstance(test, If)
+        self.enter(loop.body, {symbol_of(loop.var)})
+        first, taken, w = self.loop_name(loop.var), self.w.new_name("taken_"), self.w
+        extent, each = self.dim(loop.extent), f"for (int k = 0; k < {UNROLL}; ++k)"
+        with self.block(f"for (dg_index {first} = 0; {first} < {extent}; {first} += {UNROLL})"):
+            w.line(f"bool {taken}[{UNROLL}];")
+            w.line("#pragma unroll")
+            with self.block(each):
+                self.atoms[symbol_of(loop.var)] = f"dg_min({first} + k, {extent} - 1)"
+                condition = self.value(test.condition)
+                w.line(f"{taken}[k] = {condition} && {first} + k < {extent};")
+            w.line("#pragma unroll")
+            with self.block(each), self.block(f"if ({taken}[k])"):
+                self.atoms[symbol_of(loop.var)] = f"({first} + k)"
+                self.run(test.body)
 
     def loop_name(self, var: Expr) -> str:
         """A name for a loop variable."""
@@ -223,6 +249,15 @@ class KernelCode(ScalarCode):
             if all(x in fixed for x in e.args):
                 fixed.add(e)
                 self.value(e)
+
+
+def is_sieve(loop: Loop) -> bool:
+    """Whether a loop's turns do nothing where a condition fails, and none changes it for others."""
+    if loop.extent == 0 or len(loop.body) != 1 or not isinstance(loop.body[0], If):
+        return False
+    written = {s.buffer for s in ir.walk(loop.body) if isinstance(s, Store)}
+    below = children_first((loop.body[0].condition,))
+    return not any(e.op == "gather" or (e.op == "load" and e.memory[0] in written) for e in below)
 
 
 def cost_of(body: tuple[Stmt, ...]) -> int:

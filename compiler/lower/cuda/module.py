@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
 from dualgrad.compiler.kernel.program import LoopProgram
@@ -37,9 +37,12 @@ def module_of(program: LoopProgram, wide: bool = False) -> CudaModule:
     """
     formulas = Formulas()
     functions, steps = functions_of(program, formulas)
-    return CudaModule(
-        "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]), steps
-    )
+    return CudaModule(text_of(functions, formulas, wide), steps)
+
+
+def text_of(functions: Iterable[str], formulas: Formulas, wide: bool) -> str:
+    """The text of some kernels' functions with all that they call."""
+    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
 
 
 def kernels_text(program: LoopProgram) -> str:
@@ -80,9 +83,9 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
-    if is_stepped(kernel):
-        return "stepped"
-    return "flat" if is_flat(kernel) else "team"
+    if is_flat(kernel):
+        return "flat"
+    return "stepped" if is_stepped(kernel) else "team"
 
 
 def unique(name: str, taken: set[str]) -> str:
