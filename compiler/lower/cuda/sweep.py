@@ -115,7 +115,8 @@ class SweepCode(CombineCode):
         if isinstance(length, int):
             whole = str(length - length % lanes)
         else:
-            whole = self.w.new_name("whole")
+            extent, whole = self.w.new_name("length"), self.w.new_name("whole")
+            self.w.line(f"const dg_index {extent} = {self.dim(length)};")
             self.w.line(f"const dg_index {whole} = {extent} - ({extent} & {lanes - 1});")
         if whole != "0":
             turns = self.turns(sweep)

@@ -203,9 +203,13 @@ class TeamCode(SweepCode):
         for a in r.accumulators:
             for register, init in zip(a.carry, a.init, strict=True):
                 start, name = self.value(init), self.w.new_name("c")
-                values = start if share == 1 else f"{{{', '.join([start] * share)}}}"
-                size = "" if share == 1 else f"[{share}]"
-                self.w.line(f"{register_type(register.dtype)} {name}{size} = {values};")
+                kind = register_type(register.dtype)
+                if share == 1:
+                    self.w.line(f"{kind} {name} = {start};")
+                else:
+                    self.w.line(f"{kind} {name}[{share}];")
+                    self.w.line("#pragma unroll")
+                    self.w.line(f"for (int v = 0; v < {share}; ++v) {name}[v] = {start};")
                 state.append((register, name))
         if r.extent != 0:
             self.sweep(r, r.lanes, lambda: self.step(r, state, "" if share == 1 else "[v]"))
