@@ -55,6 +55,16 @@ class Memory:
         self.stop = self.start + nbytes
         self.array = self.block[self.start : self.stop].view(kind)
         self.array.view(np.uint8)[:] = 0xFF
+        self._guard()
+
+    def __del__(self) -> None:
+        shim.guard(self.block.ctypes.data, self.block.size, on=False)
+
+    def _guard(self) -> None:
+        """Sanitized kernels may not even read what is around."""
+        first = self.block.ctypes.data
+        shim.guard(first, self.start, on=True)
+        shim.guard(first + self.stop, self.block.size - self.stop, on=True)
 
     @property
     def address(self) -> int:
@@ -148,6 +158,8 @@ class Run:
         work = evaluate(step.work, self.values)
         if work == 0:
             return
+        for name, n in step.buffers:  # pointers lead into their memory
+            assert 0 <= n <= self.memory.get(name, self.memory["arena"]).array.nbytes
         args = b"".join(struct.pack("=Q", self.addresses[b] + n) for b, n in step.buffers)
         sizes = [self.values[program.symbols[k]] for k in step.symbols]
         args += struct.pack(f"={len(sizes)}q", *sizes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
+from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.cuda.contract import contract_kernel
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
@@ -65,11 +66,10 @@ def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], t
             steps.append(host_launch(call))
             continue
         checked |= any(isinstance(s, Check) for s in walk(kernel.body))
-        before = tuple(min(start, 0) for start in starts_of(kernel.body).values())
-        key = (common, checked, before)  # pointers do not lead to places before a buffer
+        signature = Signature.of(kernel, kernel.name, program.symbols, program.scalars, checked)
+        key = (common, *signature.variant(kernel))
         if key not in made:
-            function = unique(kernel.name, names)
-            signature = Signature.of(kernel, function, program.symbols, program.scalars, checked)
+            signature = replace(signature, function=unique(kernel.name, names))
             made[key] = signature, write(kernel, signature, formulas)
         steps.append(kernel_launch(kernel, *made[key]))
     return [k.text for _, k in made.values()], tuple(steps)
