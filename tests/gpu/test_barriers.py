@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dualgrad as dg
+from dualgrad.compiler import pipeline
 from dualgrad.compiler.lower.cuda.module import module_of
 from gpu import shim
 from gpu.running import Case, Loaded, Run, case
@@ -42,8 +43,10 @@ def result(one: Case, text: str, seed: int) -> bytes | None:
     return run.array("o0").tobytes()
 
 
-def test_matrix_products() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_matrix_products(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tiles, two blocks of K, several panels, several passes of the epilogue."""
+    monkeypatch.setattr(pipeline, "sums_apart", lambda _: apart)
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 530), (530, 9)))
     one = case(dg.matmul, a, b)
