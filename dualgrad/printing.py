@@ -77,4 +77,6 @@ class Shown:
         trace = state.trace
         if trace is None or trace.is_known(self):
             return None
+        if how == "numpy" and self.type.device != "cpu":
+            return None  # an error, as in eager mode
         return trace.calls.defer(self, how, sys._getframe(2))

@@ -74,6 +74,11 @@ class DeviceArray:
         return self.address - self.memory.address
 
     @property
+    def base(self) -> Memory:
+        """What keeps the memory; no two of these share any."""
+        return self.memory
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import os
 import re
 import sys
@@ -102,11 +101,9 @@ def _refusal(log: str) -> CompileError:
 
 def _folders() -> Iterator[Path]:
     """Where the library may be: folders of wheels, then of toolkits."""
-    with suppress(ImportError, ValueError):
-        spec = importlib.util.find_spec("nvidia")  # a namespace: no code of it runs
-        for wheels in (spec.submodule_search_locations or ()) if spec else ():
-            for below in ("cu13/lib", "cu13/bin/x86_64", "cuda_nvrtc/lib", "cuda_nvrtc/bin"):
-                yield Path(wheels, below)
+    for path in sys.path:
+        for below in ("cu13/lib", "cu13/bin/x86_64", "cuda_nvrtc/lib", "cuda_nvrtc/bin"):
+            yield Path(path, "nvidia", below).absolute()
     named = [Path(os.environ[v]) for v in ("CUDA_PATH", "CUDA_HOME") if os.environ.get(v)]
     for root in (*named, Path("/usr/local/cuda")):
         for below in ("lib64", "lib", "bin/x64", "bin"):
@@ -128,6 +125,8 @@ def candidates(majors: tuple[int, ...] = MAJORS) -> Iterator[str]:
 
 def _load(path: str) -> ctypes.CDLL:
     if os.path.isabs(path):
+        if sys.platform == "win32":
+            os.add_dll_directory(os.path.dirname(path))
         # NVRTC up to 13.0 looks for this one where the loader looks, not beside itself
         for builtins in Path(path).parent.glob("libnvrtc-builtins.so.*"):
             with suppress(OSError):

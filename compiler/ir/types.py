@@ -56,6 +56,10 @@ class TensorType:
     def with_shape(self, shape: tuple[Dim, ...]) -> TensorType:
         return TensorType(shape, self.dtype, self.weak, self.device)
 
+    def at(self, device: str) -> TensorType:
+        """The same of a tensor on another device."""
+        return TensorType(self.shape, self.dtype, self.weak, device)
+
     def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(self.shape, dtype, False, self.device)
 

@@ -40,6 +40,17 @@ def moved(array: Array | DeviceArray, device: str) -> Array | DeviceArray:
     return DeviceArray.from_host(cuda.driver(device_index(device)), values)
 
 
+def copy_into(target: Array | DeviceArray, source: Array | DeviceArray) -> None:
+    """Overwrite a row-major array with the values of another one of its device, shape and dtype."""
+    if isinstance(target, DeviceArray):
+        assert isinstance(source, DeviceArray)
+        if target.nbytes:
+            target.driver.copy(target.address, source.address, target.nbytes)
+    else:
+        assert isinstance(source, np.ndarray)
+        np.copyto(target, source)
+
+
 def new_array(device: str, shape: tuple[int, ...], dtype: DType) -> Array | DeviceArray:
     """A new row-major array with values left undefined.  Raises DeviceError, OutOfMemory."""
     if device == CPU:

@@ -15,9 +15,10 @@ import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
+from dualgrad.runtime.device_array import DeviceArray, address_of
 from dualgrad.tensor import Tensor
 
-Array = np.ndarray[Any, Any]
+Array = Any  # np.ndarray or DeviceArray
 Pattern = tuple[tuple[tuple[int, int], ...], ...]  # families: (number, offset in bytes) each
 _EFFORT = 10_000  # how long NumPy may search for an element that two arrays share
 
@@ -40,8 +41,12 @@ class Source:
 def apart(arrays: list[Array]) -> bool:
     """Whether arrays lie in blocks of the pool, each in one of its own; a quick test."""
     blocks = [a.base for a in arrays]
-    return len(set(map(id, blocks))) == len(blocks) and memory.BLOCK_TYPES.issuperset(
-        map(type, blocks)
+    return len(set(map(id, blocks))) == len(blocks) and (
+        memory.BLOCK_TYPES.issuperset(map(type, blocks))
+        or all(
+            type(b) in memory.BLOCK_TYPES or type(a) is DeviceArray
+            for a, b in zip(arrays, blocks, strict=True)
+        )
     )
 
 
@@ -71,7 +76,7 @@ def families(arrays: list[Array]) -> list[list[int]]:
 
 def _span(array: Array) -> tuple[int, int]:
     """The addresses of the first byte of an array, and behind its last one."""
-    low = array.__array_interface__["data"][0]
+    low = address_of(array)
     steps = zip(array.shape, array.strides, strict=True)
     return low, low + array.itemsize + sum((n - 1) * s for n, s in steps)
 
@@ -83,9 +88,23 @@ def _meet(a: list[int], b: list[int], arrays: list[Array]) -> bool:
 
 def _share(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=_EFFORT)  # type: ignore[arg-type]
+        return np.shares_memory(_seen(a), _seen(b), max_work=_EFFORT)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+class _Seen:
+    """A place in the memory of a device as NumPy sees arrays; nobody may look at the values."""
+
+    def __init__(self, a: DeviceArray) -> None:
+        self.__array_interface__ = {
+            "version": 3, "shape": a.shape, "strides": a.strides, "typestr": a.dtype.str,
+            "data": (a.address, True),
+        }  # fmt: skip
+
+
+def _seen(a: Array | DeviceArray) -> Array:
+    return np.asarray(_Seen(a)) if isinstance(a, DeviceArray) else a
 
 
 def pattern_of(arrays: list[Array], written: Iterable[int]) -> Pattern:
@@ -97,7 +116,7 @@ def pattern_of(arrays: list[Array], written: Iterable[int]) -> Pattern:
     changed = set(written)
     for family in found:
         if not changed.isdisjoint(family):
-            at = [arrays[k].__array_interface__["data"][0] for k in family]
+            at = [address_of(arrays[k]) for k in family]
             out.append(tuple((k, a - at[0]) for k, a in zip(family, at, strict=True)))
     return tuple(out)
 
@@ -163,6 +182,8 @@ class Base:
     def array(self, tensors: list[Tensor]) -> Array:
         a = tensor_at(self.first, tensors).array
         assert a is not None
+        if isinstance(a, DeviceArray):
+            return a.view(self.type.shape, (a.itemsize,))  # type: ignore[arg-type]
         return np.lib.stride_tricks.as_strided(a, self.type.shape, (a.itemsize,))  # type: ignore[arg-type]
 
 

@@ -26,12 +26,12 @@ from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
-from dualgrad.engine import Compiled, compile_graph
 from dualgrad.hooks import Hooks
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.runtime.errors import GradientError
+from dualgrad.staging import Executable, compile_traced
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ _lock = threading.RLock()
 class Variant:
     """The gradient program for one pattern of results that have a gradient."""
 
-    executable: Compiled | None  # None: there is nothing to compute
+    executable: Executable | None  # None: there is nothing to compute
     guards: tuple[Guard, ...]  # about symbolic sizes
     held: tuple[int, ...]  # numbers of the saved arrays that it takes, after seeds and totals
     scalars: tuple[int, ...]
@@ -53,6 +53,7 @@ class Variant:
     visited: int  # steps, as bits
     results: tuple[tuple[int, int, bool, int], ...]  # see `_send`
     inner: Block | None  # the gradient's own tape
+    devices: tuple[str, ...]  # of what the program makes
     origins: tuple[Any, ...] = ()
     released: int = 0  # those of them whose graph the function itself has freed
     bounds: dict[tuple[int, ...], Sized] = field(default_factory=dict)
@@ -66,7 +67,8 @@ class Variant:
             if len(self.bounds) >= MAX_SIZES:
                 self.bounds.clear()
             bound = self.executable.bind(values)
-            found = (bound, [TensorType(shape, dtype) for shape, dtype in bound.outputs])
+            sized = zip(bound.outputs, self.devices, strict=True)
+            found = (bound, [TensorType(shape, dtype, False, at) for (shape, dtype), at in sized])
             self.bounds[key] = found
         return found
 
@@ -456,6 +458,7 @@ class _Derivation:
         released = sum(1 << n for n in flow.visited if steps[n].released)
         inner = self._inner(roots) if flow.steps else None
         executable, held, scalars = self._program(roots, inner)
+        devices = tuple(n.device for n in (*roots, *(self.kept_nodes if inner else ())))
         return Variant(
             executable,
             (),
@@ -475,6 +478,7 @@ class _Derivation:
                 for k, source, total, edge in results
             ),
             inner,
+            devices,
             tuple(flow.origins),
             released,
         )
@@ -496,7 +500,7 @@ class _Derivation:
 
     def _program(
         self, roots: list[Node], inner: Block | None
-    ) -> tuple[Compiled | None, tuple[int, ...], tuple[int, ...]]:
+    ) -> tuple[Executable | None, tuple[int, ...], tuple[int, ...]]:
         block = self.block
         if not roots:
             return None, (), ()
@@ -509,7 +513,7 @@ class _Derivation:
         scalars = tuple(k for k, n in enumerate(block.scalars) if n in found)
         change = {n: k for k, n in enumerate(self.stand_ins)}
         change |= {block.kept.nodes[i]: len(self.stand_ins) + k for k, i in enumerate(held)}
-        inputs = {n: input_node(k, TensorType(n.shape, n.dtype)) for n, k in change.items()}
+        inputs = {n: input_node(k, _strong(n.type)) for n, k in change.items()}
         numbers = {
             block.scalars[i]: Node.make(Leaf("scalar", k), (), block.scalars[i].type)
             for k, i in enumerate(scalars)
@@ -518,13 +522,13 @@ class _Derivation:
             tuple(inputs.values()), tuple(numbers.values()), replace(outputs, inputs | numbers)
         )
         layouts = (*[t.layout for _, t in self.operands], *[block.layouts[i] for i in held])
-        return compile_graph(graph, layouts, f"{block.name}_backward"), held, scalars
+        return compile_traced(graph, layouts, f"{block.name}_backward"), held, scalars
 
     def _inner(self, roots: list[Node]) -> Block:
         """The block of the gradient program, over its own inputs."""
         block, flow = self.block, self.flow
         sources = [*self.stand_ins, *block.kept.nodes]
-        change = {n: input_node(k, TensorType(n.shape, n.dtype)) for k, n in enumerate(sources)}
+        change = {n: input_node(k, _strong(n.type)) for k, n in enumerate(sources)}
         direct = {n: k for k, n in enumerate(sources)}
         guards = [name for name, _ in self.operands]
         guards += [None if g is None else ("outer", g) for g in block.kept.guard_of]
@@ -538,6 +542,11 @@ class _Derivation:
         layouts = (*[t.layout for _, t in self.operands], *block.layouts)
         targets = tuple(("origin", k) for k in range(len(flow.origins)))
         return Block(f"{block.name}_backward", tape, [], targets, kept, layouts, block.scalars)
+
+
+def _strong(type: TensorType) -> TensorType:
+    """The type of a tensor that a value of this type is kept in."""
+    return TensorType(type.shape, type.dtype, False, type.device)
 
 
 def _with_nodes(s: Step, nodes: dict[Node, Node]) -> Step:

@@ -47,12 +47,20 @@ class Shot(NamedTuple):
 
     calls: Calls
     place: int
-    dtype: DType
+    type: TensorType
     notes: str
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    def tensor(self, r: Any) -> Any:
+        """It in the results of a run, without history."""
+        return r.tensors[self.calls.first + self.place].detached()
 
     def array(self, r: Any) -> Array:
         """Its values in the results of a run."""
-        return r.tensors[self.calls.first + self.place].array  # type: ignore[no-any-return]
+        return self.tensor(r).on_host("printing")  # type: ignore[no-any-return]
 
     def value(self, r: Any, how: str) -> Any:
         values = decode(self.array(r), self.dtype)
@@ -116,7 +124,7 @@ class Calls:
         if place is None:
             place = len(self.nodes)
             self.nodes.append(node)
-        return Shot(self, place, x.type.dtype, notes_of(x))
+        return Shot(self, place, x.type, notes_of(x))
 
     def mark_tensor(self, x: Any, spec: str | None, frame: FrameType) -> str:
         """A text that stands for a tensor's; `spec` is None for `repr`."""
@@ -215,7 +223,7 @@ class Calls:
         if not hasattr(x, "sig"):
             return text
         shot = self.shot(x)
-        return lambda r: f"{TensorType(shot.array(r).shape, shot.dtype)!r} {text(r)}"
+        return lambda r: f"{shot.tensor(r).type!r} {text(r)}"
 
     def _filled(self, text: str, frame: FrameType) -> Fill:
         """A text with its marks replaced."""
@@ -267,16 +275,14 @@ class Calls:
             items = {k: self.argument(v, frame) for k, v in x.items()}
             return lambda r: {k: v(r) for k, v in items.items()}
         if hasattr(x, "sig"):
-            shot, make = self.shot(x), type(x).of_array
+            shot = self.shot(x)
             asked, freed = x.requires_grad, x.grad_fn and x.grad_fn.name_of(x.output_number)
 
             def show(r: Any) -> Any:
-                array = shot.array(r)
-                type = TensorType(array.shape, shot.dtype)
-                out = make(array, type, None)
+                out = shot.tensor(r)
                 out.requires_grad = asked
                 if freed is not None:
-                    out.grad_fn, out.output_number = FreedNode(freed, type), 0
+                    out.grad_fn, out.output_number = FreedNode(freed, out.type), 0
                 return out
 
             return show

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
+from dualgrad.backends.transfers import copy_into
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
-from dualgrad.engine import compile_graph
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.forms import fact_key
@@ -30,6 +28,7 @@ from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
@@ -399,7 +398,7 @@ def compiled_path(work: Finish, made: Made, block: Block | None, returned: Any, 
     trace, found, symbols = work.trace, work.found, work.trace.symbols
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
     graph = settled_graph(trace, outputs, made.writes)
-    executable = compile_graph(graph, tuple(map(trace.layout_of, trace.tensors)), name)
+    executable = compile_traced(graph, tuple(map(trace.layout_of, trace.tensors)), name)
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
     quick = made.nothing_else() and not trace.grads_read
@@ -486,7 +485,7 @@ def first_run(path: Path, work: Finish) -> None:
     for t, array, output in zip(work.emitted, results, path.outputs, strict=False):
         if t.node is None:
             assert t.array is not None
-            np.copyto(t.array, array)
+            copy_into(t.array, array)
         else:
             t.settle(array, None)
             t.grad_fn = output.tensor(array).grad_fn

@@ -15,7 +15,6 @@ from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
-from dualgrad.engine import Compiled
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode
@@ -25,6 +24,7 @@ from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
+from dualgrad.staging import Executable
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +84,7 @@ class Sizes:
 class Path:
     """One compiled program of a function, and how it is called."""
 
-    executable: Compiled
+    executable: Executable
     sizes: Sizes  # of the traced call
     sources: list[Source]
     constants: list[Tensor]

@@ -26,6 +26,7 @@ from dualgrad.jit.alias import (
     tensor_at,
 )
 from dualgrad.jit.errors import Unsupported
+from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.tensor import Tensor
 
@@ -95,7 +96,7 @@ class Sharing:
         if self.known is None:
             self.known = {}
             tensors = reachable(self.trace.leaves)
-            for group in families([t.array for t in tensors]):  # type: ignore[misc]
+            for group in families([t.array for t in tensors]):
                 members = [tensors[k] for k in group]
                 self.known.update((id(t), members) for t in members)
         found = self.known.get(id(target))
@@ -134,7 +135,9 @@ class Sharing:
                 )
             members.append((t, Strided.of(offset, t.strides_in_elements, t.type.shape)))
         size = max(_end(view) for _, view in members)
-        row = input_node(-1 - len(self.families), TensorType((size,), dtype))
+        row = input_node(
+            -1 - len(self.families), TensorType((size,), dtype, False, found[0].type.device)
+        )
         family = Family(row, row, members)
         self.families.append(family)
         self.of.update((id(t), family) for t in found)
@@ -151,7 +154,7 @@ class Sharing:
         for family in self.families:
             users = self._users(family, (*roots, family.value))
             changed = {k for k, (t, _) in enumerate(users) if id(t) in self.trace.written}
-            groups = families([t.array for t, _ in users])  # type: ignore[misc]
+            groups = families([t.array for t, _ in users])
             groups = [g for g in groups if not changed.isdisjoint(g)]
             loose = set(range(len(users))).difference(*groups)
             rows = [_Row([users[k] for k in g]) for g in (*groups, *([k] for k in loose))]
@@ -316,4 +319,4 @@ def _end(view: Strided) -> Any:
 
 def _address(x: Tensor) -> int:
     assert x.array is not None
-    return int(x.array.__array_interface__["data"][0])
+    return address_of(x.array)

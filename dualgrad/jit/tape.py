@@ -19,6 +19,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.arithmetic import Add
 from dualgrad.compiler.ops.elementwise import Copy
+from dualgrad.compiler.ops.placing import placed_results
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.dtype import DType
@@ -171,7 +172,7 @@ class FlowBack:
     def apply(self, unit: Unit, operands: tuple[Value, ...]) -> list[Value]:
         """Run a unit, and record it where an operand has a history."""
         nodes = tuple(v.node for v in operands)
-        results = unit.trace(*nodes)
+        results = placed_results(unit, nodes, unit.trace(*nodes))
         if not self.record or not any(v.edge for v in operands):
             return [self._passed(unit, operands, r) or Value(r) for r in results]
         types = tuple(TensorType(r.shape, r.dtype, False, r.device) for r in results)

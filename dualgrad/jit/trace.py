@@ -17,7 +17,8 @@ from weakref import WeakSet
 import numpy as np
 
 from dualgrad.autograd import Absent, next_number, record
-from dualgrad.compiler.grad import ABSENT, Vjp
+from dualgrad.backends.transfers import moved
+from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
@@ -25,9 +26,17 @@ from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.elementwise import cast_node, copy
+from dualgrad.compiler.ops.placing import placed, placed_results
 from dualgrad.compiler.ops.region import Overwrite
+from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import Expand, Reshape, View, expand_to
-from dualgrad.dispatch import check_operands, check_write, used_by_gradient, view_of
+from dualgrad.dispatch import (
+    check_operands,
+    check_write,
+    common_device,
+    used_by_gradient,
+    view_of,
+)
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
@@ -37,6 +46,7 @@ from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
 from dualgrad.jit.sizes import Symbols, reshaped_steps
 from dualgrad.jit.templates import Templates, is_own
 from dualgrad.jit.views import Views
+from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
@@ -78,6 +88,7 @@ class Trace:
         weak = weakref.proxy(self)  # no cycles: a trace holds the tensors of its call
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
+        self.elsewhere = False  # some tensor is not on the CPU
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -148,6 +159,7 @@ class Trace:
 
     def add_input(self, x: Tensor, source: Source) -> Node:
         node = input_node(len(self.inputs), self.type_of(x))
+        self.elsewhere = self.elsewhere or node.device != CPU
         self.inputs.append(node)
         self.sources.append(source)
         self.tensors.append(x)
@@ -180,6 +192,7 @@ class Trace:
 
     def trace_node(self, node: Node) -> Tensor:
         """A traced tensor of this trace; whether it outlives the trace is checked at its end."""
+        self.elsewhere = self.elsewhere or node.device != CPU
         out = self.of_node(node, self)
         self.made.append(weakref.ref(out))
         return out
@@ -187,6 +200,8 @@ class Trace:
     # -- ops ----------------------------------------------------------------------------------
 
     def apply(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        if isinstance(unit, Transfer) and self._is_constant(operands[0]):
+            return (self._moved(operands[0], unit.device),)
         try:
             nodes = tuple(self.node_of(x) for x in operands)
         except CompileError:
@@ -206,6 +221,9 @@ class Trace:
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...]
     ) -> tuple[Any, ...]:
         results = self.templates.expand(unit, nodes)
+        if self.elsewhere and not crosses_devices(unit):
+            common_device(unit, operands)
+            results = placed_results(unit, nodes, results)
         outputs = tuple([self._output(unit, operands, nodes, r) for r in results])
         if isinstance(unit, View):
             self._note_view(unit, operands[0], outputs[0])
@@ -214,6 +232,16 @@ class Trace:
             saves = self.templates.fact(key, lambda: used_by_gradient(unit, operands))
             record(unit, operands, outputs, saves)
         return outputs
+
+    def _moved(self, x: Tensor, device: str) -> Tensor:
+        """A constant of the program on another device: a second constant."""
+        assert x.array is not None
+        out = type(x).of_array(moved(x.array, device), x.type.at(device), None)
+        self.created[id(out)] = out
+        return out
+
+    def _is_constant(self, x: Any) -> bool:
+        return self.is_known(x) and not (x.requires_grad and state.grad_enabled)
 
     def _output(
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...], result: Node
@@ -295,6 +323,8 @@ class Trace:
         if recorded:
             self.check_recorded(target, unit)
         operands = (target, *others)
+        if self.elsewhere or target._type.device != CPU:
+            common_device(unit, operands)
         if recorded:
             (value,) = self.apply(unit, operands)
             node = value.node
@@ -320,6 +350,8 @@ class Trace:
 
     def assign(self, target: Tensor, node: Node) -> None:
         """Let a tensor that is no view have another value from now on."""
+        if node.device != target._type.device:
+            node = placed(node, target._type.device)
         if target.node is not None:
             target.node = node
             shown = [target]

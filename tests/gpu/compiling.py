@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.lower.cuda.module import functions_of
-from dualgrad.compiler.lower.cuda.prelude import prelude
+from dualgrad.compiler.lower.cuda import module
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.runtime import nvrtc
 from dualgrad.runtime.nvrtc import Compiler, Image
@@ -34,8 +33,8 @@ def nvrtc_or_skip() -> Compiler:
 def text_of(programs: Iterable[LoopProgram], wide: bool = False) -> str:
     """The programs, which have different names, as one text: that compiles faster."""
     formulas = Formulas()
-    functions = [text for program in programs for text in functions_of(program, formulas)[0]]
-    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
+    functions = [text for program in programs for text in module.functions_of(program, formulas)[0]]
+    return module.text_of(functions, formulas, wide)
 
 
 # -- accesses of global memory --------------------------------------------------------------------
@@ -81,9 +80,7 @@ def _widest(accesses: Iterable[tuple[bool, int]]) -> Accesses:
 
 def disassembler() -> str | None:
     """nvdisasm: of its wheel, or on the PATH."""
-    spec = importlib.util.find_spec("nvidia")
-    roots = (spec.submodule_search_locations or ()) if spec else ()
-    folders = [str(Path(root, "cu13", "bin")) for root in roots]
+    folders = [str(Path(path, "nvidia", "cu13", "bin")) for path in sys.path]
     return shutil.which("nvdisasm", path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from support import Array
 
 import dualgrad as dg
+from dualgrad import functional
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
 from dualgrad.compiler.ir.node import Graph, Node, input_node
 from dualgrad.compiler.ir.types import Layouts, TensorType
@@ -18,8 +19,9 @@ from dualgrad.compiler.lower.cuda import contract
 from dualgrad.compiler.lower.cuda.contract import Tile, tiles_of
 from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import as_dtype, float16, float32, float64, int64
-from gpu import shim
+from gpu import graphs, shim
 from gpu.running import Arguments, Case, case, compare
+from gpu.test_build import gradient_of
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
 
@@ -239,3 +241,78 @@ def test_choice_of_tiles() -> None:
     assert chosen(4096, 4096, dtype=float64) == (128, 64)
     assert chosen(4096, 4096, dtype=int64) == (64, 64)
     assert tiles_of(float64)[0].m == 128
+
+
+def filled(graph: Graph) -> Case:
+    """A graph with random inputs."""
+    arrays = [numbers(*x.shape, seed=k) for k, x in enumerate(graph.inputs)]  # type: ignore[arg-type]
+    return Case(graph, (None,) * len(arrays), [Arguments(arrays)])
+
+
+PROGRAMS: dict[str, Callable[[], Graph]] = {
+    "conv1d": lambda: gradient_of(
+        lambda x, w: functional.conv1d(x, w, stride=2), dg.ones(2, 3, 19), dg.ones(4, 3, 5)
+    ),
+    "conv2d": lambda: gradient_of(
+        lambda x, w, b: functional.conv2d(x, w, b, padding=1),
+        *(dg.ones(2, 3, 9, 8), dg.ones(5, 3, 3, 3), dg.ones(5)),
+    ),
+    "grouped conv2d": lambda: gradient_of(
+        lambda x, w: functional.conv2d(x, w, stride=2, groups=2),
+        *(dg.ones(2, 4, 9, 8), dg.ones(6, 2, 3, 3)),
+    ),
+    "linear": lambda: gradient_of(
+        lambda x, w, b: dg.relu(functional.linear(x, w, b)),
+        *(dg.ones(33, 20), dg.ones(45, 20), dg.ones(45)),
+    ),
+    "attention": lambda: gradient_of(
+        lambda q, k, v: dg.softmax(q @ k.transpose(-2, -1), -1) @ v,
+        *(dg.ones(2, 3, 10, 16), dg.ones(2, 3, 12, 16), dg.ones(2, 3, 12, 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str) -> None:
+    one = filled(PROGRAMS[name]())
+    assert any(k.kind == "contract" for k in one.program.kernels)
+    compare(one)
+
+
+def test_block_sums_apart() -> None:
+    """A small result of long sums: blocks side by side, their totals with the epilogue."""
+    m, n, k = 12, 9, 2600
+    (a, b), bias = matrices(m, n, k), numbers(9)
+    batched = numbers(2, m, k), numbers(2, k, n)
+    cases = [
+        case(dg.matmul, a, b),
+        case(lambda x, y, z: (dg.relu(x @ y + z), x @ y), a, b, bias),
+        case(dg.matmul, *matrices(m, n, k, "tt")),
+        case(dg.matmul, *matrices(m, n, 1030, dtype="int64")),
+        case(lambda x, y: (x @ y).sum(1), *batched),
+    ]
+    for one in cases:
+        assert [k.kind for k in one.program.kernels][:2] == ["contract", "column"]
+    compare(*cases)
+    graphs.compare(cases[1].graph, cases[1].layouts, 1)
+
+
+def test_block_sums_apart_of_unknown_sizes() -> None:
+    x, y = (input_node(k, TensorType((20, K * N), float32)) for k in range(2))
+    graph = Graph((x, y), (), (x @ y.transpose(0, 1),))
+    runs = [
+        Arguments(
+            [numbers(20, k * n), numbers(20, k * n, seed=4)], {symbol_of(K): k, symbol_of(N): n}
+        )
+        for k, n in ((2, 3), (100, 30), (64, 8), (27, 19))
+    ]
+    one = Case(graph, (None, None), runs)
+    assert [k.kind for k in one.program.kernels] == ["contract", "column"]
+    compare(one)
+
+
+def test_tiny_block_sums_stay_negative_zeros() -> None:
+    a, b = np.full((4, 1100), -1e-30, np.float32), np.full((1100, 6), 1e-30, np.float32)
+    a[:, 550:] = 0.0
+    compare(case(dg.matmul, a, b))
+    compare(case(dg.matmul, a[:, :550], b[:550]), case(dg.matmul, -a, b))

@@ -23,6 +23,7 @@ from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import ALL, DType, float16, float32, float64, int8, int64, uint64
 from dualgrad.runtime.floats import encode
 from gpu import shim
+from gpu.compiling import nvrtc_or_skip, text_of
 from gpu.running import Arguments, Case, case, compare, layout_of, outputs_of
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
@@ -319,3 +320,41 @@ def test_kernels_of_one_text_are_one_function() -> None:
     assert len({s.function for s in launches}) == 1
     assert len({s.buffers for s in launches}) == 4
     compare(one)
+
+
+# -- resources ------------------------------------------------------------------------------------
+
+
+def deep(steps: int) -> Case:
+    """A chain of operations, a number in every one."""
+
+    def function(x: Node, y: Node) -> Node:
+        for k in range(steps):
+            x = x * y + float(k) if k % 3 else dg.maximum(x, y) - x
+        return x
+
+    return case(function, random(64, 64), random(64, 64))
+
+
+def many(count: int, dtype: Any) -> Case:
+    """All operands are needed until the end."""
+
+    def function(*xs: Node) -> Node:
+        total = xs[0]
+        for x in (*xs, *xs):
+            total = total * x + x
+        return total
+
+    return case(function, *(random(64, 64, dtype=dtype) for _ in range(count)))
+
+
+def test_deep_kernels_keep_their_values_in_registers() -> None:
+    """Up to the longest that fusion makes."""
+    compiler = nvrtc_or_skip()
+    cases = [deep(60), deep(200), *(many(n, t) for n in (12, 30, 60, 100) for t in (float, "f4"))]
+    cases.append(case(lambda x: dg.sin(dg.lgamma(dg.tanh(x))), random(64, dtype=float)))
+    text = text_of(c.program for c in cases)
+    for arch in ("sm_75", "sm_80", "sm_90"):
+        usage = compiler.compile(text, arch).usage()
+        assert len(usage) >= len(cases)
+        assert not any(u.stack or u.spill_stores or u.spill_loads for u in usage.values())

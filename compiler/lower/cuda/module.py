@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
+from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.cuda.contract import contract_kernel
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
-from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
+from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature, pointers_of
 from dualgrad.compiler.lower.cuda.launch import (
     CudaModule,
     HostBlock,
@@ -37,9 +38,12 @@ def module_of(program: LoopProgram, wide: bool = False) -> CudaModule:
     """
     formulas = Formulas()
     functions, steps = functions_of(program, formulas)
-    return CudaModule(
-        "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions]), steps
-    )
+    return CudaModule(text_of(functions, formulas, wide), steps)
+
+
+def text_of(functions: Iterable[str], formulas: Formulas, wide: bool) -> str:
+    """The text of some kernels' functions with all that they call."""
+    return "\n".join([prelude(wide), formulas.helpers, formulas.text, *functions])
 
 
 def kernels_text(program: LoopProgram) -> str:
@@ -51,7 +55,7 @@ def kernels_text(program: LoopProgram) -> str:
 
 def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], tuple[Step, ...]]:
     """The functions of a program's kernels, and its steps; what they call goes to `formulas`."""
-    made: dict[tuple[str, bool], tuple[Signature, KernelText]] = {}
+    made: dict[tuple[object, ...], tuple[Signature, KernelText]] = {}
     steps: list[Step] = []
     names: set[str] = set()
     checked = False
@@ -62,10 +66,10 @@ def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], t
             steps.append(host_launch(call))
             continue
         checked |= any(isinstance(s, Check) for s in walk(kernel.body))
-        key = (common, checked)
+        signature = Signature.of(kernel, kernel.name, program.symbols, program.scalars, checked)
+        key = (common, *signature.variant(kernel))
         if key not in made:
-            function = unique(kernel.name, names)
-            signature = Signature.of(kernel, function, program.symbols, program.scalars, checked)
+            signature = replace(signature, function=unique(kernel.name, names))
             made[key] = signature, write(kernel, signature, formulas)
         steps.append(kernel_launch(kernel, *made[key]))
     return [k.text for _, k in made.values()], tuple(steps)
@@ -80,9 +84,9 @@ def pattern(kernel: Kernel) -> str:
     """How a kernel uses the threads of a block."""
     if kernel.kind == "contract":
         return "contract"
-    if is_stepped(kernel):
-        return "stepped"
-    return "flat" if is_flat(kernel) else "team"
+    if is_flat(kernel):
+        return "flat"
+    return "stepped" if is_stepped(kernel) else "team"
 
 
 def unique(name: str, taken: set[str]) -> str:
@@ -99,7 +103,7 @@ def kernel_launch(kernel: Kernel, signature: Signature, text: KernelText) -> Ker
     """The launch of a function for a kernel's buffers."""
     return KernelLaunch(
         signature.function,
-        tuple((b.name, start * b.dtype.itemsize) for b, start in starts_of(kernel.body).items()),
+        tuple((b.name, start * b.dtype.itemsize) for b, start in pointers_of(kernel)),
         tuple(k for k, _ in signature.symbols),
         tuple(k for k, _ in signature.scalars),
         text.work,

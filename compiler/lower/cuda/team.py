@@ -5,23 +5,23 @@ done by the first thread.  A check that fails sets the error word; nothing more 
 row, by any of its threads, so no thread is missed at a barrier and nothing is read at a place that
 was not let through.
 
-Where a pass touches what another thread of the team has stored or will store, the threads wait
-for each other in between.
+Threads wait for each other in reductions.  Nothing else is needed: no statement touches what
+another one stores, but for an element that is overwritten by the pass that reads it last; all
+threads have then met in a reduction since the passes before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 
-from dualgrad.compiler.ir.dims import Dim, substitute, sym, symbol_of, symbols
+from dualgrad.compiler.ir.dims import symbol_of
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Reduce, Stmt, Store, team_of
+from dualgrad.compiler.kernel.ir import Check, Kernel, Loop, Reduce, Stmt, Store, team_of
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.cuda.ctype import register_type
-from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature, scalars_in
+from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.sweep import SweepCode
 from dualgrad.compiler.lower.cuda.teams import (
@@ -29,15 +29,11 @@ from dualgrad.compiler.lower.cuda.teams import (
     WARP,
     Team,
     grid_of,
-    is_pass,
-    is_plain,
     kept_values,
     passes_of,
     rows_of,
 )
 from dualgrad.runtime.errors import CompileError
-
-FAILED = "failed"  # whether a check has failed in this thread
 
 
 def team_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
@@ -55,12 +51,10 @@ class TeamCode(SweepCode):
 
     def __init__(self, kernel: Kernel, signature: Signature, formulas: Formulas) -> None:
         self.body = team_of(kernel)
-        team, kept = Team.of(kernel), []
-        if not any(is_serial(s) for s in self.body):
-            kept = kept_values(passes_of(self.body), team)
-        super().__init__(signature, formulas, team, kept)
+        team = Team.of(kernel)
+        super().__init__(signature, formulas, team, kept_values(passes_of(kernel), team))
         self.kernel = kernel
-        self.touched: list[Touch] = []  # since the threads have last waited for each other
+        self.failed = ""  # names what says whether a check has failed in this thread
 
     def write(self) -> None:
         """The whole body of the function."""
@@ -122,13 +116,11 @@ class TeamCode(SweepCode):
         for is_store, group in groupby(self.body, lambda s: isinstance(s, Store)):
             stmts = tuple(group)
             if is_store:
-                self.wait(stmts)
                 with self.block("if (t == 0)"):
                     self.assign(stmts)  # type: ignore[arg-type]
                 self.forget_loads({s.buffer for s in stmts if isinstance(s, Store)})
                 continue
             for stmt in stmts:
-                self.wait((stmt,))
                 self.team_statement(stmt)
 
     def team_statement(self, stmt: Stmt) -> None:
@@ -140,8 +132,6 @@ class TeamCode(SweepCode):
             self.chain(stmt)
         elif isinstance(stmt, Loop) and stmt.kind == "block":
             self.spread(stmt)
-        elif isinstance(stmt, Loop) and stmt.kind == "serial":
-            self.serial(stmt)
         else:
             raise CompileError(
                 f"kernel {self.kernel.name}: a {type(stmt).__name__} is not for a team", op="cuda"
@@ -155,29 +145,17 @@ class TeamCode(SweepCode):
             self.w.line(f"if (t == 0) dg_fail(error, {check.code}, {value});")
             self.w.line(self.leave)
 
-    def serial(self, loop: Loop) -> None:
-        """A loop that all threads go through together, each iteration after the one before."""
-        if loop.extent == 0:
-            return
-        if has_checks(loop.body):
-            raise CompileError(f"kernel {self.kernel.name}: checks in a loop", op="cuda")
-        before = dict(self.aligned)
-        with self.counted(loop.var, loop.extent, loop.body):
-            for stmt in loop.body:
-                self.team_statement(stmt)
-            self.barrier()
-        self.aligned = before
-
     def spread(self, loop: Loop) -> None:
         """A loop whose iterations are spread over the threads."""
         if loop.extent == 0:
             return
         checks = has_checks(loop.body)
         if checks:
-            self.w.line(f"int {FAILED} = 0;")
+            self.failed = self.w.new_name("failed")
+            self.w.line(f"int {self.failed} = 0;")
         self.sweep(loop, self.team.lanes, lambda: self.items(loop.body))
         if checks:
-            self.w.line(f"if ({self.vote(FAILED)}) {self.leave}")
+            self.w.line(f"if ({self.vote(self.failed)}) {self.leave}")
 
     def items(self, body: tuple[Stmt, ...]) -> None:
         """Statements for one element; none of them after a check of it that failed."""
@@ -197,7 +175,7 @@ class TeamCode(SweepCode):
                     if not has_checks((stmt,)):
                         continue
                 if k < len(body):
-                    with self.block("else" if isinstance(stmt, Check) else f"if (!{FAILED})"):
+                    with self.block("else" if isinstance(stmt, Check) else f"if (!{self.failed})"):
                         self.items(body[k:])
                 return
 
@@ -212,7 +190,7 @@ class TeamCode(SweepCode):
         value, bound = self.value(check.value), self.dim(check.bound)
         with self.w.block(f"if ((dg_word){value} >= (dg_word){bound})"):
             self.w.line(f"dg_fail(error, {check.code}, {value});")
-            self.w.line(f"{FAILED} = 1;")
+            self.w.line(f"{self.failed} = 1;")
             yield
 
     # -- reductions ---------------------------------------------------------------------------
@@ -235,8 +213,6 @@ class TeamCode(SweepCode):
             totals = self.combined(a, [next(names) for _ in a.carry])
             for register, total in zip(a.carry, totals, strict=True):
                 self.keep(register, total)
-        if self.team.is_wide:
-            self.touched.clear()  # there was a barrier
 
     def step(self, r: Reduce, state: list[tuple[Scalar, str]], item: str) -> None:
         """One more element."""
@@ -246,65 +222,6 @@ class TeamCode(SweepCode):
         self.put(r.stores)
         self.update([name + item for _, name in state], after)
 
-    # -- waiting ------------------------------------------------------------------------------
-
-    def wait(self, stmts: tuple[Stmt, ...]) -> None:
-        """Let all threads of the team come here, if what follows touches what others of them have
-        touched, and one of the two is a store."""
-        touches = [x for s in stmts for x in touches_of(s, self.team.lanes)]
-        if any(a.meets(b) for a in self.touched for b in touches):
-            self.barrier()
-        self.touched += touches
-
-    def barrier(self) -> None:
-        """All threads of the team wait for each other, and see what each has written."""
-        self.w.line("__syncthreads();" if self.team.is_wide else f"__syncwarp({self.mask});")
-        self.touched.clear()
-
 
 def has_checks(body: tuple[Stmt, ...]) -> bool:
     return any(isinstance(s, Check) for s in ir.walk(body))
-
-
-def is_serial(stmt: Stmt) -> bool:
-    return isinstance(stmt, Loop) and stmt.kind == "serial"
-
-
-@dataclass(frozen=True)
-class Touch:
-    """An access to memory by a team: `place` says which thread makes it, if one alone does."""
-
-    buffer: Buffer
-    is_store: bool
-    place: tuple[object, ...] | None
-
-    def meets(self, other: Touch) -> bool:
-        """Whether two threads may be involved, of which one stores."""
-        if self.buffer.name != other.buffer.name or not (self.is_store or other.is_store):
-            return False
-        return self.place is None or self.place != other.place
-
-
-def touches_of(stmt: Stmt, lanes: int) -> Iterator[Touch]:
-    """The accesses of a statement of a team whose block loops are spread like so many lanes."""
-    place: tuple[object, ...] | None = ("first thread",) if isinstance(stmt, Store) else None
-    for e in scalars_in((stmt,)):
-        if e.op in ("load", "gather"):
-            buffer, index = e.memory
-            moved = None if e.op == "gather" else _place(stmt, index, lanes)
-            yield Touch(buffer, False, place or moved)
-    for s in ir.walk((stmt,)):
-        if isinstance(s, Store):
-            moved = None if s.position is not None else _place(stmt, s.index, lanes)
-            yield Touch(s.buffer, True, place or moved)
-
-
-def _place(stmt: Stmt, index: Dim, lanes: int) -> tuple[object, ...] | None:
-    """What tells the thread of an access apart: the element that it belongs to."""
-    if not isinstance(stmt, Loop | Reduce) or not is_pass(stmt) or not is_plain(stmt):
-        return None
-    atom = symbol_of(stmt.var)
-    if atom not in symbols(index):
-        return None
-    lanes = stmt.lanes if isinstance(stmt, Reduce) else lanes
-    return (substitute(index, {atom: sym("element", stmt.extent)}), stmt.extent, lanes)

@@ -6,7 +6,7 @@ thread l // (n / T): neighbouring lanes to one thread, so that it reads and writ
 The rule: T is the least for which
 
 - an access of a thread is 16 bytes of the widest elements or less,
-- a row of known length has at most 64 elements per thread, or 8 where fewer than 1024 rows are
+- a row of known length has at most 32 elements per thread, or 8 where fewer than 1024 rows are
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
 - there are lanes for all threads in every reduction, and a thread has 8 of one at most.
 
@@ -51,7 +51,7 @@ _ACCESS_BYTES = 16
 _MOST_LANES = 8  # of one reduction in one thread
 _LARGEST_TEAM = 64
 _FEW_ROWS = 1024
-_ELEMENTS, _ELEMENTS_OF_FEW = 64, 8  # per thread
+_ELEMENTS, _ELEMENTS_OF_FEW = 32, 8  # per thread
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Team:
     @classmethod
     def of(cls, kernel: Kernel) -> Team:
         """The team for a kernel."""
-        passes = passes_of(team_of(kernel))
+        passes = passes_of(kernel)
         lanes = [s.lanes for s in passes if isinstance(s, Reduce)]
         if not lanes:
             return cls._without_lanes(passes)
@@ -108,9 +108,9 @@ def is_pass(stmt: Stmt) -> bool:
     return isinstance(stmt, Reduce) and stmt.order == "lanes"
 
 
-def passes_of(body: tuple[Stmt, ...]) -> list[Pass]:
+def passes_of(kernel: Kernel) -> list[Pass]:
     """The passes of a team over its row, in order."""
-    return [s for s in walk(body) if isinstance(s, Loop | Reduce) and is_pass(s)]
+    return [s for s in team_of(kernel) if isinstance(s, Loop | Reduce) and is_pass(s)]
 
 
 def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
