@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(64) k_blocked_sum_0(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(64) k_blocked_sum_0(float* __restrict__ p0, float* __restrict__ p1) {
   const int t = threadIdx.x;
   const dg_unsigned rows = 5;
   for (dg_unsigned row = (dg_unsigned)blockIdx.x; row < rows; row += (dg_unsigned)gridDim.x) {
@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(64) k_blocked_sum_0(float* p0, floa
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128) k_blocked_sum_1(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(128) k_blocked_sum_1(float* __restrict__ p0, float* __restrict__ p1) {
   const int t = threadIdx.x & 15;
   const unsigned team = 0xffffu << (threadIdx.x & 16);
   const dg_unsigned rows = 1;

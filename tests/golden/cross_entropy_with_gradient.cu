@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_0(long long* p0, unsigned char* p1, long long* p2, float* p3, float* p4, float* p5, float* p6) {
+extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_0(long long* __restrict__ p0, unsigned char* __restrict__ p1, long long* __restrict__ p2, float* __restrict__ p3, float* __restrict__ p4, float* __restrict__ p5, float* __restrict__ p6) {
   const int t = threadIdx.x & 31;
   const float v1 = p4[0];
   const dg_unsigned rows = 1;
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_1(long long* p0, float* p1, float* p2, float* p3, float* p4, float* p5, unsigned char* p6, dg_word* error) {
+extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_1(long long* __restrict__ p0, float* __restrict__ p1, float* __restrict__ p2, float* __restrict__ p3, float* __restrict__ p4, float* __restrict__ p5, unsigned char* __restrict__ p6, dg_word* error) {
   const int t = threadIdx.x & 15;
   const unsigned team = 0xffffu << (threadIdx.x & 16);
   const int v1 = dg_failed(error);
@@ -327,7 +327,7 @@ extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_2(float* p0, float* p1, float* p2, dg_word* error) {
+extern "C" __global__ void __launch_bounds__(128) k_cross_entropy_with_gradient_2(float* __restrict__ p0, float* __restrict__ p1, float* __restrict__ p2, dg_word* error) {
   const int t = threadIdx.x & 15;
   const unsigned team = 0xffffu << (threadIdx.x & 16);
   if (dg_failed(error)) return;

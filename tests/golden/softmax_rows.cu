@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(128) k_softmax_rows_0(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(128) k_softmax_rows_0(float* __restrict__ p0, float* __restrict__ p1) {
   const int t = threadIdx.x & 15;
   const unsigned team = 0xffffu << (threadIdx.x & 16);
   const dg_unsigned rows = 64;
