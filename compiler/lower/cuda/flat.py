@@ -89,7 +89,7 @@ class FlatCode(SpaceCode):
 
     def write(self, vector: Vector | None) -> KernelText:
         """The whole function."""
-        self.guard()
+        self.guard(self.space.body)
         space, w = self.space, self.w
         w.line(f"const dg_index thread = (dg_index)blockIdx.x * {THREADS} + threadIdx.x;")
         w.line(f"const dg_index threads = (dg_index)gridDim.x * {THREADS};")
