@@ -23,7 +23,13 @@ from dualgrad.compiler.ir.types import Layouts, contiguous_strides
 from dualgrad.compiler.ir.verify import verify_graph
 from dualgrad.compiler.kernel.build import Place, build_column, build_map, lines_of
 from dualgrad.compiler.kernel.call import build_call, whole_of
-from dualgrad.compiler.kernel.contract import build_contract, home_of, is_row_major
+from dualgrad.compiler.kernel.contract import (
+    build_contract,
+    build_parts,
+    home_of,
+    is_row_major,
+    sums_apart,
+)
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.loops import LOOPS
@@ -52,14 +58,13 @@ from dualgrad.compiler.ops.view import (
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
-from dualgrad.runtime.dtype import int64
+from dualgrad.runtime.dtype import DType, int64
 
 BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
     "row": build_row,
     "column": build_column,
     "scan": build_scan,
-    "contract": build_contract,
     "call": build_call,
 }
 
@@ -344,15 +349,16 @@ class Lowering:
         return last
 
     def temporary(self, node: Node) -> Access:
-        buffer = Buffer(f"t{len(self.temporaries)}", node.dtype, node.type.size)
-        self.temporaries.append(buffer)
-        return Access(buffer, contiguous_strides(node.shape))
+        return Access(self.scratch(node.dtype, node.type.size), contiguous_strides(node.shape))
 
     def workspace(self, m: Dim, n: Dim, k: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
         size = workspace_bytes(m, n, k, self.threads)
-        buffer = Buffer(f"t{len(self.temporaries)}", int64, (size + 7) // 8)
+        return self.scratch(int64, (size + 7) // 8)
+
+    def scratch(self, dtype: DType, size: Dim) -> Buffer:
+        buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)
         self.temporaries.append(buffer)
         return buffer
 
@@ -363,13 +369,16 @@ class Lowering:
                 homes.insert(0, self.temporary(r))
         evaluator = partial(self.evaluator, group.is_long)
         loops = LOOPS[self.device]
-        place = Place(roots, self.destinations, evaluator, self.is_fresh, self.workspace, loops)
+        memory = (self.is_fresh, self.workspace, self.scratch)
+        place = Place(roots, self.destinations, evaluator, *memory, loops)
         if group.kind == "contract":
             node = next(n for n in group.nodes if isinstance(n.op, Contraction))
-            if home_of(node, place) is None:
+            apart = self.device == "cuda" and sums_apart(node)
+            if not apart and home_of(node, place) is None:
                 self.destinations.setdefault(node, []).insert(0, self.temporary(node))
                 place.roots = [node, *(r for r in roots if r is not node)]
-        if group.kind == "region":
+            bodies = [*build_parts(group, place)] if apart else [build_contract(group, place)]
+        elif group.kind == "region":
             bodies = build_region(group.nodes[0], place)
         elif group.kind == "update":
             bodies = build_update(group.nodes[0], place)

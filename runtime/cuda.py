@@ -36,6 +36,7 @@ class _State:
 
 _state = _State({})
 _latest: Driver | None = None  # that was installed
+modules = {cupy_driver.__name__}  # of drivers: Python code that only this package calls
 forgetful: list[Callable[[], None]] = []  # what keeps programs by the name of their device
 
 
@@ -99,6 +100,7 @@ def installed(driver: Driver) -> Iterator[Driver]:
     """
     global _state, _latest
     before, _state = _state, _State({0: driver})
+    modules.add(type(driver).__module__)
     if _latest is not driver:
         _latest = driver
         for forget in forgetful:

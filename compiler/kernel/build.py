@@ -32,6 +32,7 @@ from dualgrad.compiler.kernel.reduction import accumulator_of
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import unflatten
 from dualgrad.compiler.passes.fuse import Group, index_in
+from dualgrad.runtime.dtype import DType
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Place:
     evaluator: Callable[[bool], Evaluator]  # of a probe (True) or of the final kernel
     fresh: Callable[[Access], bool]  # whether nobody else holds data in that memory yet
     workspace: Callable[[Dim, Dim, Dim], Buffer | None]  # scratch of a contraction of (m, n, k)
+    scratch: Callable[[DType, Dim], Buffer]  # other memory for the group alone
     loops: Loops  # of the device
 
 

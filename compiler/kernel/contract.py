@@ -1,54 +1,130 @@
-"""Kernels of contractions: the packed matrix product with a group's other nodes as epilogue."""
+"""Kernels of contractions: matrix products with a group's other nodes as epilogue."""
 
 from __future__ import annotations
 
-from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, sym
+from dataclasses import dataclass
+
+from dualgrad.compiler.ir.dims import (
+    Dim,
+    Expr,
+    ceil_div,
+    coefficient,
+    evaluate,
+    sym,
+    symbols,
+    terms_of,
+)
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import Place, stores_of
-from dualgrad.compiler.kernel.evaluate import Access
-from dualgrad.compiler.kernel.ir import Contract, Operand, Stmt
-from dualgrad.compiler.kernel.scalar import Scalar, reg
+from dualgrad.compiler.kernel.evaluate import Access, Evaluator
+from dualgrad.compiler.kernel.ir import (
+    Accumulator,
+    Buffer,
+    Contract,
+    Operand,
+    Reduce,
+    Stmt,
+    Store,
+    blocks_of,
+)
+from dualgrad.compiler.kernel.scalar import Scalar, const, load, reg
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.passes.fuse import Group
 from dualgrad.runtime.errors import CompileError
 
+# Of GPUs: tiles that keep one busy, their least size, and what an unknown size is taken for.
+_BUSY, _TILE, _TYPICAL = 128, 64, 512
 
-def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
-    node = next(n for n in group.nodes if isinstance(n.op, Contraction))
+
+@dataclass(frozen=True)
+class _Product:
+    """The contraction of a group, with names for its indices and its operands in memory."""
+
+    node: Node
+    sizes: tuple[Dim, Dim, Dim, Dim]  # batch, m, n, k
+    at: tuple[Expr, Expr, Expr]
+    first: Operand
+    second: Operand
+    total: Scalar
+    evaluator: Evaluator  # which knows `total`
+
+    @classmethod
+    def of(cls, group: Group, place: Place) -> _Product:
+        node = next(n for n in group.nodes if isinstance(n.op, Contraction))
+        left, right = node.inputs
+        sizes = _sizes(node)
+        b, i, j, p = (sym(x, size) for x, size in zip("bijp", sizes, strict=True))
+        evaluator = place.evaluator(False)
+        first = _operand(evaluator.value(left, (b, i, p)), b, i, p)
+        second = _operand(evaluator.value(right, (b, p, j)), b, p, j)
+        total = reg("sum", node.dtype)
+        evaluator.known[node] = total
+        evaluator.forget()
+        return cls(node, sizes, (b, i, j), first, second, total, evaluator)
+
+    def stores(self, roots: list[Node], place: Place) -> list[Store]:
+        """What is stored for each element."""
+        at = tuple(v for v, size in zip(self.at, self.node.shape, strict=True) if size != 1)
+        return [x for r in roots for x in stores_of(r, at, place, self.evaluator)]
+
+    def contract(
+        self, c: Operand, workspace: Buffer | None, epilogue: list[Store], parts: Dim | None = None
+    ) -> Contract:
+        names, result = (*self.at, self.total), tuple(epilogue)
+        return Contract(self.first, self.second, c, *self.sizes, workspace, *names, result, parts)
+
+
+def _sizes(node: Node) -> tuple[Dim, Dim, Dim, Dim]:
+    """Batch, m, n and k of a contraction."""
     left, right = node.inputs
     (batch, m, k), n = left.shape, right.shape[2]
-    b, i, j, p = (sym(name, size) for name, size in zip("bijp", (batch, m, n, k), strict=True))
-    evaluator = place.evaluator(False)
-    first = _operand(evaluator.value(left, (b, i, p)), b, i, p)
-    second = _operand(evaluator.value(right, (b, p, j)), b, p, j)
+    return batch, m, n, k
+
+
+def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
+    """One kernel: the product, and with its sums the group's other nodes."""
+    product = _Product.of(group, place)
+    node, (_, m, n, k) = product.node, product.sizes
     home = home_of(node, place)
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
-    total = reg("sum", node.dtype)
-    evaluator.known[node] = total
-    evaluator.forget()
-    at = tuple(v for v, size in zip((b, i, j), node.shape, strict=True) if size != 1)
     roots = [r for r in place.roots if r is not node or len(place.destinations[r]) > 1]
-    epilogue = [x for r in roots for x in stores_of(r, at, place, evaluator)]
-    epilogue = [x for x in epilogue if x.value is not total or x.buffer is not home.buffer]
+    epilogue = [
+        x
+        for x in product.stores(roots, place)
+        if x.value is not product.total or x.buffer is not home.buffer
+    ]
     c = Operand(home.buffer, 0, m * n, n, 1)
-    return (
-        Contract(
-            first,
-            second,
-            c,
-            batch,
-            m,
-            n,
-            k,
-            place.workspace(m, n, k),
-            b,
-            i,
-            j,
-            total,
-            tuple(epilogue),
-        ),
-    )
+    return (product.contract(c, place.workspace(m, n, k), epilogue),)
+
+
+def sums_apart(node: Node) -> bool:
+    """Whether a GPU takes the blocks along K side by side: where C alone has too few tiles."""
+    sizes = batch, m, n, k = _sizes(node)
+    if any(c <= 0 for _, c in terms_of(k)):  # there might be no block at all
+        return False
+    typical = {a: _TYPICAL for d in sizes for a in symbols(d)}
+    tiles = evaluate(batch * ceil_div(m, _TILE) * ceil_div(n, _TILE), typical)
+    is_known = all(isinstance(d, int) for d in (batch, m, n))
+    return 2 * tiles <= _BUSY and evaluate(blocks_of(k), typical) >= (2 if is_known else 8)
+
+
+def build_parts(group: Group, place: Place) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:
+    """Two kernels: the block sums, apart; their totals, and with those the group's other nodes."""
+    product = _Product.of(group, place)
+    batch, m, n, k = product.sizes
+    blocks, size = blocks_of(k), batch * m * n
+    memory = place.scratch(product.node.dtype, blocks * size)
+    sums = product.contract(Operand(memory, 0, m * n, n, 1), None, [], blocks)
+    loops = [(v, d) for v, d in zip(product.at, (batch, m, n), strict=True) if d != 1]
+    b, i, j = (0 if d == 1 else v for v, d in zip(product.at, (batch, m, n), strict=True))
+    p, total = sym("p", blocks), product.total
+    # -0.0 changes no bit of what is added to it
+    zero = const(-0.0 if total.dtype.is_float else 0, total.dtype)
+    part = load(memory, p * size + b * (m * n) + i * n + j)
+    reduce = Reduce(p, blocks, "chain", 1, (Accumulator((total,), (zero,), (total + part,)),))
+    body: tuple[Stmt, ...] = (reduce, *product.stores(place.roots, place))
+    return (sums,), place.loops.single(loops, body)
 
 
 def _operand(value: Scalar, batch: Expr, row: Expr, col: Expr) -> Operand:

@@ -46,7 +46,7 @@ The order of a reduction is part of its meaning (same bits everywhere):
 
 The order of `Contract` along K: ceil(K/512) blocks of equal length ceil(K/blocks) (the last may
 be shorter); in a block one chain of fma from +0.0 (integers: multiply, add) in index order; the
-block sums are added in index order.
+block sums are added in index order (the first as it is).  `blocks_of` is their number.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
@@ -154,6 +154,9 @@ class Contract:
     `batch_var, row_var, col_var` are the indices that `epilogue` is written in, `result` its
     register for the finished sum.  The sums themselves pass through `c` (row-major, unit
     column stride), which the epilogue may store to again.  Without scratch memory on a GPU.
+
+    With `parts`, the number of blocks along K, the block sums stay apart: matrix p * batch + b of
+    `c` is block p of matrix b, and nothing is added.  Such a product has no epilogue.
     """
 
     a: Operand
@@ -169,6 +172,12 @@ class Contract:
     col_var: Expr
     result: Scalar
     epilogue: tuple[Store, ...]
+    parts: Dim | None = None
+
+
+def blocks_of(k: Dim) -> Dim:
+    """The number of blocks along K that a contraction is summed in."""
+    return ceil_div(k, K_BLOCK)
 
 
 @dataclass(frozen=True)

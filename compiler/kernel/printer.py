@@ -288,7 +288,8 @@ class _Printer:
         ranges = ", ".join(f"{v} < {d}" for v, d in axes)
         work = stmt.workspace
         scratch = "" if work is None else f", workspace {placed(self.names, work, 0)[0]}"
-        self.add(stmt, depth, f"contract {ranges} over {stmt.k}{scratch}:")
+        apart = "" if stmt.parts is None else f" in {stmt.parts} parts"
+        self.add(stmt, depth, f"contract {ranges} over {stmt.k}{apart}{scratch}:")
         for name in "abc":
             self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")
         self.add(stmt, depth + 1, f"{stmt.result}: {stmt.result.dtype.short} = sums")

@@ -44,6 +44,7 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
+    blocks_of,
     is_flat,
 )
 from dualgrad.compiler.kernel.printer import Line, lines_of
@@ -314,6 +315,10 @@ class _Verifier:
             self.buffer(stmt.workspace)
         if (stmt.workspace is None) == (self.device == "cpu"):
             self.refuse("scratch memory", "on a CPU, and only there")
+        if stmt.parts is not None and (stmt.parts != blocks_of(stmt.k) or stmt.epilogue):
+            self.refuse(f"{stmt.parts} block sums", f"{blocks_of(stmt.k)}, and no epilogue")
+        if stmt.parts is not None and self.device == "cpu":
+            self.refuse("block sums that stay apart", "those of a GPU")
         self.dim(stmt.k, "extent")
         self.new_register(stmt.result)
         ranges = zip(

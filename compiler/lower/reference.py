@@ -376,9 +376,14 @@ class _Interpreter:
 
     def contract(self, stmt: Contract) -> None:
         batch, m, n, k = (self.extent(d) for d in (stmt.batch, stmt.m, stmt.n, stmt.k))
-        total = contract_sums(
-            self.matrices(stmt.a, batch, m, k), self.matrices(stmt.b, batch, k, n)
-        )
+        a, b = self.matrices(stmt.a, batch, m, k), self.matrices(stmt.b, batch, k, n)
+        if stmt.parts is not None:
+            parts = contract_parts(a, b)
+            self.matrices(
+                stmt.c, len(parts) * batch, m, n, parts.reshape((len(parts) * batch, m, n))
+            )
+            return
+        total = contract_sums(a, b)
         self.matrices(stmt.c, batch, m, n, total)
         with (
             self.axis(stmt.col_var, n, independent=False),
@@ -463,15 +468,25 @@ def _no_leaf(e: Scalar, *operands: Array) -> Array:
 
 def contract_sums(a: Array, b: Array) -> Array:
     """a [batch, m, k] times b [batch, k, n] -> [batch, m, n], in the order of `Contract`."""
+    parts = contract_parts(a, b)
+    total = parts[0] if len(parts) else np.zeros(parts.shape[1:], a.dtype)
+    with np.errstate(all="ignore"):
+        for part in parts[1:]:
+            total = total + part
+    return total
+
+
+def contract_parts(a: Array, b: Array) -> Array:
+    """The block sums [blocks, batch, m, n] of a [batch, m, k] times b [batch, k, n]."""
     k = a.shape[2]
     blocks = -(-k // K_BLOCK)
     length = -(-k // blocks) if blocks else 0
-    total = np.zeros((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    parts = np.zeros((blocks, a.shape[0], a.shape[1], b.shape[2]), a.dtype)
     with np.errstate(all="ignore"):
         for block in range(blocks):
-            part = np.zeros_like(total)
+            part = parts[block]
             for i in range(block * length, min(k, (block + 1) * length)):
                 x, y = a[:, :, i, None], b[:, i, None, :]
                 part = fma(x, y, part) if a.dtype.kind == "f" else part + x * y
-            total = total + part if block else part
-    return total
+            parts[block] = part
+    return parts

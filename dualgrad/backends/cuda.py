@@ -53,7 +53,7 @@ else:
 _NO_ERROR = 2**64 - 1
 _THREADS = 2048  # that a multiprocessor holds
 _TURNS = 8  # blocks beyond what the device holds at once, so that it can balance them
-# elements that 32-bit indices reach, less what a turn of all threads may go beyond a loop's end
+# elements that indices of 32 bits reach; a thread may step beyond them by the size of the grid
 INDEX_LIMIT = 2**31 - 2**24
 
 

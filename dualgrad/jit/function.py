@@ -417,6 +417,10 @@ class Function(Generic[P, R]):
         """The programs in assembly language."""
         return "\n".join(p.executable.asm() for p in self._only())
 
+    def cuda(self) -> str:
+        """The programs in CUDA C++."""
+        return "\n".join(p.executable.cuda() for p in self._only())
+
     def report(self) -> str:
         """What has been compiled: signatures, state, kernels with their lines, times."""
         head = [f"@function {self.name}: {self.n_traces} trace(s)"]

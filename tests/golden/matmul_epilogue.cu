@@ -11,8 +11,9 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
   const dg_index across = (n + 31) / 32;
   const dg_index tiles = 1 * down * across;
   for (dg_index tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const dg_index batch = tile / (down * across);
-    const dg_index inside = tile - batch * (down * across);
+    const dg_index matrix = tile / (down * across);
+    const dg_index inside = tile - matrix * (down * across);
+    const dg_index batch = matrix;
     const dg_index band = inside / (8 * across) * 8;
     const dg_index high = dg_min(8, down - band);
     const dg_index rest = inside - band * across;
@@ -43,9 +44,9 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
     const int column = thread % 32;
     const dg_index j = column0 + column;
     #pragma unroll 1
-    for (int part = 0; part < 2; part += 2) {
+    for (int pass = 0; pass < 2; pass += 2) {
       __syncthreads();
-      dg_spread<float, 2, 2, 16, 16, 2>(memory, sum, thread, part);
+      dg_spread<float, 2, 2, 16, 16, 2>(memory, sum, thread, pass);
       __syncthreads();
       if (j < n) {
         const float v1 = p3[j];
@@ -55,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
           #pragma unroll
           for (int u = 0; u < 4; ++u) {
             const int r = row + u * 8;
-            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, part + r / 16);
+            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, pass + r / 16);
             if (i < m) {
               total[u] = memory[(row + u * 8) * 32 + column];
             }
@@ -64,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
           #pragma unroll
           for (int u = 0; u < 4; ++u) {
             const int r = row + u * 8;
-            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, part + r / 16);
+            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, pass + r / 16);
             if (i < m) {
               const float v3 = (float)total[u];
               const float v4 = v3 + v1;
@@ -78,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
           #pragma unroll
           for (int u = 0; u < 4; ++u) {
             const int r = row + u * 8;
-            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, part + r / 16);
+            const dg_index i = row0 + dg_lines<float, 2, 16>::line(r % 16, pass + r / 16);
             if (i < m) {
               p2[(24 * i + j)] = out2[u];
             }

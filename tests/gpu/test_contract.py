@@ -19,7 +19,7 @@ from dualgrad.compiler.lower.cuda import contract
 from dualgrad.compiler.lower.cuda.contract import Tile, tiles_of
 from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import as_dtype, float16, float32, float64, int64
-from gpu import shim
+from gpu import graphs, shim
 from gpu.running import Arguments, Case, case, compare
 from gpu.test_build import gradient_of
 
@@ -277,3 +277,42 @@ def test_programs(name: str) -> None:
     one = filled(PROGRAMS[name]())
     assert any(k.kind == "contract" for k in one.program.kernels)
     compare(one)
+
+
+def test_block_sums_apart() -> None:
+    """A small result of long sums: blocks side by side, their totals with the epilogue."""
+    m, n, k = 12, 9, 2600
+    (a, b), bias = matrices(m, n, k), numbers(9)
+    batched = numbers(2, m, k), numbers(2, k, n)
+    cases = [
+        case(dg.matmul, a, b),
+        case(lambda x, y, z: (dg.relu(x @ y + z), x @ y), a, b, bias),
+        case(dg.matmul, *matrices(m, n, k, "tt")),
+        case(dg.matmul, *matrices(m, n, 1030, dtype="int64")),
+        case(lambda x, y: (x @ y).sum(1), *batched),
+    ]
+    for one in cases:
+        assert [k.kind for k in one.program.kernels][:2] == ["contract", "column"]
+    compare(*cases)
+    graphs.compare(cases[1].graph, cases[1].layouts, 1)
+
+
+def test_block_sums_apart_of_unknown_sizes() -> None:
+    x, y = (input_node(k, TensorType((20, K * N), float32)) for k in range(2))
+    graph = Graph((x, y), (), (x @ y.transpose(0, 1),))
+    runs = [
+        Arguments(
+            [numbers(20, k * n), numbers(20, k * n, seed=4)], {symbol_of(K): k, symbol_of(N): n}
+        )
+        for k, n in ((2, 3), (100, 30), (64, 8), (27, 19))
+    ]
+    one = Case(graph, (None, None), runs)
+    assert [k.kind for k in one.program.kernels] == ["contract", "column"]
+    compare(one)
+
+
+def test_tiny_block_sums_stay_negative_zeros() -> None:
+    a, b = np.full((4, 1100), -1e-30, np.float32), np.full((1100, 6), 1e-30, np.float32)
+    a[:, 550:] = 0.0
+    compare(case(dg.matmul, a, b))
+    compare(case(dg.matmul, a[:, :550], b[:550]), case(dg.matmul, -a, b))

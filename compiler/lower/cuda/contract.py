@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dualgrad.compiler.ir.dims import Dim, ceil_div, evaluate, substitute, symbol_of, symbols
+from dualgrad.compiler.ir.dims import Dim, ceil_div, evaluate, substitute, sym, symbol_of, symbols
 from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Kernel, Operand, Store
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type, unsigned_type
 from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelCode, KernelText, Signature
@@ -57,7 +57,8 @@ class Tile:
 
     def count(self, c: Contract) -> Dim:
         """The number of tiles that C has."""
-        return c.batch * ceil_div(c.m, self.m) * ceil_div(c.n, self.n)
+        matrices = c.batch if c.parts is None else c.parts * c.batch
+        return matrices * ceil_div(c.m, self.m) * ceil_div(c.n, self.n)
 
 
 _TILES = {
@@ -77,7 +78,7 @@ _TILES = {
 
 def tile_for(c: Contract) -> Tile:
     """The tile that takes the least time on a device with many processors."""
-    sizes = {a: _TYPICAL for d in (c.batch, c.m, c.n) for a in symbols(d)}
+    sizes = {a: _TYPICAL for d in (c.batch, c.m, c.n, c.k) for a in symbols(d)}
 
     def cost(tile: Tile) -> float:
         turns = -(-evaluate(tile.count(c), sizes) // _PROCESSORS)
@@ -146,6 +147,9 @@ class _Code(KernelCode):
         self.type = _sum_type(c.result.dtype)
         self.item = _item(c.result.dtype)
         self.one_block = isinstance(c.k, int) and c.k <= K_BLOCK
+        # whether a tile is given up when one block of K has been summed
+        self.at_once = self.one_block or c.parts is not None
+        self.part = sym("part", c.parts)
         self.sides = (
             _Side("a", c.a, c.a.row, c.a.col, tile.m, f"({self.type})0"),
             _Side("b", c.b, c.b.col, c.b.row, tile.n, f"-({self.type})0"),
@@ -164,11 +168,12 @@ class _Code(KernelCode):
         self.enter(c.epilogue, {symbol_of(v) for v in (c.batch_var, c.row_var, c.col_var)})
         w.line(f"const dg_index down = (m + {tile.m - 1}) / {tile.m};")
         w.line(f"const dg_index across = (n + {tile.n - 1}) / {tile.n};")
-        w.line(f"const dg_index tiles = {self.dim(c.batch)} * down * across;")
+        parts = "" if c.parts is None else "blocks * "
+        w.line(f"const dg_index tiles = {parts}{self.dim(c.batch)} * down * across;")
         with self.block("for (dg_index tile = blockIdx.x; tile < tiles; tile += gridDim.x)"):
             self.place()
-            if self.one_block:
-                self.sums("k")
+            if self.at_once:
+                self.sums("k" if c.parts is None else "steps")
                 self.finish_sums()
                 return
             w.line("dg_index left = k;")
@@ -215,8 +220,16 @@ class _Code(KernelCode):
     def place(self) -> None:
         """Which tile it is: bands of rows of tiles, and in them one column after another."""
         c, tile, w = self.c, self.tile, self.w
-        w.line("const dg_index batch = tile / (down * across);")
-        w.line("const dg_index inside = tile - batch * (down * across);")
+        w.line("const dg_index matrix = tile / (down * across);")
+        w.line("const dg_index inside = tile - matrix * (down * across);")
+        if c.parts is None:
+            w.line("const dg_index batch = matrix;")
+        else:
+            w.line(f"const dg_index part = matrix / {self.dim(c.batch)};")
+            w.line(f"const dg_index batch = matrix - part * {self.dim(c.batch)};")
+            w.line("const dg_index step0 = part * length;")
+            w.line("const dg_index steps = dg_min(length, k - step0);")
+            self.atoms[symbol_of(self.part)] = "part"
         w.line(f"const dg_index band = inside / ({_BAND} * across) * {_BAND};")
         w.line(f"const dg_index high = dg_min({_BAND}, down - band);")
         w.line("const dg_index rest = inside - band * across;")
@@ -229,6 +242,8 @@ class _Code(KernelCode):
             line, k = self.dim(side.line), self.dim(side.k)
             w.line(f"{side.name}_panel {side.name};")
             begin = f"&{start} + {first} * {line}"
+            if c.parts is not None:
+                begin += f" + step0 * {k}"
             w.line(f"{side.name}.open({begin}, {size} - {first}, {line}, {k});")
 
     # -- sums ---------------------------------------------------------------------------------
@@ -253,7 +268,7 @@ class _Code(KernelCode):
             self.put("stage")
             w.line("stage ^= 1;")
             w.line("__syncthreads();")
-        if not self.one_block:  # the last panel may have reached into the next block
+        if not self.at_once:  # the last panel may have reached into the next block
             for s in self.sides:
                 w.line(f"{s.name}.skip(({steps} - at) * {self.dim(s.k)});")
 
@@ -280,9 +295,9 @@ class _Code(KernelCode):
         w.line(f"const int column = thread % {tile.n};")
         w.line("const dg_index j = column0 + column;")
         w.line("#pragma unroll 1")
-        with self.block(f"for (int part = 0; part < {tile.height}; part += {tile.rows})"):
+        with self.block(f"for (int pass = 0; pass < {tile.height}; pass += {tile.rows})"):
             w.line("__syncthreads();")
-            w.line(f"dg_spread<{args}>(memory, sum, thread, part);")
+            w.line(f"dg_spread<{args}>(memory, sum, thread, pass);")
             w.line("__syncthreads();")
             with self.block("if (j < n)"):
                 self.finish_column()
@@ -301,9 +316,9 @@ class _Code(KernelCode):
             w.line(f"{self.type} total[{_TOGETHER}];")
             with self.each_row(step):
                 w.line(f"total[u] = memory[(row + u * {step}) * {tile.n} + column];")
-                if not self.one_block:
+                if not self.at_once:
                     w.line(f"if (again) total[u] = ({self.type}){self.c_place} + total[u];")
-            if self.one_block:
+            if self.at_once:
                 self.epilogue(step)
                 return
             with self.block("if (left > 0)"), self.each_row(step):
@@ -314,7 +329,8 @@ class _Code(KernelCode):
     @property
     def c_index(self) -> Dim:
         x, c = self.c.c, self.c
-        return x.base + x.batch * c.batch_var + x.row * c.row_var + c.col_var
+        matrix = c.batch_var if c.parts is None else c.batch * self.part + c.batch_var
+        return x.base + x.batch * matrix + x.row * c.row_var + c.col_var
 
     @property
     def c_place(self) -> str:
@@ -328,7 +344,7 @@ class _Code(KernelCode):
         w.line("#pragma unroll")
         with self.block(f"for (int u = 0; u < {_TOGETHER}; ++u)"):
             w.line(f"const int r = row + u * {step};")
-            number = f"r % {tile.down}, part + r / {tile.down}"
+            number = f"r % {tile.down}, pass + r / {tile.down}"
             w.line(f"const dg_index i = row0 + {lines}::line({number});")
             with self.block("if (i < m)"):
                 yield
