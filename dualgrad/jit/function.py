@@ -481,7 +481,8 @@ def function(
               or "x" for all of x
     static    dimensions that get a program for each size
 
-    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()` and `.asm()` say what happened.
+    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()`, `.asm()` and `.cuda()` say what
+    happened.
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)

@@ -591,6 +591,20 @@ def test_values_that_python_asks_for(ask: Any) -> None:
     same_bits(g(x).cpu(), f(x).cpu())
 
 
+def test_the_memory_in_use_is_asked_for_at_each_call() -> None:
+    kept: list[Any] = []
+
+    def f(x: Any) -> Any:
+        return x * float(dg.cuda.memory_allocated())
+
+    g = dg.function(f)
+    x = dg.tensor(1.0, device="cuda")
+    with pytest.warns(EagerFallback, match="memory_allocated"):
+        g(x)
+    kept.append(dg.ones(1000, device="cuda"))
+    same_bits(g(x).cpu(), f(x).cpu())
+
+
 def test_numpy_is_refused_in_both_modes() -> None:
     x = dg.tensor(numbers(3), device="cuda")
 
