@@ -314,6 +314,18 @@ def test_stores_in_reductions() -> None:
     compare(*(known(residual, n, float32, float32) for n in (10, 65, 100, 1000, 1500, 3000)))
 
 
+def test_many_reductions() -> None:
+    """As many as a kernel takes: each has few of its lanes in a thread."""
+
+    def many(x: Node) -> Node:
+        out = x
+        for k in range(70):
+            out = out * (x * float(k)).sum(1, keepdims=True)
+        return out
+
+    compare(known(many, 100), known(many, 3000), blocks=2)
+
+
 def test_matrix_times_vector() -> None:
     """Sums in 16 lanes, beside others in 64."""
 
