@@ -272,6 +272,24 @@ def test_gathers_and_updates(wide: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_gathers_of_neighbours(shift: int) -> None:
+    """Rows from computed places, in vectors where their addresses allow it."""
+    i = np.random.default_rng(0).integers(-20, 20, 50)
+    x = random(20, 33)
+    tables = [x[:, :32].copy(), x[:, :32], x[:, 1:17], x[:, :24].astype(np.float16), x > 0.5]
+    tables += [np.asfortranarray(x[:, :16]), x[:, :16].astype(np.float64), x[:, :17].copy()]
+    cases = [case(lambda x, i: dg.index_select(x, 0, i), t, i) for t in tables]
+    y = random(50, 32)
+    cases.append(case(lambda x, i, y: dg.tanh(dg.index_select(x, 0, i)) + y, tables[0], i, y))
+    bad = i.copy()
+    bad[31] = 20
+    cases.append(case(lambda x, i, y: dg.index_select(x, 0, i) + y, tables[0], bad, y))
+    compare(*cases, shift=shift)
+    assert "dg_read<4>" in kernels_text(cases[0].program)
+    assert "dg_read<8>" in kernels_text(cases[3].program)
+
+
 def test_checks_that_fail() -> None:
     """The error is the CPU's; of several the least."""
     x, i = random(20, 12), np.random.default_rng(0).integers(0, 20, 50)
