@@ -44,6 +44,7 @@ from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import decode_error
 
 if TYPE_CHECKING:
+    from dualgrad.compiler.kernel.ir import Device
     from dualgrad.compiler.kernel.program import LoopProgram
     from dualgrad.compiler.lower.cuda import module as codegen
     from dualgrad.runtime.driver import Driver
@@ -60,7 +61,7 @@ INDEX_LIMIT = 2**31 - 2**24
 class CudaBackend:
     """See `Backend`."""
 
-    kind = "cuda"
+    kind: Device = "cuda"
 
     def __init__(self, device: str) -> None:
         self.device, self.number = device, device_index(device)

@@ -20,9 +20,12 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
-#include <ucontext.h>
+// Elsewhere fibers are switched by the C library, which costs some ten times as much.
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(USE_UCONTEXT)
 #define USE_UCONTEXT
+#endif
+#ifdef USE_UCONTEXT
+#include <ucontext.h>
 #endif
 
 namespace {
@@ -104,7 +107,15 @@ Scheduler s;
 
 void run_threads();
 
-#if defined(__x86_64__)
+#ifdef USE_UCONTEXT
+void prepare(Fiber* fiber) {
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack;
+    fiber->context.uc_stack.ss_size = stack_bytes;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, run_threads, 0);
+}
+#elif defined(__x86_64__)
 extern "C" void dg_switch(void** from, void* to);
 asm(R"(
 .text
@@ -175,14 +186,6 @@ void prepare(Fiber* fiber) {
     memset(saved, 0, 160);
     *reinterpret_cast<void**>(saved + 88) = reinterpret_cast<void*>(&run_threads);  // x30
     fiber->stack_pointer = saved;
-}
-#else
-void prepare(Fiber* fiber) {
-    getcontext(&fiber->context);
-    fiber->context.uc_stack.ss_sp = fiber->stack;
-    fiber->context.uc_stack.ss_size = stack_bytes;
-    fiber->context.uc_link = nullptr;
-    makecontext(&fiber->context, run_threads, 0);
 }
 #endif
 

@@ -15,6 +15,7 @@ import pytest
 from support import Array
 
 import dualgrad as dg
+from dualgrad.compiler import pipeline
 from dualgrad.compiler.lower.cuda.module import module_of
 from gpu import shim
 from gpu.running import Arguments, Case, Loaded, Run, case
@@ -56,8 +57,19 @@ def transposing_copy() -> Case:
 
 
 def matrix_product() -> Case:
-    """Two tiles, two blocks of K, several panels, several passes of the epilogue."""
-    return case(dg.matmul, numbers(40, 530), numbers(530, 9))
+    """Two tiles, two blocks of K one after another, several panels and passes of the epilogue."""
+    return _product(apart=False)
+
+
+def matrix_product_in_parts() -> Case:
+    """The same, blocks of K side by side."""
+    return _product(apart=True)
+
+
+def _product(apart: bool) -> Case:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "sums_apart", lambda _: apart)
+        return case(dg.matmul, numbers(40, 530), numbers(530, 9))
 
 
 # how many barriers each of them has
@@ -67,6 +79,7 @@ CASES: dict[Callable[[], Case], int] = {
     wide_row_with_checks: 4,
     transposing_copy: 2,
     matrix_product: 4,
+    matrix_product_in_parts: 4,
 }
 
 

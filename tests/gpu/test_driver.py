@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -132,6 +133,22 @@ def test_memory_that_dies_may_be_used_by_later_work_only(
         del memory
     for k, kept in enumerate(results):
         assert (download(gpu, kept, np.float32, 1000) == 2 * k).all()
+
+
+def test_threads_of_the_host(gpu: Driver, kernels: dict[str, object]) -> None:
+    """Each thread's work is done in its order."""
+    memories = [upload(gpu, np.zeros(64, np.float32)) for _ in range(4)]
+
+    def work(k: int) -> None:
+        gpu.upload(memories[k].address, memoryview(np.full(64, k + 1, np.float32)))
+        for _ in range(10):
+            args = pointers(memories[k]) + struct.pack("=qd", 64, 2.0)
+            gpu.launch(kernels["scale"], 1, 64, args)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    for k, memory in enumerate(memories):
+        assert (download(gpu, memory, np.float32, 64) == 1024 * (k + 1)).all()
 
 
 def test_threads_of_a_block_share_memory(gpu: Driver, kernels: dict[str, object]) -> None:
