@@ -272,6 +272,25 @@ def test_gathers_and_updates(wide: bool) -> None:
     )
 
 
+def test_any_number_of_updates() -> None:
+    """Threads look at several updates at a time; the last may be fewer."""
+    n = sym("n")
+    shapes: tuple[tuple[Any, ...], ...] = ((20, 12), (n,), (n, 12))
+    kinds = (float32, int64, float32)
+    types = (TensorType(s, t) for s, t in zip(shapes, kinds, strict=True))
+    nodes = tuple(input_node(k, t) for k, t in enumerate(types))
+    runs = []
+    for count in (50, 2, 7, 8, 9, 64):
+        where = np.random.default_rng(count).integers(0, 20, count)
+        values = {symbol_of(n): count}
+        runs.append(Arguments([random(20, 12), where, random(count, 12)], values))
+    with shape_env(ShapeEnv(dict(runs[0].values))):
+        result = dg.index_add(nodes[0], 0, *nodes[1:])
+    one = Case(Graph(nodes, (), (result,)), (None,) * 3, runs)
+    assert "taken" in kernels_text(one.program)
+    compare(one)
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 def test_gathers_of_neighbours(shift: int) -> None:
     """Rows from computed places, in vectors where their addresses allow it."""
