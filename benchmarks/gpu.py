@@ -134,6 +134,7 @@ def _bandwidth(nbytes: float, seconds: float) -> str:
 def launches(clock: Clock) -> Rows:
     """Kernels that do nothing, one block of 32 threads."""
     driver = clock.driver
+    yield "compile two kernels", _time(clock.host(partial(driver.compile, _EMPTY))), "host"
     module = driver.load(driver.compile(_EMPTY))
     memory = driver.allocate(512)
     pointer = struct.pack("=Q", memory.address)

@@ -15,7 +15,7 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import expand, reshape
 from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
-from dualgrad.runtime.devices import CPU, canonical
+from dualgrad.runtime.devices import CPU, canonical, find
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.floats import encode
@@ -280,7 +280,9 @@ def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | Non
 
 def device_named(op: str, device: Any) -> str:
     """The canonical name of a device; None is the CPU.  Raises DeviceError."""
-    return CPU if device is None else canonical(device, called_name() or op)
+    if device is None:
+        return CPU
+    return find(device) or canonical(device, called_name() or op)
 
 
 def is_traced(sizes: tuple[Any, ...]) -> bool:

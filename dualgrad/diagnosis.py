@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from dualgrad.runtime import threads
+from dualgrad.runtime import cuda, threads
 from dualgrad.runtime.cache import CacheInfo, default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.host import cpu_count, memory_bytes
@@ -40,6 +40,7 @@ def findings() -> list[tuple[str, str]]:
         ("vectors", f"{target.registers} registers of {target.vector_bits} bits"),
         ("threads", f"{threads.get_num_threads()} of {cpu_count()} processors"),
         ("memory", f"{memory_bytes() / 2**30:.1f} GiB"),
+        ("GPUs", "; ".join(gpus()) or "none"),
         ("packages", f"numpy {np.__version__}, llvmlite {_version('llvmlite')}"),
         ("cache", f"{use}{', not used: ' + cache.problem if cache.problem else ''}"),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
@@ -47,9 +48,22 @@ def findings() -> list[tuple[str, str]]:
     ]
 
 
+def gpus() -> list[str]:
+    """The CUDA devices that can be used."""
+    found = []
+    for k in range(cuda.device_count()):
+        info = cuda.driver().info(k)
+        size = f"{info.memory / 2**30:.1f} GiB"
+        found.append(f"cuda:{k} {info.name}, {info.arch}, {size}")
+    return found
+
+
 def missing() -> list[str]:
     """What would be faster, or possible, on another system."""
-    out = ["a GPU back end: everything runs on the processor"]
+    out = []
+    problem = cuda.problem()
+    if problem is not None:
+        out.append(f"GPUs: {problem.what}: {problem.hint}")
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         out.append("native threads: one thread is used here")
     if not default_cache().info().root:

@@ -73,6 +73,8 @@ class Generator:
             return _wrapped(self.seed_tensor.item()), position
         before = self.position.clone()
         self.position.add_(-(-words // ops.BLOCK))
+        if device == CPU:
+            return self.seed_tensor, before
         return transfer(self.seed_tensor, device), transfer(before, device)
 
 
@@ -183,7 +185,7 @@ def _drawn(
 ) -> Tensor:
     """What an op makes of seed, position and parameters, on a device."""
     operands = (*words, *parameters)
-    if any(isinstance(x, Tensor) for x in operands):
+    if device == CPU or any(isinstance(x, Tensor) for x in operands):
         out: Tensor = op(*operands, shape=shape, dtype=dtype)
         return out
     new = empty(shape, dtype=dtype, device=device)

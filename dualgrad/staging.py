@@ -223,11 +223,16 @@ class Staged:
             )
         return "\n".join(getattr(p.executable, what)() for p in found)
 
+    def _is_whole(self, part: BoundPart) -> bool:
+        """Whether a part takes what all of it takes, and makes what all of it makes."""
+        n = self.slots - len(self.types)
+        return part.reads == tuple(range(n)) and part.makes == self.results
+
     def bind(self, values: dict[Atom, int]) -> Bound:
         """The programs for these sizes."""
         steps = [s.bound(values) for s in self.steps]
         outputs = [(size_of(t.shape, values), t.dtype) for t in self.types]
-        if len(steps) == 1 and isinstance(steps[0], BoundPart):
+        if len(steps) == 1 and isinstance(steps[0], BoundPart) and self._is_whole(steps[0]):
             return steps[0].program
         return BoundStages(steps, self.slots, self.results, outputs)
 

@@ -503,7 +503,7 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
                 x.clone()
                 if isinstance(x, Tensor)
                 and not (elementwise and x.array is self.array)
-                and overlaps(x.array, self.array)
+                and overlaps(x.array, self.array)  # type: ignore[arg-type]
                 else x
                 for x in operands[1:]
             ),

@@ -46,7 +46,7 @@ class Valued:
         """The array of the values; in a trace it gives up on what only a run knows."""
         trace = state.trace
         if trace is not None:
-            trace.needs_value(self, what)
+            trace.needs_value(self, what)  # type: ignore[arg-type]
         if self.array is None:
             raise TraceError(
                 f"a traced tensor has no values for {what}",

@@ -36,6 +36,7 @@ class _State:
 
 _state = _State({})
 _latest: Driver | None = None  # that was installed
+modules = {cupy_driver.__name__}  # of drivers: Python code that only this package calls
 forgetful: list[Callable[[], None]] = []  # what keeps programs by the name of their device
 
 
@@ -52,9 +53,8 @@ def _made(state: _State, device: int) -> Driver:
     with state.lock:
         if device in state.drivers:
             return state.drivers[device]
-        problem = None if state.drivers else _problem()
-        if problem is not None:
-            raise DeviceError(problem.what, actual=problem.actual, hint=problem.hint)
+        if (found := problem()) is not None:
+            raise DeviceError(found.what, actual=found.actual, hint=found.hint)
         count = _count(state)
         if not 0 <= device < count:
             expect = '"cuda:0"' if count == 1 else f'"cuda:0" to "cuda:{count - 1}"'
@@ -71,8 +71,10 @@ def _count(state: _State) -> int:
     return cupy_driver.device_count()
 
 
-def _problem() -> Problem | None:
-    """Why no CUDA device can be used."""
+def problem() -> Problem | None:
+    """Why no CUDA device can be used; None if one can."""
+    if _state.drivers:
+        return None
     if importlib.util.find_spec("cupy") is None:
         return Problem("CUDA devices need CuPy, which is not installed", "", _INSTALL)
     try:
@@ -83,7 +85,7 @@ def _problem() -> Problem | None:
 
 def available() -> bool:
     """Whether there is a CUDA device and all that is needed to use it."""
-    return bool(_state.drivers) or _problem() is None
+    return problem() is None
 
 
 def device_count() -> int:
@@ -99,6 +101,7 @@ def installed(driver: Driver) -> Iterator[Driver]:
     """
     global _state, _latest
     before, _state = _state, _State({0: driver})
+    modules.add(type(driver).__module__)
     if _latest is not driver:
         _latest = driver
         for forget in forgetful:

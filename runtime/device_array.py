@@ -150,14 +150,14 @@ class DeviceArray:
         start = self.offset + offset
         return DeviceArray(self.driver, self.memory, start, shape, strides, self.dtype)
 
-    def __getitem__(self, key: tuple[Any, ...]) -> DeviceArray:
+    def __getitem__(self, key: Any) -> DeviceArray:
         """The view that a key of ints, slices, None and one Ellipsis shows, as in NumPy.
 
         Raises IndexError for an int out of range and for too many of them.
         """
         shape, strides, offset = [], [], 0
         axis = 0
-        for part in _spelled_out(key, self.ndim):
+        for part in _spelled_out(key if isinstance(key, tuple) else (key,), len(self.shape)):
             if part is None:
                 shape.append(1)
                 strides.append(0)

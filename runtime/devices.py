@@ -23,7 +23,7 @@ def is_device(x: object) -> bool:
 
 def canonical(device: object, op: str = "") -> str:
     """The canonical name of a device as users write it.  Raises DeviceError."""
-    name = _canonical(device) if isinstance(device, str) else None
+    name = find(device)
     if name is None:
         raise DeviceError(
             "unknown device",
@@ -33,6 +33,11 @@ def canonical(device: object, op: str = "") -> str:
             hint='device="cuda" is the first GPU',
         )
     return name
+
+
+def find(device: object) -> str | None:
+    """The canonical name of a device as users write it; None if it is no name."""
+    return _canonical(device) if isinstance(device, str) else None
 
 
 @lru_cache(maxsize=64)

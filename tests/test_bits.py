@@ -220,7 +220,8 @@ class Machine:
         x = self.floating(a)
         if x is None:
             return None
-        return dg.rand(*x.shape) if b % 2 else dg.randn(*x.shape)
+        make = dg.rand if b % 2 else dg.randn
+        return make(*x.shape, device=x.device)
 
     def do_detach(self, a: int, b: int, c: int, d: int) -> Any:
         x = self.floating(a)
@@ -280,21 +281,30 @@ NAMES = tuple(n.removeprefix("do_") for n in dir(Machine) if n.startswith("do_")
 
 
 class Run:
-    """A program with inputs of its own, that can be run again from the same start."""
+    """A program with inputs of its own, that can be run again from the same start.
 
-    def __init__(self, program: Program, compiled: bool) -> None:
+    `place` makes a tensor of an array, with the array's layout.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        compiled: bool,
+        place: Callable[[np.ndarray[Any, Any]], dg.Tensor] = dg.from_numpy,
+    ) -> None:
         self.start = program.arrays()
         self.tensors = []
         for i, array in zip(program.inputs, self.start, strict=True):
-            t = dg.from_numpy(array.copy() if array.flags.writeable else array)
+            own = array.copy() if array.flags.writeable else array
             if i.arg.layout in ("transposed", "strided"):
-                t = dg.from_numpy(draw(i.arg, np.random.default_rng(i.seed)))
-            self.tensors.append(t.requires_grad_(i.trained))
+                own = draw(i.arg, np.random.default_rng(i.seed))
+            self.tensors.append(place(own).requires_grad_(i.trained))
         inputs = program.inputs
         self.captured = [t for t, i in zip(self.tensors, inputs, strict=True) if i.captured]
-        self.writeable = [
-            t for t in self.captured if t.array is not None and t.array.flags.writeable
-        ]
+        pairs = zip(self.tensors, self.start, strict=True)
+        self.changeable = [(t, array) for t, array in pairs if array.flags.writeable]
+        known = {id(t) for t, _ in self.changeable}
+        self.writeable = [t for t in self.captured if id(t) in known]
         leaves = [t for t, i in zip(self.tensors, inputs, strict=True) if i.trained]
         self.args = [t for t, i in zip(self.tensors, inputs, strict=True) if not i.captured]
         captured, writeable, code = self.captured, self.writeable, program.code
@@ -308,13 +318,15 @@ class Run:
         """Results, final values of the inputs, or the error that stopped it."""
         dg.set_num_threads(threads)
         dg.seed(11)
-        for t, array in zip(self.tensors, self.start, strict=True):
-            if t.array is not None and t.array.flags.writeable:
-                np.copyto(t.array, array)
+        for t, array in self.changeable:
+            with dg.no_grad():
+                t.copy_(dg.from_numpy(array).to(t.device))
+        for t in self.tensors:
             t.grad = None
         out = self.function(self.args)
         flat = [x for r in out for x in (r if isinstance(r, list) else [r])]
-        return [None if x is None else as_array(x).copy() for x in (*flat, *self.tensors)]
+        found = [None if x is None else x.detach().cpu() for x in (*flat, *self.tensors)]
+        return [None if x is None else as_array(x).copy() for x in found]
 
 
 Outcome = tuple[str, list[Any]]  # what stopped it, or "" and its results

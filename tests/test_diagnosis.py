@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import dualgrad as dg
+from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 
 
@@ -16,7 +17,9 @@ def test_doctor_names_processor_threads_and_cache(capsys: pytest.CaptureFixture[
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert dg.__version__ in lines["dualgrad"]
     assert lines["threads"].startswith(f"{dg.get_num_threads()} of ")
-    assert "GPU" in lines["missing"]
+    if not cuda.available():
+        assert lines["GPUs"] == "none"
+        assert "GPUs: " in lines["missing"]
 
 
 def test_cache_info_counts_what_is_there(tmp_path: Path) -> None:

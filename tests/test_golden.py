@@ -34,6 +34,14 @@ def softmax_rows() -> Any:
     return dg.softmax, (dg.ones(64, 10),)
 
 
+def normalised_rows() -> Any:
+    def normalise(x: dg.Tensor) -> Any:
+        centred = x - x.mean(1, keepdims=True)
+        return centred / dg.sqrt((centred * centred).mean(1, keepdims=True) + 1e-5)
+
+    return normalise, (dg.ones(2000, 100),)
+
+
 def column_sum() -> Any:
     return lambda x: x.sum(axis=0), (dg.ones(60, 40),)
 
@@ -86,6 +94,7 @@ def call_between_maps() -> Any:
 SETUPS: tuple[Setup, ...] = (
     map_chain,
     softmax_rows,
+    normalised_rows,
     column_sum,
     blocked_sum,
     matmul_epilogue,

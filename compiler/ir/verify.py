@@ -25,6 +25,8 @@ def verify_graph(graph: Graph) -> None:
             _verify_leaf(graph, n, listed)
         else:
             inferred = n.op.output_type(*(x.type for x in n.inputs))
+            if all(isinstance(x.op, Leaf) and x.op.kind != "input" for x in n.inputs):
+                inferred = inferred.at(n.device)  # numbers are on every device
             if inferred is not n.type:
                 _refuse(graph, n, f"type {inferred!r}, as {n.op.name} infers it", f"{n.type!r}")
     for n, k in graph.writes:

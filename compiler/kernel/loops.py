@@ -192,7 +192,11 @@ class GpuLoops(Loops):
     def elements(
         self, loops: list[Var], transposing: bool, element: Callable[[At], Element]
     ) -> Stmts:
+        """As on a CPU, of an empty loop the checks that it does not change are asked."""
         checks, stores = element(at_of(loops))
+        last, extent = loops[-1]
+        if extent == 0 and not transposing:
+            checks, stores, loops = split_checks(checks, last)[0], [], loops[:-1]
         return self.single(loops, (*checks, *stores)) if checks or stores else ()
 
     def columns(self, around: list[Var], last: Var, body: Callable[[Dim], Stmts]) -> Stmts:

@@ -19,6 +19,7 @@ from dualgrad.runtime.linker import llvm_version
 from dualgrad.runtime.srcinfo import Location, called_name
 
 if TYPE_CHECKING:
+    from dualgrad.compiler.kernel.ir import Device
     from dualgrad.compiler.kernel.program import LoopProgram
 
 _FORMAT = "3"  # of what a cache entry holds
@@ -55,7 +56,9 @@ class Backend(Protocol):
     """
 
     device: str
-    kind: str
+
+    @property
+    def kind(self) -> Device: ...
 
     @property
     def name(self) -> str: ...

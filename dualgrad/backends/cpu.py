@@ -33,6 +33,7 @@ from dualgrad.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from dualgrad.compiler import codegen
+    from dualgrad.compiler.kernel.ir import Device
     from dualgrad.compiler.kernel.program import LoopProgram
 else:
     # As long to import as all the rest, and not needed by a process that finds its programs on
@@ -48,7 +49,8 @@ new_array = memory.empty
 class CpuBackend:
     """See `Backend`."""
 
-    device = kind = name = "cpu"
+    device = name = "cpu"
+    kind: Device = "cpu"
 
     @property
     def place(self) -> str:

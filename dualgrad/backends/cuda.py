@@ -44,6 +44,7 @@ from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import decode_error
 
 if TYPE_CHECKING:
+    from dualgrad.compiler.kernel.ir import Device
     from dualgrad.compiler.kernel.program import LoopProgram
     from dualgrad.compiler.lower.cuda import module as codegen
     from dualgrad.runtime.driver import Driver
@@ -53,13 +54,14 @@ else:
 _NO_ERROR = 2**64 - 1
 _THREADS = 2048  # that a multiprocessor holds
 _TURNS = 8  # blocks beyond what the device holds at once, so that it can balance them
-INDEX_LIMIT = 2**31
+# elements that indices of 32 bits reach; a thread may step beyond them by the size of the grid
+INDEX_LIMIT = 2**31 - 2**24
 
 
 class CudaBackend:
     """See `Backend`."""
 
-    kind = "cuda"
+    kind: Device = "cuda"
 
     def __init__(self, device: str) -> None:
         self.device, self.number = device, device_index(device)

@@ -41,6 +41,7 @@ from dualgrad.jit.tracing import (
     opaque,
     too_many,
 )
+from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -57,6 +58,15 @@ MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
 FUNCTIONS: WeakSet[Function[..., Any]] = WeakSet()  # all that exist
+
+
+def forget_all() -> None:
+    """Let go of the programs of all functions."""
+    for f in tuple(FUNCTIONS):
+        f.forget()
+
+
+cuda.forgetful.append(forget_all)
 
 
 class EagerFallback(UserWarning):
@@ -417,6 +427,10 @@ class Function(Generic[P, R]):
         """The programs in assembly language."""
         return "\n".join(p.executable.asm() for p in self._only())
 
+    def cuda(self) -> str:
+        """The programs in CUDA C++."""
+        return "\n".join(p.executable.cuda() for p in self._only())
+
     def report(self) -> str:
         """What has been compiled: signatures, state, kernels with their lines, times."""
         head = [f"@function {self.name}: {self.n_traces} trace(s)"]
@@ -467,7 +481,8 @@ def function(
               or "x" for all of x
     static    dimensions that get a program for each size
 
-    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()` and `.asm()` say what happened.
+    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()`, `.asm()` and `.cuda()` say what
+    happened.
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)

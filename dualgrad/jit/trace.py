@@ -323,14 +323,15 @@ class Trace:
         if recorded:
             self.check_recorded(target, unit)
         operands = (target, *others)
-        if self.elsewhere or target._type.device != CPU:
-            common_device(unit, operands)
         if recorded:
             (value,) = self.apply(unit, operands)
             node = value.node
             target.become(value)
         else:
-            (node,) = unit.trace(*(self.node_of(x) for x in operands))
+            nodes = [self.node_of(x) for x in operands]
+            if self.elsewhere:
+                common_device(unit, operands)
+            (node,) = unit.trace(*nodes)
         check_write(unit, target.type, node.type)
         for source, view in behind:
             if view is not None:

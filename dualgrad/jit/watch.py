@@ -21,6 +21,7 @@ from typing import Any
 from dualgrad.jit.bytecode import constant_argument
 from dualgrad.jit.scope import Ran
 from dualgrad.jit.trace import Unsupported
+from dualgrad.runtime import cuda
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.state import state
 
@@ -92,8 +93,8 @@ class Watch:
         self.found: Unsupported | None = None
         self.stopped = False
         self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
-        self._trace: Any = None  # while a module is imported
-        self._import: types.FrameType | None = None  # the code of a module that is being imported
+        self._trace: Any = None  # while something is skipped
+        self._skipped: types.FrameType | None = None  # an import, or code of a device's driver
         self._states: tuple[Any, Any] | None = None  # while it watches
         self.names: set[str] = set()
         self.computed = False
@@ -133,11 +134,14 @@ class Watch:
         self._states = None
 
     def _event(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if self._import is not None:
-            if event == "return" and frame is self._import:
-                self._import, state.trace = None, self._trace
+        if self._skipped is not None:
+            if event == "return" and frame is self._skipped:
+                self._skipped, state.trace = None, self._trace
         elif event == "call":
             code = frame.f_code
+            if frame.f_globals.get("__name__") in cuda.modules:
+                self._skip(frame)
+                return
             self._codes[code, id(frame.f_globals)] = frame.f_globals
             outer = frame.f_back
             if code in _ENVIRONMENT and outer is not None:
@@ -145,12 +149,16 @@ class Watch:
             elif _root_of(frame) in _IMPURE_PYTHON and outer is not None:
                 self._impure(outer, f"{_root_of(frame)}.{code.co_name}")
             elif code.co_name == "<module>" and _is_imported(frame):
-                self._import, self._trace, state.trace = frame, state.trace, None
+                self._skip(frame)
         elif event == "c_call" and _root_of(frame) != "dualgrad":
             self._look_up(frame, arg)
             called = impurity(arg)
             if called is not None:
                 self._impure(frame, called)
+
+    def _skip(self, frame: types.FrameType) -> None:
+        """What runs from here on until a frame returns is no part of the function."""
+        self._skipped, self._trace, state.trace = frame, state.trace, None
 
     def _look_up(self, frame: types.FrameType, function: Any) -> None:
         """A C function is called, which may look up attributes whose names the code has not."""

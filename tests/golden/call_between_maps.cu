@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256) k_call_between_maps_0(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(256) k_call_between_maps_0(float* __restrict__ p0, float* __restrict__ p1) {
   const dg_index thread = (dg_index)blockIdx.x * 256 + threadIdx.x;
   const dg_index threads = (dg_index)gridDim.x * 256;
   dg_index first = 0;
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256) k_call_between_maps_0(float* p
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256) k_call_between_maps_2(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(256) k_call_between_maps_2(float* __restrict__ p0, float* __restrict__ p1) {
   const dg_index thread = (dg_index)blockIdx.x * 256 + threadIdx.x;
   const dg_index threads = (dg_index)gridDim.x * 256;
   dg_index first = 0;

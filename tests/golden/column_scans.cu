@@ -1,10 +1,11 @@
-extern "C" __global__ void __launch_bounds__(256) k_column_scans_0(float* p0, float* p1, long long* p2) {
-  const dg_index thread = (dg_index)blockIdx.x * 256 + threadIdx.x;
-  const dg_index threads = (dg_index)gridDim.x * 256;
+extern "C" __global__ void __launch_bounds__(32) k_column_scans_0(float* __restrict__ p0, float* __restrict__ p1, long long* __restrict__ p2) {
+  const dg_index thread = (dg_index)blockIdx.x * 32 + threadIdx.x;
+  const dg_index threads = (dg_index)gridDim.x * 32;
   for (dg_index at_1 = thread; at_1 < 40; at_1 += threads) {
     float c2 = __int_as_float(0xff800000);
     float c3 = __int_as_float(0xff800000);
     long long c4 = 0ll;
+    #pragma unroll 8
     for (dg_index t_5 = 0; t_5 < 60; ++t_5) {
       const float v6 = p0[(at_1 + 40 * t_5)];
       const bool v7 = v6 != v6;

@@ -1,6 +1,6 @@
-extern "C" __global__ void __launch_bounds__(256) k_column_sum_0(float* p0, float* p1) {
-  const dg_index thread = (dg_index)blockIdx.x * 256 + threadIdx.x;
-  const dg_index threads = (dg_index)gridDim.x * 256;
+extern "C" __global__ void __launch_bounds__(32) k_column_sum_0(float* __restrict__ p0, float* __restrict__ p1) {
+  const dg_index thread = (dg_index)blockIdx.x * 32 + threadIdx.x;
+  const dg_index threads = (dg_index)gridDim.x * 32;
   for (dg_index at_1 = thread; at_1 < 40; at_1 += threads) {
     float c2 = (-0x0p+0f);
     #pragma unroll 8

@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* p0, float* p1, float* p2, float* p3) {
+extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* __restrict__ p0, float* __restrict__ p1, float* __restrict__ p2, float* __restrict__ p3) {
   typedef dg_panel<float, float, 32, 32, 256, true> a_panel;
   const int a_size = 32 * a_panel::PITCH;
   typedef dg_panel<float, float, 32, 32, 256, true> b_panel;

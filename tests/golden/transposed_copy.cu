@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256) k_transposed_copy_0(float* p0, float* p1) {
+extern "C" __global__ void __launch_bounds__(256) k_transposed_copy_0(float* __restrict__ p0, float* __restrict__ p1) {
   __shared__ float tile_1[32][33];
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32;
   for (dg_index at_2 = blockIdx.x; at_2 < 6; at_2 += gridDim.x) {

@@ -1,4 +1,5 @@
-"""Runs programs of CUDA kernels on the shim with NumPy arrays, and compares them with the CPU's.
+"""Runs programs of CUDA kernels with NumPy arrays, and compares them with the CPU's: on the GPU
+where there is one, else on the shim.
 
 Memory is poisoned, canaries stand around every buffer, and few blocks run, so that each goes
 through several turns of its loops.
@@ -28,10 +29,12 @@ from dualgrad.compiler.lower.cuda.module import functions_of, text_of
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.pipeline import lower
 from dualgrad.engine import compile_graph
+from dualgrad.runtime import cuda
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import IndexOutOfBounds
 from dualgrad.runtime.library import FUNCTIONS
 from gpu import shim
+from gpu.mirror import Mirror
 
 CANARY = 0xA5
 MARGIN = 256  # bytes
@@ -52,6 +55,16 @@ class Memory:
         self.stop = self.start + nbytes
         self.array = self.block[self.start : self.stop].view(kind)
         self.array.view(np.uint8)[:] = 0xFF
+        self._guard()
+
+    def __del__(self) -> None:
+        shim.guard(self.block.ctypes.data, self.block.size, on=False)
+
+    def _guard(self) -> None:
+        """Sanitized kernels may not even read what is around."""
+        first = self.block.ctypes.data
+        shim.guard(first, self.start, on=True)
+        shim.guard(first + self.stop, self.block.size - self.stop, on=True)
 
     @property
     def address(self) -> int:
@@ -68,7 +81,24 @@ class Loaded:
 
     program: LoopProgram
     steps: tuple[Step, ...]
-    library: shim.Library
+    library: shim.Library | Mirror
+
+    def launch(
+        self, step: KernelLaunch, blocks: int, args: bytes, memory: Sequence[Array], seed: int
+    ) -> None:
+        """Launch a kernel whose pointers are addresses in these arrays."""
+        name, threads = step.function, step.threads
+        if isinstance(self.library, Mirror):
+            self.library.launch(name, blocks, threads, args, memory)
+        else:
+            self.library.launch(name, blocks, threads, args, seed)
+
+
+HAS_DEVICE = cuda.available()  # asked before a test installs a stand-in
+
+
+def library_of(text: str) -> shim.Library | Mirror:
+    return Mirror(cuda.driver(), text) if HAS_DEVICE else shim.build(text)
 
 
 def load(programs: Sequence[LoopProgram], wide: bool = False) -> list[Loaded]:
@@ -80,7 +110,7 @@ def load(programs: Sequence[LoopProgram], wide: bool = False) -> list[Loaded]:
         more, own = functions_of(program, formulas)
         functions += more
         steps.append(own)
-    library = shim.build(text_of(functions, formulas, wide))
+    library = library_of(text_of(functions, formulas, wide))
     return [Loaded(p, s, library) for p, s in zip(programs, steps, strict=True)]
 
 
@@ -128,6 +158,8 @@ class Run:
         work = evaluate(step.work, self.values)
         if work == 0:
             return
+        for name, n in step.buffers:  # pointers lead into their memory
+            assert 0 <= n <= self.memory.get(name, self.memory["arena"]).array.nbytes
         args = b"".join(struct.pack("=Q", self.addresses[b] + n) for b, n in step.buffers)
         sizes = [self.values[program.symbols[k]] for k in step.symbols]
         args += struct.pack(f"={len(sizes)}q", *sizes)
@@ -137,7 +169,8 @@ class Run:
         if step.guarded:
             args += struct.pack("=Q", self.error.ctypes.data)
         blocks = min(-(-work // step.per_block), self.blocks)
-        self.loaded.library.launch(step.function, blocks, step.threads, args, self.seed)
+        memory = [*(m.block for m in self.memory.values()), self.error]
+        self.loaded.launch(step, blocks, args, memory, self.seed)
 
     def host(self, step: HostLaunch) -> None:
         *inputs, out = (self.block(x) for x in (*step.inputs, step.output))

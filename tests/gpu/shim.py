@@ -15,10 +15,12 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,8 +188,8 @@ def compiler() -> str:
 @functools.cache
 def available() -> str | None:
     """Why texts cannot be run here, or None."""
-    if os.name != "posix":
-        return f"the shim needs a POSIX system, not {os.name!r}"
+    if sys.platform in ("win32", "cygwin", "darwin"):
+        return f"the shim uses ELF, which {sys.platform!r} does not know"
     if shutil.which(compiler()) is None:
         return f"the C++ compiler {compiler()!r} is not installed"
     return None
@@ -275,7 +277,14 @@ def _compile(source: str) -> Path:
         # Of the libraries only -lgcc, which converts 16-bit floats: the others are there already.
         link = ["-shared", "-nostdlib", "-x", "c++", "-", "-lgcc"]
         _run_compiler([*options, *include, *link], path, source)
+        with suppress(OSError):  # it is there already, or the file system has no links
+            os.link(path, _image_path(path.read_bytes()))
     return path
+
+
+def _image_path(image: bytes) -> Path:
+    """The file of the cache for an image; one that was built here is there already."""
+    return cache_folder() / f"{hashlib.sha256(image).hexdigest()[:32]}.image.so"
 
 
 def sanitizers() -> dict[str, str] | None:
@@ -379,7 +388,8 @@ class Library:
 
     @classmethod
     def from_image(cls, image: bytes) -> Library:
-        path = cache_folder() / f"{hashlib.sha256(image).hexdigest()[:32]}.image.so"
+        """The library of the bytes of a shared object, perhaps of another process."""
+        path = _image_path(image)
         if not path.exists():
             _write(path, image)
         return cls(path)

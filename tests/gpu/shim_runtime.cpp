@@ -20,9 +20,12 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
-#include <ucontext.h>
+// Elsewhere fibers are switched by the C library, which costs some ten times as much.
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(USE_UCONTEXT)
 #define USE_UCONTEXT
+#endif
+#ifdef USE_UCONTEXT
+#include <ucontext.h>
 #endif
 
 namespace {
@@ -81,6 +84,7 @@ struct Scheduler {
     const unsigned long long* arguments;
     Failure* failure;
     uint64_t random;
+    unsigned tries, fastest;  // see take_ready
     unsigned threads, started, alive;
     unsigned order[max_threads];
     Fiber fibers[max_threads];
@@ -103,7 +107,15 @@ Scheduler s;
 
 void run_threads();
 
-#if defined(__x86_64__)
+#ifdef USE_UCONTEXT
+void prepare(Fiber* fiber) {
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack;
+    fiber->context.uc_stack.ss_size = stack_bytes;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, run_threads, 0);
+}
+#elif defined(__x86_64__)
 extern "C" void dg_switch(void** from, void* to);
 asm(R"(
 .text
@@ -174,14 +186,6 @@ void prepare(Fiber* fiber) {
     memset(saved, 0, 160);
     *reinterpret_cast<void**>(saved + 88) = reinterpret_cast<void*>(&run_threads);  // x30
     fiber->stack_pointer = saved;
-}
-#else
-void prepare(Fiber* fiber) {
-    getcontext(&fiber->context);
-    fiber->context.uc_stack.ss_sp = fiber->stack;
-    fiber->context.uc_stack.ss_size = stack_bytes;
-    fiber->context.uc_link = nullptr;
-    makecontext(&fiber->context, run_threads, 0);
 }
 #endif
 
@@ -319,8 +323,17 @@ void shuffle_order() {
     }
 }
 
+// Which warp of a block is the fastest.
+unsigned rank(const Fiber* fiber) { return (fiber->thread / lanes) ^ s.fastest; }
+
+// Any of them; with an odd seed most likely one of the fastest warp, so that warps get far apart: a
+// thread goes on for long before one of another warp, that has left the same barrier, takes a step.
 Fiber* take_ready() {
     unsigned i = pick(s.ready_count);
+    for (unsigned k = 0; k < s.tries; k++) {
+        unsigned other = pick(s.ready_count);
+        if (rank(s.ready[other]) < rank(s.ready[i])) i = other;
+    }
     Fiber* fiber = s.ready[i];
     s.ready[i] = s.ready[--s.ready_count];
     return fiber;
@@ -509,6 +522,7 @@ void start_block() {
         s.warps[first / lanes] = {};
         s.warps[first / lanes].alive = count < lanes ? (1u << count) - 1 : ~0u;
     }
+    s.fastest = pick(max_threads / lanes);
     shuffle_order();
 }
 
@@ -555,6 +569,7 @@ extern "C" int dg_launch(
     s.failure = failure;
     s.threads = threads;
     s.random = (seed + 1) * 0x9e3779b97f4a7c15ull;
+    s.tries = seed % 2 ? 7 : 0;
     s.main_stack_bytes = 0;
     [[maybe_unused]] SignalGuard guard;
     if (!sigsetjmp(s.escape, 0)) {

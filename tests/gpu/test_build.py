@@ -19,7 +19,8 @@ from dualgrad.compiler.ir.node import Graph, input_node
 from dualgrad.compiler.lower.reference import run
 from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.library import FUNCTIONS
-from gpu.graphs import compare, turned
+from dualgrad.runtime.program import decode_error
+from gpu.graphs import compare, lowered, memory_of, turned
 
 SEED = 7
 SOME = test_ops.first_of_each(test_ops.GOOD, 1)
@@ -124,6 +125,20 @@ def test_gradients(name: str) -> None:
         compare(graph, turned(graph, seed), seed)
 
 
+@pytest.mark.parametrize("shape", [(50, 0), (50, 4), (50, 4, 0)], ids=str)
+def test_checks_of_empty_results(shape: tuple[int, ...]) -> None:
+    """An index out of range is an error whatever the size of what it selects."""
+    x, i = input_node(0, dg.zeros(*shape).type), input_node(1, dg.zeros(7, dtype=dg.int64).type)
+    graph = Graph((x, i), (), (dg.index_select(x, 0, i),))
+    programs = [lowered(graph, (None, None), device) for device in ("cpu", "cuda")]
+    for program in programs:
+        memory = memory_of(program, SEED)
+        assert run(program.kernels, memory, {}, {}, SEED, device=program.device) == 0
+        memory["i1"][3] = 50
+        word = run(program.kernels, memory, {}, {}, SEED, device=program.device)
+        assert decode_error(word)[0] == 0
+
+
 def random_program(program: test_bits.Program) -> None:
     run = test_bits.Run(program, True)
     if test_bits.outcome(run, 1)[0] in test_bits.LIMITS:
@@ -140,7 +155,7 @@ def test_random_programs(program: test_bits.Program) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, **test_bits.COMMON)
+@settings(max_examples=150, **test_bits.COMMON)
 @given(test_bits.programs)
 def test_many_random_programs(program: test_bits.Program) -> None:
     random_program(program)

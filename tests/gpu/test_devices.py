@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from dualgrad import diagnosis
 from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 from dualgrad.runtime.devices import canonical, device_index
-from dualgrad.runtime.driver import Problem
+from dualgrad.runtime.driver import Driver, Problem
 from dualgrad.runtime.errors import DeviceError
 from dualgrad.runtime.profile import counters
 
@@ -120,6 +121,13 @@ def test_installed_driver_is_the_only_device() -> None:
             cuda.driver(1)
         assert caught.value.expect == '"cuda:0"'
     assert cuda.available() == before
+
+
+def test_doctor_names_devices(gpu: Driver) -> None:
+    found = dict(diagnosis.findings())
+    info = gpu.info(0)
+    assert found["GPUs"].startswith(f"cuda:0 {info.name}, {info.arch}, ")
+    assert "GPUs" not in found["missing"]
 
 
 def test_images_come_from_the_disk_the_second_time(tmp_path: Path) -> None:

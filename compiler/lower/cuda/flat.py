@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, free_atoms_of, symbol_of, terms_of
-from dualgrad.compiler.kernel.ir import Buffer, Kernel, Loop, Store
+from dualgrad.compiler.kernel.ir import Buffer, Kernel, Loop, Reduce, Store
 from dualgrad.compiler.kernel.scalar import load
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.kernel import (
@@ -30,6 +30,7 @@ from dualgrad.compiler.lower.cuda.space import Access, Space, SpaceCode, name_of
 from dualgrad.compiler.lower.cuda.transpose import Tiling, TransposeCode
 
 VECTOR_BYTES = 16  # the longest access of one thread
+_FEW = 16384  # threads that no device is filled with
 _WORDS_HELD = 64  # 32-bit registers that hold what a thread has loaded
 
 
@@ -89,10 +90,10 @@ class FlatCode(SpaceCode):
 
     def write(self, vector: Vector | None) -> KernelText:
         """The whole function."""
-        self.guard()
-        space, w = self.space, self.w
-        w.line(f"const dg_index thread = (dg_index)blockIdx.x * {THREADS} + threadIdx.x;")
-        w.line(f"const dg_index threads = (dg_index)gridDim.x * {THREADS};")
+        self.guard(self.space.body)
+        space, w, threads = self.space, self.w, threads_for(self.space)
+        w.line(f"const dg_index thread = (dg_index)blockIdx.x * {threads} + threadIdx.x;")
+        w.line(f"const dg_index threads = (dg_index)gridDim.x * {threads};")
         self.enter(space.body, {symbol_of(x.var) for x in space.loops})
         first = "thread"
         if vector is not None:
@@ -106,7 +107,7 @@ class FlatCode(SpaceCode):
             self.place_at(space.loops, self.coordinates(place, self.names, extents))
             self.run(space.body)
         work = ceil_div(space.size, 1 if vector is None else vector.lanes)
-        return KernelText(self.finish(), work, THREADS, THREADS)
+        return KernelText(self.finish(threads), work, threads, threads)
 
     @property
     def names(self) -> list[str]:
@@ -170,6 +171,14 @@ class FlatCode(SpaceCode):
         if isinstance(d, int):
             return str(d // lanes * lanes)
         return f"{self.dim(d)} / {lanes} * {lanes}"
+
+
+def threads_for(space: Space) -> int:
+    """Threads of a block: few where each has much to do, so that all processors get some."""
+    if not any(isinstance(s, Loop | Reduce) for s in space.body):
+        return THREADS
+    few = isinstance(space.size, int) and space.size < _FEW
+    return THREADS // 8 if few else THREADS // 4
 
 
 def split_places(

@@ -47,6 +47,7 @@ class Signature:
     symbols: tuple[tuple[int, Atom], ...]
     scalars: tuple[tuple[int, DType], ...]
     guarded: bool
+    apart: frozenset[str] = frozenset()  # buffers that share no memory which the kernel writes
 
     @classmethod
     def of(
@@ -62,16 +63,25 @@ class Signature:
         params = {e.attr for e in scalars_in(kernel.body) if e.op == "param"}
         return cls(
             function,
-            tuple(ir.starts_of(kernel.body).items()),
+            pointers_of(kernel),
             tuple((k, a) for k, a in enumerate(names) if a in used),
             tuple((k, d) for k, d in enumerate(numbers) if f"s{k}" in params),
             guarded,
+            apart_in(kernel),
         )
+
+    def variant(self, kernel: Kernel) -> tuple[object, ...]:
+        """What kernels of one text must have in common besides, to share a function."""
+        before = tuple(min(start, 0) for start in ir.starts_of(kernel.body).values())
+        return self.guarded, before, tuple(b.name in self.apart for b, _ in self.starts)
 
     @property
     def text(self) -> str:
         """The head of the function, without what stands between `void` and its name."""
-        params = [f"{memory_type(b.dtype)}* p{k}" for k, (b, _) in enumerate(self.starts)]
+        params = [
+            f"{memory_type(b.dtype)}* {'__restrict__ ' if b.name in self.apart else ''}p{k}"
+            for k, (b, _) in enumerate(self.starts)
+        ]
         params += [f"long long n{k}" for k, _ in self.symbols]
         params += [f"{'double' if d.is_float else 'long long'} s{k}" for k, d in self.scalars]
         if self.guarded:
@@ -87,6 +97,23 @@ class KernelText:
     work: Dim
     per_block: int
     threads: int
+
+
+def pointers_of(kernel: Kernel) -> tuple[tuple[Buffer, int], ...]:
+    """The buffers of a kernel, and to which element its pointers lead: the first that its indices
+    name, if that is one of the buffer's."""
+    return tuple((b, max(start, 0)) for b, start in ir.starts_of(kernel.body).items())
+
+
+def apart_in(kernel: Kernel) -> frozenset[str]:
+    """The buffers of a kernel that share no memory with others, or none that is written: inputs
+    may be views of one tensor, outputs and temporaries have memory of their own."""
+    stmts = list(ir.walk(kernel.body))
+    written = {s.buffer.name for s in stmts if isinstance(s, Store)}
+    written |= {s.c.buffer.name for s in stmts if isinstance(s, Contract)}
+    inputs_change = any(name[0] == "i" for name in written)
+    names = {b.name for b in ir.buffers_of(kernel.body)}
+    return frozenset(n for n in names if n[0] != "i" or not inputs_change)
 
 
 class KernelCode(ScalarCode):
@@ -105,11 +132,19 @@ class KernelCode(ScalarCode):
             self.w.line(f"const dg_index {atom_name(k)} = (dg_index)n{k};")
             self.atoms[atom] = atom_name(k)
 
-    def guard(self) -> None:
-        """Leave at once if a check has failed.  Threads of a block may see that differently in a
-        kernel that has checks of its own."""
-        if self.signature.guarded:
-            self.w.line("if (dg_failed(error)) return;")
+    def guard(self, body: tuple[Stmt, ...] = ()) -> None:
+        """Leave at once if a check has failed before this kernel, of which `body` holds all
+        checks: another thread's failure is no reason to leave, so that the error does not depend
+        on who is first."""
+        if not self.signature.guarded:
+            return
+        codes = sorted({s.code for s in ir.walk(body) if isinstance(s, Check)})
+        failed = "dg_failed(error)"
+        if codes:
+            self.w.line("int failed_code;")
+            failed = "dg_failed(error, failed_code)"
+        others = [f" && failed_code != {code}" for code in codes]
+        self.w.line(f"if ({failed}{''.join(others)}) return;")
 
     def finish(self, threads: int = THREADS, blocks: int = 1) -> str:
         """The text of the function, for blocks of so many threads, so many of them at a time on
@@ -151,8 +186,8 @@ class KernelCode(ScalarCode):
     def counted(
         self, var: Expr, extent: Dim, body: tuple[Stmt, ...], unroll: bool = False
     ) -> Iterator[None]:
-        """A loop of one thread; `body` is what will run in it.  One that stores nothing is
-        unrolled: loads of several turns are on their way at the same time."""
+        """A loop of one thread; `body` is what will run in it.  Unrolled, it has loads of several
+        turns on their way at the same time."""
         self.enter(body, {symbol_of(var)})
         name = self.loop_name(var)
         turns = min(UNROLL, LONGEST_BODY // max(1, cost_of(body))) if unroll else 1
@@ -196,7 +231,7 @@ class KernelCode(ScalarCode):
                 self.w.line(f"{register_type(register.dtype)} {name} = {first};")
                 state.append((register, name))
         if r.extent != 0:
-            with self.counted(r.var, r.extent, (r,), unroll=not r.stores):
+            with self.counted(r.var, r.extent, (r,), unroll=self.can_look_ahead(r)):
                 for register, name in state:
                     self.keep(register, name)
                 after = [self.value(x) for a in r.accumulators for x in a.step]
@@ -204,6 +239,12 @@ class KernelCode(ScalarCode):
                 self.update([name for _, name in state], after)
         for register, name in state:
             self.keep(register, name)
+
+    def can_look_ahead(self, r: Reduce) -> bool:
+        """Whether nothing that a reduction loads can be what it stores."""
+        written = {s.buffer.name for s in r.stores}
+        read = {e.memory[0].name for e in scalars_in((r,)) if e.op in ("load", "gather")}
+        return not written or (written.isdisjoint(read) and written | read <= self.signature.apart)
 
     def update(self, names: list[str], values: list[str]) -> None:
         """Variables take new values, all at the same time."""

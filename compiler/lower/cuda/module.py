@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, starts_of, walk
+from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.cuda.contract import contract_kernel
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
-from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature
+from dualgrad.compiler.lower.cuda.kernel import KernelText, Signature, pointers_of
 from dualgrad.compiler.lower.cuda.launch import (
     CudaModule,
     HostBlock,
@@ -54,7 +55,7 @@ def kernels_text(program: LoopProgram) -> str:
 
 def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], tuple[Step, ...]]:
     """The functions of a program's kernels, and its steps; what they call goes to `formulas`."""
-    made: dict[tuple[str, bool], tuple[Signature, KernelText]] = {}
+    made: dict[tuple[object, ...], tuple[Signature, KernelText]] = {}
     steps: list[Step] = []
     names: set[str] = set()
     checked = False
@@ -65,10 +66,10 @@ def functions_of(program: LoopProgram, formulas: Formulas) -> tuple[list[str], t
             steps.append(host_launch(call))
             continue
         checked |= any(isinstance(s, Check) for s in walk(kernel.body))
-        key = (common, checked)
+        signature = Signature.of(kernel, kernel.name, program.symbols, program.scalars, checked)
+        key = (common, *signature.variant(kernel))
         if key not in made:
-            function = unique(kernel.name, names)
-            signature = Signature.of(kernel, function, program.symbols, program.scalars, checked)
+            signature = replace(signature, function=unique(kernel.name, names))
             made[key] = signature, write(kernel, signature, formulas)
         steps.append(kernel_launch(kernel, *made[key]))
     return [k.text for _, k in made.values()], tuple(steps)
@@ -102,7 +103,7 @@ def kernel_launch(kernel: Kernel, signature: Signature, text: KernelText) -> Ker
     """The launch of a function for a kernel's buffers."""
     return KernelLaunch(
         signature.function,
-        tuple((b.name, start * b.dtype.itemsize) for b, start in starts_of(kernel.body).items()),
+        tuple((b.name, start * b.dtype.itemsize) for b, start in pointers_of(kernel)),
         tuple(k for k, _ in signature.symbols),
         tuple(k for k, _ in signature.scalars),
         text.work,

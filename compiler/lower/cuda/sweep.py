@@ -32,7 +32,7 @@ from dualgrad.compiler.lower.cuda.teams import (
     size_of,
 )
 
-_IN_FLIGHT = 8  # elements of a thread whose loads are under way at the same time
+_IN_FLIGHT = 16  # elements of a thread whose loads are under way at the same time
 _LONGEST_BODY = 512  # primitives in the body of a loop that is unrolled for that
 
 Element = Callable[[], None]
@@ -74,9 +74,9 @@ class SweepCode(CombineCode):
         self.enter(_body_of(stmt), {symbol_of(stmt.var)})
         sweep = self.prepared(stmt, self.team.share(lanes), element)
         if self.kept:
-            self.unrolled(sweep, lanes)
+            self.unrolled(sweep, min(lanes, self.team.lanes))
         else:
-            self.rolled(sweep, lanes)
+            self.rolled(sweep, min(lanes, self.team.lanes))
 
     def prepared(self, stmt: Pass, share: int, element: Element) -> Sweep:
         """What the rounds of a pass need; asks which addresses are aligned."""
@@ -115,7 +115,8 @@ class SweepCode(CombineCode):
         if isinstance(length, int):
             whole = str(length - length % lanes)
         else:
-            whole = self.w.new_name("whole")
+            extent, whole = self.w.new_name("length"), self.w.new_name("whole")
+            self.w.line(f"const dg_index {extent} = {self.dim(length)};")
             self.w.line(f"const dg_index {whole} = {extent} - ({extent} & {lanes - 1});")
         if whole != "0":
             turns = self.turns(sweep)

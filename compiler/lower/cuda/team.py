@@ -60,16 +60,17 @@ class TeamCode(SweepCode):
         """The whole body of the function."""
         w, team = self.w, self.team
         loops = grid_of(self.kernel)
-        rank = "threadIdx.x"
-        w.line(f"const int t = {rank if team.is_wide else f'{rank} & {team.threads - 1}'};")
-        if team.threads < WARP:
+        rank = "threadIdx.x" if team.is_wide else f"threadIdx.x & {team.threads - 1}"
+        w.line(f"const int t = {rank if team.threads > 1 else 0};")
+        if 1 < team.threads < WARP:
             ones = f"0x{(1 << team.threads) - 1:x}u"
             w.line(f"const unsigned team = {ones} << (threadIdx.x & {WARP - team.threads});")
-        self.guard()
+        self.guard(self.body)
         self.enter(self.body, {symbol_of(x.var) for x in loops})
         first, step = "(dg_unsigned)blockIdx.x", "(dg_unsigned)gridDim.x"
         if team.per_block > 1:
-            first = f"{first} * {team.per_block} + threadIdx.x / {team.threads}"
+            place = "threadIdx.x" if team.threads == 1 else f"threadIdx.x / {team.threads}"
+            first = f"{first} * {team.per_block} + {place}"
             step = f"{step} * {team.per_block}"
         # without a sign: the sum of a row's number and the step may exceed the largest index
         w.line(f"const dg_unsigned rows = {self.dim(rows_of(self.kernel))};")
@@ -78,16 +79,6 @@ class TeamCode(SweepCode):
             if self.team.is_wide and self.meets_rarely():
                 w.line("__syncthreads();")
             self.statements()
-
-    def guard(self) -> None:
-        """Leave at once if a check has failed; a team all together, as checks of this kernel may
-        fail while its threads ask."""
-        if not self.signature.guarded:
-            return
-        failed = "dg_failed(error)"
-        if has_checks(self.body):
-            failed = self.vote(self.w.value("int", failed))
-        self.w.line(f"if ({failed}) return;")
 
     def meets_rarely(self) -> bool:
         """Whether a thread could write to shared memory for the next row before another has read
@@ -202,9 +193,13 @@ class TeamCode(SweepCode):
         for a in r.accumulators:
             for register, init in zip(a.carry, a.init, strict=True):
                 start, name = self.value(init), self.w.new_name("c")
-                values = start if share == 1 else f"{{{', '.join([start] * share)}}}"
-                size = "" if share == 1 else f"[{share}]"
-                self.w.line(f"{register_type(register.dtype)} {name}{size} = {values};")
+                kind = register_type(register.dtype)
+                if share == 1:
+                    self.w.line(f"{kind} {name} = {start};")
+                else:
+                    self.w.line(f"{kind} {name}[{share}];")
+                    self.w.line("#pragma unroll")
+                    self.w.line(f"for (int v = 0; v < {share}; ++v) {name}[v] = {start};")
                 state.append((register, name))
         if r.extent != 0:
             self.sweep(r, r.lanes, lambda: self.step(r, state, "" if share == 1 else "[v]"))

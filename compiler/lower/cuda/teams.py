@@ -3,12 +3,17 @@
 A kernel's rows go to teams of T threads, T a power of two.  With n lanes, lane l belongs to
 thread l // (n / T): neighbouring lanes to one thread, so that it reads and writes them at once.
 
-The rule: T is the least for which
+The rule: a row of at most 16 elements is the work of one thread, as most threads of a team would
+have nothing to do; lanes without an element are left out there, for combining with them changes
+nothing (see `Reduction.init`).  Otherwise T is the least for which
 
 - an access of a thread is 16 bytes of the widest elements or less,
 - a row of known length has at most 32 elements per thread, or 8 where fewer than 1024 rows are
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
 - there are lanes for all threads in every reduction, and a thread has 8 of one at most.
+
+Where not the elements of a row but those of neighbouring rows are neighbours in memory, T is 16 at
+most: the 8 rows of a block use all 32 bytes that memory hands out at once.
 
 Without reductions in lanes there is a thread for each element of a row, up to a block of them.
 
@@ -27,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dualgrad.compiler.ir.dims import Atom, Dim, product, symbol_of, symbols, terms_of
+from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, product, symbol_of, symbols, terms_of
 from dualgrad.compiler.kernel.ir import (
     Buffer,
     Check,
@@ -51,6 +56,8 @@ _ACCESS_BYTES = 16
 _MOST_LANES = 8  # of one reduction in one thread
 _LARGEST_TEAM = 64
 _FEW_ROWS = 1024
+_ACROSS = 16  # threads at most where neighbours in memory belong to different rows
+_SHORT = 16  # elements of a row that one thread takes on its own
 _ELEMENTS, _ELEMENTS_OF_FEW = 32, 8  # per thread
 
 
@@ -59,7 +66,7 @@ class Team:
     """Threads that work on a row together."""
 
     threads: int
-    lanes: int  # of the reduction that has most; block loops are spread in the same way
+    lanes: int  # the most of a reduction; block loops are spread in the same way
 
     @classmethod
     def of(cls, kernel: Kernel) -> Team:
@@ -69,8 +76,13 @@ class Team:
         if not lanes:
             return cls._without_lanes(passes)
         most, limit = max(lanes), min(*lanes, _LARGEST_TEAM)
+        longest = max((_bound(s.extent) or _SHORT + 1 for s in passes if s.extent != 0), default=1)
+        if longest <= _SHORT:
+            return cls(1, min(most, 1 << (longest - 1).bit_length()))
         widest = max((b.dtype.itemsize for b in _along(passes)), default=_ACCESS_BYTES)
         threads = max(1, most // min(_MOST_LANES, _ACCESS_BYTES // widest))
+        if _runs_across(kernel, passes):
+            limit = min(limit, _ACROSS)
         while threads < limit and not _is_enough(threads, passes, rows_of(kernel)):
             threads *= 2
         return cls(min(threads, limit), most)
@@ -95,7 +107,7 @@ class Team:
 
     def share(self, lanes: int) -> int:
         """Lanes of one thread."""
-        return lanes // self.threads
+        return min(lanes, self.lanes) // self.threads
 
 
 Pass = Loop | Reduce
@@ -121,6 +133,19 @@ def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
         return threads >= WARP
     few = isinstance(rows, int) and rows < _FEW_ROWS
     return max(known, default=0) <= threads * (_ELEMENTS_OF_FEW if few else _ELEMENTS)
+
+
+def _runs_across(kernel: Kernel, passes: list[Pass]) -> bool:
+    """Whether something is read whose neighbours in memory belong to the next row."""
+    grid = grid_of(kernel)
+    if not grid:
+        return False
+    for stmt in passes:
+        for _, index in accesses_of((stmt,)):
+            along, across = coefficient(index, stmt.var), coefficient(index, grid[-1].var)
+            if along and across and along[0] not in (0, 1) and across[0] == 1:
+                return True
+    return False
 
 
 def grid_of(kernel: Kernel) -> list[Loop]:
@@ -205,12 +230,12 @@ def elements_per_thread(passes: list[Pass], team: Team) -> int | None:
     them, in the same lanes."""
     if not passes or any(s.var != passes[0].var or not is_plain(s) for s in passes):
         return None
-    if any(isinstance(s, Reduce) and s.lanes != team.lanes for s in passes):
+    if any(isinstance(s, Reduce) and s.lanes < team.lanes for s in passes):
         return None
     extent = passes[0].extent
     if not isinstance(extent, int):
         return None
-    return -(-extent // team.lanes) * team.share(team.lanes)
+    return min(extent, -(-extent // team.lanes) * team.share(team.lanes))
 
 
 def is_plain(stmt: Pass) -> bool:
