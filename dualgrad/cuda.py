@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from dualgrad.jit.errors import Unsupported as _Unsupported
 from dualgrad.random import default_generator as _default_generator
 from dualgrad.runtime import cuda as _cuda
 from dualgrad.runtime.devices import canonical as _canonical
 from dualgrad.runtime.devices import device_index as _device_index
 from dualgrad.runtime.driver import Driver as _Driver
 from dualgrad.runtime.errors import DeviceError as _DeviceError
+from dualgrad.state import state as _state
 
 __all__ = [
     "current_device",
@@ -64,11 +66,13 @@ def synchronize(device: Any = None) -> None:
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Free and total bytes of a device; memory kept for reuse counts as free."""
+    _refuse_in_trace("mem_get_info")
     return _driver(device).memory_info()
 
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes of a device that this process's tensors and programs use."""
+    _refuse_in_trace("memory_allocated")
     return _driver(device).allocated()
 
 
@@ -80,6 +84,14 @@ def empty_cache() -> None:
 def manual_seed(seed: int) -> None:
     """Seed the default stream of random numbers, which is the same on all devices."""
     _default_generator.manual_seed(seed)
+
+
+def _refuse_in_trace(what: str) -> None:
+    """Whoever asks for the memory in use gets another answer at each call."""
+    if _state.trace is not None:
+        raise _Unsupported(
+            f"dg.cuda.{what}() is called while tracing", hint="call it outside of the function"
+        )
 
 
 def _number(device: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualgrad import dispatch
 from dualgrad.jit import forms
-from dualgrad.jit.function import FUNCTIONS
+from dualgrad.jit.function import forget_all
 from dualgrad.runtime import memory
 
 
@@ -14,8 +14,7 @@ def clear_caches() -> None:
 
     Later calls trace and compile again; programs in the disk cache stay.
     """
-    for f in tuple(FUNCTIONS):
-        f.forget()
+    forget_all()
     dispatch.forget()
     forms.forget()
     memory.release()

@@ -41,6 +41,7 @@ from dualgrad.jit.tracing import (
     opaque,
     too_many,
 )
+from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.srcinfo import user_location
@@ -57,6 +58,15 @@ MAX_UNCACHEABLE = 3  # traces whose effects on Python objects cannot be replayed
 
 
 FUNCTIONS: WeakSet[Function[..., Any]] = WeakSet()  # all that exist
+
+
+def forget_all() -> None:
+    """Let go of the programs of all functions."""
+    for f in tuple(FUNCTIONS):
+        f.forget()
+
+
+cuda.forgetful.append(forget_all)
 
 
 class EagerFallback(UserWarning):
@@ -471,7 +481,8 @@ def function(
               or "x" for all of x
     static    dimensions that get a program for each size
 
-    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()` and `.asm()` say what happened.
+    `.report()`, `.explain()`, `.n_traces`, `.ir()`, `.llvm()`, `.asm()` and `.cuda()` say what
+    happened.
     """
     if fn is None:
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)

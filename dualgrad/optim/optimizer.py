@@ -105,9 +105,9 @@ class Optimizer(ABC):
             for param, state, group in self._rows():
                 grad = param.grad
                 if grad is not None:
-                    for tensor in state.values():
+                    for name, tensor in state.items():
                         if tensor.device != param.device:  # the module has been moved since
-                            tensor.move(param.device)
+                            state[name] = tensor.to(param.device)
                     self.update(param, grad, state, group)
 
     def _rows(self) -> Iterator[tuple[Tensor, State, Group]]:

@@ -17,8 +17,10 @@ from support import Array, as_array, same_bits
 import dualgrad as dg
 from dualgrad import functional, nn, optim, random, staging
 from dualgrad.jit.function import EagerFallback, Function
+from dualgrad.runtime import cuda
 from dualgrad.runtime.driver import Driver
 from dualgrad.runtime.errors import DeviceError, IndexOutOfBounds
+from gpu.standin import Standin
 
 pytestmark = pytest.mark.usefixtures("gpu")
 Case = tuple[Callable[..., Any], list[Any]]
@@ -492,6 +494,41 @@ def test_bits_of_training(name: str) -> None:
     agree(trained("cuda", name, True), want, "compiled", devices=False)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_goes_on_after_a_move(compiled: bool) -> None:
+    def run(places: list[str]) -> list[Any]:
+        dg.seed(2)
+        model = Net(0.0)
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = nn.CrossEntropyLoss()(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        f: Any = dg.function(step, strict=True) if compiled else step
+        losses = []
+        for device in places:
+            model.to(device)
+            losses.append(f(*on(device, numbers(20, 6), np.arange(20) % 3)).detach())
+        return found([losses, list(model.parameters())])
+
+    here = run(["cpu"] * 6)
+    moving = run(["cpu", "cpu", "cuda", "cuda", "cpu", "cuda"])
+    agree(moving, here, "a model that moves", devices=False)
+
+
+def test_another_driver_finds_no_programs_of_the_first(gpu: Driver) -> None:
+    if not isinstance(gpu, Standin):
+        pytest.skip("there is one driver only")
+    f = dg.function(lambda x: x * 2, strict=True)
+    same_bits(f(dg.ones(3, device="cuda")).cpu(), np.full(3, 2, np.float32))
+    with cuda.installed(Standin()):
+        same_bits(f(dg.ones(3, device="cuda")).cpu(), np.full(3, 2, np.float32))
+
+
 # -- what a program of another device does not serve ----------------------------------------------
 
 
@@ -551,6 +588,20 @@ def test_values_that_python_asks_for(ask: Any) -> None:
     x = dg.tensor(1.5, device="cuda")
     with pytest.warns(EagerFallback):
         same_bits(g(x).cpu(), f(x).cpu())
+    same_bits(g(x).cpu(), f(x).cpu())
+
+
+def test_the_memory_in_use_is_asked_for_at_each_call() -> None:
+    kept: list[Any] = []
+
+    def f(x: Any) -> Any:
+        return x * float(dg.cuda.memory_allocated())
+
+    g = dg.function(f)
+    x = dg.tensor(1.0, device="cuda")
+    with pytest.warns(EagerFallback, match="memory_allocated"):
+        g(x)
+    kept.append(dg.ones(1000, device="cuda"))
     same_bits(g(x).cpu(), f(x).cpu())
 
 

@@ -100,7 +100,7 @@ def kind_of(x: object) -> str:
 
 
 def bits(x: dg.Tensor) -> tuple[Any, ...]:
-    return (x.dtype.name, *array_bits(x.detach().numpy()))
+    return (x.dtype.name, *array_bits(x.detach().cpu().numpy()))
 
 
 def array_bits(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:

@@ -104,15 +104,15 @@ def run_steps(steps, pool):
     return pool
 
 
-def tensor(numbers, dtype):
-    return dg.tensor(numbers.normal(size=(N, N)), dtype=dtype)
+def tensor(numbers, dtype, device):
+    return dg.tensor(numbers.normal(size=(N, N)), dtype=dtype, device=device)
 
 
 class Program:
     """One drawn program; `run` goes through it with the function decorated in some way."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, device="cpu"):
+        self.seed, self.device = seed, device
         draw = random.Random(seed)
         self.dtype = draw.choice([dg.float32, dg.float32, dg.float64, dg.bfloat16])
         self.inside = steps_of(draw, draw.randint(2, 9))
@@ -129,10 +129,9 @@ class Program:
 
     def run(self, decorate):
         numbers = np.random.default_rng(self.seed)
-        leaves = [tensor(numbers, self.dtype).requires_grad_() for _ in range(self.n_leaves)]
-        parameters = [
-            tensor(numbers, self.dtype).requires_grad_() for _ in range(self.n_parameters)
-        ]
+        kind = (self.dtype, self.device)
+        leaves = [tensor(numbers, *kind).requires_grad_() for _ in range(self.n_leaves)]
+        parameters = [tensor(numbers, *kind).requires_grad_() for _ in range(self.n_parameters)]
         inside, results = self.inside, self.results
 
         @decorate
@@ -150,7 +149,7 @@ class Program:
         return out
 
     def once(self, f, leaves, parameters):
-        constant = dg.full((N, N), 0.5, dtype=self.dtype)
+        constant = dg.full((N, N), 0.5, dtype=self.dtype, device=self.device)
         pool = run_steps(self.before, [constant, *parameters, *leaves])
         for _ in range(self.calls):
             pool += f(*[pool[int(len(pool) * r)] for r in self.takes])
@@ -192,10 +191,16 @@ class Program:
 
 def check(seed):
     program = Program(seed)
-    want = program.run(lambda f: f)
+    agree(compiled(program), program.run(lambda f: f), seed)
+
+
+def compiled(program):
     with warnings.catch_warnings():
         warnings.simplefilter("error", EagerFallback)
-        got = program.run(dg.function)
+        return program.run(dg.function)
+
+
+def agree(got, want, seed):
     assert len(got) == len(want)
     for k, (a, b) in enumerate(zip(want, got, strict=True)):
         assert a == b, f"seed {seed}, value {k}"
