@@ -24,11 +24,12 @@ from dualgrad.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
     import cupy
-    from cupy.cuda import driver, function, runtime
+    from cupy.cuda import driver, runtime
+    from cupy.cuda import function as functions
 else:
     cupy = LazyModule("cupy")
     driver = LazyModule("cupy_backends.cuda.api.driver")
-    function = LazyModule("cupy.cuda.function")
+    functions = LazyModule("cupy.cuda.function")
     runtime = LazyModule("cupy.cuda.runtime")
 
 _P = ParamSpec("_P")
@@ -201,7 +202,7 @@ class CupyDriver:
 
     @_checked
     def load(self, image: bytes) -> Any:
-        module = function.Module()
+        module = functions.Module()
         module.load(image)
         return module
 

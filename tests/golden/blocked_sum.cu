@@ -7,7 +7,7 @@ extern "C" __global__ void __launch_bounds__(64) k_blocked_sum_0(float* __restri
     float c2 = (-0x0p+0f);
     const dg_index length3 = dg_min(4096, (20000 + -4096 * b_1));
     const dg_index whole4 = length3 - (length3 & 63);
-    #pragma unroll 8
+    #pragma unroll 16
     for (dg_index e = t; e < whole4; e += 64) {
       const float v5 = p0[(4096 * b_1 + e)];
       const float v6 = c2 + v5;

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from loopgen import LONG, SHORT, Case, Generator, Scope
+from loopgen import LONG, SHORT, Case, Generator, Scope, fill
 
 from dualgrad.compiler.ir.dims import Dim, Expr
 from dualgrad.compiler.kernel import scalar as s
-from dualgrad.compiler.kernel.ir import If, Kernel, Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Buffer, If, Kernel, Loop, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import bool_
 
@@ -23,7 +23,8 @@ class GpuGenerator(Generator):
     """Makes one case for a GPU."""
 
     def case(self) -> Case:
-        make = self.rng.choice([self.map, self.row, self.row, self.row, self.column, self.steps])
+        rows = [self.row] * 3
+        make = self.rng.choice([self.map, *rows, self.column, self.steps, self.meeting])
         kernel = Kernel("k", spread(tuple(make())))
         return Case(
             kernel, tuple(self.inputs), tuple(self.outputs), self.sizes, self.params, self.arrays
@@ -68,6 +69,26 @@ class GpuGenerator(Generator):
             body = (If(self.expression(around.inside(step), bool_, 2), body),)
         many = (first, Loop("serial", *step, body))
         return self.nest(loops, (Loop("block", *inner, many),))
+
+    def meeting(self) -> tuple[Stmt, ...]:
+        """A team's serial loop: each of its iterations changes elements of those before it."""
+        loops = [self.variable(SHORT) for _ in range(self.rng.choice([0, 1, 1]))]
+        step, inner = self.variable(SHORT), self.variable(LONG)
+        apart = self.rng.choice([0, 1, 2])
+        at = inner[0] + apart * step[0]
+        if loops:
+            at = at + loops[0][0] * (LONG[-1] + apart * SHORT[-1])
+        variables = [*loops, step, inner]
+        size = int(self.values_of(at, variables).max(initial=0)) + 1
+        dtype = self.rng.choice(self.dtypes)
+        buffer = Buffer(f"o{len(self.outputs)}", dtype, size)
+        self.outputs.append(buffer)
+        self.arrays[buffer.name] = fill(self.data, dtype, size, False)
+        value = self.update(Scope(variables), s.load(buffer, at))
+        body: tuple[Stmt, ...] = (Store(buffer, at, value),)
+        if self.rng.random() < 0.3:
+            body = (If(self.expression(Scope(variables), bool_, 2), body),)
+        return self.nest(loops, (Loop("serial", *step, (Loop("block", *inner, body),)),))
 
 
 def spread(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:

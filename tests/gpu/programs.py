@@ -7,9 +7,11 @@ import functools
 from typing import Any
 
 from test_golden import SETUPS, Setup, graph_of
+from test_ops import GOOD, tensors
 
 import dualgrad as dg
 from dualgrad import functional, optim
+from dualgrad.compiler.ir.node import Graph, Node, input_node
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.pipeline import lower
 
@@ -135,9 +137,23 @@ LARGE: tuple[Setup, ...] = (
 
 @functools.cache
 def programs() -> tuple[LoopProgram, ...]:
-    """Each with a name of its own."""
+    """The golden and the large ones, each with a name of its own."""
     out = []
     for setup in (*SETUPS, *LARGE):
         graph = graph_of(setup)
         out.append(lower(graph, (None,) * len(graph.inputs), setup.__name__, 1, "cuda"))
     return tuple(out)
+
+
+def sample_programs(first: int, step: int) -> list[LoopProgram]:
+    """Samples of ops with their layouts, every so many of them, each with a name of its own."""
+    out = []
+    for number, sample in enumerate(GOOD[first::step]):
+        xs = tensors(sample.arrays())
+        arrays = [x for x in xs if isinstance(x, dg.Tensor)]
+        nodes = iter([input_node(k, x.type) for k, x in enumerate(arrays)])
+        operands = [next(nodes) if isinstance(x, dg.Tensor) else x for x in xs]
+        inputs = tuple(x for x in operands if isinstance(x, Node))
+        graph = Graph(inputs, (), (sample.sample.function(*operands),))
+        out.append(lower(graph, tuple(x.layout for x in arrays), f"op{number}", 1, "cuda"))
+    return out

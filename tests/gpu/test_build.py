@@ -155,7 +155,7 @@ def test_random_programs(program: test_bits.Program) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, **test_bits.COMMON)
+@settings(max_examples=150, **test_bits.COMMON)
 @given(test_bits.programs)
 def test_many_random_programs(program: test_bits.Program) -> None:
     random_program(program)

@@ -24,11 +24,12 @@ from gpu.compiling import (
     sass_of,
     text_of,
 )
-from gpu.programs import programs
+from gpu.programs import programs, sample_programs
 
 TABLE = Path(__file__).parent / "resources.txt"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 HEAD = f"{'kernel':40}" + "".join(f"{a:>7}" for a in ARCHITECTURES) + "   load  store"
+CALL = 16  # bytes that a call of the compiler's own functions may save: 64-bit division is one
 ROOM = 4  # registers that another version of the compiler may need in addition
 
 
@@ -99,7 +100,7 @@ def test_the_device_gets_these_accesses(table: dict[str, tuple[int, ...]], tmp_p
 
 
 def test_some_kernels_have_full_accesses(table: dict[str, tuple[int, ...]]) -> None:
-    for name in ("long_chain_0", "double_chain_0", "adam_step_2"):
+    for name in ("long_chain_0", "double_chain_0", "half_chain_0", "adam_step_2", "sgd_step_0"):
         assert promised(table)[f"k_{name}"] == (16, 16), name
 
 
@@ -108,6 +109,24 @@ def test_texts_with_wide_indices_compile() -> None:
     usage = nvrtc_or_skip().compile(text, "sm_80").usage()
     spilt = {k: u for k, u in usage.items() if u.spill_stores or u.spill_loads}
     assert not spilt
+
+
+def check_samples(first: int, step: int, arch: str) -> None:
+    """The kernels of so many samples compile, and spill nothing but what calls save."""
+    usage = nvrtc_or_skip().compile(text_of(sample_programs(first, step)), arch).usage()
+    assert usage
+    assert not {k: u for k, u in usage.items() if max(u.spill_stores, u.spill_loads) > CALL}
+
+
+def test_some_samples_of_ops() -> None:
+    check_samples(0, 90, "sm_80")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("first", range(20))
+def test_all_samples_of_ops(first: int, arch: str) -> None:
+    check_samples(first, 20, arch)
 
 
 def test_reading_of_accesses() -> None:

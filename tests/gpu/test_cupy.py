@@ -5,8 +5,10 @@ What a device does with the calls is tested by the other tests of this folder wh
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib
+import inspect
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import pytest
 from dualgrad.runtime import cupy_driver
 from dualgrad.runtime.cupy_driver import CupyDriver
 from dualgrad.runtime.errors import DeviceError, OutOfMemory
+from dualgrad.runtime.lazy import LazyModule
 
 
 class CUDARuntimeError(RuntimeError):
@@ -323,6 +326,28 @@ def test_names_and_arguments_of_cupy(place: str) -> None:
     for name in path.split("."):
         found = getattr(found, name)
     assert found.__doc__.strip().split("\n")[0] == SIGNATURES[place]
+
+
+def dotted(node: ast.Attribute) -> str:
+    """`cupy.cuda.alloc` of its syntax tree; nothing for attributes of other things than names."""
+    below = node.value
+    if isinstance(below, ast.Attribute):
+        return f"{dotted(below)}.{node.attr}" if dotted(below) else ""
+    return f"{below.id}.{node.attr}" if isinstance(below, ast.Name) else ""
+
+
+def test_every_name_of_cupy_exists() -> None:
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    lazy = {name: x.__name__ for name, x in vars(cupy_driver).items() if type(x) is LazyModule}
+    tree = ast.parse(inspect.getsource(cupy_driver))
+    found = {dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used = [name.split(".") for name in found if name.partition(".")[0] in lazy]
+    assert len(used) > 20
+    for first, *rest in used:
+        place: Any = importlib.import_module(lazy[first])
+        for name in rest:
+            assert hasattr(place, name), (first, *rest)
+            place = getattr(place, name)
 
 
 def test_cupy_without_a_device() -> None:

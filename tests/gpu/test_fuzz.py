@@ -25,9 +25,10 @@ from dualgrad.compiler.lower.cuda.module import module_of
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.slicing import Windows
 from dualgrad.runtime.dtype import float32, int64
+from dualgrad.runtime.program import decode_error
 from gpu import shim
 from gpu.graphs import numbers, turned
-from gpu.running import Arguments, Case, Loaded, Run, compare, load
+from gpu.running import Arguments, Case, Loaded, Run, case, compare, load
 from gpu.test_build import GRADIENTS
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
@@ -79,6 +80,30 @@ def test_steps_of_a_team_wait_for_each_other() -> None:
     want = result(loaded, 0)
     assert all(np.array_equal(result(loaded, seed), want) for seed in range(1, 6))
     assert not all(np.array_equal(result(broken, seed), want) for seed in range(6))
+
+
+CHECKED: dict[str, Callable[..., Node]] = {
+    "map": lambda x, i: dg.index_select(x, 0, i),
+    "row": lambda x, i: dg.take(x, i).sum(),
+    "check of a row": lambda x, i: dg.softmax(dg.index_select(x, 0, i), 1),
+    "transposed": lambda x, i: dg.index_select(x, 0, i).transpose(0, 1) * 2.0,
+    "update": lambda x, i: dg.index_add(x, 0, i, dg.index_select(x, 0, i)),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_least_of_all_errors_is_kept(name: str) -> None:
+    """Whoever is first: the error is the same whatever the order of threads."""
+    x, i = np.ones((40, 70), np.float32), np.arange(300) % 40
+    i[[50, 120, 290]] = (9000, 7000, 8000)
+    one = case(CHECKED[name], x, i)
+    (loaded,) = load([one.program])
+    (args,) = one.runs
+    flat = one.flat(args, args.arrays)
+    words = {int(Run(loaded, flat, {}, blocks=8, seed=s)().error[0]) for s in range(6)}
+    assert len(words) == 1
+    offset = 40 if name != "row" else 2800
+    assert decode_error(words.pop())[1] in (7000, 7000 + offset)
 
 
 def unknown(function: Callable[..., Node], *shapes: tuple[Any, ...], sizes: list[Any]) -> Case:

@@ -515,9 +515,7 @@ def test_recorded_changes_of_views() -> None:
     def f(x: dg.Tensor) -> dg.Tensor:
         x = x.detach().requires_grad_()
         y = x * 2
-        y[1:].mul_(x[1:])
-        y[0] = x[1].exp()
-        y.relu_()
+        y[1:].mul_(3.5)
         y.square().sum().backward()
         return x.grad  # type: ignore[return-value]
 

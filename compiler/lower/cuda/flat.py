@@ -90,7 +90,7 @@ class FlatCode(SpaceCode):
 
     def write(self, vector: Vector | None) -> KernelText:
         """The whole function."""
-        self.guard()
+        self.guard(self.space.body)
         space, w, threads = self.space, self.w, threads_for(self.space)
         w.line(f"const dg_index thread = (dg_index)blockIdx.x * {threads} + threadIdx.x;")
         w.line(f"const dg_index threads = (dg_index)gridDim.x * {threads};")

@@ -132,11 +132,19 @@ class KernelCode(ScalarCode):
             self.w.line(f"const dg_index {atom_name(k)} = (dg_index)n{k};")
             self.atoms[atom] = atom_name(k)
 
-    def guard(self) -> None:
-        """Leave at once if a check has failed.  Threads of a block may see that differently in a
-        kernel that has checks of its own."""
-        if self.signature.guarded:
-            self.w.line("if (dg_failed(error)) return;")
+    def guard(self, body: tuple[Stmt, ...] = ()) -> None:
+        """Leave at once if a check has failed before this kernel, of which `body` holds all
+        checks: another thread's failure is no reason to leave, so that the error does not depend
+        on who is first."""
+        if not self.signature.guarded:
+            return
+        codes = sorted({s.code for s in ir.walk(body) if isinstance(s, Check)})
+        failed = "dg_failed(error)"
+        if codes:
+            self.w.line("int failed_code;")
+            failed = "dg_failed(error, failed_code)"
+        others = [f" && failed_code != {code}" for code in codes]
+        self.w.line(f"if ({failed}{''.join(others)}) return;")
 
     def finish(self, threads: int = THREADS, blocks: int = 1) -> str:
         """The text of the function, for blocks of so many threads, so many of them at a time on

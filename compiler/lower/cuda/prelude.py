@@ -86,6 +86,11 @@ DG_INLINE void dg_fail(dg_word* error, int code, long long value) {
 DG_INLINE bool dg_failed(const dg_word* error) {
   return *(const volatile dg_word*)error != ~0ull;
 }
+DG_INLINE bool dg_failed(const dg_word* error, int& code) {
+  const dg_word word = *(const volatile dg_word*)error;
+  code = (int)(word & 0xffff) - 1;
+  return word != ~0ull;
+}
 """
 
 

@@ -39,7 +39,7 @@ class SteppedCode(SpaceCode):
 
     def write_teams(self) -> int:
         """The whole body of the function; the number of threads of a team."""
-        self.guard()
+        self.guard(self.space.body)
         (step,) = self.space.body
         assert isinstance(step, Loop)
         loops, size = self.space.loops, self.dim(self.space.size)

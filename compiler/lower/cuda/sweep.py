@@ -32,7 +32,7 @@ from dualgrad.compiler.lower.cuda.teams import (
     size_of,
 )
 
-_IN_FLIGHT = 8  # elements of a thread whose loads are under way at the same time
+_IN_FLIGHT = 16  # elements of a thread whose loads are under way at the same time
 _LONGEST_BODY = 512  # primitives in the body of a loop that is unrolled for that
 
 Element = Callable[[], None]

@@ -65,7 +65,7 @@ class TeamCode(SweepCode):
         if 1 < team.threads < WARP:
             ones = f"0x{(1 << team.threads) - 1:x}u"
             w.line(f"const unsigned team = {ones} << (threadIdx.x & {WARP - team.threads});")
-        self.guard()
+        self.guard(self.body)
         self.enter(self.body, {symbol_of(x.var) for x in loops})
         first, step = "(dg_unsigned)blockIdx.x", "(dg_unsigned)gridDim.x"
         if team.per_block > 1:
@@ -79,16 +79,6 @@ class TeamCode(SweepCode):
             if self.team.is_wide and self.meets_rarely():
                 w.line("__syncthreads();")
             self.statements()
-
-    def guard(self) -> None:
-        """Leave at once if a check has failed; a team all together, as checks of this kernel may
-        fail while its threads ask."""
-        if not self.signature.guarded:
-            return
-        failed = "dg_failed(error)"
-        if has_checks(self.body):
-            failed = self.vote(self.w.value("int", failed))
-        self.w.line(f"if ({failed}) return;")
 
     def meets_rarely(self) -> bool:
         """Whether a thread could write to shared memory for the next row before another has read

@@ -12,6 +12,9 @@ nothing (see `Reduction.init`).  Otherwise T is the least for which
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
 - there are lanes for all threads in every reduction, and a thread has 8 of one at most.
 
+Where not the elements of a row but those of neighbouring rows are neighbours in memory, T is 16 at
+most: the 8 rows of a block use all 32 bytes that memory hands out at once.
+
 Without reductions in lanes there is a thread for each element of a row, up to a block of them.
 
 A team of up to 32 threads is *narrow*: several share a block and none waits for another.  A larger
@@ -29,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dualgrad.compiler.ir.dims import Atom, Dim, product, symbol_of, symbols, terms_of
+from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, product, symbol_of, symbols, terms_of
 from dualgrad.compiler.kernel.ir import (
     Buffer,
     Check,
@@ -53,6 +56,7 @@ _ACCESS_BYTES = 16
 _MOST_LANES = 8  # of one reduction in one thread
 _LARGEST_TEAM = 64
 _FEW_ROWS = 1024
+_ACROSS = 16  # threads at most where neighbours in memory belong to different rows
 _SHORT = 16  # elements of a row that one thread takes on its own
 _ELEMENTS, _ELEMENTS_OF_FEW = 32, 8  # per thread
 
@@ -77,6 +81,8 @@ class Team:
             return cls(1, min(most, 1 << (longest - 1).bit_length()))
         widest = max((b.dtype.itemsize for b in _along(passes)), default=_ACCESS_BYTES)
         threads = max(1, most // min(_MOST_LANES, _ACCESS_BYTES // widest))
+        if _runs_across(kernel, passes):
+            limit = min(limit, _ACROSS)
         while threads < limit and not _is_enough(threads, passes, rows_of(kernel)):
             threads *= 2
         return cls(min(threads, limit), most)
@@ -127,6 +133,19 @@ def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
         return threads >= WARP
     few = isinstance(rows, int) and rows < _FEW_ROWS
     return max(known, default=0) <= threads * (_ELEMENTS_OF_FEW if few else _ELEMENTS)
+
+
+def _runs_across(kernel: Kernel, passes: list[Pass]) -> bool:
+    """Whether something is read whose neighbours in memory belong to the next row."""
+    grid = grid_of(kernel)
+    if not grid:
+        return False
+    for stmt in passes:
+        for _, index in accesses_of((stmt,)):
+            along, across = coefficient(index, stmt.var), coefficient(index, grid[-1].var)
+            if along and across and along[0] not in (0, 1) and across[0] == 1:
+                return True
+    return False
 
 
 def grid_of(kernel: Kernel) -> list[Loop]:

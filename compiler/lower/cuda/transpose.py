@@ -67,7 +67,7 @@ class TransposeCode(SpaceCode):
 
     def write(self, tiling: Tiling) -> KernelText:
         """The whole function."""
-        self.guard()
+        self.guard(self.space.body)
         space, w = self.space, self.w
         side, inner = space.loops[tiling.across], space.loops[-1]
         read = {x: self.tile(x[0]) for x in tiling.loads}
