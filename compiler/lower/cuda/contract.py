@@ -8,7 +8,8 @@
                 through the epilogue    neighbours in a row by neighbouring threads
 
 A step beyond the end of K multiplies +0.0 by -0.0: adding that changes no bit of any sum.
-Lines beyond the edge of a matrix repeat its last one, and their sums are dropped.
+Lines beyond the edge of a matrix are not read, and their sums are dropped.  Of a product whose
+block sums stay apart, each block of K is a tile's own.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ _TOGETHER = 4  # rows of a slab that a thread works on at the same time
 
 @dataclass(frozen=True)
 class Tile:
-    """How a block of threads covers C: `height` x `width` sums of a thread, `down` x `across`
-    threads; panels of `depth` steps; `rows` of a thread go through shared memory at a time.
-    `resident` blocks fit a
-    processor's registers. `rate` is the speed of multiplication, relative to the fastest."""
+    """How a block of threads covers C.
+
+    height, width   sums of a thread
+    down, across    threads
+    depth           steps of a panel
+    rows            of a thread, that go through shared memory at a time
+    resident        blocks that share the registers of a processor
+    rate            of multiplication, relative to the fastest tile; an estimate
+    """
 
     height: int
     width: int
@@ -214,8 +220,8 @@ class _Code(KernelCode):
         if c.parts is None:
             w.line("const dg_index batch = place.matrix;")
         else:
-            w.line(f"const dg_index part = place.matrix / {self.dim(c.batch)};")
-            w.line(f"const dg_index batch = place.matrix % {self.dim(c.batch)};")
+            w.line(f"const dg_index part = place.matrix / ({self.dim(c.batch)});")
+            w.line(f"const dg_index batch = place.matrix % ({self.dim(c.batch)});")
             self.atoms[symbol_of(self.part)] = "part"
         self.atoms[symbol_of(c.batch_var)] = "batch"
 
@@ -389,6 +395,7 @@ class _Code(KernelCode):
             stores = (Store(c.c.buffer, self.c_index, c.result), *stores)
         names = []
         for s in stores:
+            assert s.position is None, s
             names.append(w.new_name("out"))
             w.line(f"{memory_type(s.buffer.dtype)} {names[-1]}[{_TOGETHER}];")
         with self.each_row(step):
