@@ -14,6 +14,7 @@ from dualgrad.runtime.srcinfo import Location
 BUILTIN = {
     "ShapeError": ValueError,
     "DTypeError": TypeError,
+    "DeviceError": RuntimeError,
     "IndexOutOfBounds": IndexError,
     "ArgumentError": ValueError,
     "GradientError": RuntimeError,
