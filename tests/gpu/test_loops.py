@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ BEST = Accumulator(
     (RIGHT,),
     (s.select(LEFT >= RIGHT, LEFT, RIGHT),),
 )
+COUNT = replace(BEST, init=(ONE,), combine=(LEFT + RIGHT,))
 LANES = Reduce(COL, 8, "lanes", 4, (BEST,))
 CHAIN = Reduce(COL, 8, "chain", 1, (BEST,))
 COPY = Store(Y, AT, s.load(X, AT))
@@ -139,6 +141,13 @@ DEPENDENT: dict[str, tuple[Stmt, str]] = {
     "store, then load": (
         grid(LANES, block(COPY), Store(R, ROW, MAX + s.load(Y, 8 * ROW))),
         r"y\[\d+\] .* other statements of the team",
+    ),
+    "initial state": (
+        grid(
+            replace(LANES, accumulators=(replace(BEST, init=(ONE,), combine=(LEFT + RIGHT,)),)),
+            RESULT,
+        ),
+        "combining with the initial state changes",
     ),
     "load, then store": (
         grid(LANES, Store(X, 8 * ROW, MAX)),
