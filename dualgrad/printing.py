@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
+_WHOLE = 1000  # elements up to which all are shown
 
 
-def tensor_text(array: Array, dtype: DType, notes: str) -> str:
+def tensor_text(array: Array | DeviceArray, dtype: DType, notes: str) -> str:
     """What `repr` of a tensor gives; `notes` come from `notes_of`."""
-    values = decode(array, dtype)
-    text = np.array2string(values, separator=", ", prefix="tensor(", threshold=1000)
+    values = shown_values(array, dtype)
+    text = np.array2string(values, separator=", ", prefix="tensor(", threshold=_WHOLE)
     return f"tensor({text}{notes})"
+
+
+def shown_values(array: Array | DeviceArray, dtype: DType) -> Array:
+    """The values as NumPy prints them.  Of a large array on a device only those are brought here
+    that are shown, the others are left undefined."""
+    if not isinstance(array, DeviceArray):
+        return decode(array, dtype)
+    if array.size <= _WHOLE:
+        return decode(array.to_host(), dtype)
+    edge = np.get_printoptions()["edgeitems"]
+    ends = (slice(edge), slice(-edge, None))
+    out = np.empty(array.shape, decode(np.empty(0, array.dtype), dtype).dtype)
+    for key in product(*(ends if n > 2 * edge else (slice(None),) for n in array.shape)):
+        out[key] = decode(array[key].to_host(), dtype)
+    return out
 
 
 def notes_of(x: Any) -> str:
@@ -33,13 +51,13 @@ def notes_of(x: Any) -> str:
     return notes
 
 
-def formatted(array: Array, dtype: DType, notes: str, spec: str) -> str:
+def formatted(array: Array | DeviceArray, dtype: DType, notes: str, spec: str) -> str:
     """What `format` of a tensor gives: a single number without dimensions is formatted as such.
 
     Raises TypeError for a format of other tensors, as `object` does.
     """
     if not array.ndim:
-        return format(decode(array, dtype).item(), spec)
+        return format(shown_values(array, dtype).item(), spec)
     if spec:
         raise TypeError("unsupported format string passed to Tensor.__format__")
     return tensor_text(array, dtype, notes)
@@ -58,7 +76,7 @@ class Shown:
             return trace.calls.mark_tensor(self, None, sys._getframe(1))
         if self.array is None:  # type: ignore[attr-defined]
             return f"Tensor(traced {self.type!r})"
-        array = self.on_host("printing")  # type: ignore[attr-defined]
+        array = self.concrete("printing")  # type: ignore[attr-defined]
         return tensor_text(array, self.type.dtype, notes_of(self))
 
     __str__ = __repr__
@@ -69,7 +87,7 @@ class Shown:
             return trace.calls.mark_tensor(self, spec, sys._getframe(1))
         if self.array is None:  # type: ignore[attr-defined]
             return repr(self)
-        array = self.on_host("printing")  # type: ignore[attr-defined]
+        array = self.concrete("printing")  # type: ignore[attr-defined]
         return formatted(array, self.type.dtype, notes_of(self), spec)
 
     def _deferred(self, how: str) -> Any:

@@ -294,9 +294,9 @@ class Staging:
         for stage in range(self.last + 1):
             steps += self._moves(stage)
             parts = [self._part(stage, device) for device in self._devices(stage)]
-            # What may fail runs before anything is changed.
+            # What may fail runs before anything is changed; the CPU works while devices do.
             found = [p for p in parts if p is not None]
-            found.sort(key=lambda p: not p.executable.launch.checks)
+            found.sort(key=lambda p: (not p.executable.launch.checks, p.device == CPU))
             steps += found
         steps += self._again()
         results = tuple(self.results[k] for k in range(len(self.graph.outputs)))

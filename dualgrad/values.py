@@ -61,6 +61,14 @@ class Valued:
         array = self.concrete(what)
         return array.to_host() if isinstance(array, DeviceArray) else array
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """How CuPy, Numba and PyTorch see the memory, of a tensor on a device."""
+        array = self.array
+        if not isinstance(array, DeviceArray) or self.type.dtype is bfloat16:
+            raise AttributeError("__cuda_array_interface__: not on a CUDA device, or bfloat16")
+        return array.__cuda_array_interface__
+
     def storage(self) -> Array:
         """The memory as a NumPy array: the values, for bfloat16 their bits as uint16.
 

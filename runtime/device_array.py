@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 _FEW = 1024  # bytes that are sent as fast as a kernel is launched
+_GAPS = 4  # times the bytes of a view from which on it is fetched in at most
+_PARTS = 16  # parts along an axis
 
 
 class Flags(NamedTuple):
@@ -180,6 +182,12 @@ class DeviceArray:
 
     def to_host(self) -> Array:
         """The values as a new NumPy array, after all queued work."""
+        if self.span > max(_GAPS * self.nbytes, _FEW):
+            axis = max(range(self.ndim), key=lambda k: (self.shape[k] > 1) * self.strides[k])
+            if self.shape[axis] <= _PARTS:
+                before = (slice(None),) * axis
+                parts = [self[(*before, k)].to_host() for k in range(self.shape[axis])]
+                return np.stack(parts, axis)
         flat = np.empty(self.span, np.uint8)
         download(self.driver, flat, self.address)
         if self.c_contiguous:

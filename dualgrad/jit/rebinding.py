@@ -73,7 +73,8 @@ class Rebinding:
         if self.how == CELL_CONTENTS:
             owner.cell_contents = value
         elif self.how == SLOT:
-            object.__setattr__(owner, self.key, value)
+            kind = type if isinstance(owner, type) else object
+            kind.__setattr__(owner, self.key, value)
         elif self.how == OWN_ATTRIBUTES:
             type.__setattr__(owner, self.key, value)
         else:

@@ -350,8 +350,9 @@ class Survey:
         space, kind = module.__dict__, type(module)
         self.note(CLASS, module, None, (kind, space))
         parts: list[Part] = [] if kind is types.ModuleType else [(kind, PART, None, part)]
-        if self.wide:
+        if self.wide or self._reads(TRIES):
             self.note(KEYS, space, None, list(space))
+        if self.wide:
             return parts + self._globals(space, (n for n in space if n[:2] != "__"), part)
         if self.scope is None:
             self._modules.append(part)

@@ -102,10 +102,11 @@ def test_fill(value: float, gpu: Driver) -> None:
 def test_other_libraries_see_the_memory() -> None:
     x = dg.ones(3, 4, device="cuda")
     assert x.array is not None
-    seen = x[:, 1:].array.__cuda_array_interface__  # type: ignore[union-attr]
+    seen = x[:, 1:].__cuda_array_interface__
     assert seen["data"] == (x.array.address + 4, False)  # type: ignore[union-attr]
     assert (seen["shape"], seen["strides"], seen["typestr"]) == ((3, 3), (16, 4), "<f4")
-    assert x.array.__cuda_array_interface__["strides"] is None  # type: ignore[union-attr]
+    assert x.__cuda_array_interface__["strides"] is None
+    assert not hasattr(dg.ones(3), "__cuda_array_interface__")
 
 
 # -- places ---------------------------------------------------------------------------------------
@@ -169,6 +170,19 @@ def test_values() -> None:
     assert repr(x) == "tensor([[1.5, 2. ]], device='cuda:0')"
     assert f"{x[0, 0]:.2f}" == "1.50"
     assert repr(x.requires_grad_().sum()).endswith("device='cuda:0', grad_fn=<sum>)")
+
+
+@pytest.mark.parametrize("shape", [(5000,), (40, 50), (30, 7, 99), (2000, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+def test_large_tensors_are_shown_by_their_ends(
+    shape: tuple[int, ...], dtype: str, gpu: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = (numbers(*shape) * 100).to(dtype)
+    there, sizes, download = x.cuda(), [], gpu.download
+    monkeypatch.setattr(gpu, "download", lambda d, a: (sizes.append(d.nbytes), download(d, a)))
+    for tensor, other in ((x, there), (x.T, there.T)):
+        assert repr(other).replace(", device='cuda:0'", "") == repr(tensor)
+    assert sum(sizes) < x.size * x.dtype.itemsize
 
 
 def test_copies() -> None:

@@ -711,7 +711,7 @@ def test_row52_interrupted_while_it_compiles(monkeypatch: pytest.MonkeyPatch) ->
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dualgrad.jit.finish.compile_graph", stop)
+        patch.setattr("dualgrad.jit.finish.compile_traced", stop)
         with pytest.raises(KeyboardInterrupt):
             f(X)
     intact()

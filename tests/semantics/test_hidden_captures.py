@@ -256,6 +256,19 @@ def computed_name_in_a_module() -> Case:
 
 
 @case
+def module_attribute_that_may_be_missing() -> Case:
+    module: Any = types.ModuleType("settings_of_a_test")
+
+    def f(x: Any) -> Any:
+        try:
+            return x * module.kay
+        except AttributeError:
+            return x
+
+    return f, [*setter(module, "kay", 3.0), lambda: delattr(module, "kay")]
+
+
+@case
 def names_of_a_module() -> Case:
     module: Any = types.ModuleType("settings_of_a_test")
     return lambda x: x * len(vars(module)), [*setter(module, "kay", 3.0), *setter(module, "b", 1)]
@@ -348,6 +361,24 @@ def test_row17_changes_of_keyword_defaults_are_effects() -> None:
         return f, [lambda: inner.__kwdefaults__.update(k=7.0)]
 
     row(build, False)
+
+
+def test_row17_changes_of_names_are_effects() -> None:
+    def build() -> Case:
+        class Settings:
+            pass
+
+        def inner(x: Any) -> Any:
+            return x
+
+        def f(x: Any) -> Any:
+            Settings.__name__ += "a"
+            inner.__name__ += "bc"
+            return x * len(Settings.__name__) + len(inner.__name__)
+
+        return f, [*setter(Settings, "__name__", "abc"), *setter(inner, "__name__", "d")]
+
+    row(build, None)
 
 
 def test_row17_changes_of_names_like_pythons_own_are_effects() -> None:
