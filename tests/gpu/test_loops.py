@@ -35,6 +35,7 @@ X, Y, Z = (Buffer(n, float32, 32) for n in "xyz")
 R = Buffer("r", float32, 4)
 AT = 8 * ROW + COL
 MAX, LEFT, RIGHT = (s.reg(n, float32) for n in ("m", "l", "n"))
+ONE = s.const(1, float32)
 BEST = Accumulator(
     (MAX,),
     (s.const(-math.inf, float32),),
@@ -49,7 +50,6 @@ CHAIN = Reduce(COL, 8, "chain", 1, (BEST,))
 COPY = Store(Y, AT, s.load(X, AT))
 MORE = Store(Y, AT, s.load(Y, AT) + s.load(X, AT))
 RESULT = Store(R, ROW, MAX)
-ONE = s.const(1, float32)
 POSITIVE = s.load(X, AT) > 0.0
 
 
