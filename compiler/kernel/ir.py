@@ -42,6 +42,7 @@ The order of a reduction is part of its meaning (same bits everywhere):
 
 - `lanes(n)`: element i goes to lane i mod n, each lane takes its elements in order, starting
   from `init`; then lanes are combined by halves: lane l with lane l + n/2, then l + n/4, ...
+  On a GPU combining with `init` changes nothing: lanes without elements may be left out.
 - `chain`: one after another in index order, starting from `init`.
 
 The order of `Contract` along K: ceil(K/512) blocks of equal length ceil(K/blocks) (the last may

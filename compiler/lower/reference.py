@@ -7,7 +7,8 @@ checks what compiled code takes for granted, and raises a CompileError that name
 - every index of a load or a store lies in [0, size) of its buffer;
 - iterations of all loops but `serial` ones are independent, and so are the elements of a reduction
   but for its carries: none touches an element of a buffer that another one stores to;
-- on a GPU, neither do the statements of a team.
+- on a GPU, neither do the statements of a team, and combining with the initial state of a lane
+  changes nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def run(
     """
     for kernel in kernels:
         interpreter = _Interpreter(kernel, buffers, params, sizes, seed, library or {})
-        word = interpreter.run(device == "cuda" and not is_flat(kernel))
+        word = interpreter.run(device)
         if word:
             return word
     return 0
@@ -150,12 +151,15 @@ class _Interpreter:
         self.shape: tuple[int, ...] = ()
         self.random = None if seed is None else Random(seed)
         self.accesses: list[_Accesses] = []
-        self.team: tuple[Stmt, ...] = ()
+        self.on_gpu = False
+        self.team: tuple[Stmt, ...] = ()  # what threads share in each iteration of grid loops
         self.stored = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Store)}
 
-    def run(self, teams: bool) -> int:
-        """The error word; `teams`: threads share the statements inside of the grid loops."""
-        self.team = team_of(self.kernel) if teams else ()
+    def run(self, device: Device) -> int:
+        """The error word."""
+        self.on_gpu = device == "cuda"
+        if self.on_gpu and not is_flat(self.kernel):
+            self.team = team_of(self.kernel)
         try:
             self.body(self.kernel.body)
         except _Stopped as stopped:
@@ -330,6 +334,8 @@ class _Interpreter:
                     before = self.steps(accumulator, carry, symbol_of(stmt.var))
                     if stmt.order == "chain":
                         self.regs.update(zip(accumulator.carry, before, strict=True))
+                if self.on_gpu and stmt.order == "lanes":
+                    self.check_neutral(accumulator, carry, init)
                 carry = combine_halves(accumulator, carry)
                 totals.update(zip(accumulator.carry, (x[0] for x in carry), strict=True))
             if extent:
@@ -358,6 +364,19 @@ class _Interpreter:
                 x[:count] = new
         self.vars[var] = self.accesses[-1].iteration = numbers
         return [np.concatenate(old) for old in before]
+
+    def check_neutral(
+        self, accumulator: Accumulator, carry: list[Array], init: Sequence[Array]
+    ) -> None:
+        """Refuse an initial state that is more than nothing: some lanes may be left out."""
+        known = dict(zip(accumulator.left, carry, strict=True))
+        known.update(zip(accumulator.right, init, strict=True))
+        for old, new in zip(carry, evaluate(accumulator.combine, _no_leaf, known), strict=True):
+            new = np.broadcast_to(new, old.shape)
+            nan = (old != old) & (new != new)
+            bits = [np.where(nan, 0, x).astype(old.dtype).tobytes() for x in (old, new)]
+            if bits[0] != bits[1]:
+                raise self.error(f"combining with the initial state changes {accumulator.carry}")
 
     def carry_free(self, accumulator: Accumulator) -> dict[Scalar, Array]:
         """The largest parts of the step that do not depend on the carries, for all elements."""

@@ -3,13 +3,15 @@ iterations are more than one store."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 from loopgen import LONG, SHORT, Case, Generator, Scope, fill
 
 from dualgrad.compiler.ir.dims import Dim, Expr
 from dualgrad.compiler.kernel import scalar as s
-from dualgrad.compiler.kernel.ir import Buffer, If, Kernel, Loop, Stmt, Store
+from dualgrad.compiler.kernel.ir import Accumulator, Buffer, If, Kernel, Loop, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import bool_
 
@@ -38,6 +40,30 @@ class GpuGenerator(Generator):
     def read_back(self, scope: Scope) -> list[Scalar]:
         """Nothing: no statement of a team touches what another one stores."""
         return []
+
+    def accumulator(self, scope: Scope, inside: Scope, order: str) -> Accumulator:
+        """In lanes the initial state changes nothing that it is combined with."""
+        made = super().accumulator(scope, inside, order)
+        if order != "lanes":
+            return made
+        pairs = [self.neutral(x, y) for x, y in zip(made.left, made.right, strict=True)]
+        init, combine = zip(*pairs, strict=True)
+        return replace(made, init=init, combine=combine)
+
+    def neutral(self, left: Scalar, right: Scalar) -> tuple[Scalar, Scalar]:
+        """A number, and a way to combine states for which it is neutral."""
+        dtype = left.dtype
+        if dtype is bool_:
+            op, number = self.rng.choice([("and", True), ("or", False), ("xor", False)])
+            return s.const(number, dtype), s.primitive(op, left, right)
+        wide = [s.cast(x, dtype.compute) for x in (left, right)]
+        least = -math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).min)
+        if self.rng.random() < 0.3:
+            best = s.select((wide[0] >= wide[1]) | s.primitive("ne", wide[0], wide[0]), *wide)
+            return s.const(least, dtype), s.cast(best, dtype)
+        number = -0.0 if dtype.is_float else 0
+        op, number = self.rng.choice([("add", number), ("mul", 1)])
+        return s.const(number, dtype), s.cast(s.primitive(op, *wide), dtype)
 
     def row(self) -> tuple[Stmt, ...]:
         """Reductions over a row in lanes, block loops and stores that may use the totals."""

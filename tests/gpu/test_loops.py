@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ X, Y, Z = (Buffer(n, float32, 32) for n in "xyz")
 R = Buffer("r", float32, 4)
 AT = 8 * ROW + COL
 MAX, LEFT, RIGHT = (s.reg(n, float32) for n in ("m", "l", "n"))
+ONE = s.const(1, float32)
 BEST = Accumulator(
     (MAX,),
     (s.const(-math.inf, float32),),
@@ -42,12 +44,12 @@ BEST = Accumulator(
     (RIGHT,),
     (s.select(LEFT >= RIGHT, LEFT, RIGHT),),
 )
+COUNT = replace(BEST, init=(ONE,), combine=(LEFT + RIGHT,))
 LANES = Reduce(COL, 8, "lanes", 4, (BEST,))
 CHAIN = Reduce(COL, 8, "chain", 1, (BEST,))
 COPY = Store(Y, AT, s.load(X, AT))
 MORE = Store(Y, AT, s.load(Y, AT) + s.load(X, AT))
 RESULT = Store(R, ROW, MAX)
-ONE = s.const(1, float32)
 POSITIVE = s.load(X, AT) > 0.0
 
 
@@ -153,6 +155,13 @@ DEPENDENT: dict[str, tuple[Stmt, str]] = {
     "store, then load": (
         grid(LANES, block(COPY), Store(R, ROW, MAX + s.load(Y, 8 * ROW))),
         r"y\[\d+\] .* other statements of the team",
+    ),
+    "initial state": (
+        grid(
+            replace(LANES, accumulators=(replace(BEST, init=(ONE,), combine=(LEFT + RIGHT,)),)),
+            RESULT,
+        ),
+        "combining with the initial state changes",
     ),
     "load, then store": (
         grid(LANES, Store(X, 8 * ROW, MAX)),
