@@ -32,7 +32,7 @@ from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.passes.fuse import Group
 from dualgrad.runtime.errors import CompileError
 
-# Of GPUs: tiles that keep one busy, their least size, and what an unknown size is taken for.
+# Of GPUs: tiles that keep one busy, their size, and what an unknown size is taken for.
 _BUSY, _TILE, _TYPICAL = 128, 64, 512
 
 
@@ -99,14 +99,16 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
 
 
 def sums_apart(node: Node) -> bool:
-    """Whether a GPU takes the blocks along K side by side: where C alone has too few tiles."""
-    sizes = batch, m, n, k = _sizes(node)
-    if any(c <= 0 for _, c in terms_of(k)):  # there might be no block at all
+    """Whether a GPU takes the blocks along K side by side: where C alone has too few tiles.
+
+    Then C is small beside its operands, and so are its parts; of an unknown size it might not be.
+    """
+    batch, m, n, k = _sizes(node)
+    tiles = batch * ceil_div(m, _TILE) * ceil_div(n, _TILE)
+    if not isinstance(tiles, int) or 2 * tiles > _BUSY:
         return False
-    typical = {a: _TYPICAL for d in sizes for a in symbols(d)}
-    tiles = evaluate(batch * ceil_div(m, _TILE) * ceil_div(n, _TILE), typical)
-    is_known = all(isinstance(d, int) for d in (batch, m, n))
-    return 2 * tiles <= _BUSY and evaluate(blocks_of(k), typical) >= (2 if is_known else 8)
+    is_positive = all(c > 0 for _, c in terms_of(k))  # else there might be no block at all
+    return is_positive and evaluate(blocks_of(k), dict.fromkeys(symbols(k), _TYPICAL)) > 1
 
 
 def build_parts(group: Group, place: Place) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:

@@ -38,7 +38,7 @@ SANITIZERS = (
 )
 # Variables that a text forgets to set have a value that shows.
 TEXT_FLAGS = (
-    *("-O1", "-DDG_SHIM", "-ftrivial-auto-var-init=pattern"),
+    *("-DDG_SHIM", "-ftrivial-auto-var-init=pattern"),
     *(SANITIZERS if SANITIZED else ()),
 )
 RUNTIME_FLAGS = ("-O2", *(["-DDG_SANITIZE"] if SANITIZED else []))
@@ -256,10 +256,15 @@ def _run_compiler(arguments: Sequence[str], path: Path, source: str = "") -> Non
         os.replace(output, path)
 
 
+def _optimisation(text: str) -> str:
+    """Most texts take longer to optimise than to run; not those whose threads work together."""
+    return "-O1" if "__shared__" in text else "-O0"
+
+
 @functools.cache
-def _header() -> Path:
-    """A copy of shim.h with its precompiled form beside it, which saves a third of a build."""
-    options = _options(TEXT_FLAGS)
+def _header(optimisation: str) -> Path:
+    """A copy of shim.h with its precompiled form beside it, which saves a quarter of a build."""
+    options = _options((optimisation, *TEXT_FLAGS))
     path = _path(b"", options, ".h")
     precompiled = path.with_name(path.name + ".gch")
     if not precompiled.exists():
@@ -268,12 +273,13 @@ def _header() -> Path:
     return path
 
 
-def _compile(source: str) -> Path:
-    """The shared object of a text's source, from the cache where it is there."""
-    options = _options(TEXT_FLAGS)
+def _compile(text: str) -> Path:
+    """The shared object of a text, from the cache where it is there."""
+    source, optimisation = _unit(text), _optimisation(text)
+    options = _options((optimisation, *TEXT_FLAGS))
     path = _path(source.encode(), options, ".so")
     if not path.exists():
-        include = ["-include", str(_header())]
+        include = ["-include", str(_header(optimisation))]
         # Of the libraries only -lgcc, which converts 16-bit floats: the others are there already.
         link = ["-shared", "-nostdlib", "-x", "c++", "-", "-lgcc"]
         _run_compiler([*options, *include, *link], path, source)
@@ -443,7 +449,7 @@ def _kernel(entry: _Kernel) -> Kernel:
 
 def build(text: str) -> Library:
     """Compiles a text of CUDA C; cached by its hash."""
-    return Library(_compile(_unit(text)))
+    return Library(_compile(text))
 
 
 def guard(address: int, nbytes: int, on: bool) -> None:

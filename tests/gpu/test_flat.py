@@ -272,6 +272,43 @@ def test_gathers_and_updates(wide: bool) -> None:
     )
 
 
+def test_any_number_of_updates() -> None:
+    """Threads look at several updates at a time; the last may be fewer."""
+    n = sym("n")
+    shapes: tuple[tuple[Any, ...], ...] = ((20, 12), (n,), (n, 12))
+    kinds = (float32, int64, float32)
+    types = (TensorType(s, t) for s, t in zip(shapes, kinds, strict=True))
+    nodes = tuple(input_node(k, t) for k, t in enumerate(types))
+    runs = []
+    for count in (50, 2, 7, 8, 9, 64):
+        where = np.random.default_rng(count).integers(0, 20, count)
+        values = {symbol_of(n): count}
+        runs.append(Arguments([random(20, 12), where, random(count, 12)], values))
+    with shape_env(ShapeEnv(dict(runs[0].values))):
+        result = dg.index_add(nodes[0], 0, *nodes[1:])
+    one = Case(Graph(nodes, (), (result,)), (None,) * 3, runs)
+    assert "taken" in kernels_text(one.program)
+    compare(one)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_gathers_of_neighbours(shift: int) -> None:
+    """Rows from computed places, in vectors where their addresses allow it."""
+    i = np.random.default_rng(0).integers(-20, 20, 50)
+    x = random(20, 33)
+    tables = [x[:, :32].copy(), x[:, :32], x[:, 1:17], x[:, :24].astype(np.float16), x > 0.5]
+    tables += [np.asfortranarray(x[:, :16]), x[:, :16].astype(np.float64), x[:, :17].copy()]
+    cases = [case(lambda x, i: dg.index_select(x, 0, i), t, i) for t in tables]
+    y = random(50, 32)
+    cases.append(case(lambda x, i, y: dg.tanh(dg.index_select(x, 0, i)) + y, tables[0], i, y))
+    bad = i.copy()
+    bad[31] = 20
+    cases.append(case(lambda x, i, y: dg.index_select(x, 0, i) + y, tables[0], bad, y))
+    compare(*cases, shift=shift)
+    assert "dg_read<4>" in kernels_text(cases[0].program)
+    assert "dg_read<8>" in kernels_text(cases[3].program)
+
+
 def test_checks_that_fail() -> None:
     """The error is the CPU's; of several the least."""
     x, i = random(20, 12), np.random.default_rng(0).integers(0, 20, 50)

@@ -113,6 +113,20 @@ REFUSED: dict[str, tuple[tuple[Stmt, ...], str]] = {
         ),
         "scratch memory",
     ),
+    "parts": (
+        (
+            Contract(
+                *(Operand(b, 0, 0, 1, 1) for b in (X, Y, R)),
+                *(1, 1, 1, 1030),
+                None,
+                *(sym(n, 1) for n in "bij"),
+                s.reg("sum", float32),
+                (),
+                parts=2,
+            ),
+        ),
+        "2 block sums",
+    ),
 }
 
 

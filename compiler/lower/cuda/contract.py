@@ -8,7 +8,8 @@
                 through the epilogue    neighbours in a row by neighbouring threads
 
 A step beyond the end of K multiplies +0.0 by -0.0: adding that changes no bit of any sum.
-Lines beyond the edge of a matrix repeat its last one, and their sums are dropped.
+Lines beyond the edge of a matrix are not read, and their sums are dropped.  Of a product whose
+block sums stay apart, each block of K is a tile's own.
 """
 
 from __future__ import annotations
@@ -20,23 +21,33 @@ from dataclasses import dataclass
 from dualgrad.compiler.ir.dims import Dim, ceil_div, evaluate, substitute, sym, symbol_of, symbols
 from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Kernel, Operand, Store
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type, unsigned_type
-from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelCode, KernelText, Signature
+from dualgrad.compiler.lower.cuda.kernel import (
+    THREADS,
+    KernelCode,
+    KernelText,
+    Signature,
+    atom_name,
+)
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.tiles import TILES
 from dualgrad.runtime.dtype import DType
 
 _PROCESSORS = 132  # of the device that tiles are chosen for
 _TYPICAL = 512  # what an unknown size is taken for in that choice
-_BAND = 8  # rows of tiles whose columns are taken one after another
 _TOGETHER = 4  # rows of a slab that a thread works on at the same time
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a block of threads covers C: `height` x `width` sums of a thread, `down` x `across`
-    threads; panels of `depth` steps; `rows` of a thread go through shared memory at a time.
-    `resident` blocks fit a
-    processor's registers. `rate` is the speed of multiplication, relative to the fastest."""
+    """How a block of threads covers C.
+
+    height, width   sums of a thread
+    down, across    threads
+    depth           steps of a panel
+    rows            of a thread, that go through shared memory at a time
+    resident        blocks that share the registers of a processor
+    rate            of multiplication, relative to the fastest tile; an estimate
+    """
 
     height: int
     width: int
@@ -69,8 +80,7 @@ _TILES = {
         Tile(2, 2, 16, 16, 32, 2, 3, 0.4),
     ),
     8: (
-        Tile(8, 4, 16, 16, 8, 2, 2, 1.0),
-        Tile(4, 4, 16, 16, 8, 4, 2, 0.9),
+        Tile(4, 4, 16, 16, 8, 4, 2, 1.0),
         Tile(2, 2, 16, 16, 16, 2, 3, 0.5),
     ),
 }
@@ -89,9 +99,7 @@ def tile_for(c: Contract) -> Tile:
 
 def tiles_of(dtype: DType) -> tuple[Tile, ...]:
     """The tiles for sums of a dtype, the largest first."""
-    tiles = _TILES[_item(dtype)]
-    # a product of 64-bit integers takes more registers than there are for the largest
-    return tiles if dtype.is_float or dtype.bits < 64 else tiles[1:]
+    return _TILES[_item(dtype)]
 
 
 def contract_kernel(
@@ -156,33 +164,84 @@ class _Code(KernelCode):
         )
 
     def write(self) -> None:
-        c, tile, w = self.c, self.tile, self.w
+        c, w = self.c, self.w
         self.guard()
         self.shared()
-        w.line(f"const dg_index m = {self.dim(c.m)}, n = {self.dim(c.n)}, k = {self.dim(c.k)};")
-        if not self.one_block:
-            w.line(f"const dg_index blocks = k > {K_BLOCK} ? (k + {K_BLOCK - 1}) / {K_BLOCK} : 1;")
-            w.line("const dg_index length = (k + blocks - 1) / blocks;")
-        for side in self.sides:
-            w.line(f"const bool {side.name}_whole = {self.is_whole(side)};")
-        self.enter(c.epilogue, {symbol_of(v) for v in (c.batch_var, c.row_var, c.col_var)})
-        w.line(f"const dg_index down = (m + {tile.m - 1}) / {tile.m};")
-        w.line(f"const dg_index across = (n + {tile.n - 1}) / {tile.n};")
-        parts = "" if c.parts is None else "blocks * "
-        w.line(f"const dg_index tiles = {parts}{self.dim(c.batch)} * down * across;")
+        matrices = self.dim(c.batch)
+        if c.parts is not None:
+            matrices = f"dg_blocks({self.dim(c.k)}) * {matrices}"
+        sizes = f"{self.dim(c.m)}, {self.dim(c.n)}"
+        w.line(f"const dg_index tiles = {matrices} * dg_tiles<{self.shape}>({sizes});")
         with self.block("for (dg_index tile = blockIdx.x; tile < tiles; tile += gridDim.x)"):
-            self.place()
+            w.line("a_panel a;")
+            w.line("b_panel b;")
+            if not self.one_block:
+                w.line("dg_index steps;")
+            with self.phase():
+                self.open()
             if self.at_once:
-                self.sums("k" if c.parts is None else "steps")
+                self.sums(self.dim(c.k) if self.one_block else "steps")
                 self.finish_sums()
-                return
-            w.line("dg_index left = k;")
-            with self.block("for (bool again = false;; again = true)"):
-                w.line("const dg_index steps = dg_min(left, length);")
-                w.line("left -= steps;")
-                self.sums("steps")
-                self.finish_sums()
-                w.line("if (left == 0) break;")
+            else:
+                self.sum_blocks()
+
+    def sum_blocks(self) -> None:
+        """The blocks of K one after another; `again`: c has the sums of earlier ones."""
+        w = self.w
+        w.line(f"dg_index left = {self.dim(self.c.k)};")
+        with self.block("for (bool again = false;; again = true)"):
+            with self.phase():
+                w.line(f"steps = dg_min(left, dg_length({self.dim(self.c.k)}));")
+            w.line("left -= steps;")
+            self.sums("steps")
+            self.finish_sums()
+            w.line("if (left == 0) break;")
+
+    @property
+    def shape(self) -> str:
+        return f"{self.tile.m}, {self.tile.n}"
+
+    @contextmanager
+    def phase(self) -> Iterator[None]:
+        """A block of the text that has nothing in common with others: what two of them need
+        would take registers all the while between them."""
+        atoms = dict(self.atoms)
+        with self.block(""):
+            for k, atom in self.signature.symbols:
+                self.atoms[atom] = self.w.value("dg_index", f"dg_later({atom_name(k)})")
+            yield
+        self.atoms = atoms
+
+    def place(self) -> None:
+        """Names for where the tile is."""
+        c, w = self.c, self.w
+        w.line(f"const dg_index m = {self.dim(c.m)}, n = {self.dim(c.n)};")
+        w.line(f"const dg_place<{self.shape}> place(dg_later(tile), m, n);")
+        if c.parts is None:
+            w.line("const dg_index batch = place.matrix;")
+        else:
+            w.line(f"const dg_index part = place.matrix / ({self.dim(c.batch)});")
+            w.line(f"const dg_index batch = place.matrix % ({self.dim(c.batch)});")
+            self.atoms[symbol_of(self.part)] = "part"
+        self.atoms[symbol_of(c.batch_var)] = "batch"
+
+    def open(self) -> None:
+        """The panels at the beginning of the sums of a tile."""
+        c, w = self.c, self.w
+        self.place()
+        if c.parts is not None:
+            k = self.dim(c.k)
+            w.line(f"const dg_index first = part * dg_length({k});")
+            if not self.one_block:
+                w.line(f"steps = dg_min(dg_length({k}), {k} - first);")
+        for s, first, size in zip(self.sides, ("row", "column"), "mn", strict=True):
+            x, line, k = s.operand, self.dim(s.line), self.dim(s.k)
+            begin = f"&{self.element(x.buffer, x.base + x.batch * c.batch_var)}"
+            begin += f" + place.{first} * {line}"
+            if c.parts is not None:
+                begin += f" + first * {k}"
+            where = f"{begin}, {size} - place.{first}, {line}, {k}"
+            w.line(f"{s.name}.open({where}, {self.vectors(s)});")
 
     # -- memory -------------------------------------------------------------------------------
 
@@ -199,8 +258,8 @@ class _Code(KernelCode):
         slab = tile.rows * tile.down * tile.n
         w.line(f"__shared__ __align__(16) {self.type} memory[{max(panels, slab)}];")
 
-    def is_whole(self, side: _Side) -> str:
-        """Whether neighbours can be read as one access wherever the tile's edge is not near."""
+    def vectors(self, side: _Side) -> str:
+        """Whether neighbours can be read as one access wherever no edge is near."""
         x, vector = side.operand, 16 // self.item
         near, far = (side.k, side.line) if side.along_k else (side.line, side.k)
         if near != 1:
@@ -214,37 +273,9 @@ class _Code(KernelCode):
             elif any(factor % vector for _, factor in step.terms):
                 tests.append(f"{self.dim(step)} % {vector} == 0")
         if side.along_k and not self.one_block:
-            tests.append(f"(blocks == 1 || length % {vector} == 0)")
+            k = self.dim(self.c.k)
+            tests.append(f"({k} <= {K_BLOCK} || dg_length({k}) % {vector} == 0)")
         return " && ".join(tests)
-
-    def place(self) -> None:
-        """Which tile it is: bands of rows of tiles, and in them one column after another."""
-        c, tile, w = self.c, self.tile, self.w
-        w.line("const dg_index matrix = tile / (down * across);")
-        w.line("const dg_index inside = tile - matrix * (down * across);")
-        if c.parts is None:
-            w.line("const dg_index batch = matrix;")
-        else:
-            w.line(f"const dg_index part = matrix / {self.dim(c.batch)};")
-            w.line(f"const dg_index batch = matrix - part * {self.dim(c.batch)};")
-            w.line("const dg_index step0 = part * length;")
-            w.line("const dg_index steps = dg_min(length, k - step0);")
-            self.atoms[symbol_of(self.part)] = "part"
-        w.line(f"const dg_index band = inside / ({_BAND} * across) * {_BAND};")
-        w.line(f"const dg_index high = dg_min({_BAND}, down - band);")
-        w.line("const dg_index rest = inside - band * across;")
-        w.line(f"const dg_index row0 = (band + rest % high) * {tile.m};")
-        w.line(f"const dg_index column0 = rest / high * {tile.n};")
-        self.atoms[symbol_of(c.batch_var)] = "batch"
-        for side, first, size in zip(self.sides, ("row0", "column0"), "mn", strict=True):
-            x = side.operand
-            start = self.element(x.buffer, x.base + x.batch * c.batch_var)
-            line, k = self.dim(side.line), self.dim(side.k)
-            w.line(f"{side.name}_panel {side.name};")
-            begin = f"&{start} + {first} * {line}"
-            if c.parts is not None:
-                begin += f" + step0 * {k}"
-            w.line(f"{side.name}.open({begin}, {size} - {first}, {line}, {k});")
 
     # -- sums ---------------------------------------------------------------------------------
 
@@ -278,7 +309,7 @@ class _Code(KernelCode):
     def fetch(self, steps: str) -> None:
         for s in self.sides:
             strides = f"{self.dim(s.line)}, {self.dim(s.k)}"
-            what = f"{strides}, {steps} - at, {s.padding}, {s.name}_whole"
+            what = f"{strides}, {steps} - at, {s.padding}"
             self.w.line(f"{s.name}.fetch({what});")
 
     def put(self, stage: str) -> None:
@@ -289,11 +320,19 @@ class _Code(KernelCode):
 
     def finish_sums(self) -> None:
         """All sums of a tile, row by row: a thread stays in one column."""
+        with self.phase():
+            self.place()
+            c = self.c
+            self.enter(c.epilogue, {symbol_of(v) for v in (c.batch_var, c.row_var, c.col_var)})
+            self.finish_rows()
+        self.w.line("__syncthreads();")
+
+    def finish_rows(self) -> None:
         tile, w = self.tile, self.w
         args = f"{self.type}, {tile.height}, {tile.width}, {tile.down}, {tile.across}, {tile.rows}"
-        w.line("const unsigned thread = dg_thread();")
+        w.line("const unsigned thread = dg_later(threadIdx.x);")
         w.line(f"const int column = thread % {tile.n};")
-        w.line("const dg_index j = column0 + column;")
+        w.line("const dg_index j = place.column + column;")
         w.line("#pragma unroll 1")
         with self.block(f"for (int pass = 0; pass < {tile.height}; pass += {tile.rows})"):
             w.line("__syncthreads();")
@@ -301,7 +340,6 @@ class _Code(KernelCode):
             w.line("__syncthreads();")
             with self.block("if (j < n)"):
                 self.finish_column()
-        w.line("__syncthreads();")
 
     def finish_column(self) -> None:
         c, tile, w = self.c, self.tile, self.w
@@ -345,7 +383,7 @@ class _Code(KernelCode):
         with self.block(f"for (int u = 0; u < {_TOGETHER}; ++u)"):
             w.line(f"const int r = row + u * {step};")
             number = f"r % {tile.down}, pass + r / {tile.down}"
-            w.line(f"const dg_index i = row0 + {lines}::line({number});")
+            w.line(f"const dg_index i = place.row + {lines}::line({number});")
             with self.block("if (i < m)"):
                 yield
 
@@ -357,6 +395,7 @@ class _Code(KernelCode):
             stores = (Store(c.c.buffer, self.c_index, c.result), *stores)
         names = []
         for s in stores:
+            assert s.position is None, s
             names.append(w.new_name("out"))
             w.line(f"{memory_type(s.buffer.dtype)} {names[-1]}[{_TOGETHER}];")
         with self.each_row(step):

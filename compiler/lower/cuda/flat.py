@@ -13,9 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, free_atoms_of, symbol_of, terms_of
-from dualgrad.compiler.kernel.ir import Buffer, Kernel, Loop, Reduce, Store
-from dualgrad.compiler.kernel.scalar import load
+from dualgrad.compiler.ir.dims import (
+    Atom,
+    Dim,
+    Expr,
+    ceil_div,
+    free_atoms_of,
+    symbol_of,
+    symbols,
+    terms_of,
+)
+from dualgrad.compiler.kernel.collapse import indices_of
+from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Reduce
+from dualgrad.compiler.kernel.scalar import Scalar, load
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.kernel import (
     LONGEST_BODY,
@@ -47,12 +57,14 @@ def flat_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> Ker
 class Vector:
     """Accesses of neighbours along the innermost loop, by `lanes` elements at a time.
 
+    gathers  from places that the loop does not change but for a step of 1
     fixed    what has to be aligned: places of accesses, without what loops add to them
     whole    what has to be a multiple of `lanes`; not known before the kernel runs
     """
 
     lanes: int
     loads: tuple[Access, ...]
+    gathers: tuple[Scalar, ...]
     fixed: tuple[Access, ...]
     whole: tuple[Dim, ...]
 
@@ -73,16 +85,18 @@ class Vector:
         fixed, factors = split_places(accesses, space.loops)
         if len(space.loops) > 1:
             factors.add(inner.extent)
-        lanes = VECTOR_BYTES // max(b.dtype.itemsize for b, _ in accesses)
+        gathers = neighbours(space)
+        buffers = [b for b, _ in accesses] + [e.memory[0] for e in gathers]
+        lanes = VECTOR_BYTES // max(b.dtype.itemsize for b in buffers)
         most = inner.extent if isinstance(inner.extent, int) else lanes
         most = min(most, LONGEST_BODY // max(1, cost_of(space.body)))
-        words = sum(max(4, b.dtype.itemsize) for b, _ in loads) // 4
+        words = sum(max(4, b.dtype.itemsize) for b in buffers) // 4
         most = min(most, _WORDS_HELD // max(1, words))
         known = [n for n in factors if isinstance(n, int)]
         while lanes > 1 and (lanes > most or any(n % lanes for n in known)):
             lanes //= 2
         unknown = tuple(n for n in factors if not isinstance(n, int))
-        return None if lanes == 1 else cls(lanes, loads, fixed, unknown)
+        return None if lanes == 1 else cls(lanes, loads, gathers, fixed, unknown)
 
 
 class FlatCode(SpaceCode):
@@ -133,16 +147,20 @@ class FlatCode(SpaceCode):
             values[-1] = start = self.named(inner.name, f"{values[-1]} * {lanes}")
             self.place_at(space.loops, values)
             self.enter(space.body, {inner})
-            read = {x: self.wide_load(*x, lanes) for x in vector.loads}
+            read = {load(*x): self.wide_load(*x, lanes) for x in vector.loads}
+            checks = tuple(s for s in space.body if isinstance(s, Check))
+            if vector.gathers:  # they stay behind their checks
+                self.run(checks)
+                checks = ()
+                read |= {e: self.wide_gather(e, lanes) for e in vector.gathers}
             written = [self.wide_store(s.buffer, lanes) for s in space.stores]
             w.line("#pragma unroll")
             with self.block(f"for (int k = 0; k < {lanes}; ++k)"):
                 self.atoms[inner] = f"({start} + k)"
-                for (buffer, index), name in read.items():
-                    nonzero = " != 0" if buffer.dtype.kind == "b" else ""
-                    element = w.value(register_type(buffer.dtype), f"{name}.x[k]{nonzero}")
-                    self.keep(load(buffer, index), element)
-                self.run(tuple(s for s in space.body if not isinstance(s, Store)))
+                for e, name in read.items():
+                    nonzero = " != 0" if e.dtype.kind == "b" else ""
+                    self.keep(e, w.value(register_type(e.dtype), f"{name}.x[k]{nonzero}"))
+                self.run(checks)
                 for name, s in zip(written, space.stores, strict=True):
                     w.line(f"{name}.x[k] = {self.value(s.value)};")
             self.atoms[inner] = start
@@ -154,6 +172,16 @@ class FlatCode(SpaceCode):
         kind = f"dg_vec<{memory_type(buffer.dtype)}, {lanes}>"
         name = self.w.new_name("x")
         self.w.line(f"const {kind} {name} = dg_load<{lanes}>({self.address(buffer, index)});")
+        return name
+
+    def wide_gather(self, e: Scalar, lanes: int) -> str:
+        """Neighbours in memory, from a computed place on, which may not be aligned."""
+        buffer, index = e.memory
+        kind, name = memory_type(buffer.dtype), self.w.new_name("x")
+        place = f"{self.address(buffer, index)} + {self.value(e.args[0])}"
+        self.w.line(f"const {kind}* const from_{name} = {place};")
+        text = f"dg_read<{lanes}>(from_{name}, dg_aligned<{lanes}>(from_{name}), {lanes})"
+        self.w.line(f"const dg_vec<{kind}, {lanes}> {name} = {text};")
         return name
 
     def wide_store(self, buffer: Buffer, lanes: int) -> str:
@@ -179,6 +207,25 @@ def threads_for(space: Space) -> int:
         return THREADS
     few = isinstance(space.size, int) and space.size < _FEW
     return THREADS // 8 if few else THREADS // 4
+
+
+def neighbours(space: Space) -> tuple[Scalar, ...]:
+    """The gathers that read neighbours along the innermost loop, if no check asks about single
+    ones of its elements."""
+    inner = space.loops[-1].var
+    atom = symbol_of(inner)
+    if any(changes(s.value, atom) for s in space.body if isinstance(s, Check)):
+        return ()
+    return tuple(
+        e
+        for e in scalars_in(space.body)
+        if e.op == "gather" and step_along(e.memory[1], inner) == 1 and not changes(e.args[0], atom)
+    )
+
+
+def changes(value: Scalar, atom: Atom) -> bool:
+    """Whether a value may depend on a loop variable."""
+    return any(atom in symbols(d) for d in indices_of([value]))
 
 
 def split_places(

@@ -10,7 +10,8 @@ nothing (see `Reduction.init`).  Otherwise T is the least for which
 - an access of a thread is 16 bytes of the widest elements or less,
 - a row of known length has at most 32 elements per thread, or 8 where fewer than 1024 rows are
   known to be all (a GPU runs some 200 thousand threads), and a row of unknown length a warp,
-- there are lanes for all threads in every reduction, and a thread has 8 of one at most.
+- there are lanes for all threads in every reduction; a thread has 8 of one at most, and 64 values
+  of all those of a pass.
 
 Where not the elements of a row but those of neighbouring rows are neighbours in memory, T is 16 at
 most: the 8 rows of a block use all 32 bytes that memory hands out at once.
@@ -56,6 +57,7 @@ _ACCESS_BYTES = 16
 _MOST_LANES = 8  # of one reduction in one thread
 _LARGEST_TEAM = 64
 _FEW_ROWS = 1024
+_MOST_EXCHANGED = 64  # values that warps exchange, each in 512 bytes of a block's 48 KiB at most
 _ACROSS = 16  # threads at most where neighbours in memory belong to different rows
 _SHORT = 16  # elements of a row that one thread takes on its own
 _ELEMENTS, _ELEMENTS_OF_FEW = 32, 8  # per thread
@@ -83,7 +85,13 @@ class Team:
         threads = max(1, most // min(_MOST_LANES, _ACCESS_BYTES // widest))
         if _runs_across(kernel, passes):
             limit = min(limit, _ACROSS)
-        while threads < limit and not _is_enough(threads, passes, rows_of(kernel)):
+        carries = _carries(passes)
+        if sum(carries) > _MOST_EXCHANGED:
+            limit = min(limit, WARP)
+        while threads < limit and (
+            not _is_enough(threads, passes, rows_of(kernel))
+            or max(carries) * most // threads > REGISTERS
+        ):
             threads *= 2
         return cls(min(threads, limit), most)
 
@@ -133,6 +141,12 @@ def _is_enough(threads: int, passes: list[Pass], rows: Dim) -> bool:
         return threads >= WARP
     few = isinstance(rows, int) and rows < _FEW_ROWS
     return max(known, default=0) <= threads * (_ELEMENTS_OF_FEW if few else _ELEMENTS)
+
+
+def _carries(passes: list[Pass]) -> list[int]:
+    """How many values each reduction carries."""
+    reductions = [s for s in passes if isinstance(s, Reduce)]
+    return [sum(len(a.carry) for a in s.accumulators) for s in reductions]
 
 
 def _runs_across(kernel: Kernel, passes: list[Pass]) -> bool:

@@ -7,21 +7,55 @@ sums in registers, and reads for each step a few rows and columns from the panel
 
 from __future__ import annotations
 
-TILES = """\
+from dualgrad.compiler.kernel.ir import K_BLOCK
+
+_TEXT = """\
 DG_INLINE float dg_add_product(float x, float y, float sum) { return fmaf(x, y, sum); }
 DG_INLINE double dg_add_product(double x, double y, double sum) { return fma(x, y, sum); }
 DG_INLINE unsigned dg_add_product(unsigned x, unsigned y, unsigned sum) { return x * y + sum; }
 DG_INLINE dg_word dg_add_product(dg_word x, dg_word y, dg_word sum) { return x * y + sum; }
 
-// The number of the thread, not to be known before this place: what is computed from it elsewhere
-// must not take registers from the multiplication.
-DG_INLINE unsigned dg_thread() {
-  unsigned x = threadIdx.x;
+// The same number, not to be known before this place: what is computed from it here must not take
+// registers from the multiplication.
+DG_INLINE unsigned dg_later(unsigned x) {
 #ifndef DG_SHIM
   asm volatile("" : "+r"(x));
 #endif
   return x;
 }
+DG_INLINE int dg_later(int x) { return (int)dg_later((unsigned)x); }
+DG_INLINE long long dg_later(long long x) {
+#ifndef DG_SHIM
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
+// How a sum over k is cut: blocks of equal length, but for the last.
+DG_INLINE dg_index dg_blocks(dg_index k) { return k > K_BLOCK ? (k + (K_BLOCK - 1)) / K_BLOCK : 1; }
+DG_INLINE dg_index dg_length(dg_index k) {
+  const dg_index blocks = dg_blocks(k);
+  return (k + blocks - 1) / blocks;
+}
+
+// Tiles of M by N that cover matrices of m by n.
+template <int M, int N> DG_INLINE dg_index dg_tiles(dg_index m, dg_index n) {
+  return ((m + (M - 1)) / M) * ((n + (N - 1)) / N);
+}
+// Where one begins: bands of 8 rows of tiles, and in them one column after another.
+template <int M, int N> struct dg_place {
+  dg_index matrix, row, column;
+  __device__ __forceinline__ dg_place(dg_index number, dg_index m, dg_index n) {
+    const dg_index down = (m + (M - 1)) / M, across = (n + (N - 1)) / N;
+    matrix = number / (down * across);
+    number -= matrix * (down * across);
+    const dg_index band = number / (8 * across) * 8;
+    const dg_index high = dg_min(8, down - band);
+    number -= band * across;
+    row = (band + number % high) * M;
+    column = number / high * N;
+  }
+};
 
 // SIZE lines (rows of A, columns of B) by DEPTH steps along K, on the way from memory, where they
 // are of type T, to shared memory, where element (line, k) is at k * PITCH + line.  With ALONG_K a
@@ -35,6 +69,7 @@ template <class T, class S, int SIZE, int DEPTH, int THREADS, bool ALONG_K> stru
   S held[COUNT][V];
   const T* next[COUNT];  // where a thread goes on
   int lines[COUNT];      // of its lines, so many exist
+  bool whole[COUNT];     // whether V neighbours can be read as one
 
   // first line and step of a thread's n-th neighbours
   static __device__ __forceinline__ int line(unsigned thread, int n) {
@@ -46,31 +81,31 @@ template <class T, class S, int SIZE, int DEPTH, int THREADS, bool ALONG_K> stru
     return ALONG_K ? id % GROUPS * V : id / GROUPS;
   }
 
-  // The panel starts at `from` and has so many lines; those beyond are never read.
+  // The panel starts at `from` and has so many lines; those beyond are never read.  `vectors`:
+  // V neighbours are together in memory, and aligned.
   __device__ __forceinline__ void open(const T* from, dg_index all, dg_index next_line,
-                                       dg_index next_k) {
+                                       dg_index next_k, bool vectors) {
+    const unsigned thread = dg_later(threadIdx.x);
 #pragma unroll
     for (int n = 0; n < COUNT; ++n) {
-      const unsigned thread = dg_thread();
       const int l = line(thread, n);
       lines[n] = dg_min(all - l, V);
+      whole[n] = vectors && lines[n] >= (ALONG_K ? 1 : V);
       next[n] = from + (dg_min(l, all - 1) * next_line + depth(thread, n) * next_k);
     }
   }
 
-  // From memory, where `left` steps are left; `none` stands in for those beyond.  `whole`: V
-  // neighbours can be read as one.
-  __device__ __forceinline__ void fetch(dg_index next_line, dg_index next_k, dg_index left, S none,
-                                        bool whole) {
-    whole = whole && DEPTH <= left;
+  // From memory, where `left` steps are left; `none` stands in for those beyond.
+  __device__ __forceinline__ void fetch(dg_index next_line, dg_index next_k, dg_index left,
+                                        S none) {
 #pragma unroll
     for (int n = 0; n < COUNT; ++n) {
-      if (whole && lines[n] >= (ALONG_K ? 1 : V)) {
+      if (whole[n] && DEPTH <= left) {
         const dg_vec<T, V> all = dg_load<V>(next[n]);
 #pragma unroll
         for (int v = 0; v < V; ++v) held[n][v] = S(all.x[v]);
       } else {
-        const int d = depth(dg_thread(), n);
+        const int d = depth(dg_later(threadIdx.x), n);
 #pragma unroll
         for (int v = 0; v < V; ++v) {
           const bool there = ALONG_K ? lines[n] > 0 && d + v < left : v < lines[n] && d < left;
@@ -165,3 +200,5 @@ DG_INLINE void dg_spread(S* slab, const S (&sum)[H][W], unsigned thread, int fir
   }
 }
 """
+
+TILES = _TEXT.replace("K_BLOCK", str(K_BLOCK))
