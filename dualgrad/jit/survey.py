@@ -421,7 +421,6 @@ class Survey:
         names = globals_of(code)
         for what in unseen_by(code, space):
             self.stop(what)
-        # What is imported inside of a function.
         imported = [sys.modules[n] for n in names if n not in space and n in sys.modules]
         found = self._globals(space, names, part)
         return found + [(m, PART, None, part) for m in imported]
