@@ -15,7 +15,6 @@ import numpy as np
 
 from dualgrad import recipes
 from dualgrad.backends.common import Bound
-from dualgrad.backends.cuda import INDEX_LIMIT
 from dualgrad.backends.transfers import Moves
 from dualgrad.compiler.grad import Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import (
@@ -192,7 +191,7 @@ class Planner:
                 return copied
         values, sym_types, strides = self.symbolic()
         variant = self.variant(computed, values, sym_types, strides)
-        if self.device != "cpu" and variant.executable.launch.reach(values) >= INDEX_LIMIT:
+        if variant.executable.is_too_narrow(values):
             self.wide = True
             variant = self.variant(computed, values, sym_types, strides)
         bound = variant.executable.bind(values)

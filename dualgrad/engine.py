@@ -54,6 +54,10 @@ class Executable:
         """The program for these sizes."""
         return self.code.bind(self.launch, self.lines, values)
 
+    def is_too_narrow(self, values: dict[Atom, int]) -> bool:
+        """Whether a program made with `wide` is needed for these sizes."""
+        return self.code.is_too_narrow(self.launch, values)
+
 
 @dataclass(frozen=True)
 class Origin:

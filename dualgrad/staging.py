@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 from dualgrad.backends.common import Bound, Times
-from dualgrad.backends.cuda import INDEX_LIMIT
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph, Node, input_node, is_leaf, replace, topological
@@ -94,7 +93,7 @@ class Part:
     def bound(self, values: dict[Atom, int]) -> BoundPart:
         """The program for these sizes."""
         found = self.executable
-        if self.device != CPU and found.launch.reach(values) >= INDEX_LIMIT:
+        if found.is_too_narrow(values):
             found = self.wide
         return BoundPart(found.bind(values), self.reads, self.makes)
 

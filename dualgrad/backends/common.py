@@ -45,6 +45,9 @@ class Code(Protocol):
     def bind(self, launch: Launch, lines: bool, values: dict[Atom, int]) -> Bound:
         """The program for these sizes; without `lines`, errors name the call at hand."""
 
+    def is_too_narrow(self, launch: Launch, values: dict[Atom, int]) -> bool:
+        """Whether its indices do not reach as far as these sizes need."""
+
 
 class Backend(Protocol):
     """A device that programs are made for.

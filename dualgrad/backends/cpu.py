@@ -96,6 +96,9 @@ class CpuCode:
     def bind(self, launch: Launch, lines: bool, values: dict[Atom, int]) -> CpuBound:
         return CpuBound(self, launch, lines, values)
 
+    def is_too_narrow(self, launch: Launch, values: dict[Atom, int]) -> bool:
+        return False
+
 
 class CpuBound:
     """A program for known sizes: everything a launch needs, worked out."""

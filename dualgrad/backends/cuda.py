@@ -53,6 +53,7 @@ else:
 
 _NO_ERROR = 2**64 - 1
 _THREADS = 2048  # that a multiprocessor holds
+_AT_ONCE = 16  # elements that a thread takes at a time, at most
 _TURNS = 8  # blocks beyond what the device holds at once, so that it can balance them
 # elements that indices of 32 bits reach; a thread may step beyond them by the size of the grid
 INDEX_LIMIT = 2**31 - 2**24
@@ -96,7 +97,7 @@ class CudaBackend:
         image = cuda.image_of(text, self.number) if kernels else b""
         times.codegen = time.perf_counter() - started
         started = time.perf_counter()
-        code = CudaCode(self.driver, self.number, image, steps)
+        code = CudaCode(self.driver, self.number, image, steps, wide)
         times.load = time.perf_counter() - started
         return code
 
@@ -126,6 +127,7 @@ class CudaCode:
     number: int
     image: bytes
     steps: tuple[Step, ...]
+    wide: bool
     functions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -136,6 +138,13 @@ class CudaCode:
 
     def bind(self, launch: Launch, lines: bool, values: dict[Atom, int]) -> CudaBound:
         return CudaBound(self, launch, lines, values)
+
+    def is_too_narrow(self, launch: Launch, values: dict[Atom, int]) -> bool:
+        if self.wide:
+            return False
+        kernels = [s for s in self.steps if isinstance(s, KernelLaunch)]
+        turns = (evaluate(s.work, values) * _AT_ONCE for s in kernels)
+        return max(launch.reach(values), *turns, 0) >= INDEX_LIMIT
 
 
 class CudaBound:

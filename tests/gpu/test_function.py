@@ -15,7 +15,8 @@ import pytest
 from support import Array, as_array, same_bits
 
 import dualgrad as dg
-from dualgrad import functional, nn, optim, random, staging
+from dualgrad import functional, nn, optim, random
+from dualgrad.backends import cuda as cuda_backend
 from dualgrad.jit.function import EagerFallback, Function
 from dualgrad.runtime import cuda
 from dualgrad.runtime.driver import Driver
@@ -683,7 +684,7 @@ def test_checks_on_two_devices() -> None:
 
 def test_programs_for_large_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes decide at each call whether indices need 64 bits."""
-    monkeypatch.setattr(staging, "INDEX_LIMIT", 50)
+    monkeypatch.setattr(cuda_backend, "INDEX_LIMIT", 50)
     f = dg.function(lambda x: (x * 2).sum(1), strict=True)
     for n in (3, 5, 20, 4, 30):
         x = dg.tensor(numbers(n, 4))

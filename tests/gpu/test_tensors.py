@@ -14,6 +14,7 @@ from support import Array, as_array, same_bits
 
 import dualgrad as dg
 from dualgrad import dispatch, nn
+from dualgrad.backends import cuda as cuda_backend
 from dualgrad.dispatch import Planner
 from dualgrad.runtime import cuda
 from dualgrad.runtime.device_array import DeviceArray, overlaps
@@ -667,8 +668,8 @@ def test_wide_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         return make(self, *parts)
 
     monkeypatch.setattr(Planner, "variant", variant)
-    monkeypatch.setattr(dispatch, "INDEX_LIMIT", 100)
-    on_both(lambda x: (x * 7.25).sum(-1), numbers(20, 30))
+    monkeypatch.setattr(cuda_backend, "INDEX_LIMIT", 1000)
+    on_both(lambda x: (x * 7.25).sum(-1), numbers(40, 30))
     assert True in wide
     wide.clear()
     on_both(lambda x: x * 7.125, numbers(5, 6))
