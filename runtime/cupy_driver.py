@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -105,21 +105,23 @@ class _CupyMemory:
 
 @dataclass(eq=False)
 class _CupyGraph:
-    """`recorded` is CuPy's graph; the pool holds the memory allocated while it was captured."""
+    """`recorded` is CuPy's graph; the pool holds the memory allocated while it was captured, and
+    `kernels` what was launched: code that nobody holds is unloaded."""
 
     pool: Any
     recorded: Any = None
+    kernels: list[Any] = field(default_factory=list)
 
 
 class _Thread(threading.local):
-    """What each thread has: room for the parameters of a kernel, and whether it captures.
+    """What each thread has: room for the parameters of a kernel, and the graph that it captures.
 
     CUDA takes an array of pointers to parameters and copies what they point to.
     """
 
     def __init__(self, device: int) -> None:
         runtime.setDevice(device)  # gives the thread its context
-        self.capturing = False
+        self.capturing: _CupyGraph | None = None
         self._room = (ctypes.c_uint64 * _PARAMETERS)()
         start = ctypes.addressof(self._room)
         places = range(start, start + _WORD * _PARAMETERS, _WORD)
@@ -147,8 +149,8 @@ class _Staging:
             pinned = cupy.cuda.alloc_pinned_memory(nbytes)
             ctypes.memmove(pinned.ptr, source, nbytes)
             kind = runtime.memcpyHostToDevice
-            runtime.memcpyAsync(address, pinned.ptr, nbytes, kind, stream.ptr)
             event = cupy.cuda.Event(disable_timing=True)
+            runtime.memcpyAsync(address, pinned.ptr, nbytes, kind, stream.ptr)
             event.record(stream)
             self._sent.append((event, pinned))
 
@@ -215,6 +217,8 @@ class CupyDriver:
             with self._here:
                 thread = self._thread
                 thread.bytes[: len(args)] = args
+                if thread.capturing is not None:
+                    thread.capturing.kernels.append(function)
                 stream = cupy.cuda.get_current_stream().ptr
                 driver.launchKernel(
                     function.ptr, blocks, 1, 1, threads, 1, 1, 0, stream, thread.pointers, 0
@@ -308,14 +312,14 @@ class CupyDriver:
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
-        self._refuse_in_capture("another capture")
-        thread, graph = self._thread, _CupyGraph(cupy.cuda.MemoryPool())
         with self._here:
+            self._refuse_in_capture("another capture")
+            thread, graph = self._thread, _CupyGraph(cupy.cuda.MemoryPool())
             # work of other streams does not wait for this one, nor this one for it
             stream = cupy.cuda.Stream(non_blocking=True)
             with cupy.cuda.using_allocator(graph.pool.malloc), stream:
                 self._begin(stream)
-                thread.capturing = True
+                thread.capturing = graph
                 try:
                     yield graph
                 except BaseException:
@@ -323,7 +327,7 @@ class CupyDriver:
                         stream.end_capture()
                     raise
                 finally:
-                    thread.capturing = False
+                    thread.capturing = None
                 graph.recorded = self._end(stream)
 
     @_checked
@@ -342,7 +346,9 @@ class CupyDriver:
         graph.recorded.launch()
 
     def _refuse_in_capture(self, what: str) -> None:
-        if self._thread.capturing:
+        stream = cupy.cuda.get_current_stream()
+        # CUDA's own streams have small numbers and cannot capture
+        if self._thread.capturing is not None or (stream.ptr > 2 and stream.is_capturing()):
             raise DeviceError(f"{what} is not possible while a graph is captured")
 
 

@@ -260,6 +260,17 @@ def is_flat(kernel: Kernel) -> bool:
     return not any(_is_shared(stmt) for stmt in walk(body))
 
 
+def is_stepped(kernel: Kernel) -> bool:
+    """Whether teams do nothing but go through serial loops around a block loop."""
+    body = team_of(kernel)
+    loop = body[0] if len(body) == 1 else None
+    if not isinstance(loop, Loop) or loop.kind != "serial":
+        return False
+    while isinstance(loop, Loop) and loop.kind == "serial" and len(loop.body) == 1:
+        loop = loop.body[0]
+    return isinstance(loop, Loop) and loop.kind == "block"
+
+
 def team_of(kernel: Kernel) -> tuple[Stmt, ...]:
     """What a kernel for a GPU does in each iteration of its grid loops."""
     body = kernel.body

@@ -53,7 +53,6 @@ else:
 
 _NO_ERROR = 2**64 - 1
 _THREADS = 2048  # that a multiprocessor holds
-_AT_ONCE = 16  # elements that a thread takes at a time, at most
 _TURNS = 8  # blocks beyond what the device holds at once, so that it can balance them
 # elements that indices of 32 bits reach; a thread may step beyond them by the size of the grid
 INDEX_LIMIT = 2**31 - 2**24
@@ -143,8 +142,8 @@ class CudaCode:
         if self.wide:
             return False
         kernels = [s for s in self.steps if isinstance(s, KernelLaunch)]
-        turns = (evaluate(s.work, values) * _AT_ONCE for s in kernels)
-        return max(launch.reach(values), *turns, 0) >= INDEX_LIMIT
+        loops = [evaluate(s.reach, values) for s in kernels]
+        return max(launch.reach(values), *loops, *values.values()) >= INDEX_LIMIT
 
 
 class CudaBound:

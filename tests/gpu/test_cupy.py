@@ -61,6 +61,7 @@ class Stream:
     def __init__(self, non_blocking: bool = False) -> None:
         self.ptr = 7 if non_blocking else 0
         self.ended = 0
+        self.captures = False
 
     def __enter__(self) -> Stream:
         self.before, Cupy.stream = Cupy.stream, self
@@ -74,9 +75,15 @@ class Stream:
 
     def begin_capture(self) -> None:
         assert self.ptr, "cannot capture on the default stream"
+        self.captures = True
+
+    def is_capturing(self) -> bool:
+        assert self.ptr > 2
+        return self.captures
 
     def end_capture(self) -> Recorded:
         self.ended += 1
+        self.captures = False
         return Recorded()
 
 
@@ -254,6 +261,21 @@ def test_capture_has_memory_of_its_own(driver: CupyDriver, fake: Cupy) -> None:
     driver.replay(graph)
     assert graph.recorded.launches == 2  # type: ignore[attr-defined]
     driver.synchronize()
+
+
+def test_a_graph_keeps_its_kernels(driver: CupyDriver) -> None:
+    with driver.capture() as graph:
+        driver.launch(kernel(5), 1, 1, struct.pack("<q", 1))
+    assert [k.ptr for k in graph.kernels] == [5]  # type: ignore[attr-defined]
+
+
+def test_captures_of_others_are_seen(driver: CupyDriver) -> None:
+    with Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        with pytest.raises(DeviceError, match="while a graph is captured"):
+            driver.upload(0, memoryview(b"1"))
+        stream.end_capture()
+        driver.synchronize()
 
 
 def test_capture_that_fails_ends(driver: CupyDriver) -> None:

@@ -107,12 +107,15 @@ def pointers_of(kernel: Kernel) -> tuple[tuple[Buffer, int], ...]:
 
 def apart_in(kernel: Kernel) -> frozenset[str]:
     """The buffers of a kernel that share no memory with others, or none that is written: inputs
-    may be views of one tensor, outputs and temporaries have memory of their own."""
+    may be views of one tensor, outputs and temporaries have memory of their own.  What a thread
+    reads there, none but itself may have changed since: not so if a team works step by step."""
     stmts = list(ir.walk(kernel.body))
     written = {s.buffer.name for s in stmts if isinstance(s, Store)}
     written |= {s.c.buffer.name for s in stmts if isinstance(s, Contract)}
     inputs_change = any(name[0] == "i" for name in written)
     names = {b.name for b in ir.buffers_of(kernel.body)}
+    if ir.is_stepped(kernel):
+        names -= written
     return frozenset(n for n in names if n[0] != "i" or not inputs_change)
 
 

@@ -17,6 +17,7 @@ class KernelLaunch:
     buffers     its pointers, in order: name of a buffer of the program, and bytes further on
     symbols     numbers of the program's symbols that it takes, then
     scalars     numbers of the program's scalars; last, if `guarded`, the error word
+    reach       a number that no place in its loops is above
     work        number of items: a thread's pieces, rows of a team, or tiles
     per_block   items that a block takes in one turn of its grid-stride loop
     threads     of a block
@@ -26,6 +27,7 @@ class KernelLaunch:
     buffers: tuple[tuple[str, int], ...]
     symbols: tuple[int, ...]
     scalars: tuple[int, ...]
+    reach: Dim
     work: Dim
     per_block: int
     threads: int
@@ -80,6 +82,7 @@ def plain_step(step: Step) -> Plain:
         step.buffers,
         step.symbols,
         step.scalars,
+        plain_dim(step.reach),
         plain_dim(step.work),
         step.per_block,
         step.threads,
@@ -97,13 +100,14 @@ def read_step(plain: Plain) -> Step:
             raise ValueError(f"no function of the host: {name}")
         *inputs, output = (HostBlock(b, read_dim(at), _read_dims(shape)) for b, at, shape in blocks)
         return HostLaunch(call, tuple(inputs), output, _read_dims(sizes), code)
-    function, buffers, symbols, scalars, work, per_block, threads, guarded = parts
+    function, buffers, symbols, scalars, reach, work, per_block, threads, guarded = parts
     places = tuple((name, further) for name, further in buffers)
     return KernelLaunch(
         function,
         places,
         tuple(symbols),
         tuple(scalars),
+        read_dim(reach),
         read_dim(work),
         per_block,
         threads,

@@ -6,7 +6,21 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from dualgrad.compiler.kernel.ir import Block, Call, Check, Kernel, is_flat, walk
+from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
+from dualgrad.compiler.kernel.ir import (
+    Block,
+    Call,
+    Check,
+    Contract,
+    If,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    is_flat,
+    is_stepped,
+    walk,
+)
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.cuda.contract import contract_kernel
 from dualgrad.compiler.lower.cuda.flat import flat_kernel
@@ -20,7 +34,7 @@ from dualgrad.compiler.lower.cuda.launch import (
 )
 from dualgrad.compiler.lower.cuda.prelude import prelude
 from dualgrad.compiler.lower.cuda.scalars import Formulas
-from dualgrad.compiler.lower.cuda.stepped import is_stepped, stepped_kernel
+from dualgrad.compiler.lower.cuda.stepped import stepped_kernel
 from dualgrad.compiler.lower.cuda.team import team_kernel
 
 WRITERS: dict[str, Callable[[Kernel, Signature, Formulas], KernelText]] = {
@@ -106,11 +120,28 @@ def kernel_launch(kernel: Kernel, signature: Signature, text: KernelText) -> Ker
         tuple((b.name, start * b.dtype.itemsize) for b, start in pointers_of(kernel)),
         tuple(k for k, _ in signature.symbols),
         tuple(k for k, _ in signature.scalars),
+        reach_of(kernel.body),
         text.work,
         text.per_block,
         text.threads,
         signature.guarded,
     )
+
+
+def reach_of(body: tuple[Stmt, ...]) -> Dim:
+    """A number that no place in the loops of some statements is above."""
+    total: Dim = 0
+    for stmt in body:
+        if isinstance(stmt, Loop):  # extents that vary are largest at the start
+            inside = substitute(reach_of(stmt.body), {symbol_of(stmt.var): 0})
+            total = total + inside * stmt.extent
+        elif isinstance(stmt, Reduce):
+            total = total + stmt.extent
+        elif isinstance(stmt, If):
+            total = total + reach_of(stmt.body)
+        elif isinstance(stmt, Contract):
+            total = total + stmt.batch * stmt.m * stmt.n
+    return total if total != 0 else 1
 
 
 def host_launch(call: Call) -> HostLaunch:

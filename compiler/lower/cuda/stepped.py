@@ -7,23 +7,12 @@ before the next step: it sees what this one has stored.
 from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import symbol_of
-from dualgrad.compiler.kernel.ir import Kernel, Loop, team_of
+from dualgrad.compiler.kernel.ir import Kernel, Loop
 from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelText, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.space import Space, SpaceCode, name_of
 
 _WARP = 32
-
-
-def is_stepped(kernel: Kernel) -> bool:
-    """Whether teams do nothing but go through serial loops around a block loop."""
-    body = team_of(kernel)
-    loop = body[0] if len(body) == 1 else None
-    if not isinstance(loop, Loop) or loop.kind != "serial":
-        return False
-    while isinstance(loop, Loop) and loop.kind == "serial" and len(loop.body) == 1:
-        loop = loop.body[0]
-    return isinstance(loop, Loop) and loop.kind == "block"
 
 
 def stepped_kernel(kernel: Kernel, signature: Signature, formulas: Formulas) -> KernelText:
