@@ -337,6 +337,7 @@ SIGNATURES = {
     "cupy.cuda:alloc": "alloc(size) -> MemoryPointer",
     "cupy.cuda:MemoryPool.malloc": "MemoryPool.malloc(self, size_t size) -> MemoryPointer",
     "cupy.cuda:get_current_stream": "get_current_stream(int device_id=-1)",
+    "cupy.cuda:Stream.is_capturing": "_BaseStream.is_capturing(self)",
 }
 
 
