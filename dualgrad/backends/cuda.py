@@ -143,7 +143,7 @@ class CudaCode:
             return False
         kernels = [s for s in self.steps if isinstance(s, KernelLaunch)]
         loops = [evaluate(s.reach, values) for s in kernels]
-        return max(launch.reach(values), *loops, *values.values()) >= INDEX_LIMIT
+        return max([launch.reach(values), *loops, *values.values()]) >= INDEX_LIMIT
 
 
 class CudaBound:

@@ -64,3 +64,12 @@ def test_loops_longer_than_arrays(
     assert not code.is_too_narrow(program.launch, {n: small})
     assert code.is_too_narrow(program.launch, {n: large})
     assert not wide.is_too_narrow(program.launch, {n: large})
+
+
+def test_programs_without_kernels(gpu: Driver) -> None:
+    x = dg.ones(3, device="cuda:0", requires_grad=True)
+    f = dg.function(lambda x: x.sum().backward(), strict=True)
+    f(x)
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 1.0, 1.0]
+    dg.function(lambda x: None)(x)
