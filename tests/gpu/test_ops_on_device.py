@@ -54,9 +54,12 @@ def quiet(function: Any) -> Any:
         return function()
 
 
-def results(case: Case, device: str, dtype: DType | None = None) -> list[Array]:
+def results(
+    case: Case, device: str, dtype: DType | None = None, static: bool = False
+) -> list[Array]:
     dg.seed(3)
-    out = quiet(lambda: case.sample.function(*operands(case, device, dtype)))
+    function = dg.function(case.sample.function, strict=True) if static else case.sample.function
+    out = quiet(lambda: function(*operands(case, device, dtype)))
     found = tensors_in(out)
     assert all(t.device == device for t in found)
     return [as_array(t.cpu()) for t in found]
@@ -88,6 +91,11 @@ def compare(got: list[Array], want: list[Array], case: Case) -> None:
 @pytest.mark.parametrize("case", SIMPLE, ids=str)
 def test_results(case: Case) -> None:
     compare(results(case, "cuda:0"), results(case, "cpu"), case)
+
+
+@pytest.mark.parametrize("case", SIMPLE, ids=str)
+def test_static_results(case: Case) -> None:
+    compare(results(case, "cuda:0", static=True), results(case, "cpu"), case)
 
 
 @pytest.mark.parametrize("case", SMOOTH_FIRST, ids=str)
