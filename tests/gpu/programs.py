@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from test_golden import SETUPS, Setup, graph_of
-from test_ops import GOOD, tensors
+from test_ops import GOOD, Case, tensors
 
 import dualgrad as dg
 from dualgrad import functional, optim
@@ -145,15 +145,20 @@ def programs() -> tuple[LoopProgram, ...]:
     return tuple(out)
 
 
+def graph_of_sample(sample: Case) -> tuple[Graph, list[dg.Tensor]]:
+    """The graph of a sample of an op, and the tensors that it reads."""
+    xs = tensors(sample.arrays())
+    arrays = [x for x in xs if isinstance(x, dg.Tensor)]
+    nodes = iter([input_node(k, x.type) for k, x in enumerate(arrays)])
+    operands = [next(nodes) if isinstance(x, dg.Tensor) else x for x in xs]
+    inputs = tuple(x for x in operands if isinstance(x, Node))
+    return Graph(inputs, (), (sample.sample.function(*operands),)), arrays
+
+
 def sample_programs(first: int, step: int) -> list[LoopProgram]:
     """Samples of ops with their layouts, every so many of them, each with a name of its own."""
     out = []
     for number, sample in enumerate(GOOD[first::step]):
-        xs = tensors(sample.arrays())
-        arrays = [x for x in xs if isinstance(x, dg.Tensor)]
-        nodes = iter([input_node(k, x.type) for k, x in enumerate(arrays)])
-        operands = [next(nodes) if isinstance(x, dg.Tensor) else x for x in xs]
-        inputs = tuple(x for x in operands if isinstance(x, Node))
-        graph = Graph(inputs, (), (sample.sample.function(*operands),))
+        graph, arrays = graph_of_sample(sample)
         out.append(lower(graph, tuple(x.layout for x in arrays), f"op{number}", 1, "cuda"))
     return out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import Array
-from test_ops import GOOD, tensors
+from test_ops import GOOD
 
 import dualgrad as dg
 from dualgrad.compiler.ir.dims import ShapeEnv, shape_env, sym, symbol_of
@@ -24,6 +24,7 @@ from dualgrad.runtime.dtype import ALL, DType, float16, float32, float64, int8, 
 from dualgrad.runtime.floats import encode
 from gpu import shim
 from gpu.compiling import nvrtc_or_skip, text_of
+from gpu.programs import graph_of_sample
 from gpu.running import Arguments, Case, case, compare, layout_of, outputs_of
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
@@ -71,12 +72,7 @@ def from_samples(number: int) -> list[Case]:
     """Every eighth of the samples of all ops, as far as they are flat."""
     out = []
     for sample in GOOD[number :: 5 * SLICES]:
-        xs = tensors(sample.arrays())
-        arrays = [x for x in xs if isinstance(x, dg.Tensor)]
-        nodes = iter([input_node(k, x.type) for k, x in enumerate(arrays)])
-        operands = [next(nodes) if isinstance(x, dg.Tensor) else x for x in xs]
-        inputs = tuple(x for x in operands if isinstance(x, Node))
-        graph = Graph(inputs, (), (sample.sample.function(*operands),))
+        graph, arrays = graph_of_sample(sample)
         layouts = tuple(x.layout for x in arrays)
         out.append(Case(graph, layouts, [Arguments([x.storage() for x in arrays])]))
     return [c for c in out if all(is_flat(k) or k.kind == "call" for k in c.program.kernels)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import Array
 from test_golden import graph_of
-from test_ops import GOOD, tensors
+from test_ops import GOOD
 
 import dualgrad as dg
 from dualgrad import functional
@@ -33,6 +33,7 @@ from dualgrad.runtime.dtype import (
 )
 from dualgrad.runtime.floats import encode
 from gpu import shim
+from gpu.programs import graph_of_sample
 from gpu.running import Arguments, Case, case, compare, outputs_of
 
 pytestmark = pytest.mark.skipif(shim.available() is not None, reason=str(shim.available()))
@@ -421,12 +422,7 @@ def test_ops(number: int) -> None:
     """Every fifth of the samples of all ops, as far as some of their kernels are rows."""
     cases = []
     for sample in GOOD[number :: 5 * SLICES]:
-        xs = tensors(sample.arrays())
-        arrays = [x for x in xs if isinstance(x, dg.Tensor)]
-        nodes = iter([input_node(k, x.type) for k, x in enumerate(arrays)])
-        operands = [next(nodes) if isinstance(x, dg.Tensor) else x for x in xs]
-        inputs = tuple(x for x in operands if isinstance(x, Node))
-        graph = Graph(inputs, (), (sample.sample.function(*operands),))
+        graph, arrays = graph_of_sample(sample)
         layouts = tuple(x.layout for x in arrays)
         kernels = lower(graph, layouts, "sample", 1, "cuda").kernels
         kinds = {pattern(k) for k in kernels if k.kind != "call"}

@@ -156,6 +156,11 @@ class KernelCode(ScalarCode):
         head = f'extern "C" __global__ void __launch_bounds__({bounds}) {self.signature.text}'
         return self.w.text(head)
 
+    def address(self, buffer: Buffer, index: Dim) -> str:
+        """The address of an element."""
+        pointer, start = self.places[buffer.name]
+        return pointer if index == start else f"{pointer} + {self.dim(index - start)}"
+
     # -- statements of one thread -------------------------------------------------------------
 
     def run(self, body: tuple[Stmt, ...]) -> None:

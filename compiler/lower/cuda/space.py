@@ -92,11 +92,6 @@ class SpaceCode(KernelCode):
         for loop, value in zip(loops, values, strict=True):
             self.atoms[symbol_of(loop.var)] = value
 
-    def address(self, buffer: Buffer, index: Dim) -> str:
-        """The address of an element."""
-        pointer, start = self.places[buffer.name]
-        return pointer if index == start else f"{pointer} + {self.dim(index - start)}"
-
 
 def name_of(loop: Loop) -> str:
     return symbol_of(loop.var).name

@@ -23,6 +23,7 @@ from dualgrad.compiler.lower.cuda.combine import CombineCode
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.kernel import Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.compiler.lower.cuda.space import step_along
 from dualgrad.compiler.lower.cuda.teams import (
     Kept,
     Pass,
@@ -250,10 +251,6 @@ class SweepCode(CombineCode):
     def flag(self, buffer: Buffer, index: Dim, sweep: Sweep) -> str:
         return self.alignment(buffer, index, sweep.stmt, sweep.share)
 
-    def address(self, buffer: Buffer, index: Dim) -> str:
-        pointer, start = self.places[buffer.name]
-        return pointer if index == start else f"{pointer} + {self.dim(index - start)}"
-
     def neighbours(self, e: Scalar, sweep: Sweep, left: str | None) -> str:
         """The elements that a thread reads in a round, from e on: all of its share, or `left`."""
         buffer, index = e.memory
@@ -289,8 +286,7 @@ def stores_of(stmt: Pass) -> tuple[Store, ...]:
 
 def _is_step(index: Dim, stmt: Pass) -> bool:
     """Whether elements that follow one another are neighbours in memory."""
-    split = coefficient(index, stmt.var)
-    return split is not None and split[0] == 1
+    return step_along(index, stmt.var) == 1
 
 
 def _as_value(e: Scalar, text: str) -> str:
