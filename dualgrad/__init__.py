@@ -327,14 +327,20 @@ __all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
 
 
-# Imported when first used: programs without models and files of data need none of them.
+# Imported when first used: many programs need none of them.
 _LATER = ("data", "nn", "optim")
-_DIAGNOSIS = ("cache_info", "doctor")
+_LATER_FROM = {  # name: the module of dualgrad that has it
+    "cache_info": "diagnosis",
+    "doctor": "diagnosis",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in _DIAGNOSIS:
-        return getattr(_import_module("dualgrad.diagnosis"), name)
+    if name in _LATER_FROM:
+        value = getattr(_import_module(f"dualgrad.{_LATER_FROM[name]}"), name)
+        globals()[name] = value
+        _tracebacks.install_marks()
+        return value
     if name in _LATER:
         module = _import_module(f"dualgrad.{name}")
         _tracebacks.install_marks()
@@ -349,7 +355,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, *_DIAGNOSIS})
+    return sorted({*globals(), *_LATER, *_LATER_FROM})
 
 
 _tracebacks.passes_on(__getattr__)

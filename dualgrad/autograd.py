@@ -20,6 +20,7 @@ from dualgrad.dispatch import used_by_gradient
 from dualgrad.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
+from dualgrad.runtime.srcinfo import Place, user_place
 from dualgrad.state import enable_grad, no_grad, state
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ class TapeNode:
     """One recorded unit."""
 
     __slots__ = (
-        "__weakref__", "edges", "inputs", "number", "outputs", "released", "types", "unit",
-        "versions",
+        "__weakref__", "edges", "inputs", "number", "outputs", "place", "released", "types",
+        "unit", "versions",
     )  # fmt: skip
 
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    place: Place | None  # the user's line of the forward pass
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class TapeNode:
         saves: frozenset[int],
     ) -> None:
         self.unit = unit
+        self.place = user_place()
         self.number = next_number()
         self.released = False
         self.types = tuple([o.type for o in outputs])
@@ -173,6 +176,7 @@ class FreedNode(TapeNode):
 
     def __init__(self, name: str, type: TensorType) -> None:
         self._name = name
+        self.place = None
         self.number = next_number()
         self.types = (type,)
         self.release()

@@ -74,6 +74,15 @@ class Location:
     code: CodeType | None = field(default=None, repr=False, compare=False)
     lasti: int = field(default=-1, repr=False, compare=False)
 
+    @classmethod
+    def of_place(cls, place: Place) -> Location:
+        """The line of an instruction that `user_place` has noted."""
+        code, lasti = place
+        spans = code.co_lines()
+        line = next((n for start, end, n in spans if start <= lasti < end), None)
+        lineno = code.co_firstlineno if line is None else line
+        return cls(code.co_filename, lineno, code.co_name, code, lasti)
+
     @functools.cached_property
     def text(self) -> str:
         return self._source.strip()
@@ -146,6 +155,24 @@ def user_location(skip: int = 0) -> Location | None:
         return None
     code = frame.f_code
     return Location(code.co_filename, frame.f_lineno, code.co_name, code, frame.f_lasti)
+
+
+Place = tuple[CodeType, int]  # a running instruction: cheap to note, it keeps no frame alive
+
+
+def user_place() -> Place | None:
+    """The innermost user frame as (code, instruction); see `Location.of_place`."""
+    frame: FrameType | None = sys._getframe(1)
+    known = _is_own_file
+    while frame is not None:
+        code = frame.f_code
+        own = known.get(code.co_filename)
+        if own is None:
+            own = _is_own(frame)
+        if not own:
+            return code, frame.f_lasti
+        frame = frame.f_back
+    return None
 
 
 def called_name() -> str:

@@ -179,7 +179,7 @@ class ProgramNode(TapeNode):
         self.block, self.edges, self.held, self.watched = block, edges, held, watched
         self.expected = [v[0] for v in watched]
         self.scalars, self.values = scalars, values
-        self.number = next_number()
+        self.number, self.place = next_number(), None
         self.types = block.types  # type: ignore[assignment]
         self.freed, self.released = 0, False
         # Targets that are one computed tensor under several names, as the first of them.
