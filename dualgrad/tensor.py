@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.exchange import Exchangeable
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
@@ -50,7 +51,7 @@ from dualgrad.values import Valued
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
+class Tensor(Changes, Copying, Exchangeable, Hookable, Valued, Indexable, Shown):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
