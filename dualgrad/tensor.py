@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.exchange import Exchangeable
 from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
@@ -52,7 +53,17 @@ from dualgrad.values import Valued
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(ArrayObject, Changes, Copying, Hookable, Viewing, Valued, Indexable, Shown):
+class Tensor(
+    ArrayObject,
+    Changes,
+    Copying,
+    Exchangeable,
+    Hookable,
+    Viewing,
+    Valued,
+    Indexable,
+    Shown,
+):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
