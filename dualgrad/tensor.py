@@ -34,6 +34,7 @@ from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import Shown
 from dualgrad.rewriting import write_recorded
+from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -494,6 +495,9 @@ class Tensor(
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
+
+
+buffers.install(Tensor)
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
