@@ -156,7 +156,7 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",

@@ -106,6 +106,13 @@ class Outflow:
     def _step(self, node: TapeNode) -> Step:
         if node.released:
             return Step(node.unit, (), (), (), node.types, released=True)
+        if not hasattr(node, "unit"):
+            raise Unsupported(
+                "a gradient of the user's own comes after the function",
+                op=node.name,
+                why="its Python runs when gradients flow back",
+                hint="call backward() inside the function",
+            )
         for x, version in zip((*node.inputs, *node.outputs), node.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
                 raise Unsupported(
