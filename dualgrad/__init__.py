@@ -333,6 +333,7 @@ __version__ = "0.1.0"
 _LATER = ("autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
 }
 

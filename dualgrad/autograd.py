@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dualgrad.anomaly import detect_nan as detect_anomaly
 from dualgrad.custom import Function, once_differentiable
 from dualgrad.flow import backward as _backward
 from dualgrad.flow import gradients
@@ -19,6 +20,7 @@ from dualgrad.tensor import Tensor, tensors_of
 __all__ = [
     "Function",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "grad",
     "is_grad_enabled",

@@ -20,6 +20,7 @@ class State(threading.local):
 
     grad_enabled = True
     trace: Trace | None = None
+    looks_for = ""  # "nan" or "inf" within `detect_nan`
 
 
 state = State()
