@@ -157,11 +157,11 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import array_api, data, nn, optim
+    from dualgrad import array_api, autograd, data, nn, optim
 
 __all__ = [
     "EagerFallback",
@@ -178,6 +178,7 @@ __all__ = [
     "array_api",
     "asarray",
     "astype",
+    "autograd",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -292,6 +293,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -333,8 +335,10 @@ __version__ = "0.1.0"
 
 # Imported when first used: many programs need none of them.
 _LATER = ("array_api", "data", "nn", "optim")
+_LATER = ("autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
 }
 

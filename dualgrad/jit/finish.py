@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dualgrad.autograd import STALE
 from dualgrad.backends.transfers import copy_into
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
@@ -32,6 +31,7 @@ from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
+from dualgrad.tape import STALE
 from dualgrad.tensor import Tensor
 
 
