@@ -496,7 +496,7 @@ class Survey:
             key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
-            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
+            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject or kind is not np.ndarray:
                 return self.stop("a NumPy array")
             key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)
