@@ -534,13 +534,13 @@ def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
 def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:
     """The tensors of an argument that is one tensor or a sequence of at least one."""
     found = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, list | tuple) else ()
-    wrong = next((t for t in found if not isinstance(t, Tensor)), None)
-    if wrong is not None or not found:
+    wrong = [t for t in found if not isinstance(t, Tensor)]
+    if wrong or not found:
         raise ArgumentError(
             f"{name} are tensors",
             op=op,
             expect="a tensor, or a list or tuple of tensors",
-            actual=type(x if wrong is None else wrong).__name__ if found else repr(x)[:60],
+            actual=type(wrong[0]).__name__ if wrong else repr(x)[:60],
             hint="make tensors with dg.tensor(..., requires_grad=True)",
         )
     return found

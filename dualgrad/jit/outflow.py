@@ -14,6 +14,7 @@ from dualgrad.jit.keeping import keeping
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.runtime.srcinfo import Location
 from dualgrad.tape import TapeNode, edge_of
 from dualgrad.tensor import Tensor
 
@@ -115,6 +116,7 @@ class Outflow:
                 op=node.name,
                 why="its Python runs when gradients flow back",
                 hint="call backward() inside the function",
+                location=None if node.place is None else Location.of_place(node.place),
             )
         for x, version in zip((*node.inputs, *node.outputs), node.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
