@@ -332,6 +332,13 @@ _LATER = ("data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "doctor": "diagnosis",
+    "grad": "transforms",
+    "hessian": "transforms",
+    "hvp": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
 }
 
 
