@@ -160,7 +160,8 @@ from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import array_api, data, nn, optim
+    from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
     "EagerFallback",
@@ -177,6 +178,7 @@ __all__ = [
     "array_api",
     "asarray",
     "astype",
+    "autograd",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -230,7 +232,10 @@ __all__ = [
     "functional",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "hessian",
     "hstack",
+    "hvp",
     "iinfo",
     "initial_seed",
     "inner",
@@ -241,6 +246,8 @@ __all__ = [
     "inverse",
     "is_grad_enabled",
     "isdtype",
+    "jacobian",
+    "jvp",
     "kron",
     "lgamma",
     "linalg",
@@ -318,8 +325,10 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "vdot",
     "vecdot",
+    "vjp",
     "vstack",
     "zeros",
     "zeros_like",
@@ -329,7 +338,7 @@ __version__ = "0.1.0"
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "data", "nn", "optim")
+_LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "doctor": "diagnosis",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
-from dualgrad import trees
-from dualgrad.autograd import Flow, TapeNode, edge_of, next_number
+from dualgrad import flow, trees
 from dualgrad.compiler.ir.value import apply
-from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape, reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
@@ -23,6 +22,7 @@ from dualgrad.runtime.errors import (
     ShapeError,
 )
 from dualgrad.state import enable_grad, no_grad, state
+from dualgrad.tape import TapeNode, next_number
 from dualgrad.tensor import Tensor
 
 Fun = Callable[..., Any]
@@ -30,10 +30,20 @@ By = int | tuple[int, ...]
 Slots = list[Tensor | None]
 
 
+class _Running(threading.local):
+    """The calls whose functions are running, the outer ones first."""
+
+    calls: tuple[Call, ...] = ()
+
+
+_running = _Running()
+
+
 class Call:
     """One recorded call `fun(*args, **kwargs)`, to be differentiated by the arguments `by`.
 
     value, aux   what it gave
+    own          leaves that nobody else knows, by id: its own, and those of calls inside
     """
 
     def __init__(
@@ -49,13 +59,29 @@ class Call:
         self.single = isinstance(by, int)
         self.connects = state.grad_enabled
         self.first = next_number()  # nodes of the tape before it come from outside
-        self.variables = Variables(op, args, _places(op, by, args, kwargs))
-        self.own = self.variables.own
-        with enable_grad():
-            found = fun(*self.variables.args, **kwargs)
+        self.own: dict[int, Tensor] = {}
+        self.variables = Variables(op, args, _places(op, by, args, kwargs), self.leaf)
+        found = self._run(fun, kwargs)
+        self.aux: Any = None
         self.value, self.aux = _with_aux(op, found) if has_aux else (found, None)
         self.outputs = [_end(y) for _, y in trees.leaves(self.value) if is_float(y)]
         self.connected = self.connects and any(self.reach_outside(self.outputs))
+
+    def _run(self, fun: Fun, kwargs: dict[str, Any]) -> Any:
+        outer = _running.calls
+        _running.calls = (*outer, self)
+        try:
+            with enable_grad():
+                return fun(*self.variables.args, **kwargs)
+        finally:
+            _running.calls = outer
+
+    def leaf(self, x: Tensor) -> Tensor:
+        """A leaf of the tape with the value of x, which calls around this one know, too."""
+        out = x.detach().requires_grad_()
+        for call in (*_running.calls, self):
+            call.own[id(out)] = out
+        return out
 
     def let_go(self) -> None:
         """Take the value off the tape, unless it is connected with tensors from outside."""
@@ -86,8 +112,7 @@ class Call:
         """
         create = self.connects and (self.connected or any(map(_is_recorded, tangents)))
         with enable_grad():
-            seeds = [ones_like(y).requires_grad_() for y in self.outputs]
-            self.own.update(map(id, seeds))
+            seeds = [self.leaf(ones_like(y)) for y in self.outputs]
             rows = self._pull([*seeds], True, True)
         found = gradients(rows, seeds, tangents, create, create)
         return self._by_outputs(
@@ -191,10 +216,16 @@ class Variables:
     a view of that.  The parameters of a Module are variables as they are.
     """
 
-    def __init__(self, op: str, args: Sequence[Any], places: Sequence[int]) -> None:
+    def __init__(
+        self,
+        op: str,
+        args: Sequence[Any],
+        places: Sequence[int],
+        leaf: Callable[[Tensor], Tensor],
+    ) -> None:
         self.op = op
+        self.leaf = leaf
         self.tensors: list[Tensor] = []
-        self.own: set[int] = set()  # identities of leaves that only the call knows
         self.given = [args[k] for k in places]
         self.args = list(args)
         for k in places:
@@ -216,8 +247,7 @@ class Variables:
         if x.requires_grad and state.grad_enabled:
             mine = apply(Reshape.of(x.type.shape), x)[0]
         else:
-            mine = x.detach().requires_grad_()
-            self.own.add(id(mine))
+            mine = self.leaf(x)
         self.tensors.append(mine)
         return mine
 
@@ -248,62 +278,22 @@ class Variables:
 # -- the tape -------------------------------------------------------------------------------------
 
 
-class _Collecting(Flow):
-    """Gradients on their way to some tensors, none of which keeps them."""
-
-    def __init__(self, create_graph: bool, inputs: Sequence[Tensor]) -> None:
-        super().__init__(create_graph)
-        self.found: dict[Any, Tensor] = {}
-        self.wanted = [edge_of(x) for x in inputs]
-        self.leaves = {id(e) for e in self.wanted if isinstance(e, Tensor)}
-
-    def accumulate(self, leaf: Tensor, g: Tensor) -> None:
-        if id(leaf) in self.leaves:
-            old = self.found.get(id(leaf))
-            self.found[id(leaf)] = g if old is None else self.own(old + g)
-
-    def total(self, edge: Any) -> Tensor | None:
-        return super().total(edge) if isinstance(edge, tuple) else self.found.get(id(edge))
-
-    def settle(self, edge: Any, total: Tensor) -> None:
-        if isinstance(edge, tuple):
-            super().settle(edge, total)
-        elif id(edge) in self.leaves:
-            self.found[id(edge)] = total
-
-    def run(self, retain_graph: bool) -> None:
-        import heapq
-
-        targets = {e for e in self.wanted if isinstance(e, tuple)}
-        while self.heap:
-            node = heapq.heappop(self.heap)[1]
-            slots = self.waiting.pop(node)
-            for k, g in enumerate(slots):
-                if (node, k) in targets and g is not None:
-                    self.found[node, k] = g
-            if node.number > min((e[0].number for e in targets), default=0):
-                node.push(self, slots, retain_graph or self.create_graph)
-
-
 def gradients(
-    outputs: Slots, inputs: Sequence[Tensor], seeds: Slots, create: bool, retain: bool
+    outputs: Iterable[Tensor | None],
+    inputs: Sequence[Tensor],
+    seeds: Iterable[Tensor | None],
+    create: bool,
+    retain: bool,
 ) -> Slots:
     """What seeds of outputs become at inputs; None where nothing arrives."""
-    with enable_grad() if create else no_grad():
-        flow = _Collecting(create, inputs)
-        for y, s in zip(outputs, seeds, strict=True):
-            if y is not None and s is not None and y.requires_grad:
-                flow.send(edge_of(y), s)
-        flow.run(retain)
-        out: Slots = []
-        for edge in flow.wanted:
-            g = flow.found.get(edge if isinstance(edge, tuple) else id(edge))
-            if g is not None and id(g) not in flow.owned:
-                g = copy(g)
-            elif g is not None:
-                flow.owned.discard(id(g))
-            out.append(g)
-        return out
+    sent = [
+        (y, s)
+        for y, s in zip(outputs, seeds, strict=True)
+        if y is not None and s is not None and y.requires_grad
+    ]
+    if not sent or not inputs:
+        return [None] * len(inputs)
+    return flow.gradients([y for y, _ in sent], inputs, [s for _, s in sent], retain, create)
 
 
 def _end(y: Tensor) -> Tensor:
@@ -319,7 +309,8 @@ def _is_recorded(x: Tensor | None) -> bool:
 
 def unit(y: Tensor, k: int) -> Tensor:
     """A tensor like y of zeros, with a one in place k."""
-    return reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
+    out: Tensor = reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
+    return out
 
 
 # -- what is a variable ---------------------------------------------------------------------------

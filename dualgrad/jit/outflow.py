@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dualgrad.autograd import TapeNode, edge_of
 from dualgrad.compiler.ir.node import Node, const_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit.alias import Source
@@ -14,6 +13,7 @@ from dualgrad.jit.keeping import keeping
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.tape import TapeNode, edge_of
 from dualgrad.tensor import Tensor
 
 

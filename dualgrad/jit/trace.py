@@ -16,7 +16,6 @@ from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import Absent, next_number, record
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
@@ -50,6 +49,7 @@ from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
+from dualgrad.tape import Absent, next_number, record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
