@@ -161,6 +161,7 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.gradient_check import gradcheck, gradgradcheck
     from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
@@ -233,6 +234,8 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "hessian",
     "hstack",
     "hvp",
@@ -343,6 +346,8 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "doctor": "diagnosis",
     "grad": "transforms",
+    "gradcheck": "gradient_check",
+    "gradgradcheck": "gradient_check",
     "hessian": "transforms",
     "hvp": "transforms",
     "jacobian": "transforms",
