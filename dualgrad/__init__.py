@@ -162,6 +162,8 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.gradient_check import gradcheck, gradgradcheck
+    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
     "EagerFallback",
@@ -234,7 +236,12 @@ __all__ = [
     "functional",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "hessian",
     "hstack",
+    "hvp",
     "iinfo",
     "initial_seed",
     "inner",
@@ -245,6 +252,8 @@ __all__ = [
     "inverse",
     "is_grad_enabled",
     "isdtype",
+    "jacobian",
+    "jvp",
     "kron",
     "lgamma",
     "linalg",
@@ -323,8 +332,10 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "vdot",
     "vecdot",
+    "vjp",
     "vstack",
     "zeros",
     "zeros_like",
@@ -334,12 +345,20 @@ __version__ = "0.1.0"
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "data", "nn", "optim")
-_LATER = ("autograd", "data", "nn", "optim")
+_LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "detect_nan": "anomaly",
     "doctor": "diagnosis",
+    "grad": "transforms",
+    "gradcheck": "gradient_check",
+    "gradgradcheck": "gradient_check",
+    "hessian": "transforms",
+    "hvp": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
 }
 
 
