@@ -185,7 +185,7 @@ class Survey:
             elif isinstance(x, Tensor):
                 self._tensor(part)
                 if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
-                    stack.append((hooks, PART, None, part))
+                    stack += [(found, PART, None, part) for found in hooks if found]
             elif kind is list and part[2] in self.appended and part[1] in _NAMED:
                 self._append_only(x)
             elif id(x) in seen:
