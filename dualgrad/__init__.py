@@ -332,6 +332,7 @@ _LATER = ("data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "doctor": "diagnosis",
+    "vmap": "vmap",
 }
 
 

@@ -12,6 +12,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Any, Union
 
+from dualgrad.compiler.batching import Batched, is_gradient
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]
 _numbers = itertools.count()
+_GRADIENTS = (Vjp, Batched)
 next_number = _numbers.__next__
 
 
@@ -200,7 +202,8 @@ def record(
     if saves is None:
         saves = used_by_gradient(unit, operands)
     node = TapeNode(unit, operands, outputs, saves)
-    passes = unit.__class__ is Vjp  # may return an operand, which keeps its own history
+    # may return an operand, which keeps its own history
+    passes = unit.__class__ in _GRADIENTS and is_gradient(unit)
     for k, o in enumerate(outputs):
         if o._type.dtype.is_float and not o.requires_grad:
             if passes and any(o is x for x in operands):

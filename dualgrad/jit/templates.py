@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.node import Leaf, Node, topological
 from dualgrad.compiler.ir.types import TensorType
@@ -75,7 +76,7 @@ class Templates:
 
 def is_own(unit: Unit) -> bool:
     """Whether only code of dualgrad runs when a unit is traced."""
-    while isinstance(unit, Vjp):
+    while isinstance(unit, Vjp | Batched):
         unit = unit.unit
     home = unit.body.__module__ if isinstance(unit, Composite) else type(unit).__module__
     return home.startswith(_OWN)

@@ -18,7 +18,8 @@ import numpy as np
 
 from dualgrad.autograd import Absent, next_number, record
 from dualgrad.backends.transfers import moved
-from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
+from dualgrad.compiler.batching import is_gradient
+from dualgrad.compiler.grad import ABSENT, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
@@ -246,7 +247,7 @@ class Trace:
     def _output(
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...], result: Node
     ) -> Any:
-        if isinstance(unit, Vjp) and result in nodes:
+        if is_gradient(unit) and result in nodes:
             same = operands[nodes.index(result)]
             if hasattr(same, "version"):
                 return same
@@ -288,6 +289,8 @@ class Trace:
                 self.symbols.layouts[id(out)] = self.symbols.layouts[id(source)]
         else:
             self.made.append(weakref.ref(out))
+
+    note_copied = note_detached
 
     def note_created(self, x: Tensor, how: str) -> None:
         """A tensor made from Python numbers during the trace is a constant of the program."""
