@@ -160,7 +160,7 @@ from dualgrad.state import enable_grad, is_grad_enabled, no_grad
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import data, nn, optim
+    from dualgrad import array_api, data, nn, optim
 
 __all__ = [
     "EagerFallback",
@@ -174,6 +174,7 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "array_api",
     "asarray",
     "astype",
     "baddbmm",
@@ -328,11 +329,18 @@ __version__ = "0.1.0"
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("data", "nn", "optim")
+_LATER = ("array_api", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "doctor": "diagnosis",
     "vmap": "vmap",
+    "grad": "transforms",
+    "hessian": "transforms",
+    "hvp": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
 }
 
 

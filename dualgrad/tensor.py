@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from dualgrad.array_object import ArrayObject
 from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
@@ -50,7 +51,7 @@ from dualgrad.values import Valued
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
+class Tensor(ArrayObject, Changes, Copying, Hookable, Valued, Indexable, Shown):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
