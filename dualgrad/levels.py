@@ -11,6 +11,7 @@ slice, those taken outside flow through the units beneath.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,14 +44,35 @@ class Whole:
 
     tensor   with the slices along axis 0 if `mapped`, else the same for each slice
     outside  whether it shows memory of a tensor that is the same for all slices
-    seen     whether it has handles or views, which would not follow it to other memory
+    source   what it shows the memory of, and by which view (None: as it is)
+    shown    what shows its memory, in the order in which that came to be
     """
 
-    __slots__ = ("mapped", "outside", "seen", "tensor")
+    __slots__ = ("__weakref__", "mapped", "outside", "shown", "source", "tensor")
 
     def __init__(self, tensor: Tensor, mapped: bool, outside: bool = False) -> None:
         self.tensor, self.mapped, self.outside = tensor, mapped, outside
-        self.seen = False
+        self.source: tuple[Whole, View | None] | None = None
+        self.shown: list[weakref.ref[Whole]] = []
+
+    def shows(self, source: Whole, how: View | None) -> None:
+        """It is a view of the memory of `source`."""
+        self.source = (source, how)
+        source.shown.append(weakref.ref(self))
+
+    def with_room(self, tensor: Tensor) -> None:
+        """Go over to a tensor with slices, and all that shows its memory with it."""
+        self.tensor, self.mapped = tensor, True
+        for x in self.shown:
+            view = x()
+            if view is not None and view.source is not None:
+                how = view.source[1]
+                new = (
+                    tensor.detach()
+                    if how is None
+                    else apply(under(how, tensor.shape[0]), tensor)[0]
+                )
+                view.with_room(new)
 
 
 @composite
@@ -192,7 +214,7 @@ class Level:
         if below.tensor.base is None:  # a copy
             below.outside = False
             return
-        whole.seen = below.seen = True
+        below.shows(whole, unit)
         out.base = source if source.base is None else source.base
         if self.owns(source):
             out.origin = (source, unit)
@@ -215,6 +237,14 @@ class Level:
                 _saves.clear()
             saves = _saves[key] = used_by_gradient(unit, known)
         record(unit, known, outputs, saves)
+
+    def stand_in(self, x: Tensor) -> Tensor:
+        """A leaf of a slice in place of a leaf from outside, wherever the function uses that."""
+        found = self.watched.get(id(x))
+        if found is None:
+            found = self.watched[id(x)] = self.slice_of(Whole(x, False, True))
+            found.requires_grad = True
+        return found
 
     def trace_node(self, node: Node) -> Tensor:
         """A tensor that a trace outside knows as a node, the same for each slice."""
@@ -292,17 +322,15 @@ class Level:
         """`out` is a second handle on `source` and its history."""
         if self.owns(source):
             out.node, out.owner = source.node, self
-            source.node.seen = True  # type: ignore[union-attr]
         elif self.parent is not None:
             self.parent.note_copied(source, out)
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
         """`out` shares the memory of `source`, but no history, above or beneath."""
         whole = self.whole(source)
-        whole.seen = True
         with self.beneath():
             below = Whole(whole.tensor.detach(), whole.mapped, whole.outside)
-        below.seen = True
+        below.shows(whole, None)
         out.node, out.owner = below, self  # type: ignore[assignment]
         out.sig = ("of a slice", out._type)
 
@@ -328,8 +356,9 @@ class Level:
             self.assign(target, value.node)
             target.become(value)
             return
+        if any(isinstance(x, Tensor) and self.whole(x).mapped for x in others):
+            self._make_room(whole)
         wholes = [self.whole(x) if isinstance(x, Tensor) else Whole(x, False) for x in others]
-        self._make_room(target, unit, any(w.mapped for w in wholes))
         flags = (whole.mapped, *(w.mapped for w in wholes))
         form = self.form(unit, flags, (target, *others))
         with self.beneath():
@@ -337,31 +366,24 @@ class Level:
 
     def assign(self, target: Tensor, value: Any) -> None:
         """Overwrite a tensor with what is beneath another one."""
-        whole = self.whole(target)
-        self._make_room(target, ASSIGN, value.mapped)
-        new = value.tensor
+        whole, new = self.whole(target), value.tensor
+        if value.mapped:
+            self._make_room(whole)
         with self.beneath():
             if whole.mapped and not value.mapped:
                 new = _repeated(new, size=self.size)
             whole.tensor._write(ASSIGN, new)
 
-    def _make_room(self, target: Tensor, unit: Unit, mapped: bool) -> None:
+    def _make_room(self, whole: Whole) -> None:
         """Let a tensor that was the same for all slices have one for each."""
-        whole = self.whole(target)
-        if whole.mapped or not mapped:
+        if whole.mapped:
             return
-        if whole.seen:
-            raise ArgumentError(
-                "a tensor with views is changed by values that differ between slices",
-                op=unit.name,
-                expect="a tensor that depends on what vmap maps over",
-                actual=f"{target.type!r}, so far the same for all slices",
-                hint="start from a mapped tensor, such as dg.zeros_like(x)",
-            )
+        while whole.source is not None:
+            whole = whole.source[0]
         with self.beneath():
             raw = _repeated(whole.tensor, size=self.size)
-        raw._version = target._version
-        whole.tensor, whole.mapped, target.array = raw, True, None
+            raw._version = whole.tensor._version
+            whole.with_room(raw)
 
 
 def _changed_outside(op: str, x: Tensor, what: str = "") -> DualgradError:
@@ -373,3 +395,17 @@ def _changed_outside(op: str, x: Tensor, what: str = "") -> DualgradError:
         why="all slices share it, and the function runs once for all of them",
         hint="return the new value instead",
     )
+
+
+def current() -> Level | None:
+    """The level whose function runs, if one does."""
+    return state.trace if isinstance(state.trace, Level) else None
+
+
+def is_recorded_beneath(x: Tensor) -> bool:
+    """Whether what is beneath a tensor of a slice has a history outside of vmap."""
+    while isinstance(x.owner, Level):
+        x = x.node.tensor  # type: ignore[union-attr]
+        if x.requires_grad:
+            return True
+    return False
