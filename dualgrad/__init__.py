@@ -111,6 +111,7 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.interop import from_dlpack, frombuffer
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
@@ -223,7 +224,9 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "from_numpy",
+    "frombuffer",
     "full",
     "full_like",
     "function",

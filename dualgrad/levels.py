@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dualgrad.autograd import next_number, record
+from dualgrad.autograd import Saves, next_number, record
 from dualgrad.compiler.batching import Batched, spread, under
 from dualgrad.compiler.grad import crosses_devices
 from dualgrad.compiler.ir.dims import Dim
@@ -24,11 +24,9 @@ from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.compiler.ops import random as ops
-from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.view import View
-from dualgrad.dispatch import check_write, used_by_gradient
 from dualgrad.ranges import arange
 from dualgrad.runtime.dtype import uint64
 from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
@@ -36,7 +34,7 @@ from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 _MOST = 4000  # units whose gradients' needs are remembered
-_saves: dict[tuple[Any, ...], frozenset[int]] = {}
+_saves: dict[tuple[Any, ...], Saves] = {}
 
 
 class Whole:
@@ -215,28 +213,40 @@ class Level:
             below.outside = False
             return
         below.shows(whole, unit)
-        out.base = source if source.base is None else source.base
         if self.owns(source):
-            out.origin = (source, unit)
+            source.shares(out, unit)
+        else:
+            out.base = source if source.base is None else source.base
 
     def _record(self, unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
         """Put a unit on the tape of the slices, for which tensors from outside are constants."""
-        above = [self.watched.get(id(x), x) for x in operands]
-        if not any(isinstance(x, Tensor) and x.requires_grad and self.owns(x) for x in above):
-            return
-        known = tuple(
-            self.slice_of(Whole(x, False, True))
-            if isinstance(x, Tensor) and not self.owns(x)
+        known = self.taken(operands)
+        if any(getattr(x, "requires_grad", False) for x in known):
+            record(unit, known, outputs, self.saves_of(unit, known))
+
+    def taken(self, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Operands as the tape of the slices knows them, without histories from outside."""
+        return tuple(
+            self._stands_for(x)
+            if isinstance(x, Tensor) and x.requires_grad and not self.owns(x)
             else x
-            for x in above
+            for x in operands
         )
-        key = (unit, *[x.type if hasattr(x, "sig") else type(x) for x in known])
-        saves = _saves.get(key)
-        if saves is None:
-            if len(_saves) > _MOST:
-                _saves.clear()
-            saves = _saves[key] = used_by_gradient(unit, known)
-        record(unit, known, outputs, saves)
+
+    def _stands_for(self, x: Tensor) -> Tensor:
+        found = self.watched.get(id(x))
+        return self.slice_of(Whole(x, False, True)) if found is None else found
+
+    def saves_of(self, unit: Unit, operands: tuple[Any, ...]) -> Saves:
+        """What is known of the gradient of a unit on such operands."""
+        if len(_saves) > _MOST:
+            _saves.clear()
+        key = (unit, *[x.type if hasattr(x, "sig") else type(x) for x in operands])
+        return _saves.setdefault(key, {})
+
+    def second(self, x: Tensor) -> Tensor:
+        """A handle on the value of a tensor as it is now, for the tape."""
+        return x
 
     def stand_in(self, x: Tensor) -> Tensor:
         """A leaf of a slice in place of a leaf from outside, wherever the function uses that."""
@@ -341,21 +351,22 @@ class Level:
                 "requires_grad_", x, "requires_grad of a tensor from outside is changed"
             )
 
+    def note_cut(self, x: Tensor) -> None:
+        """A tensor forgets its history, above and beneath."""
+        if not self.owns(x):
+            raise _changed_outside("detach_", x, "a tensor from outside is cut off from its graph")
+        with self.beneath():
+            x.node.tensor.detach_()  # type: ignore[union-attr]
+
     def check_recorded(self, target: Tensor, unit: Unit) -> None:
         if not self.owns(target):
             raise _changed_outside(unit.name, target)
 
-    def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
+    def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
         """A change in place."""
         whole = self.whole(target)
         if whole.outside and not whole.mapped:
             raise _changed_outside(unit.name, target)
-        if recorded:
-            (value,) = self.apply(unit, (target, *others))
-            check_write(unit, target.type, value.type)
-            self.assign(target, value.node)
-            target.become(value)
-            return
         if any(isinstance(x, Tensor) and self.whole(x).mapped for x in others):
             self._make_room(whole)
         wholes = [self.whole(x) if isinstance(x, Tensor) else Whole(x, False) for x in others]
@@ -363,16 +374,6 @@ class Level:
         form = self.form(unit, flags, (target, *others))
         with self.beneath():
             whole.tensor._write(form, *(w.tensor for w in wholes))
-
-    def assign(self, target: Tensor, value: Any) -> None:
-        """Overwrite a tensor with what is beneath another one."""
-        whole, new = self.whole(target), value.tensor
-        if value.mapped:
-            self._make_room(whole)
-        with self.beneath():
-            if whole.mapped and not value.mapped:
-                new = _repeated(new, size=self.size)
-            whole.tensor._write(ASSIGN, new)
 
     def _make_room(self, whole: Whole) -> None:
         """Let a tensor that was the same for all slices have one for each."""

@@ -119,6 +119,10 @@ class CompileError(DualgradError, RuntimeError):
     max_lines = 1000  # a program's text, which only its authors read
 
 
+class ExchangeError(DualgradError, BufferError):
+    """Memory that cannot be shared with another library."""
+
+
 class DataError(DualgradError, ValueError):
     """A damaged or foreign file."""
 

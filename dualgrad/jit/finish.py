@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dualgrad.autograd import STALE
 from dualgrad.backends.transfers import copy_into
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.history import is_lost
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.forms import fact_key
@@ -196,7 +198,8 @@ class Finish:
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
         """What a second handle has besides memory: class, flag, gradient."""
-        kind, flag, own = type(x), x.requires_grad and x.grad_fn is None, x.base is None
+        kind, flag, own = type(x), x.requires_grad and x._grad_fn is None, x.base is None
+        lost, sort = is_lost(x), None if x.origin is None else x.origin[3]
         grad = self.trace.grads.get(id(x), (x, None))[1]
         grad_spec = None if grad is None else self.spec(grad)
 
@@ -204,8 +207,12 @@ class Finish:
             out.__class__ = kind
             if own:
                 out.base = None
-            if flag:
+            if flag or lost:
                 out.requires_grad = True
+            if sort is not None and out.origin is not None:
+                out.origin = (*out.origin[:3], sort)
+            if lost:
+                out._grad_fn = STALE
             if grad_spec is not None:
                 out._grad = grad_spec(r)
 
@@ -501,7 +508,8 @@ def first_run(path: Path, work: Finish) -> None:
         assert shown.array is not None
         x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
+            how = unit if shown.origin is None else shown.origin[1]
+            x.origin = (x.origin[0], how, *x.origin[2:])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

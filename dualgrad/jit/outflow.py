@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dualgrad.autograd import TapeNode, edge_of
 from dualgrad.compiler.ir.node import Node, const_node
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.history import is_lost
 from dualgrad.jit.alias import Source
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.keeping import keeping
@@ -19,7 +20,9 @@ from dualgrad.tensor import Tensor
 
 def needs_graph(x: Tensor) -> bool:
     """Whether gradients can still flow back from a traced tensor."""
-    return x.requires_grad and x.grad_fn is not None and not x.grad_fn.released
+    if not x.requires_grad or is_lost(x):
+        return False
+    return x.grad_fn is not None and not x.grad_fn.released
 
 
 class Outer(NamedTuple):
@@ -105,7 +108,7 @@ class Outflow:
 
     def _step(self, node: TapeNode) -> Step:
         if node.released:
-            return Step(node.unit, (), (), (), node.types, released=True)
+            return Step(node.unit, (), (), (), node.types, True, node.place)
         for x, version in zip((*node.inputs, *node.outputs), node.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
                 raise Unsupported(
@@ -119,6 +122,7 @@ class Outflow:
             tuple(map(self._value, node.outputs)),
             tuple(map(self._edge, node.edges)),
             node.types,
+            place=node.place,
         )
 
     def _value(self, x: Any) -> Value:
