@@ -81,6 +81,8 @@ def _repeated(x: Any, *, size: Dim) -> Any:
 class Level:
     """One run of a function on all slices at once; see `jit.trace.Trace` for what asks for it."""
 
+    kind = "mapped"  # what its tensors are called
+
     def __init__(self, size: Any, randomness: str) -> None:
         self.size, self.randomness = size, randomness
         self.parent: Any = state.trace

@@ -472,7 +472,7 @@ def test_more_mistakes() -> None:
 def test_a_slice_outlives_its_function() -> None:
     kept = []
     dg.vmap(lambda x: kept.append(x) or x)(S())
-    with pytest.raises(TraceError, match="used outside"):
+    with pytest.raises(TraceError, match="a mapped tensor is used outside of its function"):
         kept[0] + 1
     with pytest.raises(TraceError):
         kept[0].numpy()
