@@ -157,11 +157,13 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import array_api, data, nn, optim
+    from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.gradient_check import gradcheck, gradgradcheck
+    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
     "EagerFallback",
@@ -178,6 +180,7 @@ __all__ = [
     "array_api",
     "asarray",
     "astype",
+    "autograd",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -233,7 +236,12 @@ __all__ = [
     "functional",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "hessian",
     "hstack",
+    "hvp",
     "iinfo",
     "initial_seed",
     "inner",
@@ -244,6 +252,8 @@ __all__ = [
     "inverse",
     "is_grad_enabled",
     "isdtype",
+    "jacobian",
+    "jvp",
     "kron",
     "lgamma",
     "linalg",
@@ -292,6 +302,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -321,8 +332,10 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "vdot",
     "vecdot",
+    "vjp",
     "vstack",
     "zeros",
     "zeros_like",
@@ -332,12 +345,15 @@ __version__ = "0.1.0"
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "data", "nn", "optim")
+_LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
     "vmap": "vmap",
     "grad": "transforms",
+    "gradcheck": "gradient_check",
+    "gradgradcheck": "gradient_check",
     "hessian": "transforms",
     "hvp": "transforms",
     "jacobian": "transforms",

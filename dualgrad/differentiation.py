@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
-from dualgrad import trees
-from dualgrad.autograd import Flow, TapeNode, edge_of, next_number
+from dualgrad import flow, levels, trees
 from dualgrad.compiler.ir.value import apply
-from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape, reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
@@ -23,6 +23,7 @@ from dualgrad.runtime.errors import (
     ShapeError,
 )
 from dualgrad.state import enable_grad, no_grad, state
+from dualgrad.tape import TapeNode, next_number
 from dualgrad.tensor import Tensor
 
 Fun = Callable[..., Any]
@@ -30,10 +31,20 @@ By = int | tuple[int, ...]
 Slots = list[Tensor | None]
 
 
+class _Running(threading.local):
+    """The calls whose functions are running, the outer ones first."""
+
+    calls: tuple[Call, ...] = ()
+
+
+_running = _Running()
+
+
 class Call:
     """One recorded call `fun(*args, **kwargs)`, to be differentiated by the arguments `by`.
 
     value, aux   what it gave
+    own          leaves that nobody else knows, by id: its own, and those of calls inside
     """
 
     def __init__(
@@ -49,13 +60,32 @@ class Call:
         self.single = isinstance(by, int)
         self.connects = state.grad_enabled
         self.first = next_number()  # nodes of the tape before it come from outside
-        self.variables = Variables(op, args, _places(op, by, args, kwargs))
-        self.own = self.variables.own
-        with enable_grad():
-            found = fun(*self.variables.args, **kwargs)
+        self.own: dict[int, Tensor] = {}
+        self.variables = Variables(op, args, _places(op, by, args, kwargs), self.leaf)
+        found = self._run(fun, kwargs)
+        self.aux: Any = None
         self.value, self.aux = _with_aux(op, found) if has_aux else (found, None)
         self.outputs = [_end(y) for _, y in trees.leaves(self.value) if is_float(y)]
-        self.connected = self.connects and any(self.reach_outside(self.outputs))
+        self.connected = self.connects and (
+            any(self.reach_outside(self.outputs))
+            or any(map(levels.is_recorded_beneath, self.outputs))
+        )
+
+    def _run(self, fun: Fun, kwargs: dict[str, Any]) -> Any:
+        outer = _running.calls
+        _running.calls = (*outer, self)
+        try:
+            with enable_grad(), self.variables.standing_in():
+                return fun(*self.variables.args, **kwargs)
+        finally:
+            _running.calls = outer
+
+    def leaf(self, x: Tensor) -> Tensor:
+        """A leaf of the tape with the value of x, which calls around this one know, too."""
+        out = levels.cut(x).requires_grad_()
+        for call in (*_running.calls, self):
+            call.own[id(out)] = out
+        return out
 
     def let_go(self) -> None:
         """Take the value off the tape, unless it is connected with tensors from outside."""
@@ -86,8 +116,7 @@ class Call:
         """
         create = self.connects and (self.connected or any(map(_is_recorded, tangents)))
         with enable_grad():
-            seeds = [ones_like(y).requires_grad_() for y in self.outputs]
-            self.own.update(map(id, seeds))
+            seeds = [self.leaf(ones_like(y)) for y in self.outputs]
             rows = self._pull([*seeds], True, True)
         found = gradients(rows, seeds, tangents, create, create)
         return self._by_outputs(
@@ -133,7 +162,7 @@ class Call:
         if not isinstance(y, Tensor) or not y.requires_grad:
             return y
         if id(y) in self.own:
-            return y.detach()
+            return levels.cut(y)
         if y.grad_fn is None or y.grad_fn.number < self.first:
             return y
         if not (self.connects and self.reach_outside([y])[0]):
@@ -191,10 +220,17 @@ class Variables:
     a view of that.  The parameters of a Module are variables as they are.
     """
 
-    def __init__(self, op: str, args: Sequence[Any], places: Sequence[int]) -> None:
+    def __init__(
+        self,
+        op: str,
+        args: Sequence[Any],
+        places: Sequence[int],
+        leaf: Callable[[Tensor], Tensor],
+    ) -> None:
         self.op = op
+        self.leaf = leaf
         self.tensors: list[Tensor] = []
-        self.own: set[int] = set()  # identities of leaves that only the call knows
+        self.stand_ins: dict[int, Tensor] = {}
         self.given = [args[k] for k in places]
         self.args = list(args)
         for k in places:
@@ -206,20 +242,39 @@ class Variables:
 
     def _variable(self, path: str, x: Any) -> Any:
         if is_module(x):
-            self.tensors += [p for _, p in parameters(x)]
+            self.tensors += [self._parameter(p) for _, p in parameters(x)]
             return x
         if isinstance(x, float):
             x = tensor(x)
         if not is_float(x):
             _check_other(self.op, path, x)
             return x
-        if x.requires_grad and state.grad_enabled:
+        if x.requires_grad and state.grad_enabled and not levels.is_shared(x):
             mine = apply(Reshape.of(x.type.shape), x)[0]
         else:
-            mine = x.detach().requires_grad_()
-            self.own.add(id(mine))
+            mine = self.leaf(x)
         self.tensors.append(mine)
         return mine
+
+    def _parameter(self, p: Tensor) -> Tensor:
+        """What stands for a parameter: itself, or, of one that slices share, a leaf of a slice."""
+        level = levels.current()
+        if level is None or level.owns(p):
+            return p
+        if id(p) not in level.watched:
+            self.stand_ins[id(p)] = level.watched[id(p)] = self.leaf(p)
+        return level.watched[id(p)]
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Let what stands for parameters do so, until the function has run."""
+        level = levels.current()
+        try:
+            yield
+        finally:
+            for key in self.stand_ins:
+                assert level is not None
+                del level.watched[key]
 
     def tree(self, values: Iterable[Any]) -> list[Any]:
         """Values, one for each variable, in the structure of the arguments."""
@@ -248,62 +303,22 @@ class Variables:
 # -- the tape -------------------------------------------------------------------------------------
 
 
-class _Collecting(Flow):
-    """Gradients on their way to some tensors, none of which keeps them."""
-
-    def __init__(self, create_graph: bool, inputs: Sequence[Tensor]) -> None:
-        super().__init__(create_graph)
-        self.found: dict[Any, Tensor] = {}
-        self.wanted = [edge_of(x) for x in inputs]
-        self.leaves = {id(e) for e in self.wanted if isinstance(e, Tensor)}
-
-    def accumulate(self, leaf: Tensor, g: Tensor) -> None:
-        if id(leaf) in self.leaves:
-            old = self.found.get(id(leaf))
-            self.found[id(leaf)] = g if old is None else self.own(old + g)
-
-    def total(self, edge: Any) -> Tensor | None:
-        return super().total(edge) if isinstance(edge, tuple) else self.found.get(id(edge))
-
-    def settle(self, edge: Any, total: Tensor) -> None:
-        if isinstance(edge, tuple):
-            super().settle(edge, total)
-        elif id(edge) in self.leaves:
-            self.found[id(edge)] = total
-
-    def run(self, retain_graph: bool) -> None:
-        import heapq
-
-        targets = {e for e in self.wanted if isinstance(e, tuple)}
-        while self.heap:
-            node = heapq.heappop(self.heap)[1]
-            slots = self.waiting.pop(node)
-            for k, g in enumerate(slots):
-                if (node, k) in targets and g is not None:
-                    self.found[node, k] = g
-            if node.number > min((e[0].number for e in targets), default=0):
-                node.push(self, slots, retain_graph or self.create_graph)
-
-
 def gradients(
-    outputs: Slots, inputs: Sequence[Tensor], seeds: Slots, create: bool, retain: bool
+    outputs: Iterable[Tensor | None],
+    inputs: Sequence[Tensor],
+    seeds: Iterable[Tensor | None],
+    create: bool,
+    retain: bool,
 ) -> Slots:
     """What seeds of outputs become at inputs; None where nothing arrives."""
-    with enable_grad() if create else no_grad():
-        flow = _Collecting(create, inputs)
-        for y, s in zip(outputs, seeds, strict=True):
-            if y is not None and s is not None and y.requires_grad:
-                flow.send(edge_of(y), s)
-        flow.run(retain)
-        out: Slots = []
-        for edge in flow.wanted:
-            g = flow.found.get(edge if isinstance(edge, tuple) else id(edge))
-            if g is not None and id(g) not in flow.owned:
-                g = copy(g)
-            elif g is not None:
-                flow.owned.discard(id(g))
-            out.append(g)
-        return out
+    sent = [
+        (y, s)
+        for y, s in zip(outputs, seeds, strict=True)
+        if y is not None and s is not None and y.requires_grad
+    ]
+    if not sent or not inputs:
+        return [None] * len(inputs)
+    return flow.gradients([y for y, _ in sent], inputs, [s for _, s in sent], retain, create)
 
 
 def _end(y: Tensor) -> Tensor:
@@ -313,13 +328,14 @@ def _end(y: Tensor) -> Tensor:
     return y.with_history(y.grad_fn, y.output_number)
 
 
-def _is_recorded(x: Tensor | None) -> bool:
-    return x is not None and x.requires_grad
+def _is_recorded(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
 
 
 def unit(y: Tensor, k: int) -> Tensor:
     """A tensor like y of zeros, with a one in place k."""
-    return reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
+    out: Tensor = reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
+    return out
 
 
 # -- what is a variable ---------------------------------------------------------------------------

@@ -16,12 +16,12 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import STALE, Saves, TapeNode, next_number
 from dualgrad.compiler.ops.view import View
 from dualgrad.hooks import move_retention, retain, retains
 from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import STALE, Saves, TapeNode, next_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dualgrad.autograd import Saves, next_number, record
 from dualgrad.compiler.batching import Batched, spread, under
 from dualgrad.compiler.grad import crosses_devices
 from dualgrad.compiler.ir.dims import Dim
@@ -31,6 +30,7 @@ from dualgrad.ranges import arange
 from dualgrad.runtime.dtype import uint64
 from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
 from dualgrad.state import state
+from dualgrad.tape import Saves, next_number, record
 from dualgrad.tensor import Tensor
 
 _MOST = 4000  # units whose gradients' needs are remembered
@@ -88,7 +88,7 @@ class Level:
         self.parent: Any = state.trace
         self.first_node = next_number()
         self.made: dict[int, Tensor] = {}  # tensors that the function has made, not yet used
-        self.watched: dict[int, Tensor] = {}  # tensors from outside -> what stands for them
+        self.watched: dict[int, Tensor] = {}  # what stands for tensors from outside, by their id
         self.hooked = False
 
     def __getattr__(self, name: str) -> Any:
@@ -250,14 +250,6 @@ class Level:
         """A handle on the value of a tensor as it is now, for the tape."""
         return x
 
-    def stand_in(self, x: Tensor) -> Tensor:
-        """A leaf of a slice in place of a leaf from outside, wherever the function uses that."""
-        found = self.watched.get(id(x))
-        if found is None:
-            found = self.watched[id(x)] = self.slice_of(Whole(x, False, True))
-            found.requires_grad = True
-        return found
-
     def trace_node(self, node: Node) -> Tensor:
         """A tensor that a trace outside knows as a node, the same for each slice."""
         return self.slice_of(Whole(self.parent.trace_node(node), False))
@@ -403,6 +395,24 @@ def _changed_outside(op: str, x: Tensor, what: str = "") -> DualgradError:
 def current() -> Level | None:
     """The level whose function runs, if one does."""
     return state.trace if isinstance(state.trace, Level) else None
+
+
+def is_shared(x: Tensor) -> bool:
+    """Whether a tensor is one from outside of vmap, where there is vmap."""
+    level = current()
+    return level is not None and not level.owns(x)
+
+
+def cut(x: Tensor) -> Tensor:
+    """The same memory without history; within vmap, of the slice alone: gradients from outside
+    still flow through."""
+    level = current()
+    if level is None or not state.grad_enabled:
+        return x.detach()
+    whole = level.whole(x)
+    below = Whole(whole.tensor, whole.mapped, whole.outside)
+    below.shows(whole, None)
+    return level.slice_of(below)
 
 
 def is_recorded_beneath(x: Tensor) -> bool:

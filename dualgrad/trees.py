@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 
-
 class Child(NamedTuple):
     """What a container holds, and how code reaches it: `["weight"]`, `[0]`, `.bias`."""
 
@@ -45,7 +44,7 @@ def children(x: Any) -> list[Child]:
 
 def rebuilt(x: Any, values: list[Any]) -> Any:
     """A container like x with other contents."""
-    kind = type(x)
+    kind: Any = type(x)
     if x is None:
         return None
     if kind is dict:
@@ -60,15 +59,15 @@ def rebuilt(x: Any, values: list[Any]) -> Any:
     if isinstance(x, tuple):
         return kind(*values) if hasattr(x, "_fields") else kind(values)
     if isinstance(x, list):
-        out = copy.copy(x)
-        out[:] = values
-        return out
-    out = object.__new__(kind)
+        new = copy.copy(x)
+        new[:] = values
+        return new
+    record: Any = object.__new__(kind)
     if hasattr(x, "__dict__"):
-        out.__dict__.update(x.__dict__)
+        record.__dict__.update(x.__dict__)
     for child, v in zip(children(x), values, strict=True):
-        object.__setattr__(out, child.key, v)  # frozen ones as well
-    return out
+        object.__setattr__(record, child.key, v)  # frozen ones as well
+    return record
 
 
 def leaves(x: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -105,6 +105,10 @@ class GradientError(DualgradError, RuntimeError):
     """A gradient that cannot be computed."""
 
 
+class NaNError(DualgradError, FloatingPointError):
+    """A NaN, or an infinity, where `dg.detect_nan` looks for them."""
+
+
 class TraceError(DualgradError, RuntimeError):
     """Code that cannot be traced."""
 

@@ -308,20 +308,14 @@ def test_transforms_of_transforms() -> None:
     def third(x: Any) -> Any:
         return dg.grad(dg.grad(dg.grad(lambda x: dg.sin(x) * x)))(x)
 
-    (v,) = 0.7, 
+    (v,) = (0.7,)
     want = -3 * np.sin(v) - v * np.cos(v)
     close(in_both(third, lambda: (f64(v),)), want)
-    forward = in_both(
-        lambda x: dg.jvp(dg.grad(cubes), (x,), (dg.ones_like(x),))[1], point
-    )
+    forward = in_both(lambda x: dg.jvp(dg.grad(cubes), (x,), (dg.ones_like(x),))[1], point)
     close(forward, [6 * v for v in POINT])
-    back = in_both(
-        lambda x: dg.grad(lambda x: dg.jvp(cubes, (x,), (x * x,))[1])(x), point
-    )
+    back = in_both(lambda x: dg.grad(lambda x: dg.jvp(cubes, (x,), (x * x,))[1])(x), point)
     close(back, [12 * v**3 for v in POINT])  # of 3 x^4
-    twice = in_both(
-        lambda x: dg.jvp(lambda x: dg.jvp(cubes, (x,), (x,))[1], (x,), (x,))[1], point
-    )
+    twice = in_both(lambda x: dg.jvp(lambda x: dg.jvp(cubes, (x,), (x,))[1], (x,), (x,))[1], point)
     close(twice, sum(9 * v**3 for v in POINT))
 
 
@@ -441,7 +435,9 @@ def test_training_by_functions() -> None:
 
     rng = np.random.default_rng(0)
     x, y = (dg.tensor(rng.standard_normal(s)) for s in ((8, 3), (8, 1)))
-    eager = static = {k: dg.tensor(rng.standard_normal(s)) for k, s in (("w", (3, 4)), ("v", (4, 1)))}
+    eager = static = {
+        k: dg.tensor(rng.standard_normal(s)) for k, s in (("w", (3, 4)), ("v", (4, 1)))
+    }
     compiled, losses = dg.function(step, strict=True), []
     for _ in range(20):
         eager, value = step(eager, x, y)

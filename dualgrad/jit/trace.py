@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.autograd import Absent, Saves, next_number, record
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import ABSENT, crosses_devices
@@ -49,6 +48,7 @@ from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
+from dualgrad.tape import Absent, Saves, next_number, record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
