@@ -111,6 +111,7 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.interop import from_dlpack, frombuffer
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
@@ -156,7 +157,7 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -226,7 +227,9 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "from_numpy",
+    "frombuffer",
     "full",
     "full_like",
     "function",
@@ -299,6 +302,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -344,6 +348,7 @@ __version__ = "0.1.0"
 _LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
     "grad": "transforms",
     "gradcheck": "gradient_check",

@@ -1,6 +1,7 @@
 """Gradients by hand: `dg.autograd`, with PyTorch's names.
 
-`grad` returns gradients, `backward` adds them to `.grad`.
+`grad` returns gradients, `backward` adds them to `.grad`, a `Function` has a gradient that the user
+writes.
 """
 
 from __future__ import annotations
@@ -8,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dualgrad.anomaly import detect_nan as detect_anomaly
+from dualgrad.custom import Function, once_differentiable
 from dualgrad.flow import backward as _backward
 from dualgrad.flow import gradients
 from dualgrad.runtime.errors import ArgumentError, GradientError
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor, tensors_of
 
-__all__ = ["backward", "enable_grad", "grad", "is_grad_enabled", "no_grad"]
+__all__ = [
+    "Function",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "once_differentiable",
+    "set_grad_enabled",
+]
 
 Tensors = Tensor | Sequence[Tensor]
 Seeds = Tensor | None | Sequence[Tensor | None]

@@ -218,7 +218,7 @@ class Flow:
             slots = self.waiting[node] = [None] * len(node.types)
             heapq.heappush(self.heap, (-node.number, node))
         old = slots[k]
-        slots[k] = g if old is None else self.own(old + g)
+        slots[k] = g if old is None else self._sum(old, g)
 
     def hand_on(
         self, edges: Sequence[Edge], cotangents: Sequence[Tensor], grads: Sequence[Tensor]
@@ -232,6 +232,13 @@ class Flow:
             if id(g) not in known and g.is_own_memory:
                 self.own(g)
             self.send(edge, g)
+
+    def _sum(self, old: Tensor, g: Tensor) -> Tensor:
+        owned = self.owned
+        if owned:  # what has been added need not live on
+            owned.pop(id(old), None)
+            owned.pop(id(g), None)
+        return self.own(old + g)
 
     def own(self, g: Tensor) -> Tensor:
         self.owned[id(g)] = g
@@ -247,7 +254,7 @@ class Flow:
         """leaf.grad += g, now or when all of it has arrived."""
         if self._holds(leaf):
             held = self.held.get(id(leaf))
-            self.held[id(leaf)] = (leaf, g if held is None else self.own(held[1] + g))
+            self.held[id(leaf)] = (leaf, g if held is None else self._sum(held[1], g))
         else:
             self.add(leaf, g)
 
@@ -260,7 +267,11 @@ class Flow:
     def add(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, in memory that no other tensor shares."""
         old = leaf.grad
-        leaf.grad = self.taken(g) if old is None else old + g
+        if old is None:
+            leaf.grad = self.taken(g)
+        else:
+            leaf.grad = old + g
+            self.owned.pop(id(g), None)
 
     def total(self, edge: Edge) -> Tensor | None:
         """What has arrived at the other end of an edge so far."""

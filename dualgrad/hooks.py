@@ -19,6 +19,7 @@ from dualgrad.state import state
 Hook = Callable[..., Any]
 Hooks = dict[int, Hook]
 
+RETAINED = -1  # among hooks: the one that keeps a gradient
 _numbers = itertools.count()
 on_nodes: weakref.WeakKeyDictionary[Any, dict[int, Hooks]] = weakref.WeakKeyDictionary()
 # by identity of the tensor: hooks on its gradient, and those that run once `.grad` is set
@@ -140,12 +141,51 @@ def hooks_of_leaf(x: Any) -> tuple[Hooks, Hooks] | None:
 
 def apply_hooks(hooks: Hooks, gradient: Any) -> Any:
     """The gradient after all hooks."""
-    for hook in list(hooks.values()):
+    for number, hook in list(hooks.items()):
+        if number == RETAINED:
+            continue
         given = hook(gradient)
         if given is not None:
             check_gradient(given, gradient)
             gradient = given
+    if RETAINED in hooks:
+        hooks[RETAINED](gradient)
     return gradient
+
+
+def retain(x: Any) -> None:
+    """Let the gradient of a computed tensor be added to its `grad`, after all other hooks."""
+    if state.trace is not None:
+        state.trace.hooked = True
+    on_nodes.setdefault(x.grad_fn, {}).setdefault(x.output_number, {})[RETAINED] = _keeper(x)
+    stamp["now"] = object()
+
+
+def _keeper(x: Any) -> Hook:
+    held = weakref.ref(x)
+
+    def keep(gradient: Any) -> None:
+        tensor = held()
+        if tensor is not None:
+            old = tensor.grad
+            tensor.grad = gradient.clone() if old is None else old + gradient
+
+    return keep
+
+
+def retains(x: Any) -> bool:
+    """Whether the gradient of a computed tensor is kept."""
+    found = on_nodes.get(x.grad_fn) if on_nodes and x.grad_fn is not None else None
+    return found is not None and RETAINED in found.get(x.output_number, ())
+
+
+def move_retention(x: Any, node: Any, output: int) -> None:
+    """A tensor whose gradient is kept stands elsewhere on the tape from now on."""
+    if not on_nodes or node is None:
+        return
+    hooks = on_nodes.get(node, {}).get(output)
+    if hooks is not None and hooks.pop(RETAINED, None) is not None:
+        retain(x)
 
 
 def check_gradient(given: Any, old: Any) -> None:

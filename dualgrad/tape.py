@@ -7,21 +7,23 @@ operands and results that its gradient reads.  See `flow` for the way back.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Final, Union
 
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.errors import GradientError
-from dualgrad.runtime.srcinfo import Place, user_place
+from dualgrad.runtime.srcinfo import Location, Place, user_place
 
 if TYPE_CHECKING:
     from dualgrad.flow import Flow, Reach
     from dualgrad.tensor import Tensor
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]
-_numbers = itertools.count()
+Saves = dict[int, frozenset[int]]  # what a gradient reads, by the operands that want one, as bits
+NUMBERS = 1 << 40  # of the views of a tensor that get their history from one node
+_numbers = itertools.count(step=NUMBERS)
 next_number = _numbers.__next__
 
 
@@ -42,6 +44,18 @@ class Absent:
         return self.type
 
 
+class Stale:
+    """Stands for the history of a view whose memory has been changed since: the tensor behind it
+    has a new one, of which the view's is made when it is asked for (see `rewriting`)."""
+
+    __slots__ = ()
+
+    released = False
+
+
+STALE: Final = Stale()
+
+
 class TapeNode:
     """One recorded unit."""
 
@@ -59,7 +73,7 @@ class TapeNode:
         unit: Unit,
         operands: tuple[Any, ...],
         outputs: tuple[Tensor, ...],
-        saves: frozenset[int],
+        known: Saves,
     ) -> None:
         self.unit = unit
         self.place = user_place()
@@ -67,17 +81,22 @@ class TapeNode:
         self.released = False
         self.types = tuple([o.type for o in outputs])
         edges: list[Edge] = []
+        wanted, bit = 0, 1
+        for x in operands:
+            edge = edge_of(x) if hasattr(x, "sig") else None
+            if edge is not None:
+                wanted |= bit
+            edges.append(edge)
+            bit += bit
+        saves = known.get(wanted)
+        if saves is None:
+            saves = known[wanted] = used_by_gradient(unit, operands, wanted)
         kept: list[Any] = []
         versions: list[int] = []
         for k, x in enumerate(operands):
-            if not hasattr(x, "sig"):
-                edges.append(None)
-                kept.append(x)
-                versions.append(0)
-                continue
-            edges.append(edge_of(x))
-            kept.append(x if k in saves else Absent(x.type))
-            versions.append(x.version if k in saves else 0)
+            saved = k in saves
+            kept.append(x if saved or not hasattr(x, "sig") else Absent(x.type))
+            versions.append(x._version[0] if saved and hasattr(x, "sig") else 0)
         self.edges = tuple(edges)
         self.inputs = tuple(kept)
         n = len(operands)
@@ -96,7 +115,7 @@ class TapeNode:
             raise freed_error(self.name)
         for x, version in zip((*self.inputs, *self.outputs), self.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
-                raise changed_error(self.name, x.type, x.version - version)
+                raise changed_error(self.name, self.place, x.type, version, x._version)
         if not create_graph:
             return (*self.inputs, *self.outputs)
         outputs = tuple(
@@ -158,14 +177,28 @@ def freed_error(op: str) -> GradientError:
     )
 
 
-def changed_error(op: str, type: TensorType, times: int) -> GradientError:
+def changed_error(
+    op: str, place: Place | None, type: TensorType, version: int, now: list[Any]
+) -> GradientError:
+    """The error of a saved tensor that has been changed: `place` is the line that saved it, then
+    at `version`; `now` is its version record."""
+    times = now[0] - version
     return GradientError(
         "a tensor that the gradient needs has been changed in place",
         op=op,
-        expect=f"the {type!r} tensor as it was in the forward pass",
-        actual=f"{times} in-place change(s) since",
-        hint="work on a copy, or change it after backward",
+        expect=f"the {type!r} tensor as it was when it was used{_line(place)}",
+        actual=f"{times} in-place change{'s' * (times != 1)} since, the last{_line(now[2])}",
+        hint="change a copy (clone() it first), or change it after backward",
     )
+
+
+def _line(place: Place | None) -> str:
+    """A line of the user's program, below the text that speaks of it."""
+    if place is None:
+        return " at an unknown line"
+    where = Location.of_place(place)
+    text = where.render().split("\n", 2)[:2]
+    return "\n" + "\n".join(f"  {line}" for line in text)
 
 
 class FreedNode(TapeNode):
@@ -189,21 +222,23 @@ def edge_of(x: Any) -> Edge:
     """Where the gradient of an operand goes."""
     if not x.requires_grad:
         return None
-    return x if x.grad_fn is None else (x.grad_fn, x.output_number)
+    node = x._grad_fn
+    if node is None:
+        return x  # type: ignore[no-any-return]
+    if node is STALE and (node := x.grad_fn) is None:
+        return x if x.requires_grad else None
+    return (node, x.output_number)
 
 
 def record(
-    unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...], saves: frozenset[int] | None
-) -> frozenset[int]:
-    """Put a unit on the tape; returns what its gradient reads, to be passed next time."""
-    if saves is None:
-        saves = used_by_gradient(unit, operands)
-    node = TapeNode(unit, operands, outputs, saves)
+    unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...], known: Saves
+) -> None:
+    """Put a unit on the tape; `known` is what is known of its gradient on such operands."""
+    node = TapeNode(unit, operands, outputs, known)
     passes = unit.__class__ is Vjp  # may return an operand, which keeps its own history
     for k, o in enumerate(outputs):
         if o._type.dtype.is_float and not o.requires_grad:
             if passes and any(o is x for x in operands):
                 continue
             o.requires_grad = True
-            o.grad_fn, o.output_number = node, k
-    return saves
+            o._grad_fn, o.output_number = node, k

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ class Block:
                 edges.append(None)  # see `ProgramNode.aim`
                 continue
             x = taken[k] if outside else made[k]
-            edges.append(x if x.grad_fn is None else (x.grad_fn, x.output_number))
+            edges.append(x if x._grad_fn is None else (x.grad_fn, x.output_number))
         versions = [(taken if outside else made)[k]._version for outside, k in self._watched]
         held = [taken[k].array if outside else outputs[k] for outside, k in self._held]
         return ProgramNode(self, tuple(edges), held, versions, scalars, values)
@@ -307,15 +308,15 @@ class ProgramNode(TapeNode):
         changed = [k for k in variant.watched if self.watched[k][0] != self.expected[k]]
         if changed:
             guards = self.block.kept.guards
-            times = {guards[k]: self.watched[k][0] - self.expected[k] for k in changed}
+            where = {guards[k]: k for k in changed}
             for number in range(len(steps) - 1, freed, -1):
                 if variant.visited >> number & 1:
                     for v in steps[number].saved:
-                        if v.guard in times:
-                            error = changed_error(
-                                steps[number].unit.name, v.node.type, times[v.guard]
-                            )
-                            return number, error
+                        if v.guard in where:
+                            k, step = where[v.guard], steps[number]
+                            name, type = step.unit.name, v.node.type
+                            then, now = self.expected[k], self.watched[k]
+                            return number, changed_error(name, step.place, type, then, now)
         return None if freed < 0 else (freed, freed_error(steps[freed].unit.name))
 
     def _send(
@@ -567,4 +568,4 @@ def _with_nodes(s: Step, nodes: dict[Node, Node]) -> Step:
         tuple(Value(nodes[v.node], v.edge, v.guard) for v in values)
         for values in (s.operands, s.outputs)
     )
-    return Step(s.unit, operands, outputs, s.edges, s.types, s.released)
+    return replace_fields(s, operands=operands, outputs=outputs)

@@ -290,6 +290,6 @@ def grad_pattern(tensors: list[Tensor], numbers: list[int]) -> tuple[object, ...
         if grad is None:
             out.append(None)
         else:
-            history = (grad.requires_grad, grad.grad_fn is None)
+            history = (grad.requires_grad, grad._grad_fn is None)
             out.append((grad.sig, history, first.setdefault(id(grad), k), place.get(id(grad))))
     return tuple(out)

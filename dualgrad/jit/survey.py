@@ -221,7 +221,7 @@ class Survey:
         self.tensors.append(x)
         self._tensor_parts.append(part)
         structure, places, sizes = shape_facts(x)
-        self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x.grad_fn is None))
+        self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x._grad_fn is None))
         self.facts += sizes
         self.fact_parts += [(n, k, d, part) for n, (k, d) in zip(sizes, places, strict=True)]
 
@@ -496,7 +496,7 @@ class Survey:
             key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
-            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
+            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject or kind is not np.ndarray:
                 return self.stop("a NumPy array")
             key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)

@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.placing import placed_results
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.srcinfo import Place
 from dualgrad.tape import Absent
 
 Name = tuple[str, Any]
@@ -49,6 +50,7 @@ class Step:
     edges: tuple[Edge | None, ...]  # where gradients of the operands go
     types: tuple[TensorType, ...]  # of the outputs
     released: bool = False  # its graph has been freed by a backward in the function itself
+    place: Place | None = field(default=None, compare=False)  # the user's line
 
     @property
     def saved(self) -> list[Value]:
@@ -215,7 +217,7 @@ class FlowBack:
         if not self.record or not any(v.edge for v in operands):
             return [self._passed(unit, operands, r) or Value(r) for r in results]
         types = tuple(TensorType(r.shape, r.dtype, False, r.device) for r in results)
-        saves = saved_by(unit, nodes)
+        saves = saved_by(unit, operands)
         number, n = len(self.steps), len(operands)
         out: list[Value] = []
         for k, r in enumerate(results):
@@ -273,10 +275,12 @@ def is_number(node: Node) -> bool:
 _NUMBERS: dict[str, int | float | bool] = {"bool": False, "int64": 0, "float64": 0.0}
 
 
-def saved_by(unit: Unit, nodes: tuple[Node, ...]) -> frozenset[int]:
+def saved_by(unit: Unit, operands: tuple[Value, ...]) -> frozenset[int]:
     """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
+    nodes = (v.node for v in operands)
     stand_ins = tuple(_NUMBERS[_name(n.dtype)] if is_number(n) else Absent(n.type) for n in nodes)
-    return used_by_gradient(unit, stand_ins)
+    wanted = sum(1 << k for k, v in enumerate(operands) if v.edge is not None)
+    return used_by_gradient(unit, stand_ins, wanted)
 
 
 def _name(dtype: DType) -> str:
