@@ -26,7 +26,7 @@ class Copying:
         out.requires_grad, out.grad_fn = self.requires_grad, self.grad_fn
         out.output_number = getattr(self, "output_number", 0)
         if state.trace is not None:
-            state.trace.note_detached(self, out)
+            state.trace.note_copied(self, out)
         return out
 
     def __reduce__(self: Tensor) -> tuple[Any, ...]:  # type: ignore[misc]

@@ -32,7 +32,7 @@ from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
-from dualgrad.printing import Shown
+from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
@@ -208,10 +208,10 @@ class Tensor(
         for x in operands:
             if isinstance(x, Tensor) and x.array is None:
                 raise TraceError(
-                    "a traced tensor is used outside of its @function",
+                    f"a {kind_of(x)} tensor is used outside of its function",
                     op=unit.name,
                     expect="a tensor that exists",
-                    actual=f"{x.type!r}, known only while the function was traced",
+                    actual=f"{x.type!r}, known only while the function ran",
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
@@ -421,6 +421,8 @@ class Tensor(
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
+        if state.trace is not None:
+            others = state.trace.taken(others)
         if (
             state.grad_enabled
             and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
