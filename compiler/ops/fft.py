@@ -47,6 +47,7 @@ class Fft(Library):
     inverse: int
     norm: str
     after: int
+    checked = False
     routine = "fft"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -86,6 +87,7 @@ class Rfft(Library):
     size: Dim
     norm: str
     doubled: int
+    checked = False
     routine = "rfft"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -120,6 +122,7 @@ class Irfft(Library):
     size: Dim
     norm: str
     halved: int
+    checked = False
     routine = "irfft"
 
     def infer(self, *types: TensorType) -> TensorType:
