@@ -53,6 +53,7 @@ class Valued:
                 f"a {kind_of(self)} tensor has no values for {what}",
                 expect="a tensor that exists",
                 actual=f"{self.type!r}",
+                hint="move this outside of the function",
             )
         return self.array
 

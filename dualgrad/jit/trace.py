@@ -119,7 +119,10 @@ class Trace:
             return size_node(x)
         if isinstance(x, int) and not fits(plain(x)):
             self.numbers.pin(x)
-            raise ArgumentError("a Python integer is too large")  # as the op will say
+            raise ArgumentError(
+                "a Python integer is too large",
+                hint="use a float, or a number below 2**63",
+            )  # as the op will say
         if isinstance(x, Number):
             return self.numbers.node(x)
         if not hasattr(x, "sig"):
