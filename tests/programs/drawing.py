@@ -371,7 +371,7 @@ class Writer:
         return f"{self.new()} = {self.floating()}.detach().clone().requires_grad_()"
 
     def hook(self) -> str:
-        a = self.pick(lambda x: x.requires_grad)
+        a = self.pick(lambda x: x.requires_grad and not x.is_leaf)
         action = self.rng.choice(("g * 0.5", "g + 1", "None", "g.clone()", f"g * {a}.detach()"))
         return f"{a}.register_hook(lambda g: {action})"
 
