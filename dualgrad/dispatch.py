@@ -8,7 +8,7 @@ summation asked about sizes is kept as guards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,8 @@ class Plan:
     results: tuple[Alias | TensorType, ...]
     types: tuple[TensorType, ...]
     single: TensorType | None  # the type of the one output, where that is all there is
-    saves: frozenset[int] | None = None  # operands and outputs that the gradient reads
+    # operands and outputs that the gradient reads, by the operands that want one
+    saves: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def run(self, operands: tuple[Any, ...]) -> list[Any]:
         """New arrays of the program's outputs."""
@@ -413,8 +414,9 @@ def _kind(x: Any) -> type:
     return bool if isinstance(x, bool) else int if isinstance(x, int) else float
 
 
-def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:
-    """Which operands (0..) and outputs (after the operands) the gradient of a unit reads."""
+def used_by_gradient(unit: Unit, operands: tuple[Any, ...], wanting: int) -> frozenset[int]:
+    """Which operands (0..) and outputs (after the operands) the gradient of a unit reads, if the
+    operands in `wanting`, as bits, want one."""
     nodes = tuple(
         input_node(k, x.type) if hasattr(x, "sig") else scalar_node(k, _kind(x))
         for k, x in enumerate(operands)
@@ -423,7 +425,7 @@ def used_by_gradient(unit: Unit, operands: tuple[Any, ...]) -> frozenset[int]:
     n = len(operands)
     known = tuple(input_node(n + k, o.type) for k, o in enumerate(outputs))
     seeds = tuple(input_node(n + len(outputs) + k, o.type) for k, o in enumerate(outputs))
-    wanted = tuple(hasattr(x, "sig") and x.type.dtype.is_float for x in operands)
+    wanted = tuple(wanting >> k & 1 == 1 for k in range(n))
     given = tuple(o.dtype.is_float for o in outputs)
     picked = tuple(s for s, g in zip(seeds, given, strict=True) if g)
     grads = Vjp.of(unit, given, wanted).trace(*picked, *nodes, *known)

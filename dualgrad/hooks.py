@@ -19,9 +19,11 @@ from dualgrad.state import state
 Hook = Callable[..., Any]
 Hooks = dict[int, Hook]
 
+RETAINED = -1  # among hooks: the one that keeps a gradient
 _numbers = itertools.count()
 on_nodes: weakref.WeakKeyDictionary[Any, dict[int, Hooks]] = weakref.WeakKeyDictionary()
-on_leaves: dict[int, tuple[weakref.ref[Any], Hooks]] = {}  # by identity of the tensor
+# by identity of the tensor: hooks on its gradient, and those that run once `.grad` is set
+on_leaves: dict[int, tuple[weakref.ref[Any], Hooks, Hooks]] = {}
 stamp: dict[str, object] = {"now": object()}  # another one after each change of a hook
 
 
@@ -97,28 +99,93 @@ class Hookable:
                 state.trace.hooked = True
             return Handle(hooks, hook)
         refuse_in_trace("a hook is registered on a tensor from outside")
-        known = on_leaves.get(id(self))
-        if known is None:
-            key = id(self)
-            known = (weakref.ref(self, lambda _: on_leaves.pop(key)), {})
-            on_leaves[key] = known
-        return Handle(known[1], hook)
+        return Handle(_entry(self)[1], hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Hook) -> Handle:
+        """Call `hook(tensor)` whenever a backward pass has added to the `.grad` of this leaf.
+
+        The hook runs as soon as the gradient is complete, before others are, so it can use and
+        drop it (`tensor.grad = None`) while backward goes on; what it returns is not used.
+        Returns a handle with `remove()`.  Raises GradientError for a tensor that is no leaf or
+        does not require gradients.
+        """
+        if not self.requires_grad or self.grad_fn is not None:
+            raise GradientError(
+                "only leaves that require gradients add them up",
+                op="register_post_accumulate_grad_hook",
+                expect="a leaf with requires_grad=True",
+                actual=f"a result of {self.grad_fn.name}"
+                if self.grad_fn is not None
+                else "requires_grad=False",
+                hint="use register_hook(hook) for the gradient of a result",
+            )
+        refuse_in_trace("a hook is registered on a tensor from outside")
+        return Handle(_entry(self)[2], hook)
 
 
-def hooks_of_leaf(x: Any) -> Hooks | None:
-    """The hooks of a tensor that was not computed; None if there are none."""
+def _entry(leaf: Any) -> tuple[weakref.ref[Any], Hooks, Hooks]:
+    """The place of a leaf in the table, which forgets it with the leaf."""
+    key = id(leaf)
+    known = on_leaves.get(key)
+    if known is None:
+        known = on_leaves[key] = (weakref.ref(leaf, lambda _: on_leaves.pop(key)), {}, {})
+    return known
+
+
+def hooks_of_leaf(x: Any) -> tuple[Hooks, Hooks] | None:
+    """The hooks of a tensor that was not computed: on its gradient, and those that run once
+    `.grad` is set; None if there are none."""
     known = on_leaves.get(id(x))
-    return known[1] or None if known is not None else None
+    return known[1:] if known is not None and (known[1] or known[2]) else None
 
 
 def apply_hooks(hooks: Hooks, gradient: Any) -> Any:
     """The gradient after all hooks."""
-    for hook in list(hooks.values()):
+    for number, hook in list(hooks.items()):
+        if number == RETAINED:
+            continue
         given = hook(gradient)
         if given is not None:
             check_gradient(given, gradient)
             gradient = given
+    if RETAINED in hooks:
+        hooks[RETAINED](gradient)
     return gradient
+
+
+def retain(x: Any) -> None:
+    """Let the gradient of a computed tensor be added to its `grad`, after all other hooks."""
+    if state.trace is not None:
+        state.trace.hooked = True
+    on_nodes.setdefault(x.grad_fn, {}).setdefault(x.output_number, {})[RETAINED] = _keeper(x)
+    stamp["now"] = object()
+
+
+def _keeper(x: Any) -> Hook:
+    held = weakref.ref(x)
+
+    def keep(gradient: Any) -> None:
+        tensor = held()
+        if tensor is not None:
+            old = tensor.grad
+            tensor.grad = gradient.clone() if old is None else old + gradient
+
+    return keep
+
+
+def retains(x: Any) -> bool:
+    """Whether the gradient of a computed tensor is kept."""
+    found = on_nodes.get(x.grad_fn) if on_nodes and x.grad_fn is not None else None
+    return found is not None and RETAINED in found.get(x.output_number, ())
+
+
+def move_retention(x: Any, node: Any, output: int) -> None:
+    """A tensor whose gradient is kept stands elsewhere on the tape from now on."""
+    if not on_nodes or node is None:
+        return
+    hooks = on_nodes.get(node, {}).get(output)
+    if hooks is not None and hooks.pop(RETAINED, None) is not None:
+        retain(x)
 
 
 def check_gradient(given: Any, old: Any) -> None:

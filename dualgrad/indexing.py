@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.autograd import record
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value
 from dualgrad.compiler.ops.indexing import (
@@ -26,17 +25,18 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.compiler.ops.transfer import transfer
+from dualgrad.history import NOTHING, mark_several
 from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
+from dualgrad.tape import record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 BASIC = frozenset((int, slice, NoneType, EllipsisType))
-NOTHING: frozenset[int] = frozenset()  # what the gradient of a view reads
 
 
 class Indexable(Value):
@@ -97,7 +97,12 @@ class Indexable(Value):
                 actual=f"{self.type!r}",
                 hint="call .item() for its number",
             )
-        return (self[k] for k in range(len(self)))
+        return (_one_of_several(self[k]) for k in range(len(self)))
+
+
+def _one_of_several(view: Tensor) -> Tensor:
+    mark_several((view,))
+    return view
 
 
 def shared(x: Tensor, key: Any) -> Tensor | None:

@@ -1,19 +1,21 @@
-"""Changes of views while gradients are recorded.
+"""Changes in place while gradients are recorded.
 
-A view that is overwritten stands for a part of the tensor behind it: on the tape that tensor
-becomes its old self with the part replaced, and the view a view of the new one.
+A tensor that is overwritten has the history of the unit that made its new values.  A view stands
+for a part of the tensor behind it: on the tape that tensor becomes its old self with the part
+replaced.  All views of it are stale then; see `history`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.compiler.ir.value import Unit, apply
+from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.dispatch import check_write
+from dualgrad.history import NOTHING, OPEN, outdate, shown_by, unwritable_kind
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import state
+from dualgrad.tape import TapeNode, edge_of
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -21,55 +23,78 @@ if TYPE_CHECKING:
 Step = tuple["Tensor", "Tensor", View]  # a view, what it is a view of, and how
 
 
-def write_view(view: Tensor, unit: Unit, others: tuple[Any, ...]) -> bool:
-    """Overwrite a view with unit(view, *others) and record it; False where that cannot be done:
-    if other views of the memory are alive, or the tensor behind is a leaf or unknown."""
-    steps = steps_behind(view)
-    if steps is None:
-        return False
-    root = steps[-1][1]
-    family = {id(v) for v, _, _ in steps}
-    strangers = any(id(v) not in family for v in root.views)
-    if strangers or root.base is not None or (root.requires_grad and root.grad_fn is None):
-        return False
-    if state.trace is not None:
-        state.trace.check_recorded(root, unit)
-    (value,) = view.apply_unit(unit, (view, *others))
-    check_write(unit, view.type, value.type)
-    new = value
-    for _, source, how in steps:
-        (new,) = source.apply_unit(overwriting(how), (source, new))
-    if state.trace is not None:
-        state.trace.assign(root, new.node)
+def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
+    """Overwrite a tensor with unit(target, *others), and record it.
+
+    Raises GradientError for a leaf that requires gradients, a view of one, a view of a kind that
+    cannot be changed, and one whose memory cannot be followed.
+    """
+    steps = steps_behind(target, unit)
+    root = steps[-1][1] if steps else target
+    check_leaves(steps, root, unit)
+    for x in others:
+        if hasattr(x, "sig"):
+            edge_of(x)  # a history that is lost is noticed before anything has changed
+    trace = state.trace
+    if trace is None:
+        operands, known = target.run_write(unit, (target, *others))
+        shown = target
     else:
-        view.store(value)
-    root.become(new)
-    for v, _, how in reversed(steps):
-        (new,) = apply(how, new)
-        v.become(new)
-    return True
+        trace.check_recorded(root, unit)
+        operands = (target, *others)
+        trace.write(target, unit, others)
+        known, shown = trace.saves_of(unit, operands), trace.second(target)
+    node = TapeNode(unit, operands, (shown,), known)
+    n, version = len(operands), target._version
+    node.versions = (
+        *[
+            v - (getattr(x, "_version", None) is version)
+            for x, v in zip(node.inputs, node.versions, strict=False)
+        ],
+        *node.versions[n:],
+    )
+    new = target.with_history(node, 0)
+    for _, source, how in steps:
+        node = TapeNode(overwriting(how), (source, new), (source,), NOTHING)
+        new = source.with_history(node, 0)
+    root.become(node)
+    outdate(root)
 
 
-def steps_behind(view: Tensor) -> list[Step] | None:
-    """What a tensor is a view of, step by step; None if not all of it is known."""
+def steps_behind(view: Tensor, unit: Unit) -> list[Step]:
+    """What a tensor is a view of, step by step."""
     steps: list[Step] = []
+    if view.origin is not None and view.origin[3] != OPEN:
+        raise unwritable_kind(view, unit.name)
     while view.origin is not None:
-        source, how = view.origin
-        shown: View | None = how(source) if callable(how) else how
+        source, how = view.origin[:2]
+        shown: View | None = shown_by(source, how)
         if shown is None or isinstance(shown, Expand) or shown.shared:
-            return None
+            raise _cannot_follow(view, unit)
         steps.append((view, source, shown))
         view = source
-    return steps or None
+    return steps
 
 
-def refuse(tensor: Tensor, unit: Unit) -> GradientError:
-    """The error of a change that cannot be recorded."""
-    own = f"{tensor.type!r}, of which there are views"
+def check_leaves(steps: list[Step], root: Tensor, unit: Unit) -> None:
+    """Refuse to overwrite a leaf that requires gradients, or a part of one."""
+    for x in (*[view for view, _, _ in steps], root):
+        if x.requires_grad and x._grad_fn is None:
+            part = "a view of " if steps else ""
+            raise GradientError(
+                f"{part}a leaf that requires gradients cannot be changed in place",
+                op=unit.name,
+                expect="a change under dg.no_grad()",
+                actual=f"{part}{x.type!r} with requires_grad=True",
+                hint="with dg.no_grad(): ...",
+            )
+
+
+def _cannot_follow(view: Tensor, unit: Unit) -> GradientError:
     return GradientError(
-        "views and their bases cannot be changed in place while gradients are recorded",
+        "a view cannot be changed in place whose elements cannot be told apart",
         op=unit.name,
-        expect="a tensor whose memory no other view shares, or dg.no_grad()",
-        actual=own if tensor.base is None else f"a view of {tensor.base.type!r}",
+        expect="a view that shows each element of its base at most once, or dg.no_grad()",
+        actual=f"{view.type!r}",
         hint="clone() it first",
     )

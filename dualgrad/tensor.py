@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.array_object import ArrayObject
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
@@ -27,11 +26,14 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.exchange import Exchangeable
+from dualgrad.flow import backward
+from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import Shown
-from dualgrad.rewriting import refuse, write_view
+from dualgrad.rewriting import write_recorded
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -44,13 +46,25 @@ from dualgrad.runtime.errors import (
     TraceError,
 )
 from dualgrad.runtime.floats import decode, encode
+from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
+class Tensor(
+    ArrayObject,
+    Changes,
+    Copying,
+    Exchangeable,
+    Hookable,
+    Viewing,
+    Valued,
+    Indexable,
+    Shown,
+):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -61,11 +75,11 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
     __slots__ = (
         "__weakref__",
         "_grad",
+        "_grad_fn",
         "_type",
         "_version",
         "array",
         "base",
-        "grad_fn",
         "layout",
         "node",
         "origin",
@@ -80,14 +94,14 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
     node: Node | None
     owner: object  # the trace that a traced tensor belongs to
     base: Tensor | None
-    origin: tuple[Tensor, Any] | None  # of a view: its source and the op, or the key of an index
-    grad_fn: TapeNode | None
+    origin: Origin | None  # of a view
     output_number: int
     requires_grad: bool
     sig: Any
     _type: TensorType
     _grad: Tensor | None
-    _version: list[Any]  # changes in place so far; views that share the memory, or None
+    _grad_fn: Any  # a TapeNode, STALE or None
+    _version: list[Any]  # see `Viewing`
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
@@ -107,7 +121,7 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         self.layout, self.sig = data.layout, data.sig
         self.node = data.node
         self.owner = data.owner
-        self.base = self.origin = self.grad_fn = self._grad = None
+        self.base = self.origin = self._grad_fn = self._grad = None
         self.requires_grad = False
         self._version = data._version
         if state.trace is not None:
@@ -122,9 +136,9 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         self = object.__new__(Tensor)
         self.array, self._type, self.layout = array, type, layout
         self.sig = type if layout is None else (type, layout)
-        self.node = self.owner = self.base = self.origin = self.grad_fn = self._grad = None
+        self.node = self.owner = self.base = self.origin = self._grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, None]
+        self._version = [0, None, None]
         return self
 
     @classmethod
@@ -149,9 +163,9 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         self.array, self._type, self.layout = None, type, None
         self.node, self.owner = node, owner
         self.sig = ("traced", type)
-        self.base = self.origin = self.grad_fn = self._grad = None
+        self.base = self.origin = self._grad_fn = self._grad = None
         self.requires_grad = False
-        self._version = [0, None]
+        self._version = [0, None, None]
         return self
 
     def settle(self, array: Array | DeviceArray, layout: tuple[int, ...] | None) -> None:
@@ -184,7 +198,7 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         if state.grad_enabled:
             for x in operands:
                 if isinstance(x, Tensor) and x.requires_grad:
-                    plan.saves = record(unit, operands, outputs, plan.saves)
+                    record(unit, operands, outputs, plan.saves)
                     break
         return outputs
 
@@ -237,11 +251,6 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         return contiguous_strides(self._type.shape) if self.layout is None else self.layout  # type: ignore[return-value]
 
     @property
-    def is_leaf(self) -> bool:
-        """Whether the tensor was not computed from one that requires gradients."""
-        return self.grad_fn is None
-
-    @property
     def is_own_memory(self) -> bool:
         return self.base is None
 
@@ -252,30 +261,6 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         steps = zip(self.layout or (), self.array.shape, strict=False)
         return self.array.flags.writeable and not any(s == 0 and n > 1 for s, n in steps)
 
-    @property
-    def version(self) -> int:
-        """How often the memory has been changed in place; shared with all that shares it."""
-        return int(self._version[0])
-
-    @property
-    def has_views(self) -> bool:
-        """Whether any view that shares the memory is still alive."""
-        return bool(self._version[1])
-
-    @property
-    def views(self) -> list[Tensor]:
-        """The views alive that share the memory."""
-        return list(self._version[1] or ())
-
-    def shares(self, view: Tensor, how: Any) -> None:
-        """Let `view` be a view of the memory, made by the op or the key `how`."""
-        view.base = self if self.base is None else self.base
-        view.origin = (self, how)
-        version = view._version = self._version
-        if version[1] is None:
-            version[1] = WeakSet()
-        version[1].add(view)
-
     def view_over(
         self, array: Array | DeviceArray, type: TensorType, layout: Any, how: Any
     ) -> Tensor:
@@ -283,10 +268,6 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         out = Tensor.of_array(array, type, layout)
         self.shares(out, how)
         return out
-
-    def changed(self, times: int = 1) -> None:
-        """Note a change in place."""
-        self._version[0] += times
 
     def __len__(self) -> int:
         if not self.type.shape:
@@ -336,16 +317,20 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
     def backward(
         self,
         gradient: Tensor | None = None,
-        retain_graph: bool = False,
+        retain_graph: bool | None = None,
         create_graph: bool = False,
+        inputs: Any = None,
     ) -> None:
         """Compute gradients and add them to `.grad` of all leaves that require them.
 
         `gradient` is the weight of each element (needed unless there is one element only).  The
-        graph is freed unless `retain_graph` or `create_graph` (which records the gradients'
-        own computation, for higher derivatives).  Raises GradientError where there is no graph.
+        graph is freed unless `retain_graph`, which is `create_graph` if None; `create_graph`
+        records the gradients' own computation, for higher derivatives.  With `inputs` (a tensor
+        or several, leaves or not) only their `.grad` changes.  Raises GradientError where there
+        is no graph.
         """
-        backward(self, gradient, retain_graph, create_graph)
+        wanted = None if inputs is None else tensors_of(inputs, "backward", "inputs")
+        backward((self,), (gradient,), retain_graph, create_graph, wanted)
 
     def detach(self) -> Tensor:
         """The same memory without history: no gradient flows through."""
@@ -361,7 +346,7 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         out.array, out._type = self.array, self._type
         out.layout, out.sig = self.layout, self.sig
         out.node, out.owner = self.node, self.owner
-        out.base = out.origin = out.grad_fn = out._grad = None
+        out.base = out.origin = out._grad_fn = out._grad = None
         out.requires_grad = False
         out._version = self._version
         return out
@@ -369,7 +354,7 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
     def with_history(self, node: TapeNode, k: int) -> Tensor:
         """The same value as result `k` of a recorded unit."""
         out = self.detached()
-        out.requires_grad, out.grad_fn, out.output_number = True, node, k
+        out.requires_grad, out._grad_fn, out.output_number = True, node, k
         return out
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -436,36 +421,17 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
-        trace = state.trace
-        recorded = state.grad_enabled and (
-            self.requires_grad or any(getattr(x, "requires_grad", False) for x in others)
-        )
-        if recorded and self.requires_grad and self.grad_fn is None:
-            raise GradientError(
-                "a leaf that requires gradients cannot be changed in place",
-                op=unit.name,
-                expect="a change under dg.no_grad()",
-                actual=f"{self.type!r} with requires_grad=True",
-                hint="with dg.no_grad(): ...",
-            )
-        if recorded and (self.base is not None or self.has_views):
-            if write_view(self, unit, others):
-                return self
-            raise refuse(self, unit)
-        if trace is not None:
-            trace.write(self, unit, others, recorded)
-            return self
-        if recorded:
-            (value,) = self.apply_unit(unit, (self, *others))
-            self.store(value)
-            self.become(value)
+        if (
+            state.grad_enabled
+            and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
+            and self._type.dtype.is_float
+        ):
+            write_recorded(self, unit, others)
+        elif state.trace is not None:
+            state.trace.write(self, unit, others)
         else:
-            self._run_write(unit, (self, *others))
+            self.run_write(unit, (self, *others))
         return self
-
-    def store(self, value: Tensor) -> None:
-        """Overwrite the values with those of another tensor of the same type."""
-        self._run_write(ASSIGN, (self, value.detached()))
 
     def move(self, *where: Any, **how: Any) -> None:
         """Have the values of `self.to(...)` in memory of its own, and so the gradient: other
@@ -476,17 +442,16 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
         if new._type is not self._type:
             version = self._version[0] + 1  # what the tape has saved is not there any more
             self.array, self._type, self.layout, self.sig = new.array, new._type, None, new.sig
-            self.base, self.origin, self._version = None, None, [version, None]
+            self.base, self.origin, self._version = None, None, [version, None, user_place()]
         if self._grad is not None:
             self._grad = self._grad.detached().to(*where, **how)
 
-    def become(self, value: Tensor) -> None:
-        """Have the history of another tensor from now on."""
-        self.requires_grad = True
-        self.grad_fn, self.output_number = value.grad_fn, value.output_number
-
-    def _run_write(self, unit: Unit, operands: tuple[Any, ...]) -> None:
-        operands = self._settled(unit, operands)
+    def run_write(
+        self, unit: Unit, operands: tuple[Any, ...]
+    ) -> tuple[tuple[Any, ...], dict[int, frozenset[int]]]:
+        """Overwrite the values with unit(*operands), of which self is the first; returns the
+        operands as tensors and numbers, and what is known of the gradient."""
+        given = operands = self._settled(unit, operands)
         assert self.array is not None
         if not self.is_writeable:
             raise ArgumentError(
@@ -508,8 +473,10 @@ class Tensor(Changes, Copying, Hookable, Valued, Indexable, Shown):
                 for x in operands[1:]
             ),
         )
-        find_or_make(unit, operands, write=True).run(operands)
+        plan = find_or_make(unit, operands, write=True)
+        plan.run(operands)
         self.changed()
+        return given, plan.saves
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted, broadcast, and brought here from
@@ -562,3 +529,18 @@ def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
         return array.view(a.shape, strides, a.offset * size)
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
     return view(start, a.shape, strides)
+
+
+def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:
+    """The tensors of an argument that is one tensor or a sequence of at least one."""
+    found = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, list | tuple) else ()
+    wrong = [t for t in found if not isinstance(t, Tensor)]
+    if wrong or not found:
+        raise ArgumentError(
+            f"{name} are tensors",
+            op=op,
+            expect="a tensor, or a list or tuple of tensors",
+            actual=type(wrong[0]).__name__ if wrong else repr(x)[:60],
+            hint="make tensors with dg.tensor(..., requires_grad=True)",
+        )
+    return found

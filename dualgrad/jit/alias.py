@@ -15,7 +15,7 @@ import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
-from dualgrad.runtime.device_array import DeviceArray, address_of
+from dualgrad.runtime.device_array import DeviceArray, ForeignMemory, address_of
 from dualgrad.tensor import Tensor
 
 Array = Any  # np.ndarray or DeviceArray
@@ -44,7 +44,8 @@ def apart(arrays: list[Array]) -> bool:
     return len(set(map(id, blocks))) == len(blocks) and (
         memory.BLOCK_TYPES.issuperset(map(type, blocks))
         or all(
-            type(b) in memory.BLOCK_TYPES or type(a) is DeviceArray
+            type(b) in memory.BLOCK_TYPES
+            or (type(a) is DeviceArray and type(b) is not ForeignMemory)
             for a, b in zip(arrays, blocks, strict=True)
         )
     )

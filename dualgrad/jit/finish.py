@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dualgrad.autograd import FreedNode
 from dualgrad.backends.transfers import copy_into
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.ir.node import Graph, Node, topological
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.library import Library
+from dualgrad.history import is_lost
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.forms import fact_key
@@ -32,6 +32,7 @@ from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
+from dualgrad.tape import STALE, FreedNode
 from dualgrad.tensor import Tensor
 
 
@@ -200,9 +201,12 @@ class Finish:
             t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
-        """What a second handle has besides memory: class, flag, history that is freed, gradient."""
-        kind, flag, own = type(x), x.requires_grad and x.grad_fn is None, x.base is None
-        freed = x.grad_fn.name if x.grad_fn is not None and x.grad_fn.released else None
+        """What a second handle has besides memory: class, flag, history that is lost or freed,
+        gradient."""
+        node = x._grad_fn
+        kind, flag, own = type(x), x.requires_grad and node is None, x.base is None
+        lost, sort = is_lost(x), None if x.origin is None else x.origin[3]
+        freed = node.name if node is not None and node.released else None
         grad = self.trace.grads.get(id(x), (x, None))[1]
         grad_spec = None if grad is None else self.spec(grad)
 
@@ -210,8 +214,12 @@ class Finish:
             out.__class__ = kind
             if own:
                 out.base = None
-            if flag:
+            if flag or lost:
                 out.requires_grad = True
+            if sort is not None and out.origin is not None:
+                out.origin = (*out.origin[:3], sort)
+            if lost:
+                out._grad_fn = STALE
             if freed is not None:
                 out.requires_grad, out.output_number = True, 0
                 out.grad_fn = FreedNode(freed, out.type)
@@ -531,7 +539,8 @@ def first_run(path: Path, work: Finish) -> None:
         assert shown.array is not None
         x.settle(shown.array, shown.layout)
         if x.origin is not None:
-            x.origin = (x.origin[0], unit if shown.origin is None else shown.origin[1])
+            how = unit if shown.origin is None else shown.origin[1]
+            x.origin = (x.origin[0], how, *x.origin[2:])
         work.gradients.attach(id(x), x, node)
     for t, value in trace.grads.values():
         t._grad = value

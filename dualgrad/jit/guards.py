@@ -228,7 +228,7 @@ class Writer:
         grad_fn = "not None" if id(t) in self.fresh and t.grad_fn is not None else "None"
         if id(t) not in self.fresh:
             grad_fn = self.name(t.grad_fn)
-        self.terms.append(f"{v}.grad_fn is {grad_fn}")
+        self.terms.append(f"{v}._grad_fn is {grad_fn}")
         if id(t) in self.fresh:
             hooked = "False" if id(t) in on_leaves else f"id({v}) not in on_leaves"
             self.terms.append(hooked)

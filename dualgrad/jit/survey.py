@@ -185,7 +185,7 @@ class Survey:
             elif isinstance(x, Tensor):
                 self._tensor(part)
                 if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
-                    stack.append((hooks, PART, None, part))
+                    stack += [(found, PART, None, part) for found in hooks if found]
             elif kind is list and part[2] in self.appended and part[1] in _NAMED:
                 self._append_only(x)
             elif id(x) in seen:
@@ -221,7 +221,7 @@ class Survey:
         self.tensors.append(x)
         self._tensor_parts.append(part)
         structure, places, sizes = shape_facts(x)
-        self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x.grad_fn is None))
+        self.key.append((TENSOR, x.__class__, structure, x.requires_grad, x._grad_fn is None))
         self.facts += sizes
         self.fact_parts += [(n, k, d, part) for n, (k, d) in zip(sizes, places, strict=True)]
 
@@ -496,7 +496,7 @@ class Survey:
             key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
-            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
+            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject or kind is not np.ndarray:
                 return self.stop("a NumPy array")
             key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)

@@ -12,11 +12,9 @@ import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import numpy as np
 
-from dualgrad.autograd import Absent, next_number, record
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
@@ -34,7 +32,6 @@ from dualgrad.dispatch import (
     check_operands,
     check_write,
     common_device,
-    used_by_gradient,
     view_of,
 )
 from dualgrad.jit.alias import Source as Source
@@ -50,6 +47,7 @@ from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.state import state
+from dualgrad.tape import Absent, Saves, next_number, record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -228,9 +226,7 @@ class Trace:
         if isinstance(unit, View):
             self._note_view(unit, operands[0], outputs[0])
         if state.grad_enabled and any(getattr(x, "requires_grad", False) for x in operands):
-            key = ("saves", unit, *[x.type if hasattr(x, "sig") else type(x) for x in operands])
-            saves = self.templates.fact(key, lambda: used_by_gradient(unit, operands))
-            record(unit, operands, outputs, saves)
+            record(unit, operands, outputs, self.saves_of(unit, operands))
         return outputs
 
     def _moved(self, x: Tensor, device: str) -> Tensor:
@@ -317,27 +313,31 @@ class Trace:
 
     # -- changes ------------------------------------------------------------------------------
 
-    def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...], recorded: bool) -> None:
+    def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
         """A change in place."""
         behind = self._behind(target, unit)
-        if recorded:
-            self.check_recorded(target, unit)
         operands = (target, *others)
-        if recorded:
-            (value,) = self.apply(unit, operands)
-            node = value.node
-            target.become(value)
-        else:
-            nodes = [self.node_of(x) for x in operands]
-            if self.elsewhere:
-                common_device(unit, operands)
-            (node,) = unit.trace(*nodes)
+        nodes = [self.node_of(x) for x in operands]
+        if self.elsewhere:
+            common_device(unit, operands)
+        (node,) = unit.trace(*nodes)
         check_write(unit, target.type, node.type)
         for source, view in behind:
             if view is not None:
                 node = Overwrite.of(view).on(self.node_of(source), node)
             target = source
         self.assign(target, node)
+
+    def saves_of(self, unit: Unit, operands: tuple[Any, ...]) -> Saves:
+        """What is known of the gradient of a unit on such operands."""
+        key = ("saves", unit, *[x.type if hasattr(x, "sig") else type(x) for x in operands])
+        return self.templates.fact(key, dict)
+
+    def second(self, x: Tensor) -> Tensor:
+        """A second handle on the value of a tensor as it is now, for the tape."""
+        out = self.of_node(self.node_of(x), self)
+        out._version = x._version
+        return out
 
     def check_recorded(self, target: Tensor, unit: Unit) -> None:
         """Refuse to give a tensor from outside a graph."""
@@ -435,11 +435,11 @@ class Trace:
     def forget_changes(self) -> None:
         """Let tensors from outside know nothing of the changes and views that the trace made."""
         while self.changed:
-            self.changed.pop().changed(-1)
+            self.changed.pop()._version[0] -= 1
         views = self.views.alive()
         dead = set(map(id, views))
         for version in {id(v._version): v._version for v in views}.values():
-            version[1] = WeakSet(v for v in version[1] or () if id(v) not in dead)
+            version[1] = [ref for ref in version[1] or () if id(ref()) not in dead]
         self.views.clear()
         self.grads.clear()
 

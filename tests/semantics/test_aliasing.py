@@ -319,7 +319,7 @@ def reason(kind):
 
 @pytest.mark.parametrize("kind", ["graph", "value", "error"])
 def test_row28_what_a_failed_trace_made_is_gone(kind):
-    """Views that nobody holds any more do not stand in the way of recorded changes."""
+    """A tensor does not remember views that the trace made."""
     f = dg.function(reason(kind))
     gc.collect()
     gc.disable()
@@ -330,7 +330,7 @@ def test_row28_what_a_failed_trace_made_is_gone(kind):
                 warnings.simplefilter("ignore")
                 with contextlib.suppress(ValueError):
                     f(x)
-            assert not x.has_views
+            assert not x.views
             alive = weakref.ref(x)
             del x
             assert alive() is None

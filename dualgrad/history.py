@@ -1,0 +1,286 @@
+"""Views and their histories, by PyTorch's rules.
+
+A view of a tensor with a history has one of its own: the view, applied to the tensor.  Once the
+memory has been changed in place while gradients are recorded, that does not hold any more for any
+view of it: it is `STALE`, and gets a new one, from the new history of the tensor behind it, when it
+is asked for.
+
+Two kinds of views do not: those made under `no_grad`, and those of a function that gives several
+(`split`, `chunk`, `unbind`, iteration).  They cannot be changed while gradients are recorded, nor
+be used after such a change of what they show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from dualgrad.compiler.ops.view import View
+from dualgrad.hooks import move_retention, retain, retains
+from dualgrad.runtime.errors import GradientError
+from dualgrad.runtime.srcinfo import user_place
+from dualgrad.state import state
+from dualgrad.tape import STALE, Saves, TapeNode, next_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dualgrad.tensor import Tensor
+
+# Of a view: its source, the op or the key of an index (None: unknown), its number among all views,
+# and what kind it is.
+Origin = tuple["Tensor", Any, int, str]
+OPEN, NO_GRAD, SEVERAL = "", "no_grad", "several"
+NOTHING: Saves = {1: frozenset(), 2: frozenset(), 3: frozenset()}  # read by gradients of views
+_MANY = 32  # views from which on the list of them is searched for dead ones
+_next_view = itertools.count(1).__next__
+
+
+class Viewing:
+    """The part of `Tensor` that knows views and histories.
+
+    `_version` is shared by all tensors over the same memory: how often it has been changed, weak
+    references to the views that are not stale, and the user's line of the last change.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        base: Tensor | None
+        origin: Origin | None
+        output_number: int
+        requires_grad: bool
+        _grad_fn: Any
+        _version: list[Any]
+
+        def detached(self) -> Tensor: ...
+
+        def requires_grad_(self, requires_grad: bool = True) -> Tensor: ...
+
+    @property
+    def grad_fn(self) -> TapeNode | None:
+        """The place on the tape that the tensor comes from; None for a leaf.
+
+        Raises GradientError for a view that has lost its history; see the module.
+        """
+        found = self._grad_fn
+        if found is STALE:
+            resolve(self)  # type: ignore[arg-type]
+            found = self._grad_fn
+        return found  # type: ignore[no-any-return]
+
+    @grad_fn.setter
+    def grad_fn(self, node: TapeNode | None) -> None:
+        self._grad_fn = node
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tensor was not computed from one that requires gradients."""
+        return self.grad_fn is None
+
+    @property
+    def version(self) -> int:
+        """How often the memory has been changed in place; shared with all that shares it."""
+        return int(self._version[0])
+
+    @property
+    def views(self) -> list[Tensor]:
+        """The views alive that share the memory, but for those that are stale."""
+        return [x for ref in self._version[1] or () if (x := ref()) is not None]
+
+    def shares(self: Tensor, view: Tensor, how: Any) -> None:  # type: ignore[misc]
+        """Let `view` be a view of the memory, made by the op or the key `how`."""
+        view.base = self if self.base is None else self.base
+        kind = OPEN if state.grad_enabled else NO_GRAD
+        if self.origin is not None:
+            kind = self.origin[3] or kind
+        view.origin = (self, how, _next_view(), kind)
+        view._version = self._version
+        show(view)
+
+    def changed(self) -> None:
+        """Note a change in place."""
+        version = self._version
+        version[0] += 1
+        version[2] = user_place()
+
+    def become(self: Tensor, node: TapeNode) -> None:  # type: ignore[misc]
+        """Be the result of a recorded unit from now on."""
+        old = (self._grad_fn, getattr(self, "output_number", 0))
+        self.requires_grad, self._grad_fn, self.output_number = True, node, 0
+        move_retention(self, *old)
+
+    def detach_(self: Tensor) -> Tensor:  # type: ignore[misc]
+        """Forget the history: the tensor is a leaf without gradients from now on; returns self.
+
+        Raises GradientError for a view, whose base would keep its own: use `detach()`.
+        """
+        if self.origin is not None:
+            raise GradientError(
+                "a view cannot be cut off from what it shows",
+                op="detach_",
+                expect="a tensor that is no view",
+                actual=f"a view of {self.origin[0].type!r}",
+                hint="use detach(), which makes another handle",
+            )
+        if state.trace is not None and self.requires_grad:
+            state.trace.note_flag(self)
+        self.requires_grad, self._grad_fn = False, None
+        return self
+
+    def retain_grad(self: Tensor) -> None:  # type: ignore[misc]
+        """Let `backward` add the gradient of this tensor to its `.grad`, though it is no leaf.
+
+        Leaves have theirs anyway.  Raises GradientError for a tensor that does not require
+        gradients.
+        """
+        if not self.requires_grad:
+            raise GradientError(
+                "there will be no gradient",
+                op="retain_grad",
+                expect="a tensor with requires_grad=True",
+                actual="requires_grad=False",
+                hint="compute it from a tensor that requires gradients, outside of dg.no_grad()",
+            )
+        if self.grad_fn is not None:
+            retain(self)
+
+    @property
+    def retains_grad(self: Tensor) -> bool:  # type: ignore[misc]
+        """Whether `retain_grad` keeps the gradient of this tensor, which is no leaf."""
+        return self.requires_grad and retains(self)
+
+
+def show(view: Tensor) -> None:
+    """Note a view among those of its memory."""
+    version = view._version
+    known = version[1]
+    if known is None:
+        known = version[1] = []
+    known.append(weakref.ref(view))
+    n = len(known)
+    if n >= _MANY and not n & (n - 1):
+        known[:] = [ref for ref in known if ref() is not None]
+
+
+def root_of(x: Tensor) -> Tensor:
+    """The tensor that a view, or a view of a view, shows; a tensor that is no view itself."""
+    while x.origin is not None:
+        x = x.origin[0]
+    return x
+
+
+def outdate(root: Tensor) -> None:
+    """The root has another history: that of its views is stale."""
+    version = root._version
+    if not version[1]:
+        return
+    known = {id(root): True}
+    others = []
+    for ref in version[1]:
+        view = ref()
+        if view is None:
+            continue
+        if _shows(view, known):
+            view.requires_grad, view._grad_fn = True, STALE
+        else:
+            others.append(ref)
+    version[1] = others
+
+
+def _shows(view: Tensor, known: dict[int, bool]) -> bool:
+    """Whether a tensor is a view of a root; `known` is what is known of others."""
+    path = []
+    x: Tensor | None = view
+    while x is not None and id(x) not in known:
+        path.append(id(x))
+        x = None if x.origin is None else x.origin[0]
+    found = x is not None and known[id(x)]
+    known.update(dict.fromkeys(path, found))
+    return found
+
+
+def resolve(view: Tensor) -> None:
+    """Give a stale view its history, and those it is a view of."""
+    trace, state.trace = state.trace, None  # no op runs, and what comes from outside stays there
+    try:
+        _resolve(view)
+    finally:
+        state.trace = trace
+
+
+def _resolve(view: Tensor) -> None:
+    steps = []
+    while view._grad_fn is STALE:
+        assert view.origin is not None
+        if view.origin[3] != OPEN:
+            raise lost_history(view)
+        steps.append((view, *view.origin[:3]))
+        view = view.origin[0]
+    source = root_of(view)._grad_fn
+    first = next_number() if source is None or source is STALE else source.number
+    for view, source, how, number in reversed(steps):
+        if source.requires_grad:
+            node = TapeNode(shown_by(source, how), (source,), (view,), NOTHING)
+            # Whoever asks first: the views of one history stand on the tape as they were made.
+            node.number = first + number
+            view._grad_fn, view.output_number = node, 0
+        else:
+            view.requires_grad, view._grad_fn = False, None
+        show(view)
+
+
+def shown_by(source: Tensor, how: Any) -> View:
+    """The op of a view."""
+    return how(source) if callable(how) else how  # type: ignore[no-any-return]
+
+
+def is_lost(x: Tensor) -> bool:
+    """Whether a tensor is a view that has lost its history."""
+    return x._grad_fn is STALE and x.origin is not None and x.origin[3] != OPEN
+
+
+def mark_several(views: Iterable[Any]) -> None:
+    """Note that one function has made these views."""
+    for view in views:
+        origin = getattr(view, "origin", None)
+        if origin is not None and origin[3] == OPEN:
+            view.origin = (*origin[:3], SEVERAL)
+
+
+_MADE = {
+    NO_GRAD: "a view was made under dg.no_grad()",
+    SEVERAL: "a view is one of several that one function has made",
+}
+_HINTS = {
+    NO_GRAD: "make the view outside of dg.no_grad(), or change it inside",
+    SEVERAL: "index the tensor for a view that can be changed: x[0] in place of x.unbind()[0]",
+}
+
+
+def lost_history(view: Tensor) -> GradientError:
+    """The error of a view that is used after what it shows has been changed."""
+    assert view.origin is not None
+    kind = view.origin[3]
+    return GradientError(
+        f"{_MADE[kind]}, and what it shows has been changed in place since",
+        op="view",
+        expect="no change while gradients are recorded between making the view and using it",
+        actual=f"{view.type!r}, a view of {root_of(view).type!r}",
+        why="the view has lost its place in the graph",
+        hint="make the view again after the change",
+    )
+
+
+def unwritable_kind(view: Tensor, op: str) -> GradientError:
+    """The error of a change of such a view."""
+    assert view.origin is not None
+    kind = view.origin[3]
+    return GradientError(
+        f"{_MADE[kind]}, and cannot be changed in place while gradients are recorded",
+        op=op,
+        expect="a view that was made alone, while gradients are recorded",
+        actual=f"{view.type!r}, a view of {root_of(view).type!r}",
+        hint=_HINTS[kind],
+    )
