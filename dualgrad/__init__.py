@@ -23,6 +23,7 @@ from dualgrad import elementwise as _elementwise
 from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
+from dualgrad.compiler.ir.value import METHODS as _methods
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -139,6 +140,7 @@ from dualgrad.random import (
 )
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
+from dualgrad.runtime import errors as _errors
 from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -157,11 +159,13 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import array_api, data, nn, optim
+    from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.gradient_check import gradcheck, gradgradcheck
+    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
     "EagerFallback",
@@ -178,6 +182,7 @@ __all__ = [
     "array_api",
     "asarray",
     "astype",
+    "autograd",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -233,7 +238,12 @@ __all__ = [
     "functional",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "hessian",
     "hstack",
+    "hvp",
     "iinfo",
     "initial_seed",
     "inner",
@@ -244,6 +254,8 @@ __all__ = [
     "inverse",
     "is_grad_enabled",
     "isdtype",
+    "jacobian",
+    "jvp",
     "kron",
     "lgamma",
     "linalg",
@@ -292,6 +304,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -321,21 +334,38 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "vdot",
     "vecdot",
+    "vjp",
     "vstack",
     "zeros",
     "zeros_like",
 ]
 __all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
+_errors.public_names.update(__all__, functional.__all__, linalg.__all__, fft.__all__, _methods)
+_errors.public_names.update(
+    n.strip("_") if n[:2] == "__" else n for n in dir(Tensor) if n[-1] == "_"
+)
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "data", "nn", "optim")
+_LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
+    "vmap": "vmap",
+    "grad": "transforms",
+    "gradcheck": "gradient_check",
+    "gradgradcheck": "gradient_check",
+    "hessian": "transforms",
+    "hvp": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
 }
 
 

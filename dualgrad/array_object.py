@@ -11,6 +11,7 @@ from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.contract import MATMUL, matmul
 from dualgrad.dispatch import check_write
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.state import state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -38,7 +39,7 @@ class ArrayObject:
             )
         return import_module("dualgrad.array_api")
 
-    def to_device(self: Tensor, device: Any, /, *, stream: None = None) -> Tensor:  # type: ignore[misc]
+    def to_device(self: Tensor, device: Any, /, stream: None = None) -> Tensor:  # type: ignore[misc]
         """Return the tensor on a device, itself if it is there.  Streams cannot be chosen:
         `stream` must be None, else ArgumentError."""
         if stream is not None:
@@ -58,7 +59,8 @@ class ArrayObject:
     def __rmatmul__(self: Tensor, other: Any) -> Tensor:  # type: ignore[misc]
         return matmul(other, self) if isinstance(other, Value) else NotImplemented
 
-    def __imatmul__(self: Tensor, other: Any) -> Tensor:  # type: ignore[misc]
-        value = matmul(self, other)
+    def __imatmul__(self: Tensor, other: Tensor) -> Tensor:  # type: ignore[misc]
+        recorded = state.grad_enabled and (self.requires_grad or other.requires_grad)
+        value = matmul(self.clone() if recorded else self, other)  # the tape keeps the operand
         check_write(MATMUL, self.type, value.type)
         return self._write(ASSIGN, value)

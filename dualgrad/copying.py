@@ -86,7 +86,7 @@ class Copying:
         for name, value in {**fields, **slots}.items():
             object.__setattr__(out, name, value)
         if state.trace is not None:
-            state.trace.note_detached(self, out)
+            state.trace.note_copied(self, out)
         return out
 
     def __reduce_ex__(self: Tensor, protocol: Any) -> tuple[Any, ...]:  # type: ignore[misc]

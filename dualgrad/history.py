@@ -16,12 +16,12 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import STALE, Saves, TapeNode, next_number
 from dualgrad.compiler.ops.view import View
 from dualgrad.hooks import move_retention, retain, retains
 from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import STALE, Saves, TapeNode, next_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,8 +124,8 @@ class Viewing:
                 actual=f"a view of {self.origin[0].type!r}",
                 hint="use detach(), which makes another handle",
             )
-        if state.trace is not None and self.requires_grad:
-            state.trace.note_flag(self)
+        if state.trace is not None:
+            state.trace.note_cut(self)
         self.requires_grad, self._grad_fn = False, None
         return self
 

@@ -7,12 +7,12 @@ arrays count as tensors, a bool mask as the positions of its true elements.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from types import EllipsisType, NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.autograd import record
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value
 from dualgrad.compiler.ops.indexing import (
@@ -31,6 +31,7 @@ from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
+from dualgrad.tape import record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -87,7 +88,7 @@ class Indexable(Value):
         unit = assignment(found, self.shape, whole=part is not None)
         (self if part is None else part)._write(unit, value, *found.indices)
 
-    def __iter__(self: Tensor) -> Any:  # type: ignore[misc]
+    def __iter__(self: Tensor) -> Iterator[Tensor]:  # type: ignore[misc]
         """The slices along the first axis, as views."""
         if not self.ndim:
             raise OperandError(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import TapeNode, edge_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.history import NOTHING, OPEN, outdate, shown_by, unwritable_kind
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import state
+from dualgrad.tape import TapeNode, edge_of
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualgrad.array_object import ArrayObject
-from dualgrad.autograd import TapeNode, backward, record
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
@@ -28,11 +27,12 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
 from dualgrad.exchange import Exchangeable
+from dualgrad.flow import backward
 from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
-from dualgrad.printing import Shown
+from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
 from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
@@ -49,6 +49,7 @@ from dualgrad.runtime.errors import (
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
@@ -105,8 +106,13 @@ class Tensor(
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
-    __eq__ = eq  # type: ignore[assignment]
-    __ne__ = ne  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+
+    else:
+        __eq__, __ne__ = eq, ne
 
     def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
         if not isinstance(data, Tensor):
@@ -208,10 +214,10 @@ class Tensor(
         for x in operands:
             if isinstance(x, Tensor) and x.array is None:
                 raise TraceError(
-                    "a traced tensor is used outside of its @function",
+                    f"a {kind_of(x)} tensor is used outside of its function",
                     op=unit.name,
                     expect="a tensor that exists",
-                    actual=f"{x.type!r}, known only while the function was traced",
+                    actual=f"{x.type!r}, known only while the function ran",
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
@@ -317,16 +323,20 @@ class Tensor(
     def backward(
         self,
         gradient: Tensor | None = None,
-        retain_graph: bool = False,
+        retain_graph: bool | None = None,
         create_graph: bool = False,
+        inputs: Any = None,
     ) -> None:
         """Compute gradients and add them to `.grad` of all leaves that require them.
 
         `gradient` is the weight of each element (needed unless there is one element only).  The
-        graph is freed unless `retain_graph` or `create_graph` (which records the gradients'
-        own computation, for higher derivatives).  Raises GradientError where there is no graph.
+        graph is freed unless `retain_graph`, which is `create_graph` if None; `create_graph`
+        records the gradients' own computation, for higher derivatives.  With `inputs` (a tensor
+        or several, leaves or not) only their `.grad` changes.  Raises GradientError where there
+        is no graph.
         """
-        backward(self, gradient, retain_graph, create_graph)
+        wanted = None if inputs is None else tensors_of(inputs, "backward", "inputs")
+        backward((self,), (gradient,), retain_graph, create_graph, wanted)
 
     def detach(self) -> Tensor:
         """The same memory without history: no gradient flows through."""
@@ -417,6 +427,8 @@ class Tensor(
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
+        if state.trace is not None:
+            others = state.trace.taken(others)
         if (
             state.grad_enabled
             and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
@@ -528,3 +540,18 @@ def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
         return array.view(a.shape, strides, a.offset * size)
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
     return view(start, a.shape, strides)
+
+
+def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:
+    """The tensors of an argument that is one tensor or a sequence of at least one."""
+    found = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, list | tuple) else ()
+    wrong = [t for t in found if not isinstance(t, Tensor)]
+    if wrong or not found:
+        raise ArgumentError(
+            f"{name} are tensors",
+            op=op,
+            expect="a tensor, or a list or tuple of tensors",
+            actual=type(wrong[0]).__name__ if wrong else repr(x)[:60],
+            hint="make tensors with dg.tensor(..., requires_grad=True)",
+        )
+    return found

@@ -97,10 +97,15 @@ def reshape(x: Tensor, /, shape: tuple[int, ...], *, copy: bool | None = None) -
 
     copy: True for new memory, False for the memory of x (ShapeError where that cannot be).
     """
-    if copy is False:
-        shared: Tensor = x.view(shape)
-        return shared
     out: Tensor = view.reshape(x, shape)
+    if copy is False and out is not x and out.base is None:
+        raise ShapeError(
+            "a copy is needed",
+            op="reshape",
+            expect="a tensor whose memory can be seen in the new shape, or copy=None",
+            actual=f"{x.type!r} to {out.shape}, not in row-major order",
+            hint="leave copy out",
+        )
     return out.clone() if copy else out
 
 
