@@ -348,6 +348,7 @@ __version__ = "0.1.0"
 _LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "checkpoint": "checkpointing",
     "detect_nan": "anomaly",
     "doctor": "diagnosis",
     "grad": "transforms",
