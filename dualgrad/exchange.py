@@ -79,6 +79,7 @@ class Exchangeable:
                 op="__dlpack__",
                 expect=f"dl_device={self.__dlpack_device__()}, or copy=None",
                 actual=f"dl_device={dl_device} with copy=False",
+                hint="leave copy out: None copies where it must",
             )
         copied = moved or bool(copy)
         source = self.detach().to(target).clone() if copied else self
@@ -104,6 +105,7 @@ def _device(pair: Any) -> str:
             op="__dlpack__",
             expect="(1, 0) for the CPU or (2, N) for CUDA",
             actual=f"dl_device={pair}",
+            hint="move it to the CPU first",
         )
     return name
 
@@ -117,6 +119,7 @@ def _order(array: np.ndarray[Any, Any] | DeviceArray, stream: int | None) -> Non
                 op="__dlpack__",
                 expect="stream=None",
                 actual=f"stream={stream}",
+                hint="leave stream out",
             )
     elif stream == 0:
         raise ArgumentError(
@@ -124,6 +127,7 @@ def _order(array: np.ndarray[Any, Any] | DeviceArray, stream: int | None) -> Non
             op="__dlpack__",
             expect="1 for the legacy default stream, 2 for that of each thread, or a handle",
             actual="stream=0",
+            hint="give 1 for the default stream, 2 for that of each thread",
         )
     elif stream != _NO_ORDER:
         array.driver.lead(_DEFAULT if stream is None else stream)

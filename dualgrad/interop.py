@@ -45,10 +45,11 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
             op="from_dlpack",
             expect="memory on the device, with strides that are not negative, or copy=None",
             actual=f"{out.type!r} with strides {found.array.strides} in bytes",
+            hint="leave copy out: None copies where it must",
         )
     _note(out, "from_dlpack")
     if moved:
-        return out.to(device=place)  # type: ignore[no-any-return]
+        return out.to(device=place)
     return out.clone() if copy and shared else out
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dualgrad.compiler.batching import Batched, is_gradient
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.node import Leaf, Node, topological
 from dualgrad.compiler.ir.types import TensorType
@@ -38,14 +39,20 @@ class Template:
                 place[node] = len(nodes) + len(self.steps)
                 self.steps.append((node.op, tuple(place[x] for x in node.inputs), node.type))
         self.results = tuple(place[r] for r in results)
+        self.checked = [
+            len(nodes) + k
+            for k, step in enumerate(self.steps)
+            if getattr(step[0], "checked", False)
+        ]
 
-    def on(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """The graph over these operands; its nodes come from the user's line that runs now."""
+    def on(self, nodes: tuple[Node, ...]) -> list[Node]:
+        """All nodes of the graph over these operands; they come from the user's line that runs
+        now."""
         line = user_line_key()
         found = [*nodes]
         for op, inputs, type in self.steps:
             found.append(Node.at_line(op, tuple([found[k] for k in inputs]), type, line))
-        return tuple(found[k] for k in self.results)
+        return found
 
 
 class Templates:
@@ -57,6 +64,7 @@ class Templates:
     def __init__(self) -> None:
         self._templates: dict[tuple[Any, ...], Template] = {}
         self._facts: dict[tuple[Any, ...], Any] = {}
+        self.checked: dict[Node, None] = {}  # nodes that may stop a run
 
     def expand(self, unit: Unit, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """The unit's results on nodes."""
@@ -64,7 +72,10 @@ class Templates:
         found = self._templates.get(key)
         if found is None:
             found = self._templates[key] = Template(unit, nodes)
-        return found.on(nodes)
+        made = found.on(nodes)
+        if found.checked and not is_gradient(unit):  # a gradient asks what was asked before
+            self.checked.update((made[k], None) for k in found.checked)
+        return tuple(made[k] for k in found.results)
 
     def fact(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What `find` gives, asked once for each key."""
@@ -75,7 +86,7 @@ class Templates:
 
 def is_own(unit: Unit) -> bool:
     """Whether only code of dualgrad runs when a unit is traced."""
-    while isinstance(unit, Vjp):
+    while isinstance(unit, Vjp | Batched):
         unit = unit.unit
     home = unit.body.__module__ if isinstance(unit, Composite) else type(unit).__module__
     return home.startswith(_OWN)
