@@ -88,6 +88,8 @@ class Trace:
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
         self.elsewhere = False  # some tensor is not on the CPU
+        # values under a checkpoint, and what they are to be computed from
+        self.recomputed: dict[Node, set[Node]] = {}
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
