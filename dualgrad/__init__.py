@@ -356,6 +356,7 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
     "detect_nan": "anomaly",
     "doctor": "diagnosis",
+    "vmap": "vmap",
     "grad": "transforms",
     "gradcheck": "gradient_check",
     "gradgradcheck": "gradient_check",

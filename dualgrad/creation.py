@@ -253,7 +253,7 @@ def constant(array: Array, dtype: Any = None, device: str = CPU) -> Tensor:
     out = empty(array.shape, dtype=stored)
     assert isinstance(out.array, np.ndarray)
     out.array[...] = array
-    return out.to(kind, device=device)  # type: ignore[no-any-return]
+    return out.to(kind, device=device)
 
 
 def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | None = None) -> Tensor:

@@ -185,7 +185,6 @@ def _with_node(x: Tensor, node: FunctionNode, k: int, known: set[int], ctx: Cont
         return x
     if id(x) in known or x.requires_grad or (state.trace is not None and x.node is None):
         x = x.detach()
-    x.origin = None  # its gradient is that of the function, not of a view
     x.requires_grad, x.grad_fn, x.output_number = True, node, k
     return x
 
@@ -212,7 +211,8 @@ def _become(x: Tensor, node: FunctionNode, k: int) -> None:
         raise Unsupported(
             "a tensor from outside of the function would get a graph inside", op=node.name
         )
-    x.requires_grad, x.grad_fn, x.output_number = True, node, k
+    x.become(node)
+    x.output_number = k
 
 
 class FunctionNode(TapeNode):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
-from dualgrad import flow, trees
+from dualgrad import flow, levels, trees
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape, reshape
@@ -65,20 +66,23 @@ class Call:
         self.aux: Any = None
         self.value, self.aux = _with_aux(op, found) if has_aux else (found, None)
         self.outputs = [_end(y) for _, y in trees.leaves(self.value) if is_float(y)]
-        self.connected = self.connects and any(self.reach_outside(self.outputs))
+        self.connected = self.connects and (
+            any(self.reach_outside(self.outputs))
+            or any(map(levels.is_recorded_beneath, self.outputs))
+        )
 
     def _run(self, fun: Fun, kwargs: dict[str, Any]) -> Any:
         outer = _running.calls
         _running.calls = (*outer, self)
         try:
-            with enable_grad():
+            with enable_grad(), self.variables.standing_in():
                 return fun(*self.variables.args, **kwargs)
         finally:
             _running.calls = outer
 
     def leaf(self, x: Tensor) -> Tensor:
         """A leaf of the tape with the value of x, which calls around this one know, too."""
-        out = x.detach().requires_grad_()
+        out = levels.cut(x).requires_grad_()
         for call in (*_running.calls, self):
             call.own[id(out)] = out
         return out
@@ -158,7 +162,7 @@ class Call:
         if not isinstance(y, Tensor) or not y.requires_grad:
             return y
         if id(y) in self.own:
-            return y.detach()
+            return levels.cut(y)
         if y.grad_fn is None or y.grad_fn.number < self.first:
             return y
         if not (self.connects and self.reach_outside([y])[0]):
@@ -226,6 +230,7 @@ class Variables:
         self.op = op
         self.leaf = leaf
         self.tensors: list[Tensor] = []
+        self.stand_ins: dict[int, Tensor] = {}
         self.given = [args[k] for k in places]
         self.args = list(args)
         for k in places:
@@ -237,19 +242,39 @@ class Variables:
 
     def _variable(self, path: str, x: Any) -> Any:
         if is_module(x):
-            self.tensors += [p for _, p in parameters(x)]
+            self.tensors += [self._parameter(p) for _, p in parameters(x)]
             return x
         if isinstance(x, float):
             x = tensor(x)
         if not is_float(x):
             _check_other(self.op, path, x)
             return x
-        if x.requires_grad and state.grad_enabled:
+        if x.requires_grad and state.grad_enabled and not levels.is_shared(x):
             mine = apply(Reshape.of(x.type.shape), x)[0]
         else:
             mine = self.leaf(x)
         self.tensors.append(mine)
         return mine
+
+    def _parameter(self, p: Tensor) -> Tensor:
+        """What stands for a parameter: itself, or, of one that slices share, a leaf of a slice."""
+        level = levels.current()
+        if level is None or level.owns(p):
+            return p
+        if id(p) not in level.watched:
+            self.stand_ins[id(p)] = level.watched[id(p)] = self.leaf(p)
+        return level.watched[id(p)]
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Let what stands for parameters do so, until the function has run."""
+        level = levels.current()
+        try:
+            yield
+        finally:
+            for key in self.stand_ins:
+                assert level is not None
+                del level.watched[key]
 
     def tree(self, values: Iterable[Any]) -> list[Any]:
         """Values, one for each variable, in the structure of the arguments."""
@@ -304,8 +329,8 @@ def _end(y: Tensor) -> Tensor:
     return y.with_history(y.grad_fn, y.output_number)
 
 
-def _is_recorded(x: Tensor | None) -> bool:
-    return x is not None and x.requires_grad
+def _is_recorded(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
 
 
 def unit(y: Tensor, k: int) -> Tensor:

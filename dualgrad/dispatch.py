@@ -16,6 +16,7 @@ import numpy as np
 from dualgrad import recipes
 from dualgrad.backends.common import Bound
 from dualgrad.backends.transfers import Moves
+from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import (
     Atom,
@@ -223,7 +224,7 @@ class Planner:
 
     def alias_of(self, output: Node, nodes: tuple[Node, ...]) -> Alias | None:
         """How an output can share memory with an operand, where that is meant."""
-        if self.write or not isinstance(self.unit, View | Vjp):
+        if self.write or not (isinstance(self.unit, View) or is_gradient(self.unit)):
             return None
         for k in self.tensors:
             if output is nodes[k]:

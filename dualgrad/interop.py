@@ -49,7 +49,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         )
     _note(out, "from_dlpack")
     if moved:
-        return out.to(device=place)  # type: ignore[no-any-return]
+        return out.to(device=place)
     return out.clone() if copy and shared else out
 
 

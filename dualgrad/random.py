@@ -68,6 +68,8 @@ class Generator:
         They are operands beside tensors of `device`.  The stream itself is always on the CPU, so
         there is nothing to wait for: other devices get numbers with the bits of int64.
         """
+        if hasattr(state.trace, "draw"):
+            return state.trace.draw(self, words, device)  # type: ignore[no-any-return,union-attr]
         if device != CPU and state.trace is None:
             position = _wrapped(self.position.item())
             self.position.add_(-(-words // ops.BLOCK))

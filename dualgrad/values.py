@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.printing import kind_of
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import bfloat16
 from dualgrad.runtime.errors import (
@@ -49,7 +50,7 @@ class Valued:
             trace.needs_value(self, what)  # type: ignore[arg-type]
         if self.array is None:
             raise TraceError(
-                f"a traced tensor has no values for {what}",
+                f"a {kind_of(self)} tensor has no values for {what}",
                 expect="a tensor that exists",
                 actual=f"{self.type!r}",
                 hint="move this outside of the function",

@@ -126,6 +126,10 @@ class Function(Generic[P, R]):
         """The function itself; surveys know compiled functions by this name."""
         return self.__wrapped_function__
 
+    def like(self, fn: Callable[..., Any]) -> Function[..., Any]:
+        """Another function, compiled with the same options."""
+        return Function(fn, *self._options)
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import Leaf, Node
@@ -220,6 +221,6 @@ def _no_larger(a: Dim, b: Dim) -> bool:
 
 def _is_light(unit: Unit) -> bool:
     """Whether a unit and its gradient take values one by one, as they are computed."""
-    while isinstance(unit, Vjp):
+    while isinstance(unit, Vjp | Batched):
         unit = unit.unit
     return isinstance(unit, Elementwise | View | Reduction)
