@@ -231,6 +231,15 @@ def edge_of(x: Any) -> Edge:
     return (node, x.output_number)
 
 
+def saves_of(unit: Unit, operands: tuple[Any, ...], known: Saves) -> frozenset[int]:
+    """What the gradient of a unit reads: numbers of operands, then of outputs."""
+    wanted = sum(1 << k for k, x in enumerate(operands) if getattr(x, "requires_grad", False))
+    saves = known.get(wanted)
+    if saves is None:
+        saves = known[wanted] = used_by_gradient(unit, operands, wanted)
+    return saves
+
+
 def record(
     unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...], known: Saves
 ) -> None:
@@ -333,6 +342,8 @@ class Flow:
 
     def accumulate(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, in memory that no other tensor shares."""
+        if not leaf.requires_grad:  # any more
+            return
         if on_leaves and hooks_of_leaf(leaf) is not None:
             held = self.held.get(id(leaf))
             self.held[id(leaf)] = (leaf, g if held is None else self.own(held[1] + g))

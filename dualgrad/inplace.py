@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.value import Operand, Unit, Value
+from dualgrad.compiler.ops.view import View
+from dualgrad.dispatch import does_not_fit
+from dualgrad.runtime.srcinfo import called_name
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ class _Target(Value):
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Any, ...]:
         assert self.found is None
         assert operands[0] is self
+        if isinstance(unit, View):  # on the way to the shape of another operand
+            larger = "a larger shape, to which the operands broadcast"
+            raise does_not_fit(called_name(), self.type.shape, larger)
         self.found = (unit, operands[1:])
         return (self,)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import TapeNode, edge_of
+from dualgrad.autograd import Saves, TapeNode, edge_of, saves_of
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.history import NOTHING, OPEN, outdate, shown_by, unwritable_kind
 from dualgrad.runtime.errors import GradientError
-from dualgrad.state import state
+from dualgrad.state import no_grad, state
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -35,24 +35,27 @@ def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
     for x in others:
         if hasattr(x, "sig"):
             edge_of(x)  # a history that is lost is noticed before anything has changed
+    kept: list[Any] = []
+
+    def before(operands: tuple[Any, ...], known: Saves) -> None:
+        old = target
+        if 0 in saves_of(unit, operands, known):
+            old = second(target)
+            old.requires_grad, old.grad_fn = target.requires_grad, target.grad_fn
+            old.output_number = getattr(target, "output_number", 0)
+        kept[:] = [(old, *operands[1:]), known]
+
     trace = state.trace
     if trace is None:
-        operands, known = target.run_write(unit, (target, *others))
+        target.run_write(unit, (target, *others), before)
         shown = target
     else:
         trace.check_recorded(root, unit)
         operands = (target, *others)
+        before(operands, trace.saves_of(unit, operands))
         trace.write(target, unit, others)
-        known, shown = trace.saves_of(unit, operands), trace.second(target)
-    node = TapeNode(unit, operands, (shown,), known)
-    n, version = len(operands), target._version
-    node.versions = (
-        *[
-            v - (getattr(x, "_version", None) is version)
-            for x, v in zip(node.inputs, node.versions, strict=False)
-        ],
-        *node.versions[n:],
-    )
+        shown = trace.second(target)
+    node = new_node(unit, *kept, shown)
     new = target.with_history(node, 0)
     for _, source, how in steps:
         node = TapeNode(overwriting(how), (source, new), (source,), NOTHING)
@@ -61,9 +64,32 @@ def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
     outdate(root)
 
 
+def second(x: Tensor) -> Tensor:
+    """The value of a tensor that is about to be changed, in memory of its own."""
+    with no_grad():
+        if state.trace is None:
+            return x.detached().clone()
+        out = state.trace.second(x)
+    out._version = [0, None, None]
+    return out
+
+
+def new_node(unit: Unit, operands: tuple[Any, ...], known: Saves, shown: Tensor) -> TapeNode:
+    """A change on the tape.  Operands that share the memory were used before it."""
+    node = TapeNode(unit, operands, (shown,), known)
+    n, version = len(operands), shown._version
+    before = [
+        v - (getattr(x, "_version", None) is version)
+        for x, v in zip(node.inputs, node.versions, strict=False)
+    ]
+    node.versions = (*before, *node.versions[n:])
+    return node
+
+
 def steps_behind(view: Tensor, unit: Unit) -> list[Step]:
     """What a tensor is a view of, step by step."""
     steps: list[Step] = []
+    view.check_writeable(unit.name)
     if view.origin is not None and view.origin[3] != OPEN:
         raise unwritable_kind(view, unit.name)
     while view.origin is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.autograd import TapeNode, backward, record
+from dualgrad.autograd import Saves, TapeNode, backward, record
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
@@ -430,20 +430,18 @@ class Tensor(Changes, Copying, Hookable, Viewing, Valued, Indexable, Shown):
             self._grad = self._grad.detached().to(*where, **how)
 
     def run_write(
-        self, unit: Unit, operands: tuple[Any, ...]
-    ) -> tuple[tuple[Any, ...], dict[int, frozenset[int]]]:
-        """Overwrite the values with unit(*operands), of which self is the first; returns the
-        operands as tensors and numbers, and what is known of the gradient."""
+        self,
+        unit: Unit,
+        operands: tuple[Any, ...],
+        before: Callable[[tuple[Any, ...], Saves], None] | None = None,
+    ) -> None:
+        """Overwrite the values with unit(*operands), of which self is the first.
+
+        When all is known to fit, `before` is called with the operands as tensors and numbers, and
+        what is known of the gradient.
+        """
         given = operands = self._settled(unit, operands)
-        assert self.array is not None
-        if not self.is_writeable:
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="a read-only array or an expanded view",
-                hint="clone() it first",
-            )
+        self.check_writeable(unit.name)
         elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
@@ -457,9 +455,21 @@ class Tensor(Changes, Copying, Hookable, Viewing, Valued, Indexable, Shown):
             ),
         )
         plan = find_or_make(unit, operands, write=True)
+        if before is not None:
+            before(given, plan.saves)
         plan.run(operands)
         self.changed()
-        return given, plan.saves
+
+    def check_writeable(self, op: str) -> None:
+        """Raise ArgumentError unless the memory may be changed."""
+        if self.array is not None and not self.is_writeable:
+            raise ArgumentError(
+                "the memory cannot be written",
+                op=op,
+                expect="writeable memory in which elements do not overlap",
+                actual="a read-only array or an expanded view",
+                hint="clone() it first",
+            )
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted, broadcast, and brought here from

@@ -154,6 +154,15 @@ def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     Raises ShapeError if sizes do not add up to the axis.
     """
     axis = normalize_axis("split", axis_argument("split", axis, dim), x.ndim)
+    return _several(x, _split(x, parts, axis))
+
+
+def _several(x: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Views of x that one function makes."""
+    return tuple(part if part is x else part.one_of_several() for part in parts)
+
+
+def _split(x: Any, parts: Any, axis: int) -> tuple[Any, ...]:
     n = x.shape[axis]
     if isinstance(parts, int):
         if parts < 1:
@@ -197,7 +206,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
                 "no parts", op="tensor_split", expect="parts >= 1", actual=str(parts)
             )
         size, rest = divmod(n, parts)
-        return split(x, [size + (k < rest) for k in range(parts)], axis)
+        return _split(x, [size + (k < rest) for k in range(parts)], axis)
     cuts = [0, *(slice(p).indices(n)[1] for p in parts), n]
     return tuple(
         narrow(x, axis, start, max(0, stop - start)) for start, stop in itertools.pairwise(cuts)
@@ -208,7 +217,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
 def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """Return a view of x for each index of `axis`, without that axis."""
     axis = normalize_axis("unbind", axis_argument("unbind", axis, dim), x.ndim)
-    return tuple(select(x, axis, k) for k in range(x.shape[axis]))
+    return _several(x, tuple(select(x, axis, k) for k in range(x.shape[axis])))
 
 
 @composite
