@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.value import Operand, Unit, Value
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import does_not_fit
-from dualgrad.runtime.srcinfo import called_name
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 class _Target(Value):
     """Stands for a tensor that is to be overwritten: keeps the unit that it is given to."""
 
-    __slots__ = ("found", "type")
+    __slots__ = ("found", "name", "type")
 
-    def __init__(self, x: Tensor) -> None:
-        self.type = x.type
+    def __init__(self, x: Tensor, name: str) -> None:
+        self.type, self.name = x.type, name
         self.found: tuple[Unit, tuple[Operand, ...]] | None = None
 
     @property
@@ -35,7 +34,7 @@ class _Target(Value):
         assert operands[0] is self
         if isinstance(unit, View):  # on the way to the shape of another operand
             larger = "a larger shape, to which the operands broadcast"
-            raise does_not_fit(called_name(), self.type.shape, larger)
+            raise does_not_fit(self.name, self.type.shape, larger)
         self.found = (unit, operands[1:])
         return (self,)
 
@@ -48,7 +47,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        target = _Target(self)
+        target = _Target(self, function.__name__.strip("_"))
         function(target, *args, **kwargs)
         if target.found is None:  # nothing to do
             return self

@@ -39,11 +39,12 @@ def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
 
     def before(operands: tuple[Any, ...], known: Saves) -> None:
         old = target
-        if 0 in saves_of(unit, operands, known):
+        read = saves_of(unit, operands, known)
+        if any(k in read for k, x in enumerate(operands) if x is target):
             old = second(target)
             old.requires_grad, old.grad_fn = target.requires_grad, target.grad_fn
             old.output_number = getattr(target, "output_number", 0)
-        kept[:] = [(old, *operands[1:]), known]
+        kept[:] = [tuple(old if x is target else x for x in operands), known]
 
     trace = state.trace
     if trace is None:

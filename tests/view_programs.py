@@ -21,7 +21,7 @@ LEAVES = {
     "c": np.array([[2.0, -0.5, 1.0], [0.25, 1.25, -1.0]]),
 }
 VIEWS = (
-    "{v}[1:]", "{v}[0]", "{v}[..., None]", "{v}[:, 1]", "{v}[::2]", "{v}[..., -1]", "{v}.T",
+    "{v}[1:]", "{v}[0]", "{v}[..., None]", "{v}[:, 1]", "{v}[::2]", "{v}[..., -1]", "{v}.permute(1, 0)",
     "{v}.reshape(-1)", "{v}.reshape({n}, 1)", "{v}.reshape(2, 3)", "{v}.reshape(3, 2)",
     "{v}.transpose(0, 1)", "{v}.unsqueeze(0)", "{v}.squeeze()", "{v}.expand(2, *{v}.shape)",
     "{v}.diagonal()", "{v}.narrow(0, 0, 1)",
@@ -31,7 +31,7 @@ VALUES = ("{v} * 2.0", "{v} * {u}", "{v} + {u}", "{v}.exp()", "{v}.clone()", "{v
           "{v}[[1, 0]]")  # fmt: skip
 CHANGES = (
     "{v}.mul_(2.0)", "{v}.mul_({u})", "{v}.add_({u})", "{v}.sub_({u})", "{v}.copy_({u})",
-    "{v}.mul_({v})", "{v}.tanh_()", "{v}.zero_()", "{v}.fill_(0.5)", "{v}.neg_()", "{v} += {u}",
+    "{v}.square_()", "{v}.tanh_()", "{v}.zero_()", "{v}.fill_(0.5)", "{v}.neg_()", "{v} += {u}",
     "{v} *= 0.5", "{v}[0] = {u}", "{v}[0] = 1.5", "{v}[1:] *= 0.5", "{v}[..., 0] += 1.0",
     "{v}[{v} > 0.5] = 0.25", "{v}[[0, 1]] = {u}", "{v}[[1, 0]] += {u}", "{v}[{v} > 0.0] *= 0.5",
     "{v}.masked_fill_({u} > 0.0, 0.5)", "{v}.clamp_(-1.0, 1.0)", "{v}.sigmoid_()",
@@ -44,7 +44,7 @@ class Outcome:
     """What a program has come to: values and gradients by name, or where it raised and what."""
 
     values: dict[str, Any]
-    gradients: list[Any]
+    gradients: dict[str, Any]
     raised: int = -1  # the line, or the number of lines for `backward`
     error: Exception | None = None
 
@@ -82,7 +82,7 @@ def draw(seed: int, length: int = 10) -> list[str]:
 
 def _line(rng: random.Random, space: dict[str, Any], k: int) -> str:
     names = [n for n, v in space.items() if isinstance(v, dg.Tensor)]
-    v, u = rng.choice(names), rng.choice(names)
+    v, u = rng.sample(names, 2)
     fields = {"v": v, "u": u, "n": space[v].size}
     draw = rng.random()
     if draw < 0.35:
@@ -124,7 +124,7 @@ def run(kind: Any, lines: list[str]) -> Outcome:
         try:
             exec(line, space)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            return Outcome({}, [], k, error)
+            return Outcome({}, {}, k, error)
     names = list(dict.fromkeys(_assigned(lines)))
     values = {n: np.array(space[n].detach().numpy()) for n in names}
     try:
@@ -134,8 +134,8 @@ def run(kind: Any, lines: list[str]) -> Outcome:
                 total = total + (space[n] * (k + 1.0)).sum()
         total.backward()
     except RuntimeError as error:
-        return Outcome(values, [], len(lines), error)
-    found = [space[n].grad for n in "xw"]
-    kept = [space[n].grad for n in names if not space[n].is_leaf and space[n].retains_grad]
-    grads = [None if g is None else np.array(g.detach().numpy()) for g in (*found, *kept)]
-    return Outcome(values, grads)
+        return Outcome(values, {}, len(lines), error)
+    grads = {n: space[n].grad for n in "xw"}
+    grads |= {n: space[n].grad for n in names if not space[n].is_leaf and space[n].retains_grad}
+    found = {n: None if g is None else np.array(g.detach().numpy()) for n, g in grads.items()}
+    return Outcome(values, found)
