@@ -1,7 +1,8 @@
-"""Writes docs/ops.md: every public function of tensors, from the op classes and their samples.
+"""Writes docs/ops.md: every public function of tensors, from the op classes and their samples;
+and docs/errors.md: what users are told about their mistakes.
 
-    python docs/generate.py          writes the file
-    python docs/generate.py --check  exits with 1 if it is not up to date
+    python docs/generate.py          writes the files
+    python docs/generate.py --check  exits with 1 if one is not up to date
 
 Kind, dtypes, gradient and accuracy are not written by hand: kinds are those of the op classes and
 composites that a function applies; dtypes and gradients are found by tracing its samples;
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import error_page
+
 import dualgrad as dg
 from dualgrad.compiler.grad import pullback
 from dualgrad.compiler.ir.node import Node, input_node
@@ -28,7 +31,7 @@ from dualgrad.compiler.ops.sample import SAMPLED, Arg, Sample
 from dualgrad.runtime.dtype import ALL, DType, bool_, float32, int64, uint8
 from dualgrad.runtime.errors import DualgradError
 
-TARGET = Path(__file__).parent / "ops.md"
+FOLDER = Path(__file__).parent
 SPACES: tuple[tuple[str, ModuleType], ...] = (
     ("dg", dg),
     ("dg.functional", dg.functional),
@@ -309,14 +312,22 @@ def _render() -> str:
     return "\n".join(lines)
 
 
+PAGES: dict[str, Callable[[], str]] = {"ops.md": render, "errors.md": error_page.render}
+
+
 def main() -> int:
-    text = render()
+    old = [name for name, page in PAGES.items() if not _is_current(name, page())]
     if "--check" in sys.argv[1:]:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        print("docs/ops.md is up to date" if current else "run python docs/generate.py")
-        return 0 if current else 1
-    TARGET.write_text(text, encoding="utf-8")
+        print(f"{', '.join(old)}: run python docs/generate.py" if old else "docs are up to date")
+        return 1 if old else 0
+    for name in old:
+        (FOLDER / name).write_text(PAGES[name](), encoding="utf-8")
     return 0
+
+
+def _is_current(name: str, text: str) -> bool:
+    target = FOLDER / name
+    return target.exists() and target.read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
+from dualgrad.interop import from_dlpack, frombuffer
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
@@ -156,11 +157,13 @@ from dualgrad.runtime.dtype import (
     uint64,
 )
 from dualgrad.runtime.threads import get_num_threads, set_num_threads
-from dualgrad.state import enable_grad, is_grad_enabled, no_grad
+from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import data, nn, optim
+    from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.gradient_check import gradcheck, gradgradcheck
+    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __all__ = [
     "EagerFallback",
@@ -174,8 +177,10 @@ __all__ = [
     "addr",
     "arange",
     "argsort",
+    "array_api",
     "asarray",
     "astype",
+    "autograd",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -222,14 +227,21 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "from_numpy",
+    "frombuffer",
     "full",
     "full_like",
     "function",
     "functional",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "hessian",
     "hstack",
+    "hvp",
     "iinfo",
     "initial_seed",
     "inner",
@@ -240,6 +252,8 @@ __all__ = [
     "inverse",
     "is_grad_enabled",
     "isdtype",
+    "jacobian",
+    "jvp",
     "kron",
     "lgamma",
     "linalg",
@@ -288,6 +302,7 @@ __all__ = [
     "rot90",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -317,8 +332,10 @@ __all__ = [
     "uniform",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "vdot",
     "vecdot",
+    "vjp",
     "vstack",
     "zeros",
     "zeros_like",
@@ -328,10 +345,20 @@ __version__ = "0.1.0"
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("data", "nn", "optim")
+_LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "detect_nan": "anomaly",
     "doctor": "diagnosis",
+    "grad": "transforms",
+    "gradcheck": "gradient_check",
+    "gradgradcheck": "gradient_check",
+    "hessian": "transforms",
+    "hvp": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
 }
 
 

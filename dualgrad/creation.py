@@ -13,6 +13,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import expand, reshape
+from dualgrad.interop import shared
 from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
 from dualgrad.runtime.devices import CPU, canonical, find
@@ -60,6 +61,9 @@ def tensor(
     `device` it is on the CPU, or where the tensor is.  Raises ShapeError for ragged lists,
     DTypeError for what is no number, DeviceError for a device that is not there.
     """
+    if not isinstance(data, Number | list | tuple | np.ndarray | np.generic | Tensor):
+        found = shared(data)
+        data = data if found is None else found
     if isinstance(data, Tensor):
         out = data.detach().clone()
         if dtype is not None or device is not None:
@@ -252,7 +256,8 @@ def constant(array: Array, dtype: Any = None, device: str = CPU) -> Tensor:
 
 
 def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """obj as a tensor: tensors and NumPy arrays share memory if they have the dtype already.
+    """obj as a tensor: tensors, NumPy arrays and others that can (see `from_dlpack`; buffers of
+    Python) share memory if they have the dtype already.
 
     copy: True for new memory in any case, False to raise ArgumentError where a copy is needed.
     Everything else becomes a new tensor as by `tensor`.  Without `device` a tensor stays where it
@@ -262,6 +267,8 @@ def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | Non
     found = obj if isinstance(obj, Tensor) else None
     if isinstance(obj, np.ndarray):
         found = from_numpy(obj)
+    elif found is None:
+        found = shared(obj)
     fits = found is not None and (dtype is None or found.dtype is as_dtype(dtype))
     if found is not None and place is not None:
         fits = fits and found.device == place

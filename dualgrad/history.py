@@ -16,13 +16,13 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import STALE, Saves, TapeNode, next_number
 from dualgrad.compiler.ops.view import View
 from dualgrad.hooks import move_retention, retain, retains
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import GradientError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import STALE, Saves, TapeNode, next_number
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -110,10 +110,10 @@ class Viewing:
         version[0] += 1
         version[2] = user_place()
 
-    def become(self: Tensor, node: TapeNode) -> None:  # type: ignore[misc]
-        """Be the result of a recorded unit from now on."""
+    def become(self: Tensor, node: TapeNode, k: int) -> None:  # type: ignore[misc]
+        """Be result `k` of a recorded unit from now on."""
         old = (self._grad_fn, getattr(self, "output_number", 0))
-        self.requires_grad, self._grad_fn, self.output_number = True, node, 0
+        self.requires_grad, self._grad_fn, self.output_number = True, node, k
         move_retention(self, *old)
 
     def detach_(self: Tensor) -> Tensor:  # type: ignore[misc]

@@ -22,7 +22,8 @@ Hooks = dict[int, Hook]
 RETAINED = -1  # among hooks: the one that keeps a gradient
 _numbers = itertools.count()
 on_nodes: weakref.WeakKeyDictionary[Any, dict[int, Hooks]] = weakref.WeakKeyDictionary()
-on_leaves: dict[int, tuple[weakref.ref[Any], Hooks]] = {}  # by identity of the tensor
+# by identity of the tensor: hooks on its gradient, and those that run once `.grad` is set
+on_leaves: dict[int, tuple[weakref.ref[Any], Hooks, Hooks]] = {}
 stamp: dict[str, object] = {"now": object()}  # another one after each change of a hook
 
 
@@ -98,18 +99,44 @@ class Hookable:
                 state.trace.hooked = True
             return Handle(hooks, hook)
         refuse_in_trace("a hook is registered on a tensor from outside")
-        known = on_leaves.get(id(self))
-        if known is None:
-            key = id(self)
-            known = (weakref.ref(self, lambda _: on_leaves.pop(key)), {})
-            on_leaves[key] = known
-        return Handle(known[1], hook)
+        return Handle(_entry(self)[1], hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Hook) -> Handle:
+        """Call `hook(tensor)` whenever a backward pass has added to the `.grad` of this leaf.
+
+        The hook runs as soon as the gradient is complete, before others are, so it can use and
+        drop it (`tensor.grad = None`) while backward goes on; what it returns is not used.
+        Returns a handle with `remove()`.  Raises GradientError for a tensor that is no leaf or
+        does not require gradients.
+        """
+        if not self.requires_grad or self.grad_fn is not None:
+            raise GradientError(
+                "only leaves that require gradients add them up",
+                op="register_post_accumulate_grad_hook",
+                expect="a leaf with requires_grad=True",
+                actual=f"a result of {self.grad_fn.name}"
+                if self.grad_fn is not None
+                else "requires_grad=False",
+                hint="use register_hook(hook) for the gradient of a result",
+            )
+        refuse_in_trace("a hook is registered on a tensor from outside")
+        return Handle(_entry(self)[2], hook)
 
 
-def hooks_of_leaf(x: Any) -> Hooks | None:
-    """The hooks of a tensor that was not computed; None if there are none."""
+def _entry(leaf: Any) -> tuple[weakref.ref[Any], Hooks, Hooks]:
+    """The place of a leaf in the table, which forgets it with the leaf."""
+    key = id(leaf)
+    known = on_leaves.get(key)
+    if known is None:
+        known = on_leaves[key] = (weakref.ref(leaf, lambda _: on_leaves.pop(key)), {}, {})
+    return known
+
+
+def hooks_of_leaf(x: Any) -> tuple[Hooks, Hooks] | None:
+    """The hooks of a tensor that was not computed: on its gradient, and those that run once
+    `.grad` is set; None if there are none."""
     known = on_leaves.get(id(x))
-    return known[1] or None if known is not None else None
+    return known[1:] if known is not None and (known[1] or known[2]) else None
 
 
 def apply_hooks(hooks: Hooks, gradient: Any) -> Any:

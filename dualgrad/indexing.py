@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.autograd import record
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value
 from dualgrad.compiler.ops.indexing import (
@@ -31,6 +30,7 @@ from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
+from dualgrad.tape import record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

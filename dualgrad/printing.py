@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 import sys
+from html import escape
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from dualgrad.markup import EDGE, tensor_html
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 from dualgrad.state import state
+from dualgrad.summary import summary_of
 
 Array = np.ndarray[Any, Any]
 _WHOLE = 1000  # elements up to which all are shown
 
 
 def tensor_text(array: Array | DeviceArray, dtype: DType, notes: str) -> str:
-    """What `repr` of a tensor gives; `notes` come from `notes_of`."""
-    values = shown_values(array, dtype)
-    text = np.array2string(values, separator=", ", prefix="tensor(", threshold=_WHOLE)
-    return f"tensor({text}{notes})"
+    """What `repr` of a tensor gives; `notes` come from `notes_of`.
 
-
-def shown_values(array: Array | DeviceArray, dtype: DType) -> Array:
-    """The values as NumPy prints them.  Of a large array on a device only those are brought here
-    that are shown, the others are left undefined."""
-    if not isinstance(array, DeviceArray):
-        return decode(array, dtype)
+    Of a tensor of many elements it shows the edges, the shape and a summary.
+    """
+    text = _values_text(array, dtype, "tensor(")
     if array.size <= _WHOLE:
-        return decode(array.to_host(), dtype)
-    edge = np.get_printoptions()["edgeitems"]
-    ends = (slice(edge), slice(-edge, None))
+        missing = array.ndim > 1 and not array.size
+        return f"tensor({text}{f', shape={array.shape}' if missing else ''}{notes})"
+    summary = summary_of(array, dtype)
+    tail = f",\n       {summary}" if summary else ""
+    return f"tensor({text},\n       shape={array.shape}{notes}{tail})"
+
+
+def _values_text(array: Array | DeviceArray, dtype: DType, prefix: str) -> str:
+    return np.array2string(
+        shown_values(array, dtype),
+        separator=", ",
+        prefix=prefix,
+        threshold=_WHOLE,
+        edgeitems=_edge(array.ndim),
+    )
+
+
+def _edge(ndim: int) -> int:
+    """How many elements at each end of a dimension are shown of a large tensor."""
+    most = int(np.get_printoptions()["edgeitems"])
+    return max(1, min(most, 5 - ndim))
+
+
+def shown_values(array: Array | DeviceArray, dtype: DType, edge: int | None = None) -> Array:
+    """The values as NumPy prints them.  Of a large array only those are looked at that are shown,
+    `edge` at each end of a dimension; the others are left undefined."""
+    if array.size <= _WHOLE:
+        return decode(array.to_host() if isinstance(array, DeviceArray) else array, dtype)
+    edge = _edge(array.ndim) if edge is None else edge
     out = np.empty(array.shape, decode(np.empty(0, array.dtype), dtype).dtype)
+    ends = (slice(edge), slice(-edge, None))
     for key in product(*(ends if n > 2 * edge else (slice(None),) for n in array.shape)):
-        out[key] = decode(array[key].to_host(), dtype)
+        part = array[key]
+        out[key] = decode(part.to_host() if isinstance(part, DeviceArray) else part, dtype)
     return out
 
 
-def notes_of(x: Any) -> str:
+def notes_of(x: Any, dtype_too: bool = True) -> str:
     """What the text of a tensor says besides its values."""
     notes = "" if x.type.device == "cpu" else f", device='{x.type.device}'"
-    if x.type.dtype.name not in ("float32", "int64", "bool"):
+    if dtype_too and x.type.dtype.name not in ("float32", "int64", "bool"):
         notes += f", dtype={x.type.dtype!r}"
     if x.grad_fn is not None:
         notes += f", grad_fn=<{x.grad_fn.name_of(x.output_number)}>"
@@ -89,6 +114,18 @@ class Shown:
             return repr(self)
         array = self.concrete("printing")  # type: ignore[attr-defined]
         return formatted(array, self.type.dtype, notes_of(self), spec)
+
+    def _repr_html_(self) -> str:
+        """The tensor in notebooks: facts, a table of the values, a summary if it is large."""
+        if self.array is None:  # type: ignore[attr-defined]
+            return f"<code>{escape(repr(self))}</code>"
+        array, dtype = self.concrete("printing"), self.type.dtype  # type: ignore[attr-defined]
+        facts = f"{dtype.name} {array.shape}{notes_of(self, dtype_too=False)}"
+        if array.size > _WHOLE:
+            facts += f", {summary_of(array, dtype)}"
+        flat = array.ndim <= 2 and array.size > 0
+        body = shown_values(array, dtype, EDGE) if flat else _values_text(array, dtype, "")
+        return tensor_html(type(self).__name__, facts, body)
 
     def _deferred(self, how: str) -> Any:
         """A stand-in for values, where a trace can tell that they are only shown."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Generator
+from functools import partial, wraps
+from inspect import CO_GENERATOR
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ class State(threading.local):
 
     grad_enabled = True
     trace: Trace | None = None
+    looks_for = ""  # "nan" or "inf" within `detect_nan`
 
 
 state = State()
@@ -29,8 +31,20 @@ class _GradMode:
 
     enabled: bool
 
+    def __new__(cls, function: Any = None) -> Any:
+        """The context, or, as a decorator without parentheses, the decorated function."""
+        self = object.__new__(cls)
+        if not callable(function):
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(function)
+
     def __init__(self) -> None:
         self._before: list[bool] = []
+
+    def again(self) -> _GradMode:
+        """A context of the same kind."""
+        return type(self)()
 
     def __enter__(self) -> None:
         self._before.append(state.grad_enabled)
@@ -47,10 +61,37 @@ class _GradMode:
     def __call__(self, function: F) -> F:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
+            with self.again():
                 return function(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        @wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            return _generated(function(*args, **kwargs), self.again)
+
+        code = getattr(function, "__code__", None)
+        steps = code is not None and code.co_flags & CO_GENERATOR
+        return generate if steps else call  # type: ignore[return-value]
+
+
+def _generated(steps: Generator[Any, Any, Any], mode: Callable[[], _GradMode]) -> Any:
+    """A generator whose own code runs in a mode, and nothing between its values does."""
+    act: Callable[[], Any] = partial(next, steps)
+    while True:
+        try:
+            with mode():
+                value = act()
+        except StopIteration as end:
+            return end.value
+        try:
+            given = yield value
+        except GeneratorExit:
+            with mode():
+                steps.close()
+            raise
+        except BaseException as error:
+            act = partial(steps.throw, error)
+        else:
+            act = partial(steps.send, given)
 
 
 class no_grad(_GradMode):
@@ -63,6 +104,35 @@ class enable_grad(_GradMode):
     """Inside this context gradients are recorded again, also within `no_grad`."""
 
     enabled = True
+
+
+class set_grad_enabled(_GradMode):
+    """Whether gradients are recorded from now on: as a statement until the next one, as a context
+    manager (`with set_grad_enabled(flag): ...`) or decorator for as long as that runs."""
+
+    def __new__(cls, mode: bool) -> Any:
+        return object.__new__(cls)
+
+    def __init__(self, mode: bool) -> None:
+        self.enabled = bool(mode)
+        self._before = [state.grad_enabled]
+        self._entered = False
+        state.grad_enabled = self.enabled
+
+    def again(self) -> _GradMode:
+        return set_grad_enabled(self.enabled)
+
+    def __enter__(self) -> None:
+        if self._entered:
+            self._before.append(state.grad_enabled)
+        self._entered = True
+        state.grad_enabled = self.enabled
+
+    def __call__(self, function: F) -> F:
+        if not self._entered:
+            state.grad_enabled = self._before.pop()
+            self._entered = True
+        return super().__call__(function)
 
 
 def is_grad_enabled() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.autograd import Saves, TapeNode, backward, record
+from dualgrad.array_object import ArrayObject
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
@@ -26,6 +26,8 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.exchange import Exchangeable
+from dualgrad.flow import backward
 from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
@@ -46,12 +48,23 @@ from dualgrad.runtime.errors import (
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import Saves, TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
 
 
-class Tensor(Changes, Copying, Hookable, Viewing, Valued, Indexable, Shown):
+class Tensor(
+    ArrayObject,
+    Changes,
+    Copying,
+    Exchangeable,
+    Hookable,
+    Viewing,
+    Valued,
+    Indexable,
+    Shown,
+):
     """An n-dimensional array of numbers that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `from_numpy` and their kin.  Operators and methods are those
@@ -304,16 +317,20 @@ class Tensor(Changes, Copying, Hookable, Viewing, Valued, Indexable, Shown):
     def backward(
         self,
         gradient: Tensor | None = None,
-        retain_graph: bool = False,
+        retain_graph: bool | None = None,
         create_graph: bool = False,
+        inputs: Any = None,
     ) -> None:
         """Compute gradients and add them to `.grad` of all leaves that require them.
 
         `gradient` is the weight of each element (needed unless there is one element only).  The
-        graph is freed unless `retain_graph` or `create_graph` (which records the gradients'
-        own computation, for higher derivatives).  Raises GradientError where there is no graph.
+        graph is freed unless `retain_graph`, which is `create_graph` if None; `create_graph`
+        records the gradients' own computation, for higher derivatives.  With `inputs` (a tensor
+        or several, leaves or not) only their `.grad` changes.  Raises GradientError where there
+        is no graph.
         """
-        backward(self, gradient, retain_graph, create_graph)
+        wanted = None if inputs is None else tensors_of(inputs, "backward", "inputs")
+        backward((self,), (gradient,), retain_graph, create_graph, wanted)
 
     def detach(self) -> Tensor:
         """The same memory without history: no gradient flows through."""
@@ -522,3 +539,18 @@ def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
         return array.view(a.shape, strides, a.offset * size)
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
     return view(start, a.shape, strides)
+
+
+def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:
+    """The tensors of an argument that is one tensor or a sequence of at least one."""
+    found = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, list | tuple) else ()
+    wrong = [t for t in found if not isinstance(t, Tensor)]
+    if wrong or not found:
+        raise ArgumentError(
+            f"{name} are tensors",
+            op=op,
+            expect="a tensor, or a list or tuple of tensors",
+            actual=type(wrong[0]).__name__ if wrong else repr(x)[:60],
+            hint="make tensors with dg.tensor(..., requires_grad=True)",
+        )
+    return found

@@ -13,7 +13,6 @@ from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
     DTypeError,
-    GradientError,
     ShapeError,
     TraceError,
 )
@@ -36,6 +35,7 @@ class Valued:
         def type(self) -> TensorType: ...
 
         def _deferred(self, how: str) -> Any: ...
+        def refuse_lost_gradient(self, op: str) -> None: ...
 
     @property
     def is_cuda(self) -> bool:
@@ -60,14 +60,6 @@ class Valued:
         device, after all work that is queued there."""
         array = self.concrete(what)
         return array.to_host() if isinstance(array, DeviceArray) else array
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        """How CuPy, Numba and PyTorch see the memory, of a tensor on a device."""
-        array = self.array
-        if not isinstance(array, DeviceArray) or self.type.dtype is bfloat16:
-            raise AttributeError("__cuda_array_interface__: not on a CUDA device, or bfloat16")
-        return array.__cuda_array_interface__
 
     def storage(self) -> Array:
         """The memory as a NumPy array: the values, for bfloat16 their bits as uint16.
@@ -95,14 +87,7 @@ class Valued:
         Raises GradientError for a tensor that requires gradients: use `.detach().numpy()`, and
         DeviceError for one that is not on the CPU: use `.cpu().numpy()`.
         """
-        if self.requires_grad:
-            raise GradientError(
-                "a gradient would be lost",
-                op="numpy",
-                expect="a tensor without requires_grad",
-                actual=f"{self.type!r} with requires_grad=True",
-                hint="call .detach().numpy()",
-            )
+        self.refuse_lost_gradient("numpy")
         deferred = self._deferred("numpy")
         if deferred is not None:
             return deferred  # type: ignore[no-any-return]

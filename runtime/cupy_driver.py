@@ -39,6 +39,7 @@ _WORD = 8  # bytes of a parameter
 _PARAMETERS = 4095  # of a kernel: CUDA allows 32764 bytes
 _STAGED = 16 << 20  # bytes; larger uploads wait instead of being copied twice
 _IN_FLIGHT = 16  # staged uploads
+_DEFAULT_STREAM = 1  # CUDA's handle of the legacy default stream
 
 
 # -- whether there is a device --------------------------------------------------------------------
@@ -293,6 +294,28 @@ class CupyDriver:
     def synchronize(self) -> None:
         self._refuse_in_capture("waiting")
         cupy.cuda.get_current_stream().synchronize()
+
+    @property
+    def stream(self) -> int:
+        return cupy.cuda.get_current_stream().ptr or _DEFAULT_STREAM
+
+    @_checked
+    def lead(self, stream: int) -> None:
+        if stream != self.stream:
+            event = cupy.cuda.Event(disable_timing=True)
+            event.record()
+            runtime.streamWaitEvent(stream, event.ptr, 0)
+
+    @_checked
+    def follow(self, stream: int) -> None:
+        if stream != self.stream:
+            event = cupy.cuda.Event(disable_timing=True)
+            runtime.eventRecord(event.ptr, stream)
+            runtime.streamWaitEvent(cupy.cuda.get_current_stream().ptr, event.ptr, 0)
+
+    @_checked
+    def device_of(self, address: int) -> int:
+        return int(runtime.pointerGetAttributes(address).device)
 
     @_checked
     def event(self) -> Any:

@@ -77,7 +77,7 @@ class DeviceArray:
 
     @property
     def base(self) -> Memory:
-        """What keeps the memory; no two of these share any."""
+        """What keeps the memory; no two of these share any, but `ForeignMemory` may."""
         return self.memory
 
     @property
@@ -218,6 +218,20 @@ class DeviceArray:
         if self.nbytes:
             self.driver.copy(out.address, self.address, self.nbytes)
         return out
+
+
+class ForeignMemory:
+    """Memory of another library, which `owner` keeps; arrays that do not know of each other may
+    share it.  It is given back when the work queued on it has run."""
+
+    __slots__ = ("_driver", "_owner", "address", "nbytes")
+
+    def __init__(self, driver: Driver, address: int, nbytes: int, owner: object) -> None:
+        self.address, self.nbytes = address, nbytes
+        self._driver, self._owner = driver, owner
+
+    def __del__(self) -> None:
+        self._driver.synchronize()
 
 
 def download(driver: Driver, out: Array, address: int) -> None:

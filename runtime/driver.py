@@ -109,6 +109,19 @@ class Driver(Protocol):
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 
+    @property
+    def stream(self) -> int:
+        """CUDA's handle of the stream that work is queued on; 1 is the default stream."""
+
+    def lead(self, stream: int) -> None:
+        """Let what others queue on a stream from now on run after all that is queued here."""
+
+    def follow(self, stream: int) -> None:
+        """Let what is queued here from now on run after all that others queued on a stream."""
+
+    def device_of(self, address: int) -> int:
+        """The number of the device that has an address."""
+
     def memory_info(self) -> tuple[int, int]:
         """Free and total bytes of the device; what the driver keeps for reuse counts as free."""
 

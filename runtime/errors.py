@@ -105,6 +105,10 @@ class GradientError(DualgradError, RuntimeError):
     """A gradient that cannot be computed."""
 
 
+class NaNError(DualgradError, FloatingPointError):
+    """A NaN, or an infinity, where `dg.detect_nan` looks for them."""
+
+
 class TraceError(DualgradError, RuntimeError):
     """Code that cannot be traced."""
 
@@ -117,6 +121,10 @@ class CompileError(DualgradError, RuntimeError):
     """A verifier refused an IR: a fault of the compiler, never of its user."""
 
     max_lines = 1000  # a program's text, which only its authors read
+
+
+class ExchangeError(DualgradError, BufferError):
+    """Memory that cannot be shared with another library."""
 
 
 class DataError(DualgradError, ValueError):

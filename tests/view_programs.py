@@ -21,8 +21,9 @@ LEAVES = {
     "c": np.array([[2.0, -0.5, 1.0], [0.25, 1.25, -1.0]]),
 }
 VIEWS = (
-    "{v}[1:]", "{v}[0]", "{v}[..., None]", "{v}[:, 1]", "{v}[::2]", "{v}[..., -1]", "{v}.permute(1, 0)",
-    "{v}.reshape(-1)", "{v}.reshape({n}, 1)", "{v}.reshape(2, 3)", "{v}.reshape(3, 2)",
+    "{v}[1:]", "{v}[0]", "{v}[..., None]", "{v}[:, 1]", "{v}[::2]", "{v}[..., -1]",
+    "{v}.permute(1, 0)", "{v}.reshape(-1)",
+    "{v}.reshape({n}, 1)", "{v}.reshape(2, 3)", "{v}.reshape(3, 2)",
     "{v}.transpose(0, 1)", "{v}.unsqueeze(0)", "{v}.squeeze()", "{v}.expand(2, *{v}.shape)",
     "{v}.diagonal()", "{v}.narrow(0, 0, 1)",
 )  # fmt: skip

@@ -41,6 +41,7 @@ class Op:
     required: ClassVar[tuple[str, ...]] = ("infer", "vjp", "samples")
     abstract: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    checked: ClassVar[bool] = False  # whether a run may stop there: at an index, in a routine
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
     _instances: ClassVar[Interned[Any]] = Interned()

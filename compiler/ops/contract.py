@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.value import Unit, dim_text, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
@@ -115,6 +115,9 @@ def _matmul(a: Node, b: Node) -> Any:
     else:
         c = MatMul.of().on(a, b)
     return c.reshape((*batch, *((m,) if rows else ()), *((n,) if columns else ())))
+
+
+MATMUL: Unit = _matmul.unit  # type: ignore[attr-defined]
 
 
 @public("__matmul__", "matmul")

@@ -46,6 +46,7 @@ class Fft(Library):
     inverse: int
     norm: str
     after: int
+    checked = False
     routine = "fft"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -85,6 +86,7 @@ class Rfft(Library):
     size: Dim
     norm: str
     doubled: int
+    checked = False
     routine = "rfft"
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -119,6 +121,7 @@ class Irfft(Library):
     size: Dim
     norm: str
     halved: int
+    checked = False
     routine = "irfft"
 
     def infer(self, *types: TensorType) -> TensorType:

@@ -43,7 +43,6 @@ class Index(Op, abstract=True):
     """out[at] = value(at)."""
 
     required = (*Op.required, "value")
-    checked: ClassVar[bool] = False  # whether `value` may call `loads.check`
     gathers: ClassVar[dict[int, tuple[int, ...]]] = {}  # axes of operands with computed places
 
     @abstractmethod
@@ -60,6 +59,7 @@ class Update(Op, abstract=True):
     """
 
     required = (*Op.required, "position", "combine")
+    checked = True
 
     @abstractmethod
     def position(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:

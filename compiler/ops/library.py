@@ -18,6 +18,7 @@ class Library(Op, abstract=True):
 
     required = (*Op.required, "routine")
     routine: ClassVar[str]
+    checked = True
 
     @property
     def params(self) -> tuple[Param, ...]:

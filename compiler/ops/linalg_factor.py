@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualgrad.compiler.ir.dims import Dim, at_most
 from dualgrad.compiler.ir.types import TensorType
@@ -177,15 +177,22 @@ def _qr_vjp(q: Any, r: Any, gq: Any, gr: Any) -> Any:
     return turned(Solve.of().on(r, turned(right)))
 
 
+class QRResult(NamedTuple):
+    """The result of `qr`."""
+
+    Q: Any
+    R: Any
+
+
 @composite
 def _qr(x: Any, *, mode: str) -> Any:
     return Qr.of(mode).on(*as_floats("qr", x))
 
 
 def qr(x: Any, mode: str = "reduced") -> Any:
-    """Return (q, r) with x = q r, x [..., M, N], q orthonormal, r upper triangular; K = min(M, N).
+    """Return (Q, R) with x = Q R, x [..., M, N], Q orthonormal, R upper triangular; K = min(M, N).
 
-    "reduced": q [..., M, K], r [..., K, N]; "complete": q [..., M, M], r [..., M, N]; "r": r of
+    "reduced": Q [..., M, K], R [..., K, N]; "complete": Q [..., M, M], R [..., M, N]; "r": R of
     the reduced form alone.  Gradients need the first K columns of x to be independent, and in
     "complete" mode M <= N (else GradientError).
     """
@@ -196,4 +203,4 @@ def qr(x: Any, mode: str = "reduced") -> Any:
         )
     form = "reduced" if mode == "r" else mode
     q, r = Qr.of(form).parts(_qr(x, mode=form), x)
-    return r if mode == "r" else (q, r)
+    return r if mode == "r" else QRResult(q, r)

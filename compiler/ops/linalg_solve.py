@@ -6,7 +6,7 @@ mode algorithmic differentiation" (2008), section 2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
@@ -262,14 +262,21 @@ def _slogdet(x: Any) -> Any:
     return Slogdet.of().on(*as_floats("slogdet", x))
 
 
-def slogdet(x: Any) -> tuple[Any, Any]:
-    """Return (sign, log |det|), each [...], of matrices [..., N, N]; (0, -inf) if singular.
+class SlogdetResult(NamedTuple):
+    """The result of `slogdet`."""
+
+    sign: Any
+    logabsdet: Any
+
+
+def slogdet(x: Any) -> SlogdetResult:
+    """Return (sign, logabsdet), each [...], of matrices [..., N, N]; (0, -inf) if singular.
 
     The gradient of a singular matrix is a LinAlgError.
     """
     need_square("slogdet", x)
     both = _slogdet(x)
-    return part(both, 0), part(both, 1)
+    return SlogdetResult(part(both, 0), part(both, 1))
 
 
 def logdet(x: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualgrad.compiler.ir.dims import Dim, at_most
 from dualgrad.compiler.ir.types import TensorType
@@ -25,6 +25,21 @@ from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.errors import ArgumentError
+
+
+class EighResult(NamedTuple):
+    """The result of `eigh`."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+class SVDResult(NamedTuple):
+    """The result of `svd`."""
+
+    U: Any
+    S: Any
+    Vh: Any
 
 
 def ratio(x: Any, y: Any) -> Any:
@@ -109,8 +124,8 @@ def _triangle(op: str, name: str) -> str:
     return name.upper()
 
 
-def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
-    """Return (w, v) with x v = v w: ascending eigenvalues w [..., N], columns v [..., N, N].
+def eigh(x: Any, UPLO: str = "L") -> EighResult:
+    """Return (eigenvalues, eigenvectors): ascending w [..., N], columns v [..., N, N], x v = v w.
 
     x [..., N, N] is symmetric; only its lower ("L") or upper ("U") triangle is read, the gradient
     is symmetric.  The sign of each eigenvector is LAPACK's choice; a gradient through vectors of
@@ -118,7 +133,7 @@ def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
     """
     need_square("eigh", x)
     triangle = _triangle("eigh", UPLO)
-    return Eigh.of(triangle).parts(_eigh(x, triangle=triangle), x)
+    return EighResult(*Eigh.of(triangle).parts(_eigh(x, triangle=triangle), x))
 
 
 class Eigvalsh(Library):
@@ -243,17 +258,17 @@ def _svd(x: Any, *, full: bool) -> Any:
     return Svd.of(int(full)).on(*as_floats("svd", x))
 
 
-def svd(x: Any, full_matrices: bool = True) -> tuple[Any, Any, Any]:
-    """Return (u, s, vh) with x = u s vh, s [..., K] descending, K = min(M, N), x [..., M, N].
+def svd(x: Any, full_matrices: bool = True) -> SVDResult:
+    """Return (U, S, Vh) with x = U S Vh, S [..., K] descending, K = min(M, N), x [..., M, N].
 
-    u [..., M, M] and vh [..., N, N], or [..., M, K] and [..., K, N] without `full_matrices`.
+    U [..., M, M] and Vh [..., N, N], or [..., M, K] and [..., K, N] without `full_matrices`.
     The sign of each pair of vectors is LAPACK's choice; a gradient through vectors of equal
     singular values is infinite or NaN, through singular values alone it is not.  The vectors that
     `full_matrices` adds count as constants.
     """
     need_matrix("svd", x)
     full = bool(full_matrices)
-    return Svd.of(int(full)).parts(_svd(x, full=full), x)
+    return SVDResult(*Svd.of(int(full)).parts(_svd(x, full=full), x))
 
 
 class Svdvals(Library):

@@ -234,6 +234,7 @@ class RandomInteger(Random):
 class RandomOrder(Library):
     """The positions of random keys [n] (uint64) in ascending order, int64 [n]."""
 
+    checked = False
     routine = "order_of_keys"
     vjp = None
 

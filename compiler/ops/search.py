@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.gather import take, take_along_axis
 from dualgrad.compiler.ops.index import Index, Loads
+from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.take_put import filled
@@ -151,6 +152,8 @@ def isin(elements: Any, test_elements: Any, invert: bool = False) -> Any:
 
     bool, of the shape of `elements`.  Looks each one up among the sorted ones.
     """
+    if isinstance(test_elements, bool | int | float):
+        return ne(elements, test_elements) if invert else eq(elements, test_elements)
     flat = test_elements.reshape((test_elements.size,))
     if flat.size == 0:
         return _everywhere(elements, value=bool(invert))

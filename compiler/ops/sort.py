@@ -22,6 +22,7 @@ class Argsort(Library):
 
     axis: int
     descending: int
+    checked = False
     routine = "argsort"
     vjp = None
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
-from dualgrad.runtime.device_array import DeviceArray, address_of
+from dualgrad.runtime.device_array import DeviceArray, ForeignMemory, address_of
 from dualgrad.runtime.srcinfo import Place
 from dualgrad.tensor import Tensor
 
@@ -45,7 +45,8 @@ def apart(arrays: list[Array]) -> bool:
     return len(set(map(id, blocks))) == len(blocks) and (
         memory.BLOCK_TYPES.issuperset(map(type, blocks))
         or all(
-            type(b) in memory.BLOCK_TYPES or type(a) is DeviceArray
+            type(b) in memory.BLOCK_TYPES
+            or (type(a) is DeviceArray and type(b) is not ForeignMemory)
             for a, b in zip(arrays, blocks, strict=True)
         )
     )

@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.autograd import Edge as TapeEdge
-from dualgrad.autograd import Flow, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
-from dualgrad.hooks import Hooks
+from dualgrad.flow import Flow, Reach
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.runtime.errors import GradientError
 from dualgrad.staging import Executable, compile_traced
+from dualgrad.tape import Edge as TapeEdge
+from dualgrad.tape import TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -124,6 +124,7 @@ class Block:
             layouts[p.number] if p.kind == "input" else None for p in kept.places
         )
         self.several = tuple(k for k, n in enumerate(tape.uses()) if n > 1)
+        self.first_use = tape.first_uses()
         self.everything = (1 << len(tape.steps)) - 1
         self.variants: dict[tuple[Any, ...], list[Variant]] = {}
 
@@ -203,18 +204,22 @@ class ProgramNode(TapeNode):
     def push(self, flow: Flow, slots: list[Tensor | None], retain: bool) -> None:
         self._visit(flow, slots, retain, -1)
 
-    def push_hooked(
-        self, flow: Flow, slots: list[Tensor | None], retain: bool, hooks: dict[int, Hooks]
+    def push_marked(
+        self, flow: Flow, slots: list[Tensor | None], retain: bool, marks: frozenset[int]
     ) -> None:
-        """The same in parts: where a result has hooks, they see its gradient before the step that
-        made it is visited, as in eager mode."""
-        steps = [self.block.slots[k][0] for k in hooks]
-        for step in sorted(set(steps), reverse=True):
+        """The same in parts: where a result is hooked or asked for, its gradient is seen before
+        the step that made it is visited, as in eager mode."""
+        places = sorted([(self.block.slots[k], k) for k in marks], reverse=True)
+        for (step, _), k in places:
             self._visit(flow, slots, retain, step)
-            for k, made_by in zip(hooks, steps, strict=True):
-                if made_by == step:
-                    slots[k] = flow.hooked(hooks[k], slots[k])
+            slots[k] = flow.marked(self, k, slots[k])
         self._visit(flow, slots, retain, -1)
+
+    def leads_to(self, reach: Reach) -> bool:
+        return self in reach.slots or super().leads_to(reach)
+
+    def first_use(self, edge: int) -> int:
+        return self.block.first_use[edge]
 
     def _visit(self, flow: Flow, slots: list[Tensor | None], retain: bool, until: int) -> None:
         """Visit the steps behind `until` that gradients have arrived at; what flows to others is
@@ -228,11 +233,11 @@ class ProgramNode(TapeNode):
         operands = self._operands(flow, slots)
         if not flow.create_graph:
             self._limit_layouts(operands)
-        variant = self._variant(operands, flow.create_graph, until)
+        variant = self._variant(operands, flow, until)
         trouble = self._trouble(variant)
         if trouble is not None:
             # The steps before it have sent their gradients when eager mode finds out.
-            variant = self._variant(operands, flow.create_graph, trouble[0])
+            variant = self._variant(operands, flow, trouble[0])
         outputs: list[Array] = []
         types: list[TensorType] = []
         if variant.executable is not None:
@@ -272,8 +277,9 @@ class ProgramNode(TapeNode):
                 if t.layout is not None and max(t.layout) > 1:
                     operands[k] = (name, t.contiguous())
 
-    def _variant(self, operands: list[tuple[Any, Tensor]], create: bool, until: int) -> Variant:
+    def _variant(self, operands: list[tuple[Any, Tensor]], flow: Flow, until: int) -> Variant:
         """The program for these operands; it stops before step `until`."""
+        create = flow.create_graph
         leaves: frozenset[int] | None = None
         if create:
             leaves = frozenset([k for k, e in enumerate(self.edges) if isinstance(e, Tensor)])
@@ -281,12 +287,19 @@ class ProgramNode(TapeNode):
             *[(n, t.layout, create and t.requires_grad) for n, t in operands],
             leaves,
             self.first,
+            None if flow.reach is None else self._goal(flow.reach),
             until,
         )
         for variant in self.block.variants.get(key, ()):
             if not variant.guards or all(g.holds(self.values) for g in variant.guards):
                 return variant
         return _derive(self, key, operands)
+
+    def _goal(self, reach: Reach) -> tuple[frozenset[int], frozenset[Edge]]:
+        """The targets and results of steps at which gradients are wanted."""
+        targets = (k for k, e in enumerate(self.edges) if e is not None and reach.has(e))
+        slots = (self.block.slots[k] for k in reach.slots.get(self, ()))
+        return frozenset(targets), frozenset(slots)
 
     def _trouble(self, variant: Variant) -> tuple[int, GradientError] | None:
         """The first step at which eager mode finds that what it reads is gone or has changed."""
@@ -383,7 +396,7 @@ class ProgramNode(TapeNode):
 
 
 def _derive(node: ProgramNode, key: tuple[Any, ...], operands: list[tuple[Any, Tensor]]) -> Variant:
-    *_, leaves, first, until = key
+    *_, leaves, first, goal, until = key
     block = node.block
     with _lock:
         known = block.variants.setdefault(key, [])
@@ -392,7 +405,9 @@ def _derive(node: ProgramNode, key: tuple[Any, ...], operands: list[tuple[Any, T
                 return variant
         env = ShapeEnv(node.values)
         with shape_env(env):
-            variant = _Derivation(block, operands, leaves, first, until).variant()
+            parts = None if goal is None else block.tape.goal(*goal)
+            way = FlowBack(block.tape, leaves is not None, leaves or frozenset(), first, parts)
+            variant = _Derivation(block, operands, way, until).variant()
         variant.guards = tuple(env.guards)
         known.append(variant)
     return variant
@@ -405,12 +420,10 @@ class _Derivation:
         self,
         block: Block,
         operands: list[tuple[Any, Tensor]],
-        leaves: frozenset[int] | None,
-        first: tuple[int, ...],
+        flow: FlowBack,
         until: int,
     ) -> None:
-        self.block, self.operands = block, operands
-        self.flow = FlowBack(block.tape, leaves is not None, leaves or frozenset(), first)
+        self.block, self.operands, self.flow = block, operands, flow
         self.stand_ins: list[Node] = []
         for name, t in operands:
             self._start(name, t)

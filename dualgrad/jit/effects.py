@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dualgrad.autograd import FreedNode
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.jit import bytecode
@@ -35,6 +34,7 @@ from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
+from dualgrad.tape import FreedNode
 
 Array = np.ndarray[Any, Any]
 _MARK = re.compile("\ue0d9(\\d+)\ue0d9")

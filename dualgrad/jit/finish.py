@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dualgrad.autograd import STALE
 from dualgrad.backends.transfers import copy_into
 from dualgrad.compiler.ir.dims import Atom, evaluate
-from dualgrad.compiler.ir.node import Graph, Node
+from dualgrad.compiler.ir.node import Graph, Node, topological
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.library import Library
 from dualgrad.history import is_lost
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
@@ -32,6 +32,7 @@ from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
+from dualgrad.tape import STALE, FreedNode
 from dualgrad.tensor import Tensor
 
 
@@ -181,6 +182,9 @@ class Finish:
 
     def _memory(self, x: Tensor) -> Rebuild:
         """The memory of a traced tensor whose history is no part of the result."""
+        k = self.trace.position.get(id(x))
+        if x.node is None and k is not None:
+            return lambda r: r.found.tensors[k]
         view = self.trace.views.source_of(x)
         if id(x) not in self.slots:
             self.bare[id(x)] = x
@@ -200,9 +204,12 @@ class Finish:
             t.requires_grad, t.grad_fn = False, None
 
     def _dress(self, x: Tensor) -> Callable[[Tensor, Results], None]:
-        """What a second handle has besides memory: class, flag, gradient."""
-        kind, flag, own = type(x), x.requires_grad and x._grad_fn is None, x.base is None
+        """What a second handle has besides memory: class, flag, history that is lost or freed,
+        gradient."""
+        node = x._grad_fn
+        kind, flag, own = type(x), x.requires_grad and node is None, x.base is None
         lost, sort = is_lost(x), None if x.origin is None else x.origin[3]
+        freed = node.name if node is not None and node.released else None
         grad = self.trace.grads.get(id(x), (x, None))[1]
         grad_spec = None if grad is None else self.spec(grad)
 
@@ -216,6 +223,9 @@ class Finish:
                 out.origin = (*out.origin[:3], sort)
             if lost:
                 out._grad_fn = STALE
+            if freed is not None:
+                out.requires_grad, out.output_number = True, 0
+                out.grad_fn = FreedNode(freed, out.type)
             if grad_spec is not None:
                 out._grad = grad_spec(r)
 
@@ -408,11 +418,12 @@ def compiled_path(work: Finish, made: Made, block: Block | None, returned: Any, 
     """The program of a trace, and how it is called."""
     trace, found, symbols = work.trace, work.found, work.trace.symbols
     outputs = work.nodes if block is None else [*work.nodes, *block.kept.outputs]
-    graph = settled_graph(trace, outputs, made.writes)
+    unread = unread_checks(trace, [*outputs, *(node for node, _ in made.writes)])
+    graph = settled_graph(trace, [*outputs, *unread], made.writes)
     executable = compile_traced(graph, tuple(map(trace.layout_of, trace.tensors)), name)
     if executable.checks_late:
         raise Unsupported("an index is checked after state has been changed")
-    quick = made.nothing_else() and not trace.grads_read
+    quick = made.nothing_else() and not trace.grads_read and not unread
     quick = quick and all(s.kind == "leaf" for s in trace.sources)
     single = work.single(returned) if quick else None
     return Path(
@@ -437,6 +448,26 @@ def compiled_path(work: Finish, made: Made, block: Block | None, returned: Any, 
         assigned=made.assigned,
         rebound=made.rebound,
     )
+
+
+def unread_checks(trace: Trace, roots: list[Node]) -> list[Node]:
+    """Values that nothing is made of, though to compute them may be an error: results, too.
+
+    A check that another one repeats, of the same indices by the same kind of op, is left out.
+    """
+    if not trace.templates.checked:
+        return []
+    asked = {_question(n) for n in topological(roots) if getattr(n.op, "checked", False)}
+    unread = [n for n in trace.templates.checked if _question(n) not in asked]
+    return list({_question(n): n for n in unread}.values())
+
+
+def _question(node: Node) -> object:
+    """What a checked node asks of its inputs: all of it for a routine, for others whether the
+    indices lie inside."""
+    if isinstance(node.op, Library):
+        return node
+    return (node.op, tuple(x if x.dtype.kind in "iu" else x.shape for x in node.inputs))
 
 
 def settled_graph(trace: Trace, outputs: list[Node], writes: list[tuple[Node, Tensor]]) -> Graph:

@@ -74,7 +74,7 @@ def is_foreign(module: str | None) -> bool:
 
 
 def root_name(module: str | None) -> str:
-    return (module or "").partition(".")[0]
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def root_of(kind: type) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dualgrad.autograd import TapeNode, edge_of
 from dualgrad.compiler.ir.node import Node, const_node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.history import is_lost
@@ -15,6 +14,8 @@ from dualgrad.jit.keeping import keeping
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.runtime.srcinfo import Location
+from dualgrad.tape import TapeNode, edge_of
 from dualgrad.tensor import Tensor
 
 
@@ -109,6 +110,14 @@ class Outflow:
     def _step(self, node: TapeNode) -> Step:
         if node.released:
             return Step(node.unit, (), (), (), node.types, True, node.place)
+        if not hasattr(node, "unit"):
+            raise Unsupported(
+                "a gradient of the user's own comes after the function",
+                op=node.name,
+                why="its Python runs when gradients flow back",
+                hint="call backward() inside the function",
+                location=None if node.place is None else Location.of_place(node.place),
+            )
         for x, version in zip((*node.inputs, *node.outputs), node.versions, strict=True):
             if hasattr(x, "version") and x.version != version:
                 raise Unsupported(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.autograd import FreedNode
 from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
@@ -26,6 +25,7 @@ from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.runtime.srcinfo import Place as Line
 from dualgrad.staging import Executable
+from dualgrad.tape import FreedNode
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -185,7 +185,7 @@ class Survey:
             elif isinstance(x, Tensor):
                 self._tensor(part)
                 if on_leaves and (hooks := hooks_of_leaf(x)) is not None:
-                    stack.append((hooks, PART, None, part))
+                    stack += [(found, PART, None, part) for found in hooks if found]
             elif kind is list and part[2] in self.appended and part[1] in _NAMED:
                 self._append_only(x)
             elif id(x) in seen:
@@ -496,7 +496,7 @@ class Survey:
             key.append(Same(x))
             return []
         if isinstance(x, np.ndarray):
-            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
+            if x.nbytes > SMALL_ARRAY or x.dtype.hasobject or kind is not np.ndarray:
                 return self.stop("a NumPy array")
             key.append((kind, x.dtype.str, x.shape, x.tobytes()))
             self.note(VALUES, x, None, None)

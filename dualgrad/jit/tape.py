@@ -1,7 +1,7 @@
 """The tape of a trace as a static thing: units over nodes, and gradients flowing back over them.
 
 A `Tape` is what eager mode would have on its tape after running the same code, with nodes in
-place of tensors.  `flow_back` does on nodes what `autograd.Flow` does on tensors: it visits the
+place of tensors.  `flow_back` does on nodes what `flow.Flow` does on tensors: it visits the
 same units in the same order, with the same cotangents given and gradients wanted, and adds
 contributions in the same order.  So the graph that it writes has the bits of eager mode.  If the
 gradient itself is to be differentiated, the units that it runs are a tape again.
@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dualgrad.autograd import Absent
 from dualgrad.compiler.grad import ABSENT, Vjp
 from dualgrad.compiler.ir.node import Leaf, Node
 from dualgrad.compiler.ir.types import TensorType
@@ -24,6 +23,7 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.srcinfo import Place
+from dualgrad.tape import Absent
 
 Name = tuple[str, Any]
 Guard = Name | None  # whose changes in place a saved value shows; None: nobody's
@@ -80,6 +80,40 @@ class Tape:
                     counts[edge[1]] += 1
         return counts
 
+    def first_uses(self) -> list[int]:
+        """The first step that reads each target."""
+        first = [len(self.steps)] * len(self.targets)
+        for number in range(len(self.steps) - 1, -1, -1):
+            for edge in self.steps[number].edges:
+                if edge is not None and edge[0] == OUTSIDE:
+                    first[edge[1]] = number
+        return first
+
+    def goal(self, targets: frozenset[int], slots: frozenset[Edge]) -> Goal:
+        """What leads to these targets and results of steps."""
+        steps: set[int] = set()
+        for number, step in enumerate(self.steps):
+            for edge in step.edges:
+                if edge is not None and (
+                    edge[0] in steps or edge in slots or (edge[0] == OUTSIDE and edge[1] in targets)
+                ):
+                    steps.add(number)
+                    break
+        return Goal(targets, slots, frozenset(steps))
+
+
+class Goal(NamedTuple):
+    """Where gradients are wanted: at targets, at results of steps; and the steps before these."""
+
+    targets: frozenset[int]
+    slots: frozenset[Edge]
+    steps: frozenset[int]
+
+    def has(self, edge: Edge) -> bool:
+        if edge[0] == OUTSIDE:
+            return edge[1] in self.targets
+        return edge[0] in self.steps or edge in self.slots
+
 
 @dataclass
 class Arrival:
@@ -102,6 +136,7 @@ class FlowBack:
     record: bool
     leaves: frozenset[int] = frozenset()  # targets that are leaves
     first: tuple[int, ...] = ()  # targets that are one and the same, as the first of them
+    goal: Goal | None = None  # None: everything
     steps: list[Step] = field(default_factory=list)
     origins: dict[Name, int] = field(default_factory=dict)
     arrived: dict[int, Arrival] = field(default_factory=dict)
@@ -112,7 +147,7 @@ class FlowBack:
         return (OUTSIDE, self.origins.setdefault(name, len(self.origins)))
 
     def send(self, edge: Edge, g: Value) -> None:
-        """Add a contribution at the other end of an edge; see `autograd.Flow.send`."""
+        """Add a contribution at the other end of an edge; see `flow.Flow.send`."""
         step, k = edge
         if edge == NOWHERE:
             return
@@ -130,12 +165,17 @@ class FlowBack:
         else:
             self.arrived[k] = Arrival(g, False)
 
+    def _wants(self, edge: Edge) -> bool:
+        return self.goal is None or self.goal.has(edge)
+
     def add(self, old: Value, g: Value) -> Value:
         return self.apply(Add.of(), (old, g))[0]
 
     def run(self, until: int = -1) -> None:
         """Visit steps in decreasing order, down to the one after `until`."""
         for number in range(len(self.tape.steps) - 1, until, -1):
+            if self.goal is not None and number not in self.goal.steps:
+                continue
             slots = self.waiting.pop(number, None)
             if slots is not None:
                 self.visited.append(number)
@@ -144,10 +184,9 @@ class FlowBack:
 
     def _push(self, number: int, slots: list[Value | None]) -> None:
         step = self.tape.steps[number]
+        edges = [e if e is not None and self._wants(e) else None for e in step.edges]
         unit = Vjp.of(
-            step.unit,
-            tuple(g is not None for g in slots),
-            tuple(e is not None for e in step.edges),
+            step.unit, tuple(g is not None for g in slots), tuple(e is not None for e in edges)
         )
         cotangents = tuple(g for g in slots if g is not None)
         operands: list[Value] = []
@@ -156,7 +195,7 @@ class FlowBack:
             guard = None if v.guard is None else ("outer", v.guard)
             operands.append(Value(v.node, edge, guard))
         gradients = self.apply(unit, (*cotangents, *operands))
-        for edge, g in zip((e for e in step.edges if e is not None), gradients, strict=True):
+        for edge, g in zip((e for e in edges if e is not None), gradients, strict=True):
             self.send(edge, g)
 
     def _history(self, number: int, k: int) -> Edge | None:

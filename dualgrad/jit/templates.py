@@ -38,14 +38,20 @@ class Template:
                 place[node] = len(nodes) + len(self.steps)
                 self.steps.append((node.op, tuple(place[x] for x in node.inputs), node.type))
         self.results = tuple(place[r] for r in results)
+        self.checked = [
+            len(nodes) + k
+            for k, step in enumerate(self.steps)
+            if getattr(step[0], "checked", False)
+        ]
 
-    def on(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """The graph over these operands; its nodes come from the user's line that runs now."""
+    def on(self, nodes: tuple[Node, ...]) -> list[Node]:
+        """All nodes of the graph over these operands; they come from the user's line that runs
+        now."""
         line = user_line_key()
         found = [*nodes]
         for op, inputs, type in self.steps:
             found.append(Node.at_line(op, tuple([found[k] for k in inputs]), type, line))
-        return tuple(found[k] for k in self.results)
+        return found
 
 
 class Templates:
@@ -57,6 +63,7 @@ class Templates:
     def __init__(self) -> None:
         self._templates: dict[tuple[Any, ...], Template] = {}
         self._facts: dict[tuple[Any, ...], Any] = {}
+        self.checked: dict[Node, None] = {}  # nodes that may stop a run
 
     def expand(self, unit: Unit, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """The unit's results on nodes."""
@@ -64,7 +71,10 @@ class Templates:
         found = self._templates.get(key)
         if found is None:
             found = self._templates[key] = Template(unit, nodes)
-        return found.on(nodes)
+        made = found.on(nodes)
+        if found.checked and not isinstance(unit, Vjp):  # a gradient asks what was asked before
+            self.checked.update((made[k], None) for k in found.checked)
+        return tuple(made[k] for k in found.results)
 
     def fact(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What `find` gives, asked once for each key."""

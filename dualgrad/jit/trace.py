@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.autograd import Absent, Saves, next_number, record
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
@@ -49,6 +48,7 @@ from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.runtime.srcinfo import Place
 from dualgrad.state import state
+from dualgrad.tape import Absent, Saves, next_number, record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
@@ -348,12 +348,12 @@ class Trace:
         out._version = x._version
         return out
 
-    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+    def check_recorded(self, target: Tensor, op: str) -> None:
         """Refuse to give a tensor from outside a graph."""
         if target.node is None and id(target) not in self.created:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
+                op=op,
                 actual=f"{target.type!r}",
                 hint="change it under dg.no_grad()",
             )

@@ -89,12 +89,18 @@ class Tracing:
         Raises Unsupported or Raised, with the state as it was.
         """
         started, errors = time.perf_counter(), DualgradError.made
+        recording_was = state.grad_enabled
         state.trace = self.trace
         try:
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
                 self.returned.append(fn(*self.lifting.place(args), **kwargs))
             if self.watch.found is not None:
                 raise self.watch.found
+            if state.grad_enabled is not recording_was:
+                raise Unsupported(
+                    "set_grad_enabled is called for what comes after the function",
+                    hint="use it as a context: with dg.set_grad_enabled(flag): ...",
+                )
             self.trace.calls.finish()
             if self.trace.numbers.pickled:
                 raise Unsupported("a number is pickled that stands for others")
@@ -112,7 +118,7 @@ class Tracing:
             self.undo()
             raise Raised(error) from None
         finally:
-            state.trace = None
+            state.trace, state.grad_enabled = None, recording_was
             uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 

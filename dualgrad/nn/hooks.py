@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.autograd import Edge, Flow, TapeNode, edge_of, freed_error, next_number
+from dualgrad.flow import Flow
 from dualgrad.hooks import Handle, Hook, Hooks, check_gradient, refuse_in_trace
+from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
+from dualgrad.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -222,7 +224,7 @@ class PassingNode(TapeNode):
     edges: tuple[Edge, ...]
 
     def __init__(self, tensors: list[Tensor], change: _Change) -> None:
-        self.number = next_number()
+        self.number, self.place = next_number(), user_place()
         self.released = False
         self.types = tuple([x.type for x in tensors])
         self.edges = tuple([edge_of(x) for x in tensors])
@@ -241,7 +243,7 @@ class PassingNode(TapeNode):
         if not retain:
             self.release()
         for g in slots:
-            flow.owned.discard(id(g))
+            flow.owned.pop(id(g), None)
         for edge, g in zip(edges, change(slots), strict=True):
             if g is not None:
                 flow.send(edge, g)

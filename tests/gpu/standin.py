@@ -374,6 +374,19 @@ class Standin:
         self._refuse_in_capture("waiting")
         self._drain()
 
+    @property
+    def stream(self) -> int:
+        return 1
+
+    def lead(self, stream: int) -> None:
+        self.synchronize()
+
+    def follow(self, stream: int) -> None:
+        pass
+
+    def device_of(self, address: int) -> int:
+        return 0
+
     def event(self) -> Event:
         return Event()
 

@@ -13,7 +13,7 @@ import pytest
 from support import Array, as_array, same_bits
 
 import dualgrad as dg
-from dualgrad import dispatch, nn
+from dualgrad import dispatch, nn, summary
 from dualgrad.backends import cuda as cuda_backend
 from dualgrad.dispatch import Planner
 from dualgrad.runtime import cuda
@@ -180,9 +180,13 @@ def test_large_tensors_are_shown_by_their_ends(
 ) -> None:
     x = (numbers(*shape) * 100).to(dtype)
     there, sizes, download = x.cuda(), [], gpu.download
-    monkeypatch.setattr(gpu, "download", lambda d, a: (sizes.append(d.nbytes), download(d, a)))
     for tensor, other in ((x, there), (x.T, there.T)):
         assert repr(other).replace(", device='cuda:0'", "") == repr(tensor)
+    monkeypatch.setattr(summary, "FETCHED", 100)  # as if these were too large for a summary
+    monkeypatch.setattr(gpu, "download", lambda d, a: (sizes.append(d.nbytes), download(d, a)))
+    for tensor, other in ((x, there), (x.T, there.T)):
+        found, wanted = (repr(t).replace(", device='cuda:0'", "") for t in (other, tensor))
+        assert wanted.startswith(found[:-1] + ",\n       min=")
     assert sum(sizes) < x.size * x.dtype.itemsize
 
 

@@ -1,0 +1,490 @@
+"""A call of a function on tensors of its own, recorded, and what can be asked of its tape."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeGuard
+
+from dualgrad import flow, trees
+from dualgrad.compiler.ir.value import apply
+from dualgrad.compiler.ops.joining import stack
+from dualgrad.compiler.ops.view import Reshape, reshape
+from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
+from dualgrad.ranges import arange
+from dualgrad.runtime.errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    GradientError,
+    OperandError,
+    ShapeError,
+)
+from dualgrad.state import enable_grad, no_grad, state
+from dualgrad.tape import TapeNode, next_number
+from dualgrad.tensor import Tensor
+
+Fun = Callable[..., Any]
+By = int | tuple[int, ...]
+Slots = list[Tensor | None]
+
+
+class _Running(threading.local):
+    """The calls whose functions are running, the outer ones first."""
+
+    calls: tuple[Call, ...] = ()
+
+
+_running = _Running()
+
+
+class Call:
+    """One recorded call `fun(*args, **kwargs)`, to be differentiated by the arguments `by`.
+
+    value, aux   what it gave
+    own          leaves that nobody else knows, by id: its own, and those of calls inside
+    """
+
+    def __init__(
+        self,
+        op: str,
+        fun: Fun,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        by: By,
+        has_aux: bool = False,
+    ) -> None:
+        self.op = op
+        self.single = isinstance(by, int)
+        self.connects = state.grad_enabled
+        self.first = next_number()  # nodes of the tape before it come from outside
+        self.own: dict[int, Tensor] = {}
+        self.variables = Variables(op, args, _places(op, by, args, kwargs), self.leaf)
+        found = self._run(fun, kwargs)
+        self.aux: Any = None
+        self.value, self.aux = _with_aux(op, found) if has_aux else (found, None)
+        self.outputs = [_end(y) for _, y in trees.leaves(self.value) if is_float(y)]
+        self.connected = self.connects and any(self.reach_outside(self.outputs))
+
+    def _run(self, fun: Fun, kwargs: dict[str, Any]) -> Any:
+        outer = _running.calls
+        _running.calls = (*outer, self)
+        try:
+            with enable_grad():
+                return fun(*self.variables.args, **kwargs)
+        finally:
+            _running.calls = outer
+
+    def leaf(self, x: Tensor) -> Tensor:
+        """A leaf of the tape with the value of x, which calls around this one know, too."""
+        out = x.detach().requires_grad_()
+        for call in (*_running.calls, self):
+            call.own[id(out)] = out
+        return out
+
+    def let_go(self) -> None:
+        """Take the value off the tape, unless it is connected with tensors from outside."""
+        self.value = trees.mapped(lambda _, y: self._freed(y), self.value)
+        self.aux = trees.mapped(lambda _, y: self._freed(y), self.aux)
+
+    # -- derivatives --------------------------------------------------------------------------
+
+    def gradient(self) -> Any:
+        """The gradient of a value that is a scalar."""
+        y = self.value
+        if not is_float(y) or y.shape != ():
+            raise _no_scalar(self.op, y)
+        found = self._pull([ones_like(y)], self.connected, self.connected)
+        self.let_go()
+        return self._by_arguments(found)
+
+    def pulled(self, seeds: Slots) -> Any:
+        """Seeds, one for each tensor of the value, times the Jacobian."""
+        create = state.grad_enabled and (self.connected or any(map(_is_recorded, seeds)))
+        return self._by_arguments(self._pull(seeds, create, True))
+
+    def pushed(self, tangents: Slots) -> Any:
+        """The Jacobian times tangents, one for each variable, in the structure of the value.
+
+        What seeds become at the variables is linear in the seeds: its own gradient by them is
+        the Jacobian, whatever the seeds are.
+        """
+        create = self.connects and (self.connected or any(map(_is_recorded, tangents)))
+        with enable_grad():
+            seeds = [self.leaf(ones_like(y)) for y in self.outputs]
+            rows = self._pull([*seeds], True, True)
+        found = gradients(rows, seeds, tangents, create, create)
+        return self._by_outputs(
+            [
+                zeros_like(y) if t is None else self._freed(t)
+                for t, y in zip(found, self.outputs, strict=True)
+            ]
+        )
+
+    def jacobian(self) -> Any:
+        """The Jacobian of each tensor of the value by each variable."""
+        blocks = [self._by_arguments(self._rows(k)) for k in range(len(self.outputs))]
+        self.let_go()
+        return self._by_outputs(blocks)
+
+    def _rows(self, k: int) -> Slots:
+        """The Jacobian of one tensor of the value, by a product for each of its elements."""
+        y, variables = self.outputs[k], self.variables.tensors
+        rows: list[list[Tensor]] = [[] for _ in variables]
+        for i in range(int(y.size)):
+            seeds: Slots = [None] * len(self.outputs)
+            seeds[k] = unit(y, i)
+            for row, x, g in zip(
+                rows, variables, self._pull(seeds, self.connected, True), strict=True
+            ):
+                row.append(zeros_like(x) if g is None else g)
+        with enable_grad() if self.connected else no_grad():
+            return [
+                reshape(stack(row), (*y.shape, *x.shape))
+                if row
+                else zeros((*y.shape, *x.shape), dtype=x.dtype, device=x.device)
+                for row, x in zip(rows, variables, strict=True)
+            ]
+
+    # -- the tape -----------------------------------------------------------------------------
+
+    def _pull(self, seeds: Slots, create: bool, retain: bool) -> Slots:
+        """What seeds, one for each tensor of the value, become at the variables."""
+        return gradients(self.outputs, self.variables.tensors, seeds, create, retain)
+
+    def _freed(self, y: Any) -> Any:
+        """A result as the caller gets it: connected with tensors from outside, or with none."""
+        if not isinstance(y, Tensor) or not y.requires_grad:
+            return y
+        if id(y) in self.own:
+            return y.detach()
+        if y.grad_fn is None or y.grad_fn.number < self.first:
+            return y
+        if not (self.connects and self.reach_outside([y])[0]):
+            y.requires_grad, y.grad_fn = False, None
+        return y
+
+    def reach_outside(self, tensors: Iterable[Tensor]) -> list[bool]:
+        """Whether the history of each tensor leads to tensors that others know as well."""
+        ends = [y.grad_fn if y.grad_fn is not None else y for y in tensors if y.requires_grad]
+        nodes: set[TapeNode] = set()
+        waiting: list[Any] = [e for e in ends if not isinstance(e, Tensor)]
+        while waiting:
+            node = waiting.pop()
+            if node not in nodes and node.number >= self.first:
+                nodes.add(node)
+                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
+        inside: set[Any] = set()
+
+        def is_inside(edge: Any) -> bool:
+            if edge is None or isinstance(edge, Tensor):
+                return edge is None or id(edge) in self.own
+            return edge[0] in inside
+
+        for node in sorted(nodes, key=lambda node: node.number):
+            if all(map(is_inside, node.edges)):
+                inside.add(node)
+        return [not is_inside(e if isinstance(e, Tensor) else (e, 0)) for e in ends]
+
+    # -- structure ----------------------------------------------------------------------------
+
+    def _by_arguments(self, found: Slots) -> Any:
+        """Results, one for each variable, in the structure of the arguments."""
+        made = self.variables.tree(
+            [
+                zeros_like(x) if g is None else self._freed(g)
+                for g, x in zip(found, self.variables.tensors, strict=True)
+            ]
+        )
+        return made[0] if self.single else tuple(made)
+
+    def _by_outputs(self, found: Iterable[Any]) -> Any:
+        """Results, one for each tensor of the value, in its structure."""
+        rest = iter(found)
+        return trees.mapped(lambda _, y: next(rest) if is_float(y) else None, self.value)
+
+    def seeds(self, cotangent: Any) -> Slots:
+        """A seed for each tensor of the value, from a tree of its structure."""
+        return fitting(self.op, "cotangent", self._by_outputs(self.outputs), cotangent)
+
+
+class Variables:
+    """What a call is differentiated by: tensors of its own in place of those it was given.
+
+    A tensor of its own is a leaf, or, where the given one requires gradients and the tape is on,
+    a view of that.  The parameters of a Module are variables as they are.
+    """
+
+    def __init__(
+        self,
+        op: str,
+        args: Sequence[Any],
+        places: Sequence[int],
+        leaf: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.op = op
+        self.leaf = leaf
+        self.tensors: list[Tensor] = []
+        self.given = [args[k] for k in places]
+        self.args = list(args)
+        for k in places:
+            count = len(self.tensors)
+            self.args[k] = trees.mapped(self._variable, args[k], path=f"argument {k}")
+            found = next(trees.leaves(args[k]), None)
+            if len(self.tensors) == count and found is not None and not is_module(found[1]):
+                raise _no_variable(op, k, found[1])
+
+    def _variable(self, path: str, x: Any) -> Any:
+        if is_module(x):
+            self.tensors += [p for _, p in parameters(x)]
+            return x
+        if isinstance(x, float):
+            x = tensor(x)
+        if not is_float(x):
+            _check_other(self.op, path, x)
+            return x
+        if x.requires_grad and state.grad_enabled:
+            mine = apply(Reshape.of(x.type.shape), x)[0]
+        else:
+            mine = self.leaf(x)
+        self.tensors.append(mine)
+        return mine
+
+    def tree(self, values: Iterable[Any]) -> list[Any]:
+        """Values, one for each variable, in the structure of the arguments."""
+        rest = iter(values)
+
+        def value(_: str, x: Any) -> Any:
+            if is_module(x):
+                return {name: next(rest) for name, _ in parameters(x)}
+            return next(rest) if isinstance(x, float) or is_float(x) else None
+
+        return [trees.mapped(value, x) for x in self.given]
+
+    def matched(self, tangents: Any) -> Slots:
+        """A tangent for each variable, from trees of the structure of the arguments."""
+        check_list(self.op, "tangents", tangents)
+        if len(tangents) != len(self.given):
+            raise ArgumentError(
+                "not as many tangents as primals",
+                op=self.op,
+                expect=f"{len(self.given)}",
+                actual=f"{len(tangents)}",
+            )
+        return fitting(self.op, "tangent", self.tree(self.tensors), list(tangents))
+
+
+# -- the tape -------------------------------------------------------------------------------------
+
+
+def gradients(
+    outputs: Iterable[Tensor | None],
+    inputs: Sequence[Tensor],
+    seeds: Iterable[Tensor | None],
+    create: bool,
+    retain: bool,
+) -> Slots:
+    """What seeds of outputs become at inputs; None where nothing arrives."""
+    sent = [
+        (y, s)
+        for y, s in zip(outputs, seeds, strict=True)
+        if y is not None and s is not None and y.requires_grad
+    ]
+    if not sent or not inputs:
+        return [None] * len(inputs)
+    return flow.gradients([y for y, _ in sent], inputs, [s for _, s in sent], retain, create)
+
+
+def _end(y: Tensor) -> Tensor:
+    """A second handle on a result, which stays on the tape when the first is taken off."""
+    if y.grad_fn is None:
+        return y
+    return y.with_history(y.grad_fn, y.output_number)
+
+
+def _is_recorded(x: Tensor | None) -> bool:
+    return x is not None and x.requires_grad
+
+
+def unit(y: Tensor, k: int) -> Tensor:
+    """A tensor like y of zeros, with a one in place k."""
+    out: Tensor = reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
+    return out
+
+
+# -- what is a variable ---------------------------------------------------------------------------
+
+
+def is_float(x: Any) -> TypeGuard[Tensor]:
+    return isinstance(x, Tensor) and x.dtype.is_float
+
+
+def is_module(x: Any) -> bool:
+    """Whether x is an nn.Module (asked without importing it)."""
+    return hasattr(type(x), "named_parameters")
+
+
+def parameters(module: Any) -> list[tuple[str, Tensor]]:
+    """The parameters of a Module that require gradients, by name."""
+    return [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+
+
+def fitting(op: str, what: str, tree: Any, given: Any) -> Slots:
+    """The leaves of a tree of tensors, checked to go with those of another; None stays None."""
+    wrong = trees.difference(tree, given, f"the {what}")
+    if wrong is not None:
+        raise ArgumentError(f"the {what} has another structure", op=op, actual=wrong)
+    out: Slots = []
+
+    def fit(path: str, x: Tensor, g: Any) -> None:
+        out.append(None if g is None else _fitted(op, path, x, g))
+
+    trees.mapped(fit, tree, given, path=f"the {what}")
+    return out
+
+
+def _fitted(op: str, path: str, x: Tensor, g: Any) -> Tensor:
+    if isinstance(g, int | float) and x.shape == ():
+        return full_like(x, g)
+    if not isinstance(g, Tensor):
+        raise OperandError(
+            f"{path} is no tensor", op=op, expect=f"{x.type!r}", actual=type(g).__name__
+        )
+    if g.shape != x.shape:
+        raise ShapeError(
+            f"{path} has another shape", op=op, expect=f"{x.shape}", actual=f"{g.shape}"
+        )
+    if g.type.dtype is not x.type.dtype:
+        name = x.type.dtype.name
+        raise DTypeError(
+            f"{path} has another dtype",
+            op=op,
+            expect=name,
+            actual=g.type.dtype.name,
+            hint=f"convert it with .astype(dg.{name})",
+        )
+    if g.type.device != x.type.device:
+        raise DeviceError(
+            f"{path} is on another device",
+            op=op,
+            expect=x.type.device,
+            actual=g.type.device,
+            hint=f'move it with .to("{x.type.device}")',
+        )
+    return g
+
+
+# -- checks ---------------------------------------------------------------------------------------
+
+
+def numbers(op: str, fun: Any, argnums: Any) -> By:
+    """Checked argument numbers: one, or a tuple."""
+    check_function(op, fun)
+    try:
+        if isinstance(argnums, Sequence) and not isinstance(argnums, str):
+            return tuple(operator.index(k) for k in argnums)
+        return operator.index(argnums)
+    except TypeError:
+        raise ArgumentError(
+            "argnums are numbers of arguments",
+            op=op,
+            expect="an int or a tuple of them",
+            actual=repr(argnums),
+        ) from None
+
+
+def check_function(op: str, fun: Any) -> None:
+    if callable(fun) and not isinstance(fun, Tensor):
+        return
+    raise OperandError(
+        f"{op} takes a function",
+        op=op,
+        expect="a callable",
+        actual=f"a {type(fun).__name__}",
+        hint="dg.autograd.grad(outputs, inputs) differentiates tensors"
+        if isinstance(fun, Tensor)
+        else f"pass the function itself: dg.{op}(f)",
+    )
+
+
+def check_list(op: str, what: str, given: Any) -> None:
+    if not isinstance(given, tuple | list):
+        raise ArgumentError(
+            f"{what} are a tuple",
+            op=op,
+            expect="a tuple or list with one entry for each argument of the function",
+            actual=f"a {type(given).__name__}",
+            hint=f"write ({what[:-1]},)",
+        )
+
+
+def _places(op: str, by: By, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
+    out = []
+    for k in by if isinstance(by, tuple) else (by,):
+        if not -len(args) <= k < len(args):
+            raise ArgumentError(
+                "there is no such argument to differentiate by",
+                op=op,
+                expect=f"at least {k + 1 if k >= 0 else -k} positional arguments",
+                actual=f"{len(args)} and {len(kwargs)} by keyword",
+                hint="pass it by position" if kwargs else "argnums counts from 0",
+            )
+        out.append(k % len(args))
+    return out
+
+
+def _with_aux(op: str, found: Any) -> tuple[Any, Any]:
+    if isinstance(found, tuple) and len(found) == 2:
+        return found[0], found[1]
+    raise ArgumentError(
+        "with has_aux=True the function returns a pair",
+        op=op,
+        expect="(value, anything)",
+        actual=f"a tuple of {len(found)}" if isinstance(found, tuple) else _kind(found),
+    )
+
+
+def _kind(x: Any) -> str:
+    if isinstance(x, Tensor):
+        return f"{x.type!r}"
+    return "None" if x is None else f"a {type(x).__name__}"
+
+
+def _no_scalar(op: str, y: Any) -> GradientError:
+    hint = "return a tensor computed from the arguments"
+    if isinstance(y, tuple):
+        hint = "return one tensor; has_aux=True allows for something beside it"
+    elif isinstance(y, Tensor):
+        hint = "end it with .sum() or .mean(), or use dg.jacobian" if y.shape != () else ""
+    return GradientError(
+        "only a single number has a gradient",
+        op=op,
+        expect="a function whose result is a float tensor of shape ()",
+        actual=_kind(y),
+        hint=hint,
+    )
+
+
+def _no_variable(op: str, k: int, x: Any) -> DTypeError:
+    number = isinstance(x, int) and not isinstance(x, bool)
+    hint = "make it a float: .astype(dg.float32)" if isinstance(x, Tensor) else ""
+    return DTypeError(
+        "only floats have gradients",
+        op=op,
+        expect=f"floats in argument {k}",
+        actual=repr(x) if number else _kind(x),
+        hint=f"write {x}.0" if number else hint or "argnums chooses another argument",
+    )
+
+
+def _check_other(op: str, path: str, x: Any) -> None:
+    """Refuse arrays of other libraries: without a gradient, they would pass for constants."""
+    if hasattr(x, "__array__") and not isinstance(x, Tensor):
+        raise OperandError(
+            f"{path} is an array of another library",
+            op=op,
+            expect="a dualgrad Tensor",
+            actual=f"a {type(x).__module__}.{type(x).__name__}",
+            hint="convert it with dg.tensor(...)",
+        )
