@@ -232,6 +232,7 @@ def _check_dirty(name: str, ctx: Context, outputs: Sequence[Any]) -> None:
                 op=name,
                 expect="forward to return every tensor given to mark_dirty",
                 actual=f"{x.type!r} is not among the outputs",
+                hint="return it from forward, changed in place",
             )
 
 
@@ -242,7 +243,6 @@ def _with_node(x: Tensor, node: FunctionNode, k: int, known: set[int], ctx: Cont
         return x
     if id(x) in known or x.requires_grad or (state.trace is not None and x.node is None):
         x = x.detach()
-    x.origin = None  # its gradient is that of the function, not of a view
     x.requires_grad, x.grad_fn, x.output_number = True, node, k
     return x
 
@@ -269,7 +269,8 @@ def _become(x: Tensor, node: FunctionNode, k: int) -> None:
         raise Unsupported(
             "a tensor from outside of the function would get a graph inside", op=node.name
         )
-    x.requires_grad, x.grad_fn, x.output_number = True, node, k
+    x.become(node)
+    x.output_number = k
 
 
 class FunctionNode(TapeNode):
@@ -351,6 +352,7 @@ class FunctionNode(TapeNode):
                 op=self.name,
                 expect="tensors or None",
                 actual=f"{type(g).__name__} for argument {k}",
+                hint="return one tensor, or None, per argument of forward",
             )
         edge = self.edges[k]
         if edge is None:

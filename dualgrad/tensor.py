@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
+from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -105,8 +106,13 @@ class Tensor(
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
-    __eq__ = eq  # type: ignore[assignment]
-    __ne__ = ne  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+
+    else:
+        __eq__, __ne__ = eq, ne
 
     def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
         if not isinstance(data, Tensor):
@@ -501,6 +507,9 @@ class Tensor(
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
+
+
+buffers.install(Tensor)
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:

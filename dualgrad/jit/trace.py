@@ -88,6 +88,8 @@ class Trace:
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
         self.elsewhere = False  # some tensor is not on the CPU
+        # values under a checkpoint, and what they are to be computed from
+        self.recomputed: dict[Node, set[Node]] = {}
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -119,7 +121,10 @@ class Trace:
             return size_node(x)
         if isinstance(x, int) and not fits(plain(x)):
             self.numbers.pin(x)
-            raise ArgumentError("a Python integer is too large")  # as the op will say
+            raise ArgumentError(
+                "a Python integer is too large",
+                hint="use a float, or a number below 2**63",
+            )  # as the op will say
         if isinstance(x, Number):
             return self.numbers.node(x)
         if not hasattr(x, "sig"):
