@@ -243,6 +243,7 @@ def _with_node(x: Tensor, node: FunctionNode, k: int, known: set[int], ctx: Cont
         return x
     if id(x) in known or x.requires_grad or (state.trace is not None and x.node is None):
         x = x.detach()
+    x.of_function()  # its gradient is that of the function, not of a view
     x.requires_grad, x.grad_fn, x.output_number = True, node, k
     return x
 

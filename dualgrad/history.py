@@ -5,9 +5,9 @@ memory has been changed in place while gradients are recorded, that does not hol
 view of it: it is `STALE`, and gets a new one, from the new history of the tensor behind it, when it
 is asked for.
 
-Two kinds of views do not: those made under `no_grad`, and those of a function that gives several
-(`split`, `chunk`, `unbind`, iteration).  They cannot be changed while gradients are recorded, nor
-be used after such a change of what they show.
+Three kinds of views do not: those made under `no_grad`, those of a function that gives several
+(`split`, `chunk`, `unbind`, iteration), and those out of a user's own `Function`.  They cannot be
+changed while gradients are recorded, nor be used after such a change of what they show.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Of a view: its source, the op or the key of an index (None: unknown), its number among all views,
 # and what kind it is.
 Origin = tuple["Tensor", Any, int, str]
-OPEN, NO_GRAD, SEVERAL = "", "no_grad", "several"
+OPEN, NO_GRAD, SEVERAL, FUNCTION = "", "no_grad", "several", "function"
 NOTHING: Saves = {1: frozenset(), 2: frozenset(), 3: frozenset()}  # read by gradients of views
 _MANY = 32  # views from which on the list of them is searched for dead ones
 _next_view = itertools.count(1).__next__
@@ -103,6 +103,11 @@ class Viewing:
         if self.origin is not None and self.origin[3] == OPEN:
             self.origin = (*self.origin[:3], SEVERAL)
         return self
+
+    def of_function(self: Tensor) -> None:  # type: ignore[misc]
+        """Note that the tensor, if it is a view, is the result of a function of the user's own."""
+        if self.origin is not None:
+            self.origin = (*self.origin[:3], FUNCTION)
 
     def changed(self) -> None:
         """Note a change in place."""
@@ -286,10 +291,12 @@ def is_lost(x: Tensor) -> bool:
 _MADE = {
     NO_GRAD: "a view was made under dg.no_grad()",
     SEVERAL: "a view is one of several that one function has made",
+    FUNCTION: "a view is the result of a Function",
 }
 _HINTS = {
     NO_GRAD: "make the view outside of dg.no_grad(), or change it inside",
     SEVERAL: "index the tensor for a view that can be changed: x[0] in place of x.unbind()[0]",
+    FUNCTION: "clone() it first, or return a copy from forward",
 }
 
 
