@@ -114,7 +114,7 @@ def _topk(x: Any, *, k: Dim, axis: int, largest: bool) -> Any:
 @public("topk")
 def topk(
     x: Any, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, **dim: Any
-) -> Any:
+) -> tuple[Any, Any]:
     """Return (values, int64 positions) of the k largest (or smallest) elements along `axis`.
 
     They come in order, whether `sorted` asks for it or not, the first of equal elements first;
