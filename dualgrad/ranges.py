@@ -35,7 +35,13 @@ def arange(
     if dtype is not None and as_dtype(dtype).is_int:
         first, last, step = map(_whole_number, (first, last, step))
     if step == 0:
-        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
+        raise ArgumentError(
+            "the step is zero",
+            op="arange",
+            expect="step != 0",
+            actual="0",
+            hint="leave the step out for 1",
+        )
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
     if kind is int and is_traced((first, last, step)):
         out = _traced_range(first, last, step, dtype or int)

@@ -18,9 +18,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class State(threading.local):
     """Read on the path of every op: plain attributes."""
 
-    grad_enabled = True
-    trace: Trace | None = None
-    looks_for = ""  # "nan" or "inf" within `detect_nan`
+    def __init__(self) -> None:
+        self.grad_enabled = True
+        self.trace: Trace | None = None
+        self.looks_for = ""  # "nan" or "inf" within `detect_nan`
 
 
 state = State()

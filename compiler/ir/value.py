@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, Union, overload
 
 from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.srcinfo import public_code
 
 if TYPE_CHECKING:
     from dualgrad.compiler.ir.node import Node
@@ -82,6 +84,10 @@ class Value:
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Any, ...]:
         """Run `unit` on operands of which the first value is self."""
         raise NotImplementedError
+
+    def one_of_several(self) -> Any:
+        """Note that the value is one of several views that one function makes; returns it."""
+        return self
 
     def item(self) -> Any:
         """The value of one element as a Python number."""
@@ -425,6 +431,9 @@ def public(*methods: str) -> Callable[[F], F]:
         for name in methods:
             METHODS[name] = function
             setattr(Value, name, function)
+        named = [name for name in methods if not name.startswith("__")]
+        if named and function.__name__ not in methods and function.__name__ != "call":
+            public_code[function.__code__] = named[0]
         return function
 
     return attach
@@ -435,6 +444,9 @@ def apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
     for x in operands:
         if isinstance(x, Value):
             return x.apply_unit(unit, operands)
+    for x in operands:
+        if not isinstance(x, bool | int | float):
+            raise not_a_tensor(unit.name, x)
     kinds = ", ".join(type(x).__name__ for x in operands)
     raise ArgumentError(
         "no tensor among the operands",

@@ -128,6 +128,10 @@ class Function(Generic[P, R]):
         """The function itself; surveys know compiled functions by this name."""
         return self.__wrapped_function__
 
+    def like(self, fn: Callable[..., Any]) -> Function[..., Any]:
+        """Another function, compiled with the same options."""
+        return Function(fn, *self._options)
+
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
     @overload
