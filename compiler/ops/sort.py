@@ -138,7 +138,8 @@ def topk(
             actual=f"k={k}",
             hint=f"ask for at most {n} elements: min(k, {n})",
         )
-    return _topk(x, k=k, axis=axis, largest=bool(largest))
+    found: tuple[Any, Any] = _topk(x, k=k, axis=axis, largest=bool(largest))
+    return found
 
 
 @samples_of(sort)
