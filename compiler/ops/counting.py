@@ -155,7 +155,6 @@ def histogram(
     tensor [n + 1] of ascending edges.  The last bin contains its upper end.  int64 [n], with
     `weights` (of x's shape) their sums; with `density` divided by the total and the widths.
     """
-    check_tensors("histogram", bins)
     if isinstance(bins, int):
         low, high = _range_of(x, range)
         if bins < 1 or not low <= high:
@@ -168,6 +167,7 @@ def histogram(
             )
         low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
         bins = _edges(x, low, high, bins=bins)
+    check_tensors("histogram", bins)
     if bins.ndim != 1 or bins.shape[0] < 2 or (weights is not None and weights.shape != x.shape):
         raise ShapeError(
             "edges stand in one dimension, weights as the numbers do",

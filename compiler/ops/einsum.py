@@ -294,11 +294,11 @@ def einsum(equation: Any, *operands: Any, optimize: Any = True) -> Any:
     `optimize` is False.  Raises ArgumentError for an equation that is none, ShapeError if it does
     not fit, DTypeError for bools.
     """
-    check_tensors("einsum", *operands)
     if not isinstance(equation, str):
         equation, operands = _from_numbers((equation, *operands))
     elif len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
+    check_tensors("einsum", *operands)
     if any(x.dtype.kind == "b" for x in operands):
         raise DTypeError(
             "does not take bools",

@@ -221,8 +221,8 @@ def multi_dot(arrays: Sequence[Any]) -> Any:
     The first may be a vector (a row), and the last (a column).  Raises ShapeError if sizes do not
     fit.
     """
-    check_tensors("multi_dot", *arrays)
     xs = list(arrays)
+    check_tensors("multi_dot", *xs)
     if len(xs) < 2:
         raise ArgumentError(
             "nothing to multiply",

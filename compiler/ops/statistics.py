@@ -315,10 +315,10 @@ def average(
 
     weights have the shape of x, or that of the one axis.  Raises ShapeError for other shapes.
     """
-    check_tensors("average", weights)
     axes, keep = reduced("average", x, axis, keepdims, dim)
     if weights is None:
         return mean(x, axes, keep)
+    check_tensors("average", weights)
     if weights.ndim == 1 and len(axes) == 1 and same(weights.shape[0], x.shape[axes[0]]):
         weights = weights.reshape((-1, *(1,) * (x.ndim - 1 - axes[0])))
     elif weights.shape != x.shape:
