@@ -10,7 +10,7 @@ from dualgrad import levels
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
-from dualgrad.jit.errors import Unsupported
+from dualgrad.rewriting import rebase, steps_behind
 from dualgrad.runtime.errors import ArgumentError, GradientError, OperandError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import no_grad, state
@@ -243,34 +243,14 @@ def _with_node(x: Tensor, node: FunctionNode, k: int, known: set[int], ctx: Cont
         return x
     if id(x) in known or x.requires_grad or (state.trace is not None and x.node is None):
         x = x.detach()
+    x.of_function()  # its gradient is that of the function, not of a view
     x.requires_grad, x.grad_fn, x.output_number = True, node, k
     return x
 
 
 def _become(x: Tensor, node: FunctionNode, k: int) -> None:
     """Give an input that has been changed in place its new history."""
-    if x.requires_grad and x.grad_fn is None:
-        raise GradientError(
-            "a leaf that requires gradients cannot be changed in place",
-            op=node.name,
-            expect="mark_dirty of a tensor that is no leaf",
-            actual=f"{x.type!r} with requires_grad=True",
-            hint="pass a copy: x.clone()",
-        )
-    if x.base is not None or x.views:
-        raise GradientError(
-            "a function of the user's own cannot change views and their bases in place",
-            op=node.name,
-            expect="a tensor whose memory no other view shares",
-            actual=f"{x.type!r}",
-            hint="clone() it first",
-        )
-    if state.trace is not None and x.node is None:
-        raise Unsupported(
-            "a tensor from outside of the function would get a graph inside", op=node.name
-        )
-    x.become(node)
-    x.output_number = k
+    rebase(x, steps_behind(x, node.name), node, k)
 
 
 class FunctionNode(TapeNode):

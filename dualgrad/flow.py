@@ -253,6 +253,8 @@ class Flow:
 
     def accumulate(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, now or when all of it has arrived."""
+        if not leaf.requires_grad:  # any more
+            return
         if self._holds(leaf):
             held = self.held.get(id(leaf))
             self.held[id(leaf)] = (leaf, g if held is None else self._sum(held[1], g))
