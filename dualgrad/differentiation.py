@@ -278,6 +278,7 @@ class Variables:
                 op=self.op,
                 expect=f"{len(self.given)}",
                 actual=f"{len(tangents)}",
+                hint="give one tangent per primal, both in tuples",
             )
         return fitting(self.op, "tangent", self.tree(self.tensors), list(tangents))
 
@@ -311,7 +312,7 @@ def _end(y: Tensor) -> Tensor:
 
 
 def _is_recorded(x: Any) -> bool:
-    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
+    return isinstance(x, Tensor) and levels.is_recorded(x)
 
 
 # -- what is a variable ---------------------------------------------------------------------------
@@ -335,7 +336,12 @@ def fitting(op: str, what: str, tree: Any, given: Any) -> Slots:
     """The leaves of a tree of tensors, checked to go with those of another; None stays None."""
     wrong = trees.difference(tree, given, f"the {what}")
     if wrong is not None:
-        raise ArgumentError(f"the {what} has another structure", op=op, actual=wrong)
+        raise ArgumentError(
+            f"the {what} has another structure",
+            op=op,
+            actual=wrong,
+            hint="give it the containers and keys of what it belongs to",
+        )
     out: Slots = []
 
     def fit(path: str, x: Tensor, g: Any) -> None:
@@ -350,11 +356,19 @@ def _fitted(op: str, path: str, x: Tensor, g: Any) -> Tensor:
         return full_like(x, g)
     if not isinstance(g, Tensor):
         raise OperandError(
-            f"{path} is no tensor", op=op, expect=f"{x.type!r}", actual=type(g).__name__
+            f"{path} is no tensor",
+            op=op,
+            expect=f"{x.type!r}",
+            actual=type(g).__name__,
+            hint="convert it with dg.tensor(...), or leave it out of argnums",
         )
     if g.shape != x.shape:
         raise ShapeError(
-            f"{path} has another shape", op=op, expect=f"{x.shape}", actual=f"{g.shape}"
+            f"{path} has another shape",
+            op=op,
+            expect=f"{x.shape}",
+            actual=f"{g.shape}",
+            hint="dg.ones_like(...) makes one of the right shape",
         )
     if g.type.dtype is not x.type.dtype:
         name = x.type.dtype.name
@@ -392,6 +406,7 @@ def numbers(op: str, fun: Any, argnums: Any) -> By:
             op=op,
             expect="an int or a tuple of them",
             actual=repr(argnums),
+            hint="count positional arguments from 0",
         ) from None
 
 
@@ -443,6 +458,7 @@ def _with_aux(op: str, found: Any) -> tuple[Any, Any]:
         op=op,
         expect="(value, anything)",
         actual=f"a tuple of {len(found)}" if isinstance(found, tuple) else _kind(found),
+        hint="return (result, aux), or leave has_aux out",
     )
 
 

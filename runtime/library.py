@@ -112,7 +112,12 @@ def raise_as_failure(error: BaseException | None, op: str, location: Location | 
     interrupt) stays what it is, any other one becomes a LibraryError.
     """
     if error is None:
-        raise LibraryError("interrupted", op=op, location=location)
+        raise LibraryError(
+            "interrupted",
+            op=op,
+            location=location,
+            hint="call it again",
+        )
     if isinstance(error, DualgradError) or not isinstance(error, Exception):
         raise error
     singular = isinstance(error, NumpyLinAlgError)
