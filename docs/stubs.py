@@ -66,11 +66,19 @@ class Stub:
         if isinstance(value, ModuleType):
             package, _, last = value.__name__.rpartition(".")
             self.imports.add((package, last, name))
-        elif inspect.isfunction(value) and needs_types(value):
+        elif inspect.isfunction(value) and self.is_written_out(value):
             return self.definition(name, value)
         else:
             self.imports.add((*self.origin(name, value), name))
         return ""
+
+    def is_written_out(self, function: Callable[..., Any]) -> bool:
+        """Whether a function's annotations are those of code that nodes run through as well."""
+        result = text_of(inspect.signature(function).return_annotation)
+        named = inspect.unwrap(function).__globals__.get(result)
+        tensors = re.search(r"\bAny\b", result) or hasattr(named, "_fields")
+        compiled = function.__module__.startswith("dualgrad.compiler")
+        return function.__module__ == self.module.__name__ or bool(compiled and tensors)
 
     def origin(self, name: str, value: Any) -> tuple[str, str]:
         """A module that has a value, not the public one, and its name there."""
@@ -87,8 +95,9 @@ class Stub:
         result = self.result(text_of(signature.return_annotation), function)
         line = f"def {name}({', '.join(parts)}) -> {result}: ..."
         if len(line) > WIDTH:
+            joined = f"    {', '.join(parts)}\n"
             listed = "".join(f"    {p},\n" for p in parts)
-            line = f"def {name}(\n{listed}) -> {result}: ..."
+            line = f"def {name}(\n{joined if len(joined) <= WIDTH else listed}) -> {result}: ..."
         return line
 
     def parameters(self, signature: inspect.Signature) -> Iterator[str]:
@@ -120,18 +129,10 @@ class Stub:
         return re.sub(r"\bAny\b", "Tensor", text)
 
 
-def needs_types(function: Callable[..., Any]) -> bool:
-    """Whether a function's annotations are those of code that nodes run through as well."""
-    result = text_of(inspect.signature(function).return_annotation)
-    named = inspect.unwrap(function).__globals__.get(result)
-    compiled = function.__module__.startswith("dualgrad.compiler")
-    return bool(re.search(r"\bAny\b", result)) or (compiled and hasattr(named, "_fields"))
-
-
 def text_of(annotation: Any) -> str:
     """An annotation as it is written."""
-    written = isinstance(annotation, str)
-    return annotation if written else inspect.formatannotation(annotation).replace("typing.", "")
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 
 
 def annotation(text: str) -> str:

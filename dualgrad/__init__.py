@@ -355,6 +355,7 @@ _errors.public_names.update(
 _LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "checkpoint": "checkpointing",
     "detect_nan": "anomaly",
     "doctor": "diagnosis",
     "vmap": "vmap",

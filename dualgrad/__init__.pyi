@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualgrad import array_api as array_api
+from dualgrad import autograd as autograd
 from dualgrad import cuda as cuda
 from dualgrad import data as data
 from dualgrad import fft as fft
@@ -13,6 +14,9 @@ from dualgrad import linalg as linalg
 from dualgrad import nn as nn
 from dualgrad import optim as optim
 from dualgrad import random as random
+from dualgrad.anomaly import detect_nan as detect_nan
+from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
+from dualgrad.compiler.ops.composite import composite as composite
 from dualgrad.creation import asarray as asarray
 from dualgrad.creation import empty as empty
 from dualgrad.creation import empty_like as empty_like
@@ -32,13 +36,17 @@ from dualgrad.dtypes import iinfo as iinfo
 from dualgrad.dtypes import isdtype as isdtype
 from dualgrad.dtypes import promote_types as promote_types
 from dualgrad.dtypes import result_type as result_type
+from dualgrad.gradient_check import gradcheck as gradcheck
+from dualgrad.gradient_check import gradgradcheck as gradgradcheck
 from dualgrad.interop import from_dlpack as from_dlpack
 from dualgrad.interop import frombuffer as frombuffer
 from dualgrad.jit.caches import clear_caches as clear_caches
+from dualgrad.jit.effects import debug as debug
 from dualgrad.jit.explain import RetraceWarning as RetraceWarning
 from dualgrad.jit.explain import no_retrace as no_retrace
 from dualgrad.jit.function import EagerFallback as EagerFallback
 from dualgrad.jit.function import Function as Function
+from dualgrad.jit.function import function as function
 from dualgrad.jit.modes import disable as disable
 from dualgrad.random import Generator as Generator
 from dualgrad.random import bernoulli as bernoulli
@@ -81,6 +89,8 @@ from dualgrad.runtime.threads import set_num_threads as set_num_threads
 from dualgrad.selection import argwhere as argwhere
 from dualgrad.selection import flatnonzero as flatnonzero
 from dualgrad.selection import masked_select as masked_select
+from dualgrad.selection import nonzero as nonzero
+from dualgrad.selection import unique as unique
 from dualgrad.selection import unique_all as unique_all
 from dualgrad.selection import unique_counts as unique_counts
 from dualgrad.selection import unique_inverse as unique_inverse
@@ -88,7 +98,15 @@ from dualgrad.selection import unique_values as unique_values
 from dualgrad.state import enable_grad as enable_grad
 from dualgrad.state import is_grad_enabled as is_grad_enabled
 from dualgrad.state import no_grad as no_grad
+from dualgrad.state import set_grad_enabled as set_grad_enabled
 from dualgrad.tensor import Tensor as Tensor
+from dualgrad.transforms import grad as grad
+from dualgrad.transforms import hessian as hessian
+from dualgrad.transforms import hvp as hvp
+from dualgrad.transforms import jacobian as jacobian
+from dualgrad.transforms import jvp as jvp
+from dualgrad.transforms import value_and_grad as value_and_grad
+from dualgrad.transforms import vjp as vjp
 
 _Array = np.ndarray[Any, Any] | np.generic
 _Operand = Tensor | float | _Array
@@ -96,6 +114,8 @@ _Operand = Tensor | float | _Array
 class _SlogdetResult(NamedTuple):
     sign: Tensor
     logabsdet: Tensor
+
+__version__: str
 
 def abs(x: _Operand) -> Tensor: ...
 def absolute(x: _Operand) -> Tensor: ...
@@ -110,11 +130,7 @@ def addmv(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor: .
 def addr(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor: ...
 def all(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def allclose(
-    x: _Operand,
-    y: _Operand,
-    rtol: float = 1e-05,
-    atol: float = 1e-08,
-    equal_nan: bool = False,
+    x: _Operand, y: _Operand, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor: ...
 def amax(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def amin(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
@@ -129,11 +145,7 @@ def arctanh(x: _Operand) -> Tensor: ...
 def argmax(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def argmin(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def argsort(
-    x: Tensor,
-    axis: int = -1,
-    descending: bool = False,
-    stable: bool = True,
-    **dim: Any,
+    x: Tensor, axis: int = -1, descending: bool = False, stable: bool = True, **dim: Any
 ) -> Tensor: ...
 def asin(x: _Operand) -> Tensor: ...
 def asinh(x: _Operand) -> Tensor: ...
@@ -142,11 +154,7 @@ def atan(x: _Operand) -> Tensor: ...
 def atan2(y: _Operand, x: _Operand) -> Tensor: ...
 def atanh(x: _Operand) -> Tensor: ...
 def average(
-    x: Tensor,
-    axis: Any = None,
-    weights: Any = None,
-    keepdims: bool = False,
-    **dim: Any,
+    x: Tensor, axis: Any = None, weights: Any = None, keepdims: bool = False, **dim: Any
 ) -> Tensor: ...
 def baddbmm(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor: ...
 def bincount(x: Tensor, weights: Any = None, minlength: int = 0) -> Tensor: ...
@@ -159,15 +167,10 @@ def bitwise_right_shift(x: _Operand, y: _Operand) -> Tensor: ...
 def bitwise_xor(x: _Operand, y: _Operand) -> Tensor: ...
 def bmm(a: Any, b: Any) -> Tensor: ...
 def broadcast_arrays(*tensors: Any) -> tuple[Tensor, ...]: ...
-def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]: ...
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]: ...
 def broadcast_to(x: Tensor, *shape: Any) -> Tensor: ...
 def bucketize(
-    input: Any,
-    boundaries: Any,
-    right: bool = False,
-    *,
-    out_int32: bool = False,
+    input: Any, boundaries: Any, right: bool = False, *, out_int32: bool = False
 ) -> Tensor: ...
 def cat(tensors: Any, axis: Any = 0, **dim: Any) -> Tensor: ...
 def cbrt(x: _Operand) -> Tensor: ...
@@ -177,7 +180,6 @@ def clamp(x: Tensor, min: _Operand | None = None, max: _Operand | None = None) -
 def clamp_max(x: Tensor, max: _Operand) -> Tensor: ...
 def clamp_min(x: Tensor, min: _Operand) -> Tensor: ...
 def clip(x: Tensor, min: _Operand | None = None, max: _Operand | None = None) -> Tensor: ...
-def composite(body: Any) -> F: ...
 def concat(tensors: Any, axis: Any = 0, **dim: Any) -> Tensor: ...
 def concatenate(tensors: Any, axis: Any = 0, **dim: Any) -> Tensor: ...
 def conj(x: Tensor) -> Tensor: ...
@@ -207,39 +209,21 @@ def cumsum(
     **dim: Any,
 ) -> Tensor: ...
 def cumulative_prod(
-    x: Tensor,
-    axis: int | None = None,
-    dtype: Any = None,
-    *,
-    include_initial: bool = False,
+    x: Tensor, axis: int | None = None, dtype: Any = None, *, include_initial: bool = False
 ) -> Tensor: ...
 def cumulative_sum(
-    x: Tensor,
-    axis: int | None = None,
-    dtype: Any = None,
-    *,
-    include_initial: bool = False,
+    x: Tensor, axis: int | None = None, dtype: Any = None, *, include_initial: bool = False
 ) -> Tensor: ...
-def debug(*values: Any, label: str = "") -> Tensor: ...
 def deg2rad(x: Tensor) -> Tensor: ...
 def degrees(x: Tensor) -> Tensor: ...
 def det(x: Tensor) -> Tensor: ...
 def diag(x: Tensor, offset: int = 0) -> Tensor: ...
 def diag_embed(
-    x: Tensor,
-    offset: int = 0,
-    axis1: int = -2,
-    axis2: int = -1,
-    **dims: Any,
+    x: Tensor, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any
 ) -> Tensor: ...
 def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1, **dims: Any) -> Tensor: ...
 def diff(
-    x: Tensor,
-    n: int = 1,
-    axis: int = -1,
-    prepend: Any = None,
-    append: Any = None,
-    **dim: Any,
+    x: Tensor, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None, **dim: Any
 ) -> Tensor: ...
 def digamma(x: _Operand) -> Tensor: ...
 def div(x: _Operand, y: _Operand, *, rounding_mode: str | None = None) -> Tensor: ...
@@ -266,13 +250,6 @@ def fmax(x: _Operand, y: _Operand) -> Tensor: ...
 def fmin(x: _Operand, y: _Operand) -> Tensor: ...
 def fmod(x: _Operand, y: _Operand) -> Tensor: ...
 def frac(x: Tensor) -> Tensor: ...
-def function(
-    fn: Any = None,
-    *,
-    strict: bool = False,
-    dynamic: Any = None,
-    static: Any = None,
-) -> Tensor: ...
 def gather(x: Any, dim: int, index: Any) -> Tensor: ...
 def ge(x: _Operand, y: _Operand) -> Tensor: ...
 def greater(x: _Operand, y: _Operand) -> Tensor: ...
@@ -281,11 +258,7 @@ def gt(x: _Operand, y: _Operand) -> Tensor: ...
 def heaviside(x: _Operand, values: _Operand) -> Tensor: ...
 def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor: ...
 def histogram(
-    x: Tensor,
-    bins: Any = 10,
-    range: Any = None,
-    weights: Any = None,
-    density: bool = False,
+    x: Tensor, bins: Any = 10, range: Any = None, weights: Any = None, density: bool = False
 ) -> tuple[Tensor, Tensor]: ...
 def hstack(tensors: Any) -> Tensor: ...
 def hypot(x: _Operand, y: _Operand) -> Tensor: ...
@@ -298,11 +271,7 @@ def inner(a: Any, b: Any) -> Tensor: ...
 def inverse(x: Tensor) -> Tensor: ...
 def invert(x: _Operand) -> Tensor: ...
 def isclose(
-    x: _Operand,
-    y: _Operand,
-    rtol: float = 1e-05,
-    atol: float = 1e-08,
-    equal_nan: bool = False,
+    x: _Operand, y: _Operand, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor: ...
 def isfinite(x: _Operand) -> Tensor: ...
 def isin(elements: Any, test_elements: Any, invert: bool = False) -> Tensor: ...
@@ -316,12 +285,7 @@ def less(x: _Operand, y: _Operand) -> Tensor: ...
 def less_equal(x: _Operand, y: _Operand) -> Tensor: ...
 def lgamma(x: _Operand) -> Tensor: ...
 def linear_recurrence(
-    a: Any,
-    b: Any,
-    axis: int = 0,
-    *,
-    reverse: bool = False,
-    exclusive: bool = False,
+    a: Any, b: Any, axis: int = 0, *, reverse: bool = False, exclusive: bool = False
 ) -> Tensor: ...
 def log(x: _Operand) -> Tensor: ...
 def log10(x: _Operand) -> Tensor: ...
@@ -347,12 +311,7 @@ def matrix_transpose(x: Tensor) -> Tensor: ...
 def max(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def maximum(x: _Operand, y: _Operand) -> Tensor: ...
 def mean(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **dim: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
 ) -> Tensor: ...
 def median(x: Tensor, axis: Any = None, keepdims: bool = False, **names: Any) -> Tensor: ...
 def meshgrid(*tensors: Any, indexing: str = "xy") -> tuple[Tensor, ...]: ...
@@ -367,19 +326,11 @@ def mul(x: _Operand, y: _Operand) -> Tensor: ...
 def multiply(x: _Operand, y: _Operand) -> Tensor: ...
 def mv(a: Any, b: Any) -> Tensor: ...
 def nan_to_num(
-    x: Tensor,
-    nan: float = 0.0,
-    posinf: float | None = None,
-    neginf: float | None = None,
+    x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor: ...
 def nanmax(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
 def nanmean(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **dim: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
 ) -> Tensor: ...
 def nanmedian(x: Tensor, axis: Any = None, keepdims: bool = False, **names: Any) -> Tensor: ...
 def nanmin(x: Tensor, axis: Any = None, keepdims: bool = False, **dim: Any) -> Tensor: ...
@@ -393,35 +344,19 @@ def nanquantile(
     **names: Any,
 ) -> Tensor: ...
 def nanstd(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> Tensor: ...
 def nansum(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **dim: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
 ) -> Tensor: ...
 def nanvar(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> Tensor: ...
 def narrow(x: Any, axis: int, start: Any, length: Any) -> Tensor: ...
 def ne(x: _Operand, y: _Operand) -> Tensor: ...
 def neg(x: _Operand) -> Tensor: ...
 def negative(x: _Operand) -> Tensor: ...
 def nextafter(x: _Operand, y: _Operand) -> Tensor: ...
-def nonzero(x: Tensor, as_tuple: bool = False) -> Tensor: ...
 def norm(
     x: Tensor,
     ord: Any = 2,
@@ -442,12 +377,7 @@ def positive(x: Tensor) -> Tensor: ...
 def pow(x: Any, y: Any) -> Tensor: ...
 def power(x: Any, y: Any) -> Tensor: ...
 def prod(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **dim: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
 ) -> Tensor: ...
 def put_along_axis(x: Any, indices: Any, values: Any, axis: int = -1) -> Tensor: ...
 def quantile(
@@ -467,12 +397,7 @@ def reciprocal(x: Tensor) -> Tensor: ...
 def relu(x: Tensor) -> Tensor: ...
 def remainder(x: _Operand, y: _Operand) -> Tensor: ...
 def repeat_interleave(
-    x: Any,
-    repeats: Any,
-    axis: Any = None,
-    *,
-    output_size: int | None = None,
-    **dim: Any,
+    x: Any, repeats: Any, axis: Any = None, *, output_size: int | None = None, **dim: Any
 ) -> Tensor: ...
 def reshape(x: Tensor, *shape: Any) -> Tensor: ...
 def right_shift(x: _Operand, y: _Operand) -> Tensor: ...
@@ -484,12 +409,7 @@ def rsqrt(x: _Operand) -> Tensor: ...
 def scatter(x: Any, dim: int, index: Any, src: Any, *, reduce: str | None = None) -> Tensor: ...
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor: ...
 def scatter_reduce(
-    x: Any,
-    dim: int,
-    index: Any,
-    src: Any,
-    reduce: str,
-    include_self: bool = True,
+    x: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool = True
 ) -> Tensor: ...
 def searchsorted(
     sorted_sequence: Any,
@@ -511,11 +431,7 @@ def sinh(x: _Operand) -> Tensor: ...
 def slogdet(x: Tensor) -> _SlogdetResult: ...
 def softmax(x: Tensor, axis: int = -1, **dim: Any) -> Tensor: ...
 def sort(
-    x: Tensor,
-    axis: int = -1,
-    descending: bool = False,
-    stable: bool = True,
-    **dim: Any,
+    x: Tensor, axis: int = -1, descending: bool = False, stable: bool = True, **dim: Any
 ) -> Tensor: ...
 def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Tensor, ...]: ...
 def sqrt(x: _Operand) -> Tensor: ...
@@ -523,30 +439,15 @@ def square(x: Tensor) -> Tensor: ...
 def squeeze(x: Tensor, axis: Any = None, **dim: Any) -> Tensor: ...
 def stack(tensors: Any, axis: Any = 0, **dim: Any) -> Tensor: ...
 def std(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> Tensor: ...
 def std_mean(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> tuple[Tensor, Tensor]: ...
 def sub(x: _Operand, y: _Operand, *, alpha: _Operand | None = None) -> Tensor: ...
 def subtract(x: _Operand, y: _Operand, *, alpha: _Operand | None = None) -> Tensor: ...
 def sum(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **dim: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **dim: Any
 ) -> Tensor: ...
 def swapaxes(x: Tensor, a: int, b: int) -> Tensor: ...
 def take(x: Any, indices: Any, axis: Any = None, **dim: Any) -> Tensor: ...
@@ -557,12 +458,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Tensor,
 def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Tensor: ...
 def tile(x: Tensor, *counts: Any) -> Tensor: ...
 def topk(
-    x: Tensor,
-    k: int,
-    axis: int = -1,
-    largest: bool = True,
-    sorted: bool = True,
-    **dim: Any,
+    x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, **dim: Any
 ) -> Tensor: ...
 def trace(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor: ...
 def transpose(x: Tensor, a: int, b: int) -> Tensor: ...
@@ -573,31 +469,13 @@ def trunc(x: _Operand) -> Tensor: ...
 def unbind(x: Tensor, axis: Any = 0, **dim: Any) -> tuple[Tensor, ...]: ...
 def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor: ...
 def unfold(x: Tensor, axis: int, size: int, step: int = 1) -> Tensor: ...
-def unique(
-    x: Tensor,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    axis: Any = None,
-    **dim: Any,
-) -> Tensor: ...
 def unsqueeze(x: Tensor, axis: int, **dim: Any) -> Tensor: ...
 def unstack(x: Tensor, axis: Any = 0, **dim: Any) -> tuple[Tensor, ...]: ...
 def var(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> Tensor: ...
 def var_mean(
-    x: Tensor,
-    axis: Any = None,
-    keepdims: bool = False,
-    *,
-    dtype: Any = None,
-    **names: Any,
+    x: Tensor, axis: Any = None, keepdims: bool = False, *, dtype: Any = None, **names: Any
 ) -> tuple[Tensor, Tensor]: ...
 def vdot(a: Any, b: Any) -> Tensor: ...
 def vecdot(a: Any, b: Any, axis: int = -1, **dim: Any) -> Tensor: ...
@@ -614,7 +492,6 @@ def vstack(tensors: Any) -> Tensor: ...
 def where(condition: _Operand, x: _Operand, y: _Operand) -> Tensor: ...
 def xlog1py(x: _Operand, y: _Operand) -> Tensor: ...
 def xlogy(x: _Operand, y: _Operand) -> Tensor: ...
-__version__: str
 
 __all__ = [
     "EagerFallback",
@@ -658,6 +535,7 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "autograd",
     "average",
     "baddbmm",
     "bernoulli",
@@ -710,6 +588,7 @@ __all__ = [
     "deg2rad",
     "degrees",
     "det",
+    "detect_nan",
     "diag",
     "diag_embed",
     "diagonal",
@@ -763,13 +642,18 @@ __all__ = [
     "ge",
     "get_num_threads",
     "get_rng_state",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
     "greater",
     "greater_equal",
     "gt",
     "heaviside",
+    "hessian",
     "histc",
     "histogram",
     "hstack",
+    "hvp",
     "hypot",
     "iinfo",
     "imag",
@@ -792,6 +676,8 @@ __all__ = [
     "isin",
     "isinf",
     "isnan",
+    "jacobian",
+    "jvp",
     "kron",
     "le",
     "left_shift",
@@ -908,6 +794,7 @@ __all__ = [
     "searchsorted",
     "seed",
     "select",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "sgn",
@@ -962,11 +849,13 @@ __all__ = [
     "unique_values",
     "unsqueeze",
     "unstack",
+    "value_and_grad",
     "var",
     "var_mean",
     "vdot",
     "vecdot",
     "vector_norm",
+    "vjp",
     "vstack",
     "where",
     "xlog1py",

@@ -121,8 +121,8 @@ def _looking_apply(apply: Any) -> Any:
 
 def _looking_write(write: Any) -> Any:
     @wraps(write)
-    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...]) -> Any:
-        out = write(self, unit, operands)
+    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...], before: Any = None) -> Any:
+        out = write(self, unit, operands, before)
         if state.looks_for and state.trace is None and (found := _found(self)) is not None:
             others = [x for x in operands if getattr(x, "array", None) is not self.array]
             raise _forward_error(unit.name, self, found, others)

@@ -126,6 +126,8 @@ def _owner_of(array: Any) -> tuple[Any, Any]:
     """What tells an array's memory from that of others, and the largest array known there."""
     top = array
     while (below := getattr(top, "base", None)) is not None:
+        if isinstance(below, memoryview):
+            below = below.obj
         if type(below) in memory.BLOCK_TYPES:
             return below, top
         top = below

@@ -13,7 +13,9 @@ from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape, reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
-from dualgrad.ranges import arange
+from dualgrad.hooks import hooks_of_leaf, on_nodes
+from dualgrad.levels import Level
+from dualgrad.ranges import arange, eye
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
@@ -133,23 +135,45 @@ class Call:
         return self._by_outputs(blocks)
 
     def _rows(self, k: int) -> Slots:
-        """The Jacobian of one tensor of the value, by a product for each of its elements."""
+        """The Jacobian of one tensor of the value: all unit vectors sent back at once, or one by
+        one where what they flow through cannot take many."""
         y, variables = self.outputs[k], self.variables.tensors
-        rows: list[list[Tensor]] = [[] for _ in variables]
-        for i in range(int(y.size)):
-            seeds: Slots = [None] * len(self.outputs)
-            seeds[k] = unit(y, i)
-            for row, x, g in zip(
-                rows, variables, self._pull(seeds, self.connected, True), strict=True
-            ):
-                row.append(zeros_like(x) if g is None else g)
+        if y.size == 0:
+            rows = [zeros((0, *x.shape), dtype=x.dtype, device=x.device) for x in variables]
+        elif self._takes_many():
+            rows = self._pulled_together(k, y)
+        else:
+            found = [self._pulled(k, unit(y, i)) for i in range(int(y.size))]
+            with enable_grad() if self.connected else no_grad():
+                rows = [stack(column) for column in zip(*found, strict=True)]
+        shapes = [(*y.shape, *x.shape) for x in variables]
         with enable_grad() if self.connected else no_grad():
-            return [
-                reshape(stack(row), (*y.shape, *x.shape))
-                if row
-                else zeros((*y.shape, *x.shape), dtype=x.dtype, device=x.device)
-                for row, x in zip(rows, variables, strict=True)
-            ]
+            return [reshape(r, shape) for r, shape in zip(rows, shapes, strict=True)]
+
+    def _takes_many(self) -> bool:
+        """Whether all that the value comes from are units, with no hook that sees gradients.
+
+        A user's own backward, and that of a compiled function, take a gradient at a time.
+        """
+        if any(hooks_of_leaf(x) for x in self.variables.tensors):
+            return False
+        return all(type(n) is TapeNode and n not in on_nodes for n in self._nodes(self.outputs))
+
+    def _pulled_together(self, k: int, y: Tensor) -> list[Tensor]:
+        level = Level(y.size, "error")
+        level.first_node = -1 if level.parent is None else level.parent.first_node
+        basis = reshape(eye(y.size, dtype=y.dtype, device=y.device), (y.size, *y.shape))
+        with level.active():
+            found = self._pulled(k, level.slices(basis))
+            return [level.put_together(g) for g in found]
+
+    def _pulled(self, k: int, seed: Tensor) -> list[Tensor]:
+        """What a seed of one tensor of the value becomes at the variables."""
+        seeds: Slots = [None] * len(self.outputs)
+        seeds[k] = seed
+        found = self._pull(seeds, self.connected, True)
+        pairs = zip(found, self.variables.tensors, strict=True)
+        return [zeros_like(x) if g is None else g for g, x in pairs]
 
     # -- the tape -----------------------------------------------------------------------------
 
@@ -171,14 +195,8 @@ class Call:
 
     def reach_outside(self, tensors: Iterable[Tensor]) -> list[bool]:
         """Whether the history of each tensor leads to tensors that others know as well."""
+        tensors = list(tensors)
         ends = [y.grad_fn if y.grad_fn is not None else y for y in tensors if y.requires_grad]
-        nodes: set[TapeNode] = set()
-        waiting: list[Any] = [e for e in ends if not isinstance(e, Tensor)]
-        while waiting:
-            node = waiting.pop()
-            if node not in nodes and node.number >= self.first:
-                nodes.add(node)
-                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
         inside: set[Any] = set()
 
         def is_inside(edge: Any) -> bool:
@@ -186,10 +204,21 @@ class Call:
                 return edge is None or id(edge) in self.own
             return edge[0] in inside
 
-        for node in sorted(nodes, key=lambda node: node.number):
+        for node in sorted(self._nodes(tensors), key=lambda node: node.number):
             if all(map(is_inside, node.edges)):
                 inside.add(node)
         return [not is_inside(e if isinstance(e, Tensor) else (e, 0)) for e in ends]
+
+    def _nodes(self, tensors: Iterable[Tensor]) -> set[TapeNode]:
+        """The nodes of this call that tensors come from."""
+        found: set[TapeNode] = set()
+        waiting = [y.grad_fn for y in tensors if y.requires_grad and y.grad_fn is not None]
+        while waiting:
+            node = waiting.pop()
+            if node not in found and node.number >= self.first:
+                found.add(node)
+                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
+        return found
 
     # -- structure ----------------------------------------------------------------------------
 
@@ -330,7 +359,7 @@ def _end(y: Tensor) -> Tensor:
 
 
 def _is_recorded(x: Any) -> bool:
-    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
+    return isinstance(x, Tensor) and levels.is_recorded(x)
 
 
 def unit(y: Tensor, k: int) -> Tensor:

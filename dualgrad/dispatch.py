@@ -336,13 +336,7 @@ class Planner:
 def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
     """Refuse a change in place whose result does not fit the tensor."""
     if not equal(result.shape, target.shape):
-        raise ShapeError(
-            "the result does not fit in place",
-            op=unit.name,
-            expect=f"shape {target.shape}",
-            actual=f"shape {result.shape}",
-            hint="assign the result to a new name instead",
-        )
+        raise does_not_fit(unit.name, target.shape, f"shape {result.shape}")
     if result.dtype is not target.dtype:
         raise DTypeError(
             "the result does not fit in place",
@@ -351,6 +345,17 @@ def check_write(unit: Unit, target: TensorType, result: TensorType) -> None:
             actual=result.dtype.name,
             hint="convert the operands, or assign the result to a new name",
         )
+
+
+def does_not_fit(op: str, target: tuple[Dim, ...], result: str) -> ShapeError:
+    """The error of a change in place that would need another shape."""
+    return ShapeError(
+        "the result does not fit in place",
+        op=op,
+        expect=f"shape {target}",
+        actual=result,
+        hint="assign the result to a new name instead",
+    )
 
 
 def view_of(

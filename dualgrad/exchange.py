@@ -46,6 +46,31 @@ class Exchangeable:
                 hint=f"call .detach().{op}()" if op == "numpy" else "pass x.detach()",
             )
 
+    def __buffer__(self, flags: int) -> memoryview:
+        """The memory under Python's buffer protocol: `memoryview(x)`, `bytes(x)`,
+        `file.write(x)`.
+
+        Raises GradientError for a tensor that requires gradients, ExchangeError for one that is
+        not on the CPU and for bfloat16, for which the protocol has no format.
+        """
+        self.refuse_lost_gradient("memoryview")
+        array = self.concrete("memoryview()")
+        if isinstance(array, DeviceArray) or self.type.dtype is bfloat16:
+            raise ExchangeError(
+                "Python's buffer protocol cannot show this memory",
+                op="memoryview",
+                expect="a tensor on the CPU of another dtype than bfloat16",
+                actual=f"{self.type!r}",
+                hint="x.cpu() copies it"
+                if isinstance(array, DeviceArray)
+                else "x.float() copies it",
+            )
+        return memoryview(array)
+
+    def __bytes__(self) -> bytes:
+        """The values in row-major order as they lie in memory; see `__buffer__`."""
+        return self.__buffer__(0).tobytes()
+
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's type and number of the device: (1, 0) for the CPU, (2, N) for "cuda:N"."""
         return dlpack.device_pair(self.type.device)

@@ -2,114 +2,58 @@
 
 from typing import Any
 
-from dualgrad.fft import fftfreq as fftfreq
-from dualgrad.fft import rfftfreq as rfftfreq
 from dualgrad.tensor import Tensor as Tensor
 
 def as_pairs(re: Any, im: Any = None) -> Tensor: ...
 def conj(x: Tensor) -> Tensor: ...
 def fft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def fft2(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = (-2, -1),
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any
 ) -> Tensor: ...
+def fftfreq(n: int, d: float = 1.0, dtype: Any = None) -> Tensor: ...
 def fftn(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = None,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def fftshift(x: Tensor, axes: Any = None, **dim: Any) -> Tensor: ...
 def hfft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def ifft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def ifft2(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = (-2, -1),
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def ifftn(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = None,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def ifftshift(x: Tensor, axes: Any = None, **dim: Any) -> Tensor: ...
 def ihfft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def imag(x: Tensor) -> Tensor: ...
 def irfft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def irfft2(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = (-2, -1),
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def irfftn(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = None,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def multiply(x: Any, y: Any) -> Tensor: ...
 def real(x: Tensor) -> Tensor: ...
 def rfft(
-    x: Tensor,
-    n: Any = None,
-    axis: int = -1,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 def rfft2(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = (-2, -1),
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any
 ) -> Tensor: ...
+def rfftfreq(n: int, d: float = 1.0, dtype: Any = None) -> Tensor: ...
 def rfftn(
-    x: Tensor,
-    s: Any = None,
-    axes: Any = None,
-    norm: str | None = None,
-    **dim: Any,
+    x: Tensor, s: Any = None, axes: Any = None, norm: str | None = None, **dim: Any
 ) -> Tensor: ...
 
 __all__ = [

@@ -48,17 +48,10 @@ def avg_pool3d(
 ) -> Tensor: ...
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Tensor: ...
 def binary_cross_entropy(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    reduction: str = "mean",
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean"
 ) -> Tensor: ...
 def binary_cross_entropy_with_logits(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    reduction: str = "mean",
-    pos_weight: Any = None,
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor: ...
 def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str | None = None) -> Tensor: ...
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor: ...
@@ -121,18 +114,10 @@ def conv_transpose3d(
     dilation: Any = 1,
 ) -> Tensor: ...
 def cosine_embedding_loss(
-    input1: Any,
-    input2: Any,
-    target: Any,
-    margin: float = 0.0,
-    reduction: str = "mean",
+    input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor: ...
 def cosine_similarity(
-    x1: Any,
-    x2: Any,
-    axis: int = 1,
-    eps: float = 1e-08,
-    **dim: Any,
+    x1: Any, x2: Any, axis: int = 1, eps: float = 1e-08, **dim: Any
 ) -> Tensor: ...
 def cross_entropy(
     input: Any,
@@ -162,21 +147,14 @@ def gaussian_nll_loss(
 ) -> Tensor: ...
 def gelu(x: Tensor, approximate: str = "none") -> Tensor: ...
 def group_norm(
-    input: Any,
-    num_groups: int,
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-05,
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-05
 ) -> Tensor: ...
 def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor: ...
 def hardsigmoid(x: Tensor) -> Tensor: ...
 def hardswish(x: Tensor) -> Tensor: ...
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor: ...
 def hinge_embedding_loss(
-    input: Any,
-    target: Any,
-    margin: float = 1.0,
-    reduction: str = "mean",
+    input: Any, target: Any, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor: ...
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor: ...
 def interpolate(
@@ -189,51 +167,28 @@ def interpolate(
     antialias: bool = False,
 ) -> Tensor: ...
 def kl_div(
-    input: Any,
-    target: Any,
-    reduction: str = "mean",
-    log_target: bool = False,
+    input: Any, target: Any, reduction: str = "mean", log_target: bool = False
 ) -> Tensor: ...
 def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor: ...
 def layer_norm(
-    input: Any,
-    normalized_shape: Any,
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-05,
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05
 ) -> Tensor: ...
 def leaky_relu(x: Tensor, negative_slope: Any = 0.01) -> Tensor: ...
 def linear(input: Any, weight: Any, bias: Any = None) -> Tensor: ...
 def local_response_norm(
-    input: Any,
-    size: int,
-    alpha: float = 0.0001,
-    beta: float = 0.75,
-    k: float = 1.0,
+    input: Any, size: int, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0
 ) -> Tensor: ...
 def log_sigmoid(x: _Operand) -> Tensor: ...
 def log_softmax(x: Tensor, axis: int = -1, **dim: Any) -> Tensor: ...
 def logsigmoid(x: _Operand) -> Tensor: ...
 def lp_pool1d(
-    input: Any,
-    norm_type: float,
-    kernel_size: Any,
-    stride: Any = None,
-    ceil_mode: bool = False,
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
 ) -> Tensor: ...
 def lp_pool2d(
-    input: Any,
-    norm_type: float,
-    kernel_size: Any,
-    stride: Any = None,
-    ceil_mode: bool = False,
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
 ) -> Tensor: ...
 def margin_ranking_loss(
-    input1: Any,
-    input2: Any,
-    target: Any,
-    margin: float = 0.0,
-    reduction: str = "mean",
+    input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor: ...
 def max_pool1d(
     input: Any,
@@ -273,33 +228,18 @@ def multi_margin_loss(
     reduction: str = "mean",
 ) -> Tensor: ...
 def multilabel_soft_margin_loss(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    reduction: str = "mean",
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean"
 ) -> Tensor: ...
 def nll_loss(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
+    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor: ...
 def normalize(
-    input: Any,
-    p: float = 2.0,
-    axis: Any = 1,
-    eps: float = 1e-12,
-    **dim: Any,
+    input: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12, **dim: Any
 ) -> Tensor: ...
 def one_hot(x: Tensor, num_classes: int = -1) -> Tensor: ...
 def pad(x: Tensor, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0) -> Tensor: ...
 def pairwise_distance(
-    x1: Any,
-    x2: Any,
-    p: float = 2.0,
-    eps: float = 1e-06,
-    keepdim: bool = False,
+    x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-06, keepdim: bool = False
 ) -> Tensor: ...
 def pixel_shuffle(input: Any, upscale_factor: int) -> Tensor: ...
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Tensor: ...
@@ -315,19 +255,13 @@ def prelu(x: Any, weight: Any) -> Tensor: ...
 def relu(x: Tensor) -> Tensor: ...
 def relu6(x: Tensor) -> Tensor: ...
 def rms_norm(
-    input: Any,
-    normalized_shape: Any,
-    weight: Any = None,
-    eps: float | None = None,
+    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
 ) -> Tensor: ...
 def selu(x: Tensor) -> Tensor: ...
 def sigmoid(x: _Operand) -> Tensor: ...
 def silu(x: Tensor) -> Tensor: ...
 def smooth_l1_loss(
-    input: Any,
-    target: Any,
-    reduction: str = "mean",
-    beta: float = 1.0,
+    input: Any, target: Any, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor: ...
 def soft_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor: ...
 def softmax(x: Tensor, axis: int = -1, **dim: Any) -> Tensor: ...
@@ -349,11 +283,7 @@ def triplet_margin_loss(
     reduction: str = "mean",
 ) -> Tensor: ...
 def unfold(
-    input: Any,
-    kernel_size: Any,
-    dilation: Any = 1,
-    padding: Any = 0,
-    stride: Any = 1,
+    input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor: ...
 
 __all__ = [

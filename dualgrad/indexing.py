@@ -26,7 +26,7 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.compiler.ops.transfer import transfer
-from dualgrad.history import NOTHING, mark_several
+from dualgrad.history import NOTHING
 from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
@@ -98,12 +98,7 @@ class Indexable(Value):
                 actual=f"{self.type!r}",
                 hint="call .item() for its number",
             )
-        return (_one_of_several(self[k]) for k in range(len(self)))
-
-
-def _one_of_several(view: Tensor) -> Tensor:
-    mark_several((view,))
-    return view
+        return (self[k].one_of_several() for k in range(len(self)))
 
 
 def shared(x: Tensor, key: Any) -> Tensor | None:

@@ -27,7 +27,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     copy     True for new memory; False to raise ExchangeError where a copy is needed; None to
              copy then
 
-    Read-only arrays become tensors that cannot be written.  Raises OperandError for other
+    Arrays that say they are read-only become tensors that cannot be written; those of JAX do not
+    say so, but must not be written.  Raises OperandError for other
     objects, ExchangeError and DTypeError for arrays that dualgrad has no tensors for.
 
         >>> a = np.arange(3.0)

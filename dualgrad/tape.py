@@ -232,6 +232,15 @@ def edge_of(x: Any) -> Edge:
     return (node, x.output_number)
 
 
+def saves_of(unit: Unit, operands: tuple[Any, ...], known: Saves) -> frozenset[int]:
+    """What the gradient of a unit reads: numbers of operands, then of outputs."""
+    wanted = sum(1 << k for k, x in enumerate(operands) if getattr(x, "requires_grad", False))
+    saves = known.get(wanted)
+    if saves is None:
+        saves = known[wanted] = used_by_gradient(unit, operands, wanted)
+    return saves
+
+
 def record(
     unit: Unit, operands: tuple[Any, ...], outputs: tuple[Tensor, ...], known: Saves
 ) -> None:

@@ -35,6 +35,7 @@ from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
 from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
+from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -49,7 +50,7 @@ from dualgrad.runtime.errors import (
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
-from dualgrad.tape import TapeNode, record
+from dualgrad.tape import Saves, TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
@@ -457,20 +458,18 @@ class Tensor(
             self._grad = self._grad.detached().to(*where, **how)
 
     def run_write(
-        self, unit: Unit, operands: tuple[Any, ...]
-    ) -> tuple[tuple[Any, ...], dict[int, frozenset[int]]]:
-        """Overwrite the values with unit(*operands), of which self is the first; returns the
-        operands as tensors and numbers, and what is known of the gradient."""
+        self,
+        unit: Unit,
+        operands: tuple[Any, ...],
+        before: Callable[[tuple[Any, ...], Saves], None] | None = None,
+    ) -> None:
+        """Overwrite the values with unit(*operands), of which self is the first.
+
+        When all is known to fit, `before` is called with the operands as tensors and numbers, and
+        what is known of the gradient.
+        """
         given = operands = self._settled(unit, operands)
-        assert self.array is not None
-        if not self.is_writeable:
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="a read-only array or an expanded view",
-                hint="clone() it first",
-            )
+        self.check_writeable(unit.name)
         elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
@@ -484,9 +483,21 @@ class Tensor(
             ),
         )
         plan = find_or_make(unit, operands, write=True)
+        if before is not None:
+            before(given, plan.saves)
         plan.run(operands)
         self.changed()
-        return given, plan.saves
+
+    def check_writeable(self, op: str) -> None:
+        """Raise ArgumentError unless the memory may be changed."""
+        if self.array is not None and not self.is_writeable:
+            raise ArgumentError(
+                "the memory cannot be written",
+                op=op,
+                expect="writeable memory in which elements do not overlap",
+                actual="a read-only array or an expanded view",
+                hint="clone() it first",
+            )
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted, broadcast, and brought here from
@@ -509,6 +520,9 @@ class Tensor(
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
+
+
+buffers.install(Tensor)
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
     DTypeError,
+    OperandError,
     ShapeError,
     TraceError,
 )
@@ -153,5 +155,15 @@ class Valued:
                 expect="an integer tensor",
                 actual=self.type.dtype.name,
                 hint="convert it with int(...) or .astype(dg.int64)",
+            )
+        if (
+            self.type.shape and math.prod(self.type.shape) != 1
+        ):  # a TypeError: bytearray(x) asks for a size first
+            raise OperandError(
+                "only one element can index",
+                op="index",
+                expect="a tensor of one element",
+                actual=f"{self.type!r}",
+                hint="x[indices] takes a tensor of indices; .tolist() gives Python numbers",
             )
         return int(self.item())

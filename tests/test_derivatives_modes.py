@@ -156,6 +156,43 @@ def test_transforms_under_modes_of_their_own() -> None:
     same(f(x), (2.0 * x, x))
 
 
+def test_transforms_of_several_functions_share_no_programs() -> None:
+    x = drawn(3)
+    functions: list[Any] = [lambda x: (x * 2.0).sum(), lambda x: (x * x).sum(), lambda x: x.mean()]
+    compiled = [dg.function(dg.grad(f), strict=True) for f in functions]
+    for _ in range(2):
+        for f, c in zip(functions, compiled, strict=True):
+            same(c(x), dg.grad(f)(x))
+    assert [c.n_traces for c in compiled] == [1, 1, 1]
+    for _ in range(3):  # but one function that is decorated again and again does
+        again = dg.function(dg.grad(lambda x: (x * 3.0).sum()), strict=True)
+        again(x)
+        compiled.append(again)
+    assert again.n_traces == 1
+    assert f"{__file__.rpartition('/')[2]}:" in repr(again)
+
+
+def test_jacobians_in_one_go_or_one_by_one() -> None:
+    x, seen = drawn(4), []
+    once = dg.jacobian(lambda x: dg.cumsum(dg.sin(x) * x.sum()))(x)
+
+    def hooked(x: Any) -> Any:
+        y = dg.sin(x) * x.sum()
+        y.register_hook(lambda g: seen.append(g.shape))
+        return dg.cumsum(y)
+
+    same(dg.jacobian(hooked)(x), once)
+    assert seen == [(4,)] * 4
+    same(dg.jacobian(dg.function(lambda x: dg.cumsum(dg.sin(x) * x.sum())))(x), once)
+    per_sample = dg.vmap(dg.jacobian(lambda x: dg.cumsum(dg.sin(x) * x.sum())))
+    rows = dg.stack([x, x * 2.0])
+    same(per_sample(rows)[0], once)
+    same(dg.function(per_sample, strict=True)(rows), per_sample(rows))
+    product = dg.jvp(dg.vmap(lambda x: dg.sin(x) * x.sum()), (rows,), (rows,))[1]
+    single = dg.jvp(lambda x: dg.sin(x) * x.sum(), (x,), (x,))[1]
+    same(product[0], single)
+
+
 # -- another library ------------------------------------------------------------------------------
 
 

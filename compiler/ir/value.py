@@ -85,6 +85,10 @@ class Value:
         """Run `unit` on operands of which the first value is self."""
         raise NotImplementedError
 
+    def one_of_several(self) -> Any:
+        """Note that the value is one of several views that one function makes; returns it."""
+        return self
+
     def item(self) -> Any:
         """The value of one element as a Python number."""
         raise NotImplementedError

@@ -96,9 +96,9 @@ def matrix_transpose(x: Any) -> Any:
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[Any, ...]:
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that shapes broadcast to.  Raises ShapeError if they do not."""
-    return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])
+    return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])  # type: ignore[return-value]
 
 
 def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:

@@ -157,6 +157,15 @@ def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """
     check_tensors("split", x)
     axis = normalize_axis("split", axis_argument("split", axis, dim), x.ndim)
+    return _several(x, _split(x, parts, axis))
+
+
+def _several(x: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Views of x that one function makes."""
+    return tuple(part if part is x else part.one_of_several() for part in parts)
+
+
+def _split(x: Any, parts: Any, axis: int) -> tuple[Any, ...]:
     n = x.shape[axis]
     if isinstance(parts, int):
         if parts < 1:
@@ -216,7 +225,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
                 hint="give how many parts there should be, or the places to cut at",
             )
         size, rest = divmod(n, parts)
-        return split(x, [size + (k < rest) for k in range(parts)], axis)
+        return _split(x, [size + (k < rest) for k in range(parts)], axis)
     cuts = [0, *(slice(p).indices(n)[1] for p in parts), n]
     return tuple(
         narrow(x, axis, start, max(0, stop - start)) for start, stop in itertools.pairwise(cuts)
@@ -228,7 +237,7 @@ def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """Return a view of x for each index of `axis`, without that axis."""
     check_tensors("unbind", x)
     axis = normalize_axis("unbind", axis_argument("unbind", axis, dim), x.ndim)
-    return tuple(select(x, axis, k) for k in range(x.shape[axis]))
+    return _several(x, tuple(select(x, axis, k) for k in range(x.shape[axis])))
 
 
 @composite

@@ -47,6 +47,7 @@ from dualgrad.jit.views import Views
 from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
+from dualgrad.runtime.srcinfo import Place
 from dualgrad.state import state
 from dualgrad.tape import Absent, Saves, next_number, record
 
@@ -81,6 +82,8 @@ class Trace:
         self.views = Views()
         self.templates = Templates()
         self.changed: list[Tensor] = []
+        # By id, how often a tensor has been changed, and where last; in the order of that.
+        self.times: dict[int, tuple[int, Place | None]] = {}
         self.made: list[weakref.ref[Tensor]] = []
         self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
@@ -88,6 +91,8 @@ class Trace:
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
         self.elsewhere = False  # some tensor is not on the CPU
+        # values under a checkpoint, and what they are to be computed from
+        self.recomputed: dict[Node, set[Node]] = {}
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -337,11 +342,17 @@ class Trace:
             common_device(unit, operands)
         (node,) = unit.trace(*nodes)
         check_write(unit, target.type, node.type)
+        root = target
         for source, view in behind:
             if view is not None:
                 node = Overwrite.of(view).on(self.node_of(source), node)
-            target = source
-        self.assign(target, node)
+            root = source
+        self.assign(root, node)
+        target.changed()
+        self.changed.append(target)
+        if target._version is root._version:
+            times, _ = self.times.pop(id(root), (0, None))
+            self.times[id(root)] = (times + 1, target._version[2])
 
     def saves_of(self, unit: Unit, operands: tuple[Any, ...]) -> Saves:
         """What is known of the gradient of a unit on such operands."""
@@ -354,12 +365,12 @@ class Trace:
         out._version = x._version
         return out
 
-    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+    def check_recorded(self, target: Tensor, op: str) -> None:
         """Refuse to give a tensor from outside a graph."""
         if target.node is None and id(target) not in self.created:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
+                op=op,
                 actual=f"{target.type!r}",
                 hint="change it under dg.no_grad()",
             )
@@ -378,8 +389,6 @@ class Trace:
             shown = [target]
         else:
             shown = self.sharing.write(target, node)
-        target.changed()
-        self.changed.append(target)
         self._refresh_views(shown)
 
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
