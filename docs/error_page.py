@@ -68,7 +68,15 @@ def mistakes() -> Iterator[Mistake]:
         for make in ast.parse(text).body:
             if isinstance(make, ast.FunctionDef) and _marked(make):
                 group = [title for number, title in groups.items() if number < make.lineno][-1]
-                yield Mistake(group, make.name, _program(make, text))
+                yield Mistake(group, make.name, _classes_of(make, text) + _program(make, text))
+
+
+def _classes_of(make: ast.FunctionDef, text: str) -> str:
+    """The classes of the file that a mistake uses."""
+    used = {n.id for n in ast.walk(make) if isinstance(n, ast.Name)}
+    found = [s for s in ast.parse(text).body if isinstance(s, ast.ClassDef) and s.name in used]
+    lines = text.split("\n")
+    return "".join("\n".join(lines[s.lineno - 1 : s.end_lineno]) + "\n\n" for s in found)
 
 
 def _marked(make: ast.FunctionDef) -> bool:

@@ -220,7 +220,7 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     for n in shape:
-        if isinstance(n, (bool, float, str, Value, list, tuple)):
+        if type(n) is not int and isinstance(n, bool | float | str | Value | list | tuple):
             raise ArgumentError(
                 "a size is no integer",
                 op=op,

@@ -22,7 +22,8 @@ import pytest
 
 import dualgrad as dg
 import semantics.mistakes_in_programs  # adds its mistakes
-import semantics.mistakes_of_newcomers  # noqa: F401  # adds its mistakes
+import semantics.mistakes_of_newcomers  # adds its mistakes
+import semantics.mistakes_of_transforms  # noqa: F401  # adds its mistakes
 from dualgrad import nn, optim
 from dualgrad.runtime.errors import DualgradError, LibraryError
 from dualgrad.runtime.tracebacks import hide_own_frames
