@@ -39,7 +39,8 @@ def checkpoint(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
     Its intermediate values are computed a second time during backward: memory for time.  The
     gradients have the same bits.  The second run has the state of the default random generator of
     the first; apart from that the function should do the same each time, and change nothing else.
-    In a compiled function the values are computed again by the program.  Raises GradientError in
+    In a compiled function the values are computed again by the program; what a compiled function
+    that is called inside has saved is kept.  Raises GradientError in
     backward if the second run computes something else, or if an argument or parameter has been
     changed in place since.
     """
