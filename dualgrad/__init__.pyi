@@ -8,6 +8,7 @@ from dualgrad import array_api as array_api
 from dualgrad import autograd as autograd
 from dualgrad import cuda as cuda
 from dualgrad import data as data
+from dualgrad import errors as errors
 from dualgrad import fft as fft
 from dualgrad import functional as functional
 from dualgrad import linalg as linalg
@@ -612,6 +613,7 @@ __all__ = [
     "erf",
     "erfc",
     "erfinv",
+    "errors",
     "exp",
     "exp2",
     "expand",
