@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dualgrad.compiler.grad import Vjp
+from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
 from dualgrad.flow import Flow
@@ -109,7 +109,8 @@ def _looking_apply(apply: Any) -> Any:
     @wraps(apply)
     def apply_unit(self: Tensor, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         out: tuple[Any, ...] = apply(self, unit, operands)
-        if state.looks_for and state.trace is None and not isinstance(unit, View | Vjp):
+        looks = state.looks_for and state.trace is None
+        if looks and not (isinstance(unit, View) or is_gradient(unit)):
             for x in out:
                 if (found := _found(x)) is not None:
                     raise _forward_error(unit.name, x, found, operands)
@@ -120,11 +121,12 @@ def _looking_apply(apply: Any) -> Any:
 
 def _looking_write(write: Any) -> Any:
     @wraps(write)
-    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...]) -> None:
-        write(self, unit, operands)
+    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...], before: Any = None) -> Any:
+        out = write(self, unit, operands, before)
         if state.looks_for and state.trace is None and (found := _found(self)) is not None:
             others = [x for x in operands if getattr(x, "array", None) is not self.array]
             raise _forward_error(unit.name, self, found, others)
+        return out
 
     return run_write
 
@@ -152,7 +154,7 @@ def _looking_push(push: Any) -> Any:
 
 _LOOKS = (
     (Tensor, "apply_unit", _looking_apply),
-    (Tensor, "_run_write", _looking_write),
+    (Tensor, "run_write", _looking_write),
     (Flow, "send", _looking_send),
     (Flow, "settle", _looking_send),
 )

@@ -196,6 +196,7 @@ class Flow:
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
         self.due: list[tuple[tuple[int, int, int], Tensor]] = []
         self.found: dict[Any, Tensor] = {}
+        self.notes: dict[Any, Any] = {}  # of nodes that belong together, for this pass
 
     def start(self, roots: Sequence[Tensor], seeds: Sequence[Tensor]) -> Flow:
         """Let the seeds arrive at the roots."""
@@ -252,6 +253,8 @@ class Flow:
 
     def accumulate(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, now or when all of it has arrived."""
+        if not leaf.requires_grad:  # any more
+            return
         if self._holds(leaf):
             held = self.held.get(id(leaf))
             self.held[id(leaf)] = (leaf, g if held is None else self._sum(held[1], g))

@@ -5,9 +5,9 @@ memory has been changed in place while gradients are recorded, that does not hol
 view of it: it is `STALE`, and gets a new one, from the new history of the tensor behind it, when it
 is asked for.
 
-Two kinds of views do not: those made under `no_grad`, and those of a function that gives several
-(`split`, `chunk`, `unbind`, iteration).  They cannot be changed while gradients are recorded, nor
-be used after such a change of what they show.
+Three kinds of views do not: those made under `no_grad`, those of a function that gives several
+(`split`, `chunk`, `unbind`, iteration), and those out of a user's own `Function`.  They cannot be
+changed while gradients are recorded, nor be used after such a change of what they show.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ops.view import View
 from dualgrad.hooks import move_retention, retain, retains
-from dualgrad.runtime.errors import GradientError
+from dualgrad.jit.errors import Unsupported
+from dualgrad.runtime.errors import GradientError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
 from dualgrad.tape import STALE, Saves, TapeNode, next_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dualgrad.tensor import Tensor
 
 # Of a view: its source, the op or the key of an index (None: unknown), its number among all views,
 # and what kind it is.
 Origin = tuple["Tensor", Any, int, str]
-OPEN, NO_GRAD, SEVERAL = "", "no_grad", "several"
+OPEN, NO_GRAD, SEVERAL, FUNCTION = "", "no_grad", "several", "function"
 NOTHING: Saves = {1: frozenset(), 2: frozenset(), 3: frozenset()}  # read by gradients of views
 _MANY = 32  # views from which on the list of them is searched for dead ones
 _next_view = itertools.count(1).__next__
@@ -99,16 +98,27 @@ class Viewing:
         view._version = self._version
         show(view)
 
+    def one_of_several(self: Tensor) -> Tensor:  # type: ignore[misc]
+        """Note that the tensor is one of several views that one function makes; returns it."""
+        if self.origin is not None and self.origin[3] == OPEN:
+            self.origin = (*self.origin[:3], SEVERAL)
+        return self
+
+    def of_function(self: Tensor) -> None:  # type: ignore[misc]
+        """Note that the tensor, if it is a view, is the result of a function of the user's own."""
+        if self.origin is not None:
+            self.origin = (*self.origin[:3], FUNCTION)
+
     def changed(self) -> None:
         """Note a change in place."""
         version = self._version
         version[0] += 1
         version[2] = user_place()
 
-    def become(self: Tensor, node: TapeNode) -> None:  # type: ignore[misc]
-        """Be the result of a recorded unit from now on."""
+    def become(self: Tensor, node: TapeNode, k: int) -> None:  # type: ignore[misc]
+        """Be result `k` of a recorded unit from now on."""
         old = (self._grad_fn, getattr(self, "output_number", 0))
-        self.requires_grad, self._grad_fn, self.output_number = True, node, 0
+        self.requires_grad, self._grad_fn, self.output_number = True, node, k
         move_retention(self, *old)
 
     def detach_(self: Tensor) -> Tensor:  # type: ignore[misc]
@@ -124,10 +134,25 @@ class Viewing:
                 actual=f"a view of {self.origin[0].type!r}",
                 hint="use detach(), which makes another handle",
             )
-        if state.trace is not None and self.requires_grad:
-            state.trace.note_flag(self)
+        if state.trace is not None:
+            state.trace.note_cut(self)
         self.requires_grad, self._grad_fn = False, None
         return self
+
+    @property
+    def data(self: Tensor) -> Tensor:  # type: ignore[misc]
+        """The same memory without history, whose changes nobody counts: `detach()` is safer."""
+        out = self.detach()
+        out._version = [0, None, None]
+        return out
+
+    @data.setter
+    def data(self: Tensor, value: Tensor) -> None:  # type: ignore[misc]
+        """Lie in the memory of another tensor of this type from now on; history and gradient stay.
+
+        Views of the old memory stay there.  Raises ShapeError for a tensor of another type.
+        """
+        set_data(self, value)
 
     def retain_grad(self: Tensor) -> None:  # type: ignore[misc]
         """Let `backward` add the gradient of this tensor to its `.grad`, though it is no leaf.
@@ -150,6 +175,28 @@ class Viewing:
     def retains_grad(self: Tensor) -> bool:  # type: ignore[misc]
         """Whether `retain_grad` keeps the gradient of this tensor, which is no leaf."""
         return self.requires_grad and retains(self)
+
+
+def set_data(x: Tensor, value: Tensor) -> None:
+    """See `Viewing.data`."""
+    if not hasattr(value, "sig") or value.type != x.type:
+        raise ShapeError(
+            "the data of a tensor have its type",
+            op="data",
+            expect=repr(x.type),
+            actual=repr(value.type) if hasattr(value, "sig") else type(value).__name__,
+            hint="make a new tensor of the other type",
+        )
+    if state.trace is not None:
+        raise Unsupported(
+            "a tensor gets other memory",
+            op="data",
+            actual=f"{x.type!r}",
+            hint="copy the values under dg.no_grad(): x.copy_(value)",
+        )
+    x.array, x.layout, x.sig, x.base = value.array, value.layout, value.sig, value.base
+    # What the tape has saved is not there any more.
+    x.origin, x._version = None, [x._version[0] + 1, None, user_place()]
 
 
 def show(view: Tensor) -> None:
@@ -241,21 +288,15 @@ def is_lost(x: Tensor) -> bool:
     return x._grad_fn is STALE and x.origin is not None and x.origin[3] != OPEN
 
 
-def mark_several(views: Iterable[Any]) -> None:
-    """Note that one function has made these views."""
-    for view in views:
-        origin = getattr(view, "origin", None)
-        if origin is not None and origin[3] == OPEN:
-            view.origin = (*origin[:3], SEVERAL)
-
-
 _MADE = {
     NO_GRAD: "a view was made under dg.no_grad()",
     SEVERAL: "a view is one of several that one function has made",
+    FUNCTION: "a view is the result of a Function",
 }
 _HINTS = {
     NO_GRAD: "make the view outside of dg.no_grad(), or change it inside",
     SEVERAL: "index the tensor for a view that can be changed: x[0] in place of x.unbind()[0]",
+    FUNCTION: "clone() it first, or return a copy from forward",
 }
 
 

@@ -7,6 +7,7 @@ arrays count as tensors, a bool mask as the positions of its true elements.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from types import EllipsisType, NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.compiler.ops.transfer import transfer
-from dualgrad.history import NOTHING, mark_several
+from dualgrad.history import NOTHING
 from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
@@ -87,7 +88,7 @@ class Indexable(Value):
         unit = assignment(found, self.shape, whole=part is not None)
         (self if part is None else part)._write(unit, value, *found.indices)
 
-    def __iter__(self: Tensor) -> Any:  # type: ignore[misc]
+    def __iter__(self: Tensor) -> Iterator[Tensor]:  # type: ignore[misc]
         """The slices along the first axis, as views."""
         if not self.ndim:
             raise OperandError(
@@ -97,12 +98,7 @@ class Indexable(Value):
                 actual=f"{self.type!r}",
                 hint="call .item() for its number",
             )
-        return (_one_of_several(self[k]) for k in range(len(self)))
-
-
-def _one_of_several(view: Tensor) -> Tensor:
-    mark_several((view,))
-    return view
+        return (self[k].one_of_several() for k in range(len(self)))
 
 
 def shared(x: Tensor, key: Any) -> Tensor | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.value import Operand, Unit, Value
+from dualgrad.compiler.ops.view import View
+from dualgrad.dispatch import does_not_fit
 from dualgrad.state import state
 
 if TYPE_CHECKING:
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 class _Target(Value):
     """Stands for a tensor that is to be overwritten: keeps the unit that it is given to."""
 
-    __slots__ = ("found", "type")
+    __slots__ = ("found", "name", "type")
 
-    def __init__(self, x: Tensor) -> None:
-        self.type = x.type
+    def __init__(self, x: Tensor, name: str) -> None:
+        self.type, self.name = x.type, name
         self.found: tuple[Unit, tuple[Operand, ...]] | None = None
 
     @property
@@ -30,6 +32,9 @@ class _Target(Value):
     def apply_unit(self, unit: Unit, operands: tuple[Operand, ...]) -> tuple[Any, ...]:
         assert self.found is None
         assert operands[0] is self
+        if isinstance(unit, View):  # on the way to the shape of another operand
+            larger = "a larger shape, to which the operands broadcast"
+            raise does_not_fit(self.name, self.type.shape, larger)
         self.found = (unit, operands[1:])
         return (self,)
 
@@ -42,7 +47,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        target = _Target(self)
+        target = _Target(self, function.__name__.strip("_"))
         function(target, *args, **kwargs)
         if target.found is None:  # nothing to do
             return self

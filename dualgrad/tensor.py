@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +32,9 @@ from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
-from dualgrad.printing import Shown
+from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
+from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -48,7 +49,7 @@ from dualgrad.runtime.errors import (
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
-from dualgrad.tape import TapeNode, record
+from dualgrad.tape import Saves, TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
@@ -105,8 +106,13 @@ class Tensor(
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
-    __eq__ = eq  # type: ignore[assignment]
-    __ne__ = ne  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+
+    else:
+        __eq__, __ne__ = eq, ne
 
     def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
         if not isinstance(data, Tensor):
@@ -208,10 +214,10 @@ class Tensor(
         for x in operands:
             if isinstance(x, Tensor) and x.array is None:
                 raise TraceError(
-                    "a traced tensor is used outside of its @function",
+                    f"a {kind_of(x)} tensor is used outside of its function",
                     op=unit.name,
                     expect="a tensor that exists",
-                    actual=f"{x.type!r}, known only while the function was traced",
+                    actual=f"{x.type!r}, known only while the function ran",
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
@@ -421,6 +427,8 @@ class Tensor(
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
+        if state.trace is not None:
+            others = state.trace.taken(others)
         if (
             state.grad_enabled
             and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
@@ -447,20 +455,18 @@ class Tensor(
             self._grad = self._grad.detached().to(*where, **how)
 
     def run_write(
-        self, unit: Unit, operands: tuple[Any, ...]
-    ) -> tuple[tuple[Any, ...], dict[int, frozenset[int]]]:
-        """Overwrite the values with unit(*operands), of which self is the first; returns the
-        operands as tensors and numbers, and what is known of the gradient."""
+        self,
+        unit: Unit,
+        operands: tuple[Any, ...],
+        before: Callable[[tuple[Any, ...], Saves], None] | None = None,
+    ) -> None:
+        """Overwrite the values with unit(*operands), of which self is the first.
+
+        When all is known to fit, `before` is called with the operands as tensors and numbers, and
+        what is known of the gradient.
+        """
         given = operands = self._settled(unit, operands)
-        assert self.array is not None
-        if not self.is_writeable:
-            raise ArgumentError(
-                "the memory cannot be written",
-                op=unit.name,
-                expect="writeable memory in which elements do not overlap",
-                actual="a read-only array or an expanded view",
-                hint="clone() it first",
-            )
+        self.check_writeable(unit.name)
         elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
@@ -474,9 +480,21 @@ class Tensor(
             ),
         )
         plan = find_or_make(unit, operands, write=True)
+        if before is not None:
+            before(given, plan.saves)
         plan.run(operands)
         self.changed()
-        return given, plan.saves
+
+    def check_writeable(self, op: str) -> None:
+        """Raise ArgumentError unless the memory may be changed."""
+        if self.array is not None and not self.is_writeable:
+            raise ArgumentError(
+                "the memory cannot be written",
+                op=op,
+                expect="writeable memory in which elements do not overlap",
+                actual="a read-only array or an expanded view",
+                hint="clone() it first",
+            )
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite the values with those of `other`, converted, broadcast, and brought here from
@@ -499,6 +517,9 @@ class Tensor(
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
+
+
+buffers.install(Tensor)
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
 from dualgrad.runtime.device_array import DeviceArray, ForeignMemory, address_of
+from dualgrad.runtime.srcinfo import Place
 from dualgrad.tensor import Tensor
 
 Array = Any  # np.ndarray or DeviceArray
@@ -145,11 +146,13 @@ class Aliasing:
     sources  the tensors that may meet
     written  the positions among them of those that are overwritten
     pattern  how these overlap with others
+    changes  position, number of changes in place, and the line of the last one
     """
 
     sources: tuple[Source, ...]
     written: tuple[int, ...]
     pattern: Pattern
+    changes: tuple[tuple[int, int, Place | None], ...] = ()
 
     def holds(self, tensors: list[Tensor]) -> bool:
         arrays: list[Any] = [
@@ -168,9 +171,11 @@ class Aliasing:
         return [(s.kind, s.number) for s in self.sources]
 
     def note_changes(self, tensors: list[Tensor]) -> None:
-        """Count a change of everything that has been overwritten."""
-        for k in self.written:
-            tensor_at(self.sources[k], tensors).changed()
+        """Count the changes of what has been overwritten."""
+        for k, times, place in self.changes:
+            version = tensor_at(self.sources[k], tensors)._version
+            version[0] += times
+            version[2] = place
 
 
 @dataclass(frozen=True)

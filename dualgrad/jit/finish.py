@@ -166,11 +166,14 @@ class Finish:
             self.slots[id(x)] = -1
             self.views.append((x, source, unit))
         key, dress = id(x), self._dress(x)
+        uncounted = x._version is not source._version
 
         def rebuild(r: Results) -> Any:
             if key not in r.memo:
                 base = behind(r)
                 out = r.memo[key] = view_of(base, unit, r.values)
+                if uncounted:
+                    out._version = [0, None, None]
                 dress(out, r)
                 self.gradients.attach(key, out, r.node)
             return r.memo[key]
@@ -275,6 +278,7 @@ class Finish:
                 t.requires_grad,
                 None if t.grad_fn is None else t.grad_fn.name,
                 self.gradients.slots.get(id(t)),
+                (t._version[0], t._version[2]),
             )
             for t in self.emitted
         ]

@@ -23,6 +23,7 @@ from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
+from dualgrad.runtime.srcinfo import Place as Line
 from dualgrad.staging import Executable
 from dualgrad.tape import FreedNode
 from dualgrad.tensor import Tensor
@@ -55,11 +56,14 @@ class Output:
     requires_grad: bool
     freed: str | None  # the unit that made it, if its graph has been freed by backward
     slot: int | None = None  # where its gradient enters the program's node on the tape
+    changes: tuple[int, Line | None] = (0, None)  # in place so far: how many, and the last one
 
     def tensor(self, array: Array) -> Tensor:
         type = self.type if array.shape == self.type.shape else self.type.with_shape(array.shape)
         t = Tensor.of_array(array, type, None)
         t.requires_grad = self.requires_grad
+        if self.changes[0]:
+            t._version[0], t._version[2] = self.changes
         if self.freed is not None:
             t.grad_fn, t.output_number = FreedNode(self.freed, type), 0
         return t
@@ -184,6 +188,7 @@ class Path:
         arrays: list[Any] = [tensors[s.number].array for s in self.sources]
         results = sizes.bound.run(arrays, scalars)
         out = Tensor.of_array(results[0], sizes.single, None)  # type: ignore[arg-type]
+        out._version[0], out._version[2] = self.outputs[0].changes
         block = self.block
         if block is not None:
             taken = [tensors[s.number] for s in block.sources]

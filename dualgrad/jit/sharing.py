@@ -220,7 +220,11 @@ class Sharing:
         if not written:
             return None
         arrays: list[Any] = [tensor_at(s, trace.leaves).array for s in met.values()]
-        return Aliasing(tuple(met.values()), written, pattern_of(arrays, written))
+        place = {key: k for k, key in enumerate(met)}
+        changes = tuple(
+            (place[key], *change) for key, change in trace.times.items() if key in place
+        )
+        return Aliasing(tuple(met.values()), written, pattern_of(arrays, written), changes)
 
 
 class _Row:

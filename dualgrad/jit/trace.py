@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.backends.transfers import moved
-from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
+from dualgrad.compiler.batching import is_gradient
+from dualgrad.compiler.grad import ABSENT, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
@@ -46,6 +47,7 @@ from dualgrad.jit.views import Views
 from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
+from dualgrad.runtime.srcinfo import Place
 from dualgrad.state import state
 from dualgrad.tape import Absent, Saves, next_number, record
 
@@ -80,6 +82,8 @@ class Trace:
         self.views = Views()
         self.templates = Templates()
         self.changed: list[Tensor] = []
+        # By id, how often a tensor has been changed, and where last; in the order of that.
+        self.times: dict[int, tuple[int, Place | None]] = {}
         self.made: list[weakref.ref[Tensor]] = []
         self.refusals: list[Unsupported] = []
         self.numbers = Ledger()
@@ -87,6 +91,8 @@ class Trace:
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
         self.elsewhere = False  # some tensor is not on the CPU
+        # values under a checkpoint, and what they are to be computed from
+        self.recomputed: dict[Node, set[Node]] = {}
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -118,7 +124,10 @@ class Trace:
             return size_node(x)
         if isinstance(x, int) and not fits(plain(x)):
             self.numbers.pin(x)
-            raise ArgumentError("a Python integer is too large")  # as the op will say
+            raise ArgumentError(
+                "a Python integer is too large",
+                hint="use a float, or a number below 2**63",
+            )  # as the op will say
         if isinstance(x, Number):
             return self.numbers.node(x)
         if not hasattr(x, "sig"):
@@ -242,7 +251,7 @@ class Trace:
     def _output(
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...], result: Node
     ) -> Any:
-        if isinstance(unit, Vjp) and result in nodes:
+        if is_gradient(unit) and result in nodes:
             same = operands[nodes.index(result)]
             if hasattr(same, "version"):
                 return same
@@ -285,6 +294,8 @@ class Trace:
         else:
             self.made.append(weakref.ref(out))
 
+    note_copied = note_detached
+
     def note_created(self, x: Tensor, how: str) -> None:
         """A tensor made from Python numbers during the trace is a constant of the program."""
         if how:
@@ -311,6 +322,15 @@ class Trace:
                 hint="change it outside of the function",
             )
 
+    def note_cut(self, x: Tensor) -> None:
+        """A tensor is about to forget its history."""
+        if x.requires_grad:
+            self.note_flag(x)
+
+    def taken(self, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Operands of a change in place as the tape knows them."""
+        return operands
+
     # -- changes ------------------------------------------------------------------------------
 
     def write(self, target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
@@ -322,11 +342,17 @@ class Trace:
             common_device(unit, operands)
         (node,) = unit.trace(*nodes)
         check_write(unit, target.type, node.type)
+        root = target
         for source, view in behind:
             if view is not None:
                 node = Overwrite.of(view).on(self.node_of(source), node)
-            target = source
-        self.assign(target, node)
+            root = source
+        self.assign(root, node)
+        target.changed()
+        self.changed.append(target)
+        if target._version is root._version:
+            times, _ = self.times.pop(id(root), (0, None))
+            self.times[id(root)] = (times + 1, target._version[2])
 
     def saves_of(self, unit: Unit, operands: tuple[Any, ...]) -> Saves:
         """What is known of the gradient of a unit on such operands."""
@@ -339,12 +365,12 @@ class Trace:
         out._version = x._version
         return out
 
-    def check_recorded(self, target: Tensor, unit: Unit) -> None:
+    def check_recorded(self, target: Tensor, op: str) -> None:
         """Refuse to give a tensor from outside a graph."""
         if target.node is None and id(target) not in self.created:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
-                op=unit.name,
+                op=op,
                 actual=f"{target.type!r}",
                 hint="change it under dg.no_grad()",
             )
@@ -363,8 +389,6 @@ class Trace:
             shown = [target]
         else:
             shown = self.sharing.write(target, node)
-        target.changed()
-        self.changed.append(target)
         self._refresh_views(shown)
 
     def _behind(self, target: Tensor, unit: Unit) -> list[tuple[Tensor, View | None]]:
