@@ -23,7 +23,7 @@ from semantics.support import compare
 
 import dualgrad as dg
 
-FEW = 40
+FEW = 24
 FIRST, LAST = map(int, os.environ.get("PROGRAMS", "1000:1400").split(":"))
 STEP = 20
 

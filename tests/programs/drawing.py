@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import dualgrad as dg
+from dualgrad.runtime.errors import GradientError
 from programs.text import Parameter, Program, numbers
 from programs.vocabulary import CALLEES, Callee, kind_of, plain
 
@@ -107,7 +108,7 @@ class Writer:
 
     def pick(self, fit: Callable[[dg.Tensor], bool] = lambda x: True) -> str:
         """A variable, the newest ones more often."""
-        found = [v for v, x in self.space.items() if isinstance(x, dg.Tensor) and fit(x)]
+        found = [v for v, x in self.space.items() if isinstance(x, dg.Tensor) and holds(fit, x)]
         if not found:
             raise LookupError
         return found[int(len(found) * self.rng.random() ** 0.6)]
@@ -458,6 +459,14 @@ class Writer:
         change = self.rng.choice((f"pair[0] = {self.expression()}", "pair.reverse()",
                                   f"pair[1] = pair[1] * {b}"))  # fmt: skip
         return f"pair = [{a}, {b}]\n{change}\n{name} = pair[0]"
+
+
+def holds(fit: Callable[[dg.Tensor], bool], x: dg.Tensor) -> bool:
+    """Whether a tensor fits; not if it has lost its history."""
+    try:
+        return fit(x)
+    except GradientError:
+        return False
 
 
 def fits(a: Shape, b: Shape) -> bool:
