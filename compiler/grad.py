@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
+from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
 from dualgrad.compiler.ops.transfer import Transfer
@@ -139,13 +140,18 @@ def crosses_devices(unit: Unit) -> bool:
 _fresh = itertools.count()
 
 
+def fresh_leaf(type: TensorType) -> Node:
+    """A leaf that is no other."""
+    return Node.make(Leaf("operand", next(_fresh)), (), type)
+
+
 def _distinct(inputs: tuple[Node, ...]) -> tuple[Node, ...]:
     """Leaves, no two the same: x * x has a gradient for each operand of a unit."""
     seen: set[Node] = set()
     out = []
     for x in inputs:
         if x in seen or not isinstance(x.op, Leaf) or x.op.kind == "const":
-            x = Node.make(Leaf("operand", next(_fresh)), (), x.type)
+            x = fresh_leaf(x.type)
         seen.add(x)
         out.append(x)
     return tuple(out)

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import error_page
+import stubs
 
 import dualgrad as dg
 from dualgrad.compiler.grad import pullback
@@ -312,7 +313,11 @@ def _render() -> str:
     return "\n".join(lines)
 
 
-PAGES: dict[str, Callable[[], str]] = {"ops.md": render, "errors.md": error_page.render}
+PAGES: dict[str, Callable[[], str]] = {
+    "ops.md": render,
+    "errors.md": error_page.render,
+    **stubs.pages(),
+}
 
 
 def main() -> int:

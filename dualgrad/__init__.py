@@ -23,6 +23,7 @@ from dualgrad import elementwise as _elementwise
 from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
 from dualgrad import reductions as _reductions
+from dualgrad.compiler.ir.value import METHODS as _methods
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.axes import (
     broadcast_tensors,
@@ -139,6 +140,7 @@ from dualgrad.random import (
 )
 from dualgrad.ranges import arange, eye, linspace, logspace, tri
 from dualgrad.reductions import *  # noqa: F403
+from dualgrad.runtime import errors as _errors
 from dualgrad.runtime import tracebacks as _tracebacks
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import (
@@ -342,14 +344,20 @@ __all__ = [
 ]
 __all__ += _elementwise.__all__ + _positions.__all__ + _reductions.__all__
 __version__ = "0.1.0"
+_errors.public_names.update(__all__, functional.__all__, linalg.__all__, fft.__all__, _methods)
+_errors.public_names.update(
+    n.strip("_") if n[:2] == "__" else n for n in dir(Tensor) if n[-1] == "_"
+)
 
 
 # Imported when first used: many programs need none of them.
 _LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
+    "checkpoint": "checkpointing",
     "detect_nan": "anomaly",
     "doctor": "diagnosis",
+    "vmap": "vmap",
     "grad": "transforms",
     "gradcheck": "gradient_check",
     "gradgradcheck": "gradient_check",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dualgrad.compiler.grad import Vjp
+from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
 from dualgrad.flow import Flow
@@ -109,7 +109,8 @@ def _looking_apply(apply: Any) -> Any:
     @wraps(apply)
     def apply_unit(self: Tensor, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         out: tuple[Any, ...] = apply(self, unit, operands)
-        if state.looks_for and state.trace is None and not isinstance(unit, View | Vjp):
+        looks = state.looks_for and state.trace is None
+        if looks and not (isinstance(unit, View) or is_gradient(unit)):
             for x in out:
                 if (found := _found(x)) is not None:
                     raise _forward_error(unit.name, x, found, operands)

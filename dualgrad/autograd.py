@@ -103,6 +103,7 @@ def _seeds(roots: Sequence[Tensor], given: Seeds, op: str, name: str) -> tuple[T
             op=op,
             expect=f"{len(roots)} tensor(s) or None in {name}",
             actual=f"{len(seeds)}",
+            hint="give grad_outputs one tensor, or None, per output",
         )
     for g in seeds:
         if g is not None and not isinstance(g, Tensor):

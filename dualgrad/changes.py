@@ -64,6 +64,7 @@ from dualgrad.compiler.ops.hyperbolic import (
     sinh,
     tanh,
 )
+from dualgrad.compiler.ops.masked import masked_fill, masked_scatter
 from dualgrad.compiler.ops.neural import (
     relu,
 )
@@ -85,8 +86,6 @@ from dualgrad.compiler.ops.scatter import (
     index_add,
     index_copy,
     index_fill,
-    masked_fill,
-    masked_scatter,
     scatter,
     scatter_add,
     scatter_reduce,

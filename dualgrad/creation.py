@@ -189,6 +189,7 @@ def _full_of_tensor(shape: Any, value: Tensor, dtype: Any) -> Tensor:
             op="full",
             expect="a number or a tensor of one element",
             actual=f"shape {value.shape}",
+            hint="use value.expand(shape) for several values",
         )
     out = copy(expand(reshape(value, ()), as_shape("full", (shape,))))
     return out if dtype is None else out.to(dtype)  # type: ignore[no-any-return]
@@ -252,7 +253,7 @@ def constant(array: Array, dtype: Any = None, device: str = CPU) -> Tensor:
     out = empty(array.shape, dtype=stored)
     assert isinstance(out.array, np.ndarray)
     out.array[...] = array
-    return out.to(kind, device=device)  # type: ignore[no-any-return]
+    return out.to(kind, device=device)
 
 
 def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -278,6 +279,7 @@ def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | Non
             op="asarray",
             expect="a tensor or array of the dtype and on the device, or copy=None",
             actual=type(obj).__name__ if found is None else f"{found.type!r}",
+            hint="leave copy out: None copies where it must",
         )
     if found is None:
         return tensor(obj, dtype, device=place)

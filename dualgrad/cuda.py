@@ -99,7 +99,12 @@ def _number(device: Any) -> int:
         return device
     name = _canonical("cuda" if device is None else device)
     if name == "cpu":
-        raise _DeviceError("no CUDA device", expect='"cuda", "cuda:N" or N', actual=repr(device))
+        raise _DeviceError(
+            "no CUDA device",
+            expect='"cuda", "cuda:N" or N',
+            actual=repr(device),
+            hint="give its number, 0 for the first",
+        )
     return _device_index(name)
 
 

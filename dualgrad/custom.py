@@ -174,6 +174,7 @@ def _check_dirty(name: str, ctx: Context, outputs: Sequence[Any]) -> None:
                 op=name,
                 expect="forward to return every tensor given to mark_dirty",
                 actual=f"{x.type!r} is not among the outputs",
+                hint="return it from forward, changed in place",
             )
 
 
@@ -273,6 +274,7 @@ class FunctionNode(TapeNode):
                 op=self.name,
                 expect="tensors or None",
                 actual=f"{type(g).__name__} for argument {k}",
+                hint="return one tensor, or None, per argument of forward",
             )
         edge = self.edges[k]
         if edge is None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
-from dualgrad import flow, trees
+from dualgrad import flow, levels, trees
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape, reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
-from dualgrad.ranges import arange
+from dualgrad.hooks import hooks_of_leaf, on_nodes
+from dualgrad.levels import Level
+from dualgrad.ranges import arange, eye
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
@@ -65,20 +68,23 @@ class Call:
         self.aux: Any = None
         self.value, self.aux = _with_aux(op, found) if has_aux else (found, None)
         self.outputs = [_end(y) for _, y in trees.leaves(self.value) if is_float(y)]
-        self.connected = self.connects and any(self.reach_outside(self.outputs))
+        self.connected = self.connects and (
+            any(self.reach_outside(self.outputs))
+            or any(map(levels.is_recorded_beneath, self.outputs))
+        )
 
     def _run(self, fun: Fun, kwargs: dict[str, Any]) -> Any:
         outer = _running.calls
         _running.calls = (*outer, self)
         try:
-            with enable_grad():
+            with enable_grad(), self.variables.standing_in():
                 return fun(*self.variables.args, **kwargs)
         finally:
             _running.calls = outer
 
     def leaf(self, x: Tensor) -> Tensor:
         """A leaf of the tape with the value of x, which calls around this one know, too."""
-        out = x.detach().requires_grad_()
+        out = levels.cut(x).requires_grad_()
         for call in (*_running.calls, self):
             call.own[id(out)] = out
         return out
@@ -129,23 +135,45 @@ class Call:
         return self._by_outputs(blocks)
 
     def _rows(self, k: int) -> Slots:
-        """The Jacobian of one tensor of the value, by a product for each of its elements."""
+        """The Jacobian of one tensor of the value: all unit vectors sent back at once, or one by
+        one where what they flow through cannot take many."""
         y, variables = self.outputs[k], self.variables.tensors
-        rows: list[list[Tensor]] = [[] for _ in variables]
-        for i in range(int(y.size)):
-            seeds: Slots = [None] * len(self.outputs)
-            seeds[k] = unit(y, i)
-            for row, x, g in zip(
-                rows, variables, self._pull(seeds, self.connected, True), strict=True
-            ):
-                row.append(zeros_like(x) if g is None else g)
+        if y.size == 0:
+            rows = [zeros((0, *x.shape), dtype=x.dtype, device=x.device) for x in variables]
+        elif self._takes_many():
+            rows = self._pulled_together(k, y)
+        else:
+            found = [self._pulled(k, unit(y, i)) for i in range(int(y.size))]
+            with enable_grad() if self.connected else no_grad():
+                rows = [stack(column) for column in zip(*found, strict=True)]
+        shapes = [(*y.shape, *x.shape) for x in variables]
         with enable_grad() if self.connected else no_grad():
-            return [
-                reshape(stack(row), (*y.shape, *x.shape))
-                if row
-                else zeros((*y.shape, *x.shape), dtype=x.dtype, device=x.device)
-                for row, x in zip(rows, variables, strict=True)
-            ]
+            return [reshape(r, shape) for r, shape in zip(rows, shapes, strict=True)]
+
+    def _takes_many(self) -> bool:
+        """Whether all that the value comes from are units, with no hook that sees gradients.
+
+        A user's own backward, and that of a compiled function, take a gradient at a time.
+        """
+        if any(hooks_of_leaf(x) for x in self.variables.tensors):
+            return False
+        return all(type(n) is TapeNode and n not in on_nodes for n in self._nodes(self.outputs))
+
+    def _pulled_together(self, k: int, y: Tensor) -> list[Tensor]:
+        level = Level(y.size, "error")
+        level.first_node = -1 if level.parent is None else level.parent.first_node
+        basis = reshape(eye(y.size, dtype=y.dtype, device=y.device), (y.size, *y.shape))
+        with level.active():
+            found = self._pulled(k, level.slices(basis))
+            return [level.put_together(g) for g in found]
+
+    def _pulled(self, k: int, seed: Tensor) -> list[Tensor]:
+        """What a seed of one tensor of the value becomes at the variables."""
+        seeds: Slots = [None] * len(self.outputs)
+        seeds[k] = seed
+        found = self._pull(seeds, self.connected, True)
+        pairs = zip(found, self.variables.tensors, strict=True)
+        return [zeros_like(x) if g is None else g for g, x in pairs]
 
     # -- the tape -----------------------------------------------------------------------------
 
@@ -158,7 +186,7 @@ class Call:
         if not isinstance(y, Tensor) or not y.requires_grad:
             return y
         if id(y) in self.own:
-            return y.detach()
+            return levels.cut(y)
         if y.grad_fn is None or y.grad_fn.number < self.first:
             return y
         if not (self.connects and self.reach_outside([y])[0]):
@@ -167,14 +195,8 @@ class Call:
 
     def reach_outside(self, tensors: Iterable[Tensor]) -> list[bool]:
         """Whether the history of each tensor leads to tensors that others know as well."""
+        tensors = list(tensors)
         ends = [y.grad_fn if y.grad_fn is not None else y for y in tensors if y.requires_grad]
-        nodes: set[TapeNode] = set()
-        waiting: list[Any] = [e for e in ends if not isinstance(e, Tensor)]
-        while waiting:
-            node = waiting.pop()
-            if node not in nodes and node.number >= self.first:
-                nodes.add(node)
-                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
         inside: set[Any] = set()
 
         def is_inside(edge: Any) -> bool:
@@ -182,10 +204,21 @@ class Call:
                 return edge is None or id(edge) in self.own
             return edge[0] in inside
 
-        for node in sorted(nodes, key=lambda node: node.number):
+        for node in sorted(self._nodes(tensors), key=lambda node: node.number):
             if all(map(is_inside, node.edges)):
                 inside.add(node)
         return [not is_inside(e if isinstance(e, Tensor) else (e, 0)) for e in ends]
+
+    def _nodes(self, tensors: Iterable[Tensor]) -> set[TapeNode]:
+        """The nodes of this call that tensors come from."""
+        found: set[TapeNode] = set()
+        waiting = [y.grad_fn for y in tensors if y.requires_grad and y.grad_fn is not None]
+        while waiting:
+            node = waiting.pop()
+            if node not in found and node.number >= self.first:
+                found.add(node)
+                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
+        return found
 
     # -- structure ----------------------------------------------------------------------------
 
@@ -226,6 +259,7 @@ class Variables:
         self.op = op
         self.leaf = leaf
         self.tensors: list[Tensor] = []
+        self.stand_ins: dict[int, Tensor] = {}
         self.given = [args[k] for k in places]
         self.args = list(args)
         for k in places:
@@ -237,19 +271,39 @@ class Variables:
 
     def _variable(self, path: str, x: Any) -> Any:
         if is_module(x):
-            self.tensors += [p for _, p in parameters(x)]
+            self.tensors += [self._parameter(p) for _, p in parameters(x)]
             return x
         if isinstance(x, float):
             x = tensor(x)
         if not is_float(x):
             _check_other(self.op, path, x)
             return x
-        if x.requires_grad and state.grad_enabled:
+        if x.requires_grad and state.grad_enabled and not levels.is_shared(x):
             mine = apply(Reshape.of(x.type.shape), x)[0]
         else:
             mine = self.leaf(x)
         self.tensors.append(mine)
         return mine
+
+    def _parameter(self, p: Tensor) -> Tensor:
+        """What stands for a parameter: itself, or, of one that slices share, a leaf of a slice."""
+        level = levels.current()
+        if level is None or level.owns(p):
+            return p
+        if id(p) not in level.watched:
+            self.stand_ins[id(p)] = level.watched[id(p)] = self.leaf(p)
+        return level.watched[id(p)]
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Let what stands for parameters do so, until the function has run."""
+        level = levels.current()
+        try:
+            yield
+        finally:
+            for key in self.stand_ins:
+                assert level is not None
+                del level.watched[key]
 
     def tree(self, values: Iterable[Any]) -> list[Any]:
         """Values, one for each variable, in the structure of the arguments."""
@@ -271,6 +325,7 @@ class Variables:
                 op=self.op,
                 expect=f"{len(self.given)}",
                 actual=f"{len(tangents)}",
+                hint="give one tangent per primal, both in tuples",
             )
         return fitting(self.op, "tangent", self.tree(self.tensors), list(tangents))
 
@@ -303,8 +358,8 @@ def _end(y: Tensor) -> Tensor:
     return y.with_history(y.grad_fn, y.output_number)
 
 
-def _is_recorded(x: Tensor | None) -> bool:
-    return x is not None and x.requires_grad
+def _is_recorded(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
 
 
 def unit(y: Tensor, k: int) -> Tensor:
@@ -334,7 +389,12 @@ def fitting(op: str, what: str, tree: Any, given: Any) -> Slots:
     """The leaves of a tree of tensors, checked to go with those of another; None stays None."""
     wrong = trees.difference(tree, given, f"the {what}")
     if wrong is not None:
-        raise ArgumentError(f"the {what} has another structure", op=op, actual=wrong)
+        raise ArgumentError(
+            f"the {what} has another structure",
+            op=op,
+            actual=wrong,
+            hint="give it the containers and keys of what it belongs to",
+        )
     out: Slots = []
 
     def fit(path: str, x: Tensor, g: Any) -> None:
@@ -349,11 +409,19 @@ def _fitted(op: str, path: str, x: Tensor, g: Any) -> Tensor:
         return full_like(x, g)
     if not isinstance(g, Tensor):
         raise OperandError(
-            f"{path} is no tensor", op=op, expect=f"{x.type!r}", actual=type(g).__name__
+            f"{path} is no tensor",
+            op=op,
+            expect=f"{x.type!r}",
+            actual=type(g).__name__,
+            hint="convert it with dg.tensor(...), or leave it out of argnums",
         )
     if g.shape != x.shape:
         raise ShapeError(
-            f"{path} has another shape", op=op, expect=f"{x.shape}", actual=f"{g.shape}"
+            f"{path} has another shape",
+            op=op,
+            expect=f"{x.shape}",
+            actual=f"{g.shape}",
+            hint="dg.ones_like(...) makes one of the right shape",
         )
     if g.type.dtype is not x.type.dtype:
         name = x.type.dtype.name
@@ -391,6 +459,7 @@ def numbers(op: str, fun: Any, argnums: Any) -> By:
             op=op,
             expect="an int or a tuple of them",
             actual=repr(argnums),
+            hint="count positional arguments from 0",
         ) from None
 
 
@@ -442,6 +511,7 @@ def _with_aux(op: str, found: Any) -> tuple[Any, Any]:
         op=op,
         expect="(value, anything)",
         actual=f"a tuple of {len(found)}" if isinstance(found, tuple) else _kind(found),
+        hint="return (result, aux), or leave has_aux out",
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from dualgrad import recipes
 from dualgrad.backends.common import Bound
 from dualgrad.backends.transfers import Moves
+from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import Vjp, crosses_devices
 from dualgrad.compiler.ir.dims import (
     Atom,
@@ -28,6 +29,7 @@ from dualgrad.compiler.ir.dims import (
     symbols,
 )
 from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import size_of
@@ -38,7 +40,7 @@ from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
 from dualgrad.runtime import cuda
-from dualgrad.runtime.errors import DeviceError, DTypeError, OperandError, ShapeError
+from dualgrad.runtime.errors import DeviceError, DTypeError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 MAX_PLANS = 20_000
@@ -119,15 +121,7 @@ def check_operands(unit: Unit, operands: tuple[Any, ...]) -> None:
     for x in operands:
         if hasattr(x, "sig") or isinstance(x, bool | int | float | np.ndarray | np.generic):
             continue
-        raise OperandError(
-            "an operand is neither a tensor nor a number",
-            op=unit.name,
-            expect="Tensor, bool, int or float",
-            actual=type(x).__name__,
-            hint="a gradient is None before backward()"
-            if x is None
-            else "convert it with dg.tensor(...)",
-        )
+        raise not_a_tensor(unit.name, x, "Tensor, bool, int or float")
 
 
 def common_device(unit: Unit, operands: tuple[Any, ...]) -> str:
@@ -230,7 +224,7 @@ class Planner:
 
     def alias_of(self, output: Node, nodes: tuple[Node, ...]) -> Alias | None:
         """How an output can share memory with an operand, where that is meant."""
-        if self.write or not isinstance(self.unit, View | Vjp):
+        if self.write or not (isinstance(self.unit, View) or is_gradient(self.unit)):
             return None
         for k in self.tensors:
             if output is nodes[k]:

@@ -56,7 +56,13 @@ def finfo(type: Any) -> FloatInfo:
     """The limits of a float dtype, given as a dtype or a tensor.  DTypeError for others."""
     dtype = _dtype_of(type)
     if not dtype.is_float:
-        raise DTypeError("no float", op="finfo", expect="a float dtype", actual=dtype.name)
+        raise DTypeError(
+            "no float",
+            op="finfo",
+            expect="a float dtype",
+            actual=dtype.name,
+            hint="dg.iinfo knows the integer dtypes",
+        )
     digits, least = _DIGITS[dtype.name], _LEAST[dtype.name]
     largest = (2.0 - 2.0 ** (1 - digits)) * 2.0 ** (1 - least)
     return FloatInfo(dtype, dtype.bits, 2.0 ** (1 - digits), largest, -largest, 2.0**least)
@@ -66,7 +72,13 @@ def iinfo(type: Any) -> IntegerInfo:
     """The limits of an integer dtype, given as a dtype or a tensor.  DTypeError for others."""
     dtype = _dtype_of(type)
     if not dtype.is_int:
-        raise DTypeError("no integer", op="iinfo", expect="an integer dtype", actual=dtype.name)
+        raise DTypeError(
+            "no integer",
+            op="iinfo",
+            expect="an integer dtype",
+            actual=dtype.name,
+            hint="dg.finfo knows the float dtypes",
+        )
     values = dtype.bits - dtype.is_signed
     return IntegerInfo(dtype, dtype.bits, 2**values - 1, -(2**values) if dtype.is_signed else 0)
 
@@ -82,7 +94,12 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     Raises DTypeError if there is none, ArgumentError without arguments.
     """
     if not arrays_and_dtypes:
-        raise ArgumentError("nothing to promote", op="result_type", expect="one argument or more")
+        raise ArgumentError(
+            "nothing to promote",
+            op="result_type",
+            expect="one argument or more",
+            hint="pass tensors, dtypes or numbers",
+        )
     types = [
         number_type(x.__class__)
         if isinstance(x, bool | int | float)
@@ -113,7 +130,11 @@ def isdtype(dtype: Any, kind: Any) -> bool:
         return found.kind in _KINDS[kind]
     if isinstance(kind, str):
         raise ArgumentError(
-            "no kind of dtype", op="isdtype", expect=", ".join(_KINDS), actual=repr(kind)
+            "no kind of dtype",
+            op="isdtype",
+            expect=", ".join(_KINDS),
+            actual=repr(kind),
+            hint="give one of these names, a dtype, or a tuple of them",
         )
     return found is as_dtype(kind)
 

@@ -46,6 +46,31 @@ class Exchangeable:
                 hint=f"call .detach().{op}()" if op == "numpy" else "pass x.detach()",
             )
 
+    def __buffer__(self, flags: int) -> memoryview:
+        """The memory under Python's buffer protocol: `memoryview(x)`, `bytes(x)`,
+        `file.write(x)`.
+
+        Raises GradientError for a tensor that requires gradients, ExchangeError for one that is
+        not on the CPU and for bfloat16, for which the protocol has no format.
+        """
+        self.refuse_lost_gradient("memoryview")
+        array = self.concrete("memoryview()")
+        if isinstance(array, DeviceArray) or self.type.dtype is bfloat16:
+            raise ExchangeError(
+                "Python's buffer protocol cannot show this memory",
+                op="memoryview",
+                expect="a tensor on the CPU of another dtype than bfloat16",
+                actual=f"{self.type!r}",
+                hint="x.cpu() copies it"
+                if isinstance(array, DeviceArray)
+                else "x.float() copies it",
+            )
+        return memoryview(array)
+
+    def __bytes__(self) -> bytes:
+        """The values in row-major order as they lie in memory; see `__buffer__`."""
+        return self.__buffer__(0).tobytes()
+
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's type and number of the device: (1, 0) for the CPU, (2, N) for "cuda:N"."""
         return dlpack.device_pair(self.type.device)
@@ -79,6 +104,7 @@ class Exchangeable:
                 op="__dlpack__",
                 expect=f"dl_device={self.__dlpack_device__()}, or copy=None",
                 actual=f"dl_device={dl_device} with copy=False",
+                hint="leave copy out: None copies where it must",
             )
         copied = moved or bool(copy)
         source = self.detach().to(target).clone() if copied else self
@@ -104,6 +130,7 @@ def _device(pair: Any) -> str:
             op="__dlpack__",
             expect="(1, 0) for the CPU or (2, N) for CUDA",
             actual=f"dl_device={pair}",
+            hint="move it to the CPU first",
         )
     return name
 
@@ -117,6 +144,7 @@ def _order(array: np.ndarray[Any, Any] | DeviceArray, stream: int | None) -> Non
                 op="__dlpack__",
                 expect="stream=None",
                 actual=f"stream={stream}",
+                hint="leave stream out",
             )
     elif stream == 0:
         raise ArgumentError(
@@ -124,6 +152,7 @@ def _order(array: np.ndarray[Any, Any] | DeviceArray, stream: int | None) -> Non
             op="__dlpack__",
             expect="1 for the legacy default stream, 2 for that of each thread, or a handle",
             actual="stream=0",
+            hint="give 1 for the default stream, 2 for that of each thread",
         )
     elif stream != _NO_ORDER:
         array.driver.lead(_DEFAULT if stream is None else stream)

@@ -196,6 +196,7 @@ class Flow:
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
         self.due: list[tuple[tuple[int, int, int], Tensor]] = []
         self.found: dict[Any, Tensor] = {}
+        self.notes: dict[Any, Any] = {}  # of nodes that belong together, for this pass
 
     def start(self, roots: Sequence[Tensor], seeds: Sequence[Tensor]) -> Flow:
         """Let the seeds arrive at the roots."""

@@ -35,6 +35,7 @@ from dualgrad.compiler.ops.classification import (
     multilabel_soft_margin_loss,
     nll_loss,
 )
+from dualgrad.compiler.ops.columns import fold, unfold
 from dualgrad.compiler.ops.convolution import (
     conv1d,
     conv2d,
@@ -42,8 +43,6 @@ from dualgrad.compiler.ops.convolution import (
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
-    fold,
-    unfold,
 )
 from dualgrad.compiler.ops.distance import (
     cdist,

@@ -115,6 +115,7 @@ class Checked:
                 op=op,
                 expect="float64 tensors among the inputs",
                 actual=f"{len(self.args)} input(s) without any",
+                hint="pass at least one float tensor with requires_grad=True",
             )
         self._paths = {path: k for k, (path, _) in enumerate(chosen)}
         self.names = [self.input_name(path) for path, _ in chosen]
@@ -148,6 +149,7 @@ class Checked:
                 op=self.op,
                 expect="a function that returns float64 tensors",
                 actual="None" if value is None else f"a {type(value).__name__}",
+                hint="pass at least one float tensor with requires_grad=True",
             )
         for name, y in found:
             _check_double(self.op, name, y)

@@ -134,8 +134,8 @@ class Viewing:
                 actual=f"a view of {self.origin[0].type!r}",
                 hint="use detach(), which makes another handle",
             )
-        if state.trace is not None and self.requires_grad:
-            state.trace.note_flag(self)
+        if state.trace is not None:
+            state.trace.note_cut(self)
         self.requires_grad, self._grad_fn = False, None
         return self
 

@@ -37,6 +37,7 @@ class Handle:
                 op="register_hook",
                 expect="a callable",
                 actual=type(hook).__name__,
+                hint="pass the function itself, without calling it",
             )
         self.number = next(_numbers)
         self._hooks = hooks
@@ -92,6 +93,7 @@ class Hookable:
                 op="register_hook",
                 expect="a tensor with requires_grad=True",
                 actual="requires_grad=False",
+                hint="call requires_grad_() first, or take a tensor computed from one that has it",
             )
         if self.grad_fn is not None:
             hooks = on_nodes.setdefault(self.grad_fn, {}).setdefault(self.output_number, {})
@@ -196,4 +198,5 @@ def check_gradient(given: Any, old: Any) -> None:
             op="hook",
             expect=f"None, or a tensor {old.type!r}",
             actual=repr(given.type) if hasattr(given, "sig") else type(given).__name__,
+            hint="return None to leave the gradient as it is",
         )

@@ -7,6 +7,7 @@ arrays count as tensors, a bool mask as the positions of its true elements.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from types import EllipsisType, NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ class Indexable(Value):
         unit = assignment(found, self.shape, whole=part is not None)
         (self if part is None else part)._write(unit, value, *found.indices)
 
-    def __iter__(self: Tensor) -> Any:  # type: ignore[misc]
+    def __iter__(self: Tensor) -> Iterator[Tensor]:  # type: ignore[misc]
         """The slices along the first axis, as views."""
         if not self.ndim:
             raise OperandError(

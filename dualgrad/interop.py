@@ -27,7 +27,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     copy     True for new memory; False to raise ExchangeError where a copy is needed; None to
              copy then
 
-    Read-only arrays become tensors that cannot be written.  Raises OperandError for other
+    Arrays that say they are read-only become tensors that cannot be written; those of JAX do not
+    say so, but must not be written.  Raises OperandError for other
     objects, ExchangeError and DTypeError for arrays that dualgrad has no tensors for.
 
         >>> a = np.arange(3.0)
@@ -45,10 +46,11 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
             op="from_dlpack",
             expect="memory on the device, with strides that are not negative, or copy=None",
             actual=f"{out.type!r} with strides {found.array.strides} in bytes",
+            hint="leave copy out: None copies where it must",
         )
     _note(out, "from_dlpack")
     if moved:
-        return out.to(device=place)  # type: ignore[no-any-return]
+        return out.to(device=place)
     return out.clone() if copy and shared else out
 
 

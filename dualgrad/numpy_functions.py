@@ -122,7 +122,7 @@ def _signature(function: Any) -> inspect.Signature:
 def _arrays(x: Any) -> Any:
     """The same with arrays in place of tensors."""
     if isinstance(x, Tensor):
-        return np.asarray(x)
+        return x.__array__()
     if isinstance(x, list | tuple):
         return type(x)(map(_arrays, x))
     if isinstance(x, dict):

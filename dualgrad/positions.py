@@ -12,12 +12,11 @@ from dualgrad.compiler.ops.gather import (
     take_along_axis,
 )
 from dualgrad.compiler.ops.index import one_hot
+from dualgrad.compiler.ops.masked import masked_fill, masked_scatter
 from dualgrad.compiler.ops.scatter import (
     index_add,
     index_copy,
     index_fill,
-    masked_fill,
-    masked_scatter,
     put_along_axis,
     scatter,
     scatter_add,

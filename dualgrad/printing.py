@@ -76,6 +76,11 @@ def notes_of(x: Any, dtype_too: bool = True) -> str:
     return notes
 
 
+def kind_of(x: Any) -> str:
+    """What a tensor without values is: "traced", or "mapped" over by vmap."""
+    return getattr(x.owner, "kind", "traced")
+
+
 def formatted(array: Array | DeviceArray, dtype: DType, notes: str, spec: str) -> str:
     """What `format` of a tensor gives: a single number without dimensions is formatted as such.
 
@@ -100,7 +105,7 @@ class Shown:
         if trace is not None and not trace.is_known(self):
             return trace.calls.mark_tensor(self, None, sys._getframe(1))
         if self.array is None:  # type: ignore[attr-defined]
-            return f"Tensor(traced {self.type!r})"
+            return f"Tensor({kind_of(self)} {self.type!r})"
         array = self.concrete("printing")  # type: ignore[attr-defined]
         return tensor_text(array, self.type.dtype, notes_of(self))
 

@@ -55,6 +55,7 @@ class Generator:
                 op="set_state",
                 expect="a tensor uint64 (2,) from get_state()",
                 actual=repr(getattr(state, "type", state)),
+                hint="keep what get_state() returns",
             )
         seed, position = split(state, 1)
         self.seed_tensor.copy_(seed.reshape(()))
@@ -67,6 +68,8 @@ class Generator:
         They are operands beside tensors of `device`.  The stream itself is always on the CPU, so
         there is nothing to wait for: other devices get numbers with the bits of int64.
         """
+        if hasattr(state.trace, "draw"):
+            return state.trace.draw(self, words, device)  # type: ignore[no-any-return,union-attr]
         if device != CPU and state.trace is None:
             position = _wrapped(self.position.item())
             self.position.add_(-(-words // ops.BLOCK))
@@ -80,7 +83,13 @@ class Generator:
 
 def _checked(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ArgumentError("no seed", op="seed", expect="an int in [0, 2**64)", actual=repr(seed))
+        raise ArgumentError(
+            "no seed",
+            op="seed",
+            expect="an int in [0, 2**64)",
+            actual=repr(seed),
+            hint="give a natural number, such as 0",
+        )
     return seed
 
 
@@ -168,6 +177,7 @@ def _draw(
             op=name,
             expect=f"shapes that broadcast to {dim_text(shape)}",
             actual=", ".join(map(dim_text, shapes)),
+            hint="leave the shape out, or make it at least as large",
         )
     each = kind.words[ops.working(dtype) if dtype.is_float else dtype]
     numbers = [p if isinstance(p, Tensor) else float(p) for p in parameters]
@@ -294,7 +304,11 @@ def bernoulli(
     """
     if shape is None and not isinstance(p, Tensor):
         raise ArgumentError(
-            "a number has no shape", op="bernoulli", expect="a tensor, or shape=", actual=repr(p)
+            "a number has no shape",
+            op="bernoulli",
+            expect="a tensor, or shape=",
+            actual=repr(p),
+            hint="give shape=(n,)",
         )
     sizes = p.shape if shape is None else _sizes("bernoulli", shape)
     default = p.dtype if isinstance(p, Tensor) else float32
@@ -383,11 +397,18 @@ def multinomial(
             op=op,
             expect="floats (m,) or (rows, m), m >= 1",
             actual=f"{weights.type!r}",
+            hint="give one float per number that can be drawn",
         )
     m = weights.shape[-1]
     if n < 1 or (n > m and not replacement):
         limit = "" if replacement else f" <= {m}"
-        raise ArgumentError("no number of draws", op=op, expect=f"1 <= n{limit}", actual=str(n))
+        raise ArgumentError(
+            "no number of draws",
+            op=op,
+            expect=f"1 <= n{limit}",
+            actual=str(n),
+            hint="draw fewer, or with replacement=True",
+        )
     if replacement:
         shape = (*weights.shape[:-1], n)
         out: Tensor = ops.choices(weights, *_words(generator, 2, shape, weights.device), count=n)

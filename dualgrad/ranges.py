@@ -35,11 +35,17 @@ def arange(
     if dtype is not None and as_dtype(dtype).is_int:
         first, last, step = map(_whole_number, (first, last, step))
     if step == 0:
-        raise ArgumentError("the step is zero", op="arange", expect="step != 0", actual="0")
+        raise ArgumentError(
+            "the step is zero",
+            op="arange",
+            expect="step != 0",
+            actual="0",
+            hint="leave the step out for 1",
+        )
     kind = int if all(isinstance(v, int) for v in (first, last, step)) else float
     if kind is int and is_traced((first, last, step)):
         out = _traced_range(first, last, step, dtype or int)
-        return out.to(place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        return out.to(place).requires_grad_(requires_grad)
     numbers = np.arange(first, last, step)
     return constant(numbers, dtype or kind, place).requires_grad_(requires_grad)
 
@@ -130,7 +136,7 @@ def eye(
         across, down = positions((rows, columns), 1), positions((rows, columns), 0)
         on = across - down == k
         kind = float if dtype is None else dtype
-        return on.to(kind, device=place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        return on.to(kind, device=place).requires_grad_(requires_grad)
     numbers = np.eye(rows, columns, k)
     return constant(numbers, float if dtype is None else dtype, place).requires_grad_(requires_grad)
 
@@ -151,6 +157,6 @@ def tri(
         across, down = positions((rows, columns), 1), positions((rows, columns), 0)
         below = across - down <= k
         kind = float if dtype is None else dtype
-        return below.to(kind, device=place).requires_grad_(requires_grad)  # type: ignore[no-any-return]
+        return below.to(kind, device=place).requires_grad_(requires_grad)
     numbers = np.tri(rows, columns, k)
     return constant(numbers, float if dtype is None else dtype, place).requires_grad_(requires_grad)

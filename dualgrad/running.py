@@ -10,6 +10,7 @@ from dualgrad.compiler.ops.normalization import (
     fixed_norm,
     np_standard,
 )
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
@@ -30,6 +31,7 @@ def _check(op: str, running_mean: Any, running_var: Any) -> None:
             op=op,
             expect="running_mean and running_var",
             actual="None",
+            hint="pass training=True, or running_mean and running_var",
         )
 
 
@@ -50,6 +52,7 @@ def batch_norm(
     All vectors are [C]; an input (0,) is given back.  Raises ShapeError if shapes do not fit or a
     channel has one number only.
     """
+    check_tensors("batch_norm", input)
     if tuple(input.shape) == (0,):
         return input.clone()
     check_channels(

@@ -5,7 +5,7 @@ They read the values of a tensor, so in a function under `@function` they make i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -29,6 +29,10 @@ def _new(array: Array, source: Tensor) -> Tensor:
     return out
 
 
+@overload
+def nonzero(x: Tensor, as_tuple: Literal[False] = False) -> Tensor: ...
+@overload
+def nonzero(x: Tensor, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ...
 @public("nonzero")
 def nonzero(x: Tensor, as_tuple: bool = False) -> Any:
     """Return the positions of the elements that are not zero, in row-major order: int64
@@ -43,8 +47,7 @@ def nonzero(x: Tensor, as_tuple: bool = False) -> Any:
 @public("argwhere")
 def argwhere(x: Tensor) -> Tensor:
     """Return the positions of the elements that are not zero as int64 [count, ndim]."""
-    out: Tensor = nonzero(x)
-    return out
+    return nonzero(x)
 
 
 def flatnonzero(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from functools import partial, wraps
 from inspect import CO_GENERATOR
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 if TYPE_CHECKING:
     from dualgrad.jit.trace import Trace
@@ -18,9 +18,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class State(threading.local):
     """Read on the path of every op: plain attributes."""
 
-    grad_enabled = True
-    trace: Trace | None = None
-    looks_for = ""  # "nan" or "inf" within `detect_nan`
+    def __init__(self) -> None:
+        self.grad_enabled = True
+        self.trace: Trace | None = None
+        self.looks_for = ""  # "nan" or "inf" within `detect_nan`
 
 
 state = State()
@@ -31,6 +32,10 @@ class _GradMode:
 
     enabled: bool
 
+    @overload
+    def __new__(cls, function: None = None) -> Self: ...
+    @overload
+    def __new__(cls, function: F) -> F: ...  # type: ignore[misc]
     def __new__(cls, function: Any = None) -> Any:
         """The context, or, as a decorator without parentheses, the decorated function."""
         self = object.__new__(cls)
@@ -39,7 +44,7 @@ class _GradMode:
         self.__init__()  # type: ignore[misc]
         return self(function)
 
-    def __init__(self) -> None:
+    def __init__(self, function: Any = None) -> None:
         self._before: list[bool] = []
 
     def again(self) -> _GradMode:
@@ -110,7 +115,7 @@ class set_grad_enabled(_GradMode):
     """Whether gradients are recorded from now on: as a statement until the next one, as a context
     manager (`with set_grad_enabled(flag): ...`) or decorator for as long as that runs."""
 
-    def __new__(cls, mode: bool) -> Any:
+    def __new__(cls, mode: bool) -> Self:
         return object.__new__(cls)
 
     def __init__(self, mode: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Union
 
+from dualgrad.compiler.batching import Batched, is_gradient
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]
 Saves = dict[int, frozenset[int]]  # what a gradient reads, by the operands that want one, as bits
+_GRADIENTS = (Vjp, Batched)
 NUMBERS = 1 << 40  # of the views of a tensor that get their history from one node
 _numbers = itertools.count(step=NUMBERS)
 next_number = _numbers.__next__
@@ -244,7 +246,8 @@ def record(
 ) -> None:
     """Put a unit on the tape; `known` is what is known of its gradient on such operands."""
     node = TapeNode(unit, operands, outputs, known)
-    passes = unit.__class__ is Vjp  # may return an operand, which keeps its own history
+    # may return an operand, which keeps its own history
+    passes = unit.__class__ in _GRADIENTS and is_gradient(unit)
     for k, o in enumerate(outputs):
         if o._type.dtype.is_float and not o.requires_grad:
             if passes and any(o is x for x in operands):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +32,9 @@ from dualgrad.history import Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
-from dualgrad.printing import Shown
+from dualgrad.printing import Shown, kind_of
 from dualgrad.rewriting import write_recorded
+from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.errors import (
@@ -105,8 +106,13 @@ class Tensor(
 
     __array_priority__ = 1000
     __hash__ = object.__hash__
-    __eq__ = eq  # type: ignore[assignment]
-    __ne__ = ne  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+
+    else:
+        __eq__, __ne__ = eq, ne
 
     def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
         if not isinstance(data, Tensor):
@@ -208,10 +214,10 @@ class Tensor(
         for x in operands:
             if isinstance(x, Tensor) and x.array is None:
                 raise TraceError(
-                    "a traced tensor is used outside of its @function",
+                    f"a {kind_of(x)} tensor is used outside of its function",
                     op=unit.name,
                     expect="a tensor that exists",
-                    actual=f"{x.type!r}, known only while the function was traced",
+                    actual=f"{x.type!r}, known only while the function ran",
                     hint="return it from the function instead of storing it aside",
                 )
         return tuple(
@@ -421,6 +427,8 @@ class Tensor(
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
+        if state.trace is not None:
+            others = state.trace.taken(others)
         if (
             state.grad_enabled
             and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
@@ -509,6 +517,9 @@ class Tensor(
     exponential_: Callable[..., Tensor]
     bernoulli_: Callable[..., Tensor]
     random_: Callable[..., Tensor]
+
+
+buffers.install(Tensor)
 
 
 def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:

@@ -43,7 +43,7 @@ def grad(fun: Fun, argnums: Argnums = 0, has_aux: bool = False) -> Fun:
     """
     by = numbers("grad", fun, argnums)
 
-    @wraps(fun)
+    @wraps(fun, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
         call = Call("grad", fun, args, kwargs, by, has_aux)
         found = call.gradient()
@@ -59,7 +59,7 @@ def value_and_grad(fun: Fun, argnums: Argnums = 0, has_aux: bool = False) -> Fun
     """
     by = numbers("value_and_grad", fun, argnums)
 
-    @wraps(fun)
+    @wraps(fun, updated=())
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         call = Call("value_and_grad", fun, args, kwargs, by, has_aux)
         found = call.gradient()
@@ -128,7 +128,7 @@ def jacobian(fun: Fun, argnums: Argnums = 0, has_aux: bool = False) -> Fun:
     """
     by = numbers("jacobian", fun, argnums)
 
-    @wraps(fun)
+    @wraps(fun, updated=())
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         call = Call("jacobian", fun, args, kwargs, by, has_aux)
         found = call.jacobian()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.printing import kind_of
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import bfloat16
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
     DTypeError,
+    OperandError,
     ShapeError,
     TraceError,
 )
@@ -49,9 +52,10 @@ class Valued:
             trace.needs_value(self, what)  # type: ignore[arg-type]
         if self.array is None:
             raise TraceError(
-                f"a traced tensor has no values for {what}",
+                f"a {kind_of(self)} tensor has no values for {what}",
                 expect="a tensor that exists",
                 actual=f"{self.type!r}",
+                hint="move this outside of the function",
             )
         return self.array
 
@@ -151,5 +155,15 @@ class Valued:
                 expect="an integer tensor",
                 actual=self.type.dtype.name,
                 hint="convert it with int(...) or .astype(dg.int64)",
+            )
+        if (
+            self.type.shape and math.prod(self.type.shape) != 1
+        ):  # a TypeError: bytearray(x) asks for a size first
+            raise OperandError(
+                "only one element can index",
+                op="index",
+                expect="a tensor of one element",
+                actual=f"{self.type!r}",
+                hint="x[indices] takes a tensor of indices; .tolist() gives Python numbers",
             )
         return int(self.item())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 
-from dualgrad.runtime.linker import host_object, link_library
+from dualgrad.runtime.linker import has_host_object, host_object, link_library
 
 SYMBOLS = ("release", "release_versioned", "discard", "discard_versioned", "get_buffer")
 
@@ -110,3 +110,8 @@ def addresses() -> dict[str, int]:
     """The address of each of `SYMBOLS`.  The first call links them, and compiles them where the
     disk cache does not have them."""
     return link_library("capi", host_object("capi", _TEXT), SYMBOLS)
+
+
+def is_compiled() -> bool:
+    """Whether `addresses` finds the code in the disk cache."""
+    return has_host_object("capi", _TEXT)

@@ -48,7 +48,13 @@ class Settings(TypedDict, total=False):
 
 def _refuse(name: str, accepted: str, value: object, op: str = "") -> ArgumentError:
     what = f"{name} has a value it cannot have"
-    return ArgumentError(what, op=op, expect=accepted, actual=repr(value))
+    return ArgumentError(
+        what,
+        op=op,
+        expect=accepted,
+        actual=repr(value),
+        hint="see dualgrad.runtime.config for the settings and what each takes",
+    )
 
 
 def _flag(environ: Mapping[str, str], variable: str, default: bool) -> bool:
@@ -140,7 +146,11 @@ class Config:
 def _check_setting(name: str, value: object) -> None:
     if name not in Config.__slots__:
         raise ArgumentError(
-            "unknown setting", op="config.scope", expect=", ".join(Config.__slots__), actual=name
+            "unknown setting",
+            op="config.scope",
+            expect=", ".join(Config.__slots__),
+            actual=name,
+            hint="check the spelling; dg.config has the settings as attributes",
         )
     if name == "num_threads":
         accepted = "None or an int of at least 1"

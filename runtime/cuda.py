@@ -58,7 +58,12 @@ def _made(state: _State, device: int) -> Driver:
         count = _count(state)
         if not 0 <= device < count:
             expect = '"cuda:0"' if count == 1 else f'"cuda:0" to "cuda:{count - 1}"'
-            raise DeviceError("no such device", expect=expect, actual=f'"cuda:{device}"')
+            raise DeviceError(
+                "no such device",
+                expect=expect,
+                actual=f'"cuda:{device}"',
+                hint="dg.cuda.device_count() tells how many there are, numbered from 0",
+            )
         made: Driver = cupy_driver.CupyDriver(device)
         state.drivers[device] = made
         return made

@@ -71,6 +71,7 @@ def _failure(error: Exception) -> DeviceError:
         "the device reports an error",
         actual=str(error),
         why="a kernel that fails is reported by a later call",
+        hint="wait with dg.cuda.synchronize() after each call to find the one that fails",
     )
 
 
@@ -365,14 +366,21 @@ class CupyDriver:
     def replay(self, graph: Any) -> None:
         self._refuse_in_capture("a replay")
         if graph.recorded is None:
-            raise DeviceError("nothing was recorded", why="the capture has not ended, or failed")
+            raise DeviceError(
+                "nothing was recorded",
+                why="the capture has not ended, or failed",
+                hint="end the capture before its graph is used",
+            )
         graph.recorded.launch()
 
     def _refuse_in_capture(self, what: str) -> None:
         stream = cupy.cuda.get_current_stream()
         # CUDA's own streams have small numbers and cannot capture
         if self._thread.capturing is not None or (stream.ptr > 2 and stream.is_capturing()):
-            raise DeviceError(f"{what} is not possible while a graph is captured")
+            raise DeviceError(
+                f"{what} is not possible while a graph is captured",
+                hint="do it before the capture begins",
+            )
 
 
 def _info_of(device: int) -> DeviceInfo:

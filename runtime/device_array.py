@@ -24,6 +24,7 @@ Shape = tuple[int, ...]
 _FEW = 1024  # bytes that are sent as fast as a kernel is launched
 _GAPS = 4  # times the bytes of a view from which on it is fetched in at most
 _PARTS = 16  # parts along an axis
+_held: list[object] = []  # owners of foreign memory that work may still use
 
 
 class Flags(NamedTuple):
@@ -222,7 +223,8 @@ class DeviceArray:
 
 class ForeignMemory:
     """Memory of another library, which `owner` keeps; arrays that do not know of each other may
-    share it.  It is given back when the work queued on it has run."""
+    share it.  It is given back when the work queued on it has run; during a capture, which forbids
+    to wait for that, not before the next one is."""
 
     __slots__ = ("_driver", "_owner", "address", "nbytes")
 
@@ -231,7 +233,12 @@ class ForeignMemory:
         self._driver, self._owner = driver, owner
 
     def __del__(self) -> None:
-        self._driver.synchronize()
+        try:
+            self._driver.synchronize()
+        except DeviceError:
+            _held.append(self._owner)
+        else:
+            _held.clear()
 
 
 def download(driver: Driver, out: Array, address: int) -> None:

@@ -183,6 +183,11 @@ _KIND_ORDER = {"b": 0, "i": 1, "u": 1, "f": 2}
 def promote_scalar(dtype: DType, kind: str) -> DType:
     """The dtype of an op on a tensor of `dtype` and a Python scalar of `kind` "b", "i" or "f"."""
     if kind not in _SCALAR_DEFAULT:
-        raise ArgumentError("unknown kind of Python scalar", expect="b, i or f", actual=repr(kind))
+        raise ArgumentError(
+            "unknown kind of Python scalar",
+            expect="b, i or f",
+            actual=repr(kind),
+            hint="give a bool, an int or a float",
+        )
     higher = _KIND_ORDER[kind] > _KIND_ORDER[dtype.kind]
     return _SCALAR_DEFAULT[kind] if higher else dtype

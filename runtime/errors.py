@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dualgrad.runtime.srcinfo import Location, user_location
+from dualgrad.runtime.srcinfo import Location, called_names, user_location
+
+unit_names: set[str] = set()  # of ops and composites, under which the compiler knows them
+public_names: set[str] = set()  # of functions and methods, under which users know them
 
 
 class DualgradError(Exception):
@@ -48,7 +51,7 @@ class DualgradError(Exception):
         super().__init__(what)
         DualgradError.made += 1
         self.what = what
-        self.op = op
+        self.op = _public(op)
         self.expect = expect
         self.actual = actual
         self.why = why
@@ -62,6 +65,13 @@ class DualgradError(Exception):
         if self.location is not None:
             lines.append(self.location.render())
         return "\n".join(lines)
+
+
+def _public(op: str) -> str:
+    """The name of an op, or that of the function the user called where only the compiler has it."""
+    if op not in unit_names or op in public_names:
+        return op
+    return next((name for name in called_names() if name in public_names), op)
 
 
 def _labelled(**parts: str) -> list[str]:

@@ -112,7 +112,12 @@ def raise_as_failure(error: BaseException | None, op: str, location: Location | 
     interrupt) stays what it is, any other one becomes a LibraryError.
     """
     if error is None:
-        raise LibraryError("interrupted", op=op, location=location)
+        raise LibraryError(
+            "interrupted",
+            op=op,
+            location=location,
+            hint="call it again",
+        )
     if isinstance(error, DualgradError) or not isinstance(error, Exception):
         raise error
     singular = isinstance(error, NumpyLinAlgError)
@@ -155,11 +160,15 @@ def _nan_last(order: Array, x: Array, axis: int) -> None:
 
 @routine
 def order_of_keys(out: Array, keys: Array) -> None:
-    """The stable order of keys [n], uint64, fast if they are random.
+    """The stable order of keys [..., n], uint64, fast if they are random.
 
     They are sorted with their positions in place of their low bits; where the high bits of two
     neighbours are equal, whole keys decide.
     """
+    if keys.ndim > 1:
+        for row, order in zip(keys, out, strict=True):
+            order_of_keys(order, row)
+        return
     low = np.uint64(max(len(keys) - 1, 0).bit_length())
     mask = (np.uint64(1) << low) - np.uint64(1)
     packed = (keys & ~mask) | np.arange(len(keys), dtype=np.uint64)

@@ -81,21 +81,32 @@ def target_of(triple: str, cpu: str, features: str) -> Target:
 @functools.cache
 def host_target() -> Target:
     """The CPU this process runs on."""
-    processor = _processor()
-    key = f"target of {processor}, {llvm_version()}"
-    if processor:
-        try:
-            return target_of(*json.loads(default_cache().get(key) or "[]"))
-        except (ValueError, TypeError, AttributeError):  # not there, or not what stands below
-            pass
+    known = _known_target()
+    if known is not None:
+        return known
     llvm = _llvm()
     features = llvm.get_host_cpu_features().flatten()
     named = (llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
-    if processor:
-        default_cache().put(key, json.dumps(named).encode())
+    if _processor():
+        default_cache().put(_target_key(), json.dumps(named).encode())
     return target_of(*named)
 
 
+def _target_key() -> str:
+    return f"target of {_processor()}, {llvm_version()}"
+
+
+def _known_target() -> Target | None:
+    """The CPU this process runs on, if the disk cache has it."""
+    if not _processor():
+        return None
+    try:
+        return target_of(*json.loads(default_cache().get(_target_key()) or "[]"))
+    except (ValueError, TypeError, AttributeError):  # not there, or not what `host_target` writes
+        return None
+
+
+@functools.cache
 def _processor() -> str:
     """All that Linux says of the first processor and that does not change; "" where unknown."""
     lines = []
@@ -121,8 +132,7 @@ def _machine(opt: int) -> Any:
 def host_object(name: str, text: str) -> bytes:
     """Object code of LLVM IR text that belongs to the runtime itself, from the disk cache if it
     is there.  The text is final: no pass pipeline runs."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    key = f"runtime|{name}|{digest}|{llvm_version()}|{host_target().key}"
+    key = _object_key(name, text, host_target())
     found = default_cache().get(key)
     if found is None:
         llvm = _llvm()
@@ -131,6 +141,17 @@ def host_object(name: str, text: str) -> bytes:
         found = bytes(_machine(opt=2).emit_object(module))
         default_cache().put(key, found)
     return found
+
+
+def has_host_object(name: str, text: str) -> bool:
+    """Whether `host_object` finds the code in the disk cache: whether it needs no LLVM."""
+    target = _known_target()
+    return target is not None and bool(default_cache().get(_object_key(name, text, target)))
+
+
+def _object_key(name: str, text: str, target: Target) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"runtime|{name}|{digest}|{llvm_version()}|{target.key}"
 
 
 @functools.cache

@@ -227,6 +227,7 @@ def _out_of_memory(size: int) -> OutOfMemory:
     return OutOfMemory(
         "the system gives no more memory",
         actual=f"{size} bytes requested, {_tally.live} bytes live (peak {_tally.peak})",
+        hint="make batches smaller, let go of tensors, or compute under dg.no_grad()",
     )
 
 
@@ -282,7 +283,11 @@ def scratch(nbytes: int) -> Block:
 
 def _block(nbytes: int) -> Any:
     if nbytes < 0:
-        raise ArgumentError("memory of a negative size", actual=f"{nbytes} bytes requested")
+        raise ArgumentError(
+            "memory of a negative size",
+            actual=f"{nbytes} bytes requested",
+            hint="check the sizes of the shape",
+        )
     guards = _tally.guards
     return _take(nbytes) if guards is None else guards.block(nbytes)
 

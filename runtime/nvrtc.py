@@ -146,7 +146,11 @@ class Compiler:
         try:
             library = _load(self.path)
         except OSError as error:
-            raise DeviceError("NVRTC cannot be loaded", actual=str(error)) from error
+            raise DeviceError(
+                "NVRTC cannot be loaded",
+                actual=str(error),
+                hint="install the CUDA compiler: pip install nvidia-cuda-nvrtc-cu12 (or -cu13)",
+            ) from error
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
         return library
 

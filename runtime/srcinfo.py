@@ -180,13 +180,26 @@ def called_name() -> str:
 
     Special methods go by the name of what they do: `x[key]` calls "getitem".
     """
+    return next(iter(called_names()), "")
+
+
+def called_names() -> list[str]:
+    """Names of the running functions of dualgrad, from the one that the user's code has called
+    inwards, without those that wrap others."""
     frame: FrameType | None = sys._getframe(1)
-    name = ""
+    names: list[str] = []
     while frame is not None and _is_own(frame):
-        name = frame.f_code.co_name
+        name = public_code.get(frame.f_code, frame.f_code.co_name)
+        if name.startswith("__") and name not in _WRAPPERS:
+            names.append(name[2:-2])
+        elif not name.startswith(("_", "<")) and name not in _WRAPPERS:
+            names.append(name)
         frame = frame.f_back
-    unnamed = name in ("__call__", "__init__") or name.startswith("<")
-    return "" if unnamed else name.strip("_")
+    return names[::-1]
+
+
+public_code: dict[CodeType, str] = {}  # functions that users know by another name
+_WRAPPERS = {"__call__", "__init__", "call", "method"}
 
 
 def user_line_key() -> tuple[str, int] | None:

@@ -163,6 +163,7 @@ def set_num_threads(n: int) -> None:
             op="set_num_threads",
             expect=f"an int from 1 to {MAX_THREADS}",
             actual=repr(n),
+            hint="os.cpu_count() is a good number",
         )
     with _lock:
         _requested = n

@@ -9,9 +9,6 @@ INTEGERS = "int8 int32 int64 uint8 uint64"
 NUMBERS = f"{FLOATS} {INTEGERS}"
 ALL = f"{NUMBERS} bool"
 
-# What the standard has and `dualgrad` has not.
-GAPS = ("xp.from_dlpack", "Tensor.__dlpack__", "Tensor.__dlpack_device__")
-
 CASES: dict[str, str] = {
     # creation
     **dict.fromkeys(

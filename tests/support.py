@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -103,3 +108,20 @@ def both(function: Callable[..., Any], make: Callable[[], tuple[Any, ...]]) -> t
 def values(x: Any) -> Any:
     """A tensor as nested lists, whether it requires gradients or not."""
     return as_array(x).tolist()
+
+
+@functools.cache
+def docs_module() -> ModuleType:
+    """docs/generate.py as a module."""
+    folder = Path(__file__).parent.parent / "docs"
+    spec = importlib.util.spec_from_file_location("generate_docs", folder / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from array_api_cases import CASES, GAPS, LINALG
+from array_api_cases import CASES, LINALG
 
 import dualgrad as dg
 import dualgrad.array_api as xp
@@ -46,8 +46,6 @@ def found(space: str, name: str) -> Any:
 @pytest.mark.parametrize(("space", "name"), everything(), ids=str)
 def test_everything_is_there_with_the_parameters_of_the_standard(space: str, name: str) -> None:
     function = found(space, name)
-    if f"{space}.{name}" in GAPS and function is None:
-        return
     assert function is not None
     key = {"xp": "functions", "xp.linalg": "linalg", "Tensor": "array"}[space]
     wanted = STANDARD[key][name].get("signature")
@@ -296,6 +294,16 @@ def test_devices_and_conversions_of_a_tensor() -> None:
         x.to_device("cpu", stream=3)
 
 
+def test_dlpack_both_ways() -> None:
+    x = xp.asarray([[1.0, 2.0], [3.0, 4.0]])
+    y = xp.from_dlpack(x.mT)
+    y[0, 1] = 7.0
+    assert x[1, 0] == 7
+    assert xp.from_dlpack(x, copy=True, device="cpu").dtype is x.dtype
+    assert x.__dlpack_device__() == np.zeros(1).__dlpack_device__()
+    np.testing.assert_array_equal(np.from_dlpack(x), x.numpy())
+
+
 def test_reshape_shares_or_copies_as_asked() -> None:
     x = xp.zeros((2, 3))
     xp.reshape(x, (6,), copy=False)[0] = 1.0
@@ -399,7 +407,7 @@ def test_suite_of_the_standard() -> None:
 def test_docs_name_the_gaps() -> None:
     text = (Path(__file__).parents[1] / "docs" / "array_api.md").read_text(encoding="utf-8")
     assert xp.__array_api_version__ in text
-    for name in (*GAPS, "complex64", "fft", "linalg.eig", "linalg.eigvals"):
+    for name in ("complex64", "fft", "linalg.eig", "linalg.eigvals"):
         assert f"`{name}`" in text
         assert not hasattr(xp, name)
         assert not hasattr(xp.linalg, name.removeprefix("linalg."))

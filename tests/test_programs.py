@@ -98,3 +98,15 @@ def test_a_detached_view_of_a_leaf_leaves_the_leaf_alone() -> None:
         return (lambda: x[1].detach()), x
 
     compare(make, [lambda f, x: f()] * 2)
+
+
+def test_the_gradient_of_a_leaf_that_nobody_sees_with_a_graph() -> None:
+    def run(f: Callable[..., dg.Tensor]) -> None:
+        y = f(dg.ones(2))
+        (y * y).sum().backward(create_graph=True)
+
+    def f(x: dg.Tensor) -> dg.Tensor:
+        own = (x * 0.5).detach().requires_grad_()
+        return dg.tanh(own * own)
+
+    compare(lambda: f, [run, run])

@@ -16,6 +16,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.exponential import expm1, log_sigmoid, sigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of, unary, unary_samples_of
 from dualgrad.compiler.ops.special import erf
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -70,7 +71,11 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     """
     if approximate not in ("none", "tanh"):
         raise ArgumentError(
-            "no such approximation", op="gelu", expect="'none' or 'tanh'", actual=repr(approximate)
+            "no such approximation",
+            op="gelu",
+            expect="'none' or 'tanh'",
+            actual=repr(approximate),
+            hint="leave approximate out for the exact formula",
         )
     return _gelu(x) if approximate == "none" else _gelu_tanh(x)
 
@@ -138,6 +143,7 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
 
     Integers stay integers between bounds that are whole numbers.
     """
+    check_tensors("hardtanh", x)
     if x.dtype.is_int and float(min_val).is_integer() and float(max_val).is_integer():
         min_val, max_val = int(min_val), int(max_val)
     return _hardtanh(x, min_val, max_val)
@@ -172,6 +178,7 @@ def prelu(x: Any, weight: Any) -> Any:
     weight: [channels] for x [N, channels, ...], or [1] or [] for any x.  Raises ShapeError if
     they do not fit.
     """
+    check_tensors("prelu", x, weight)
     channels = x.shape[1] if x.ndim > 1 else 1
     single = weight.ndim == 0 or (weight.ndim == 1 and weight.shape[0] == 1)
     if not single and (weight.ndim > 1 or not same(weight.shape[0], channels)):
@@ -180,6 +187,7 @@ def prelu(x: Any, weight: Any) -> Any:
             op="prelu",
             expect=f"weight ({channels},), (1,) or ()",
             actual=f"weight {dim_text(weight.shape)}",
+            hint="axis 1 of the input holds the channels",
         )
     return _prelu(x, weight)
 

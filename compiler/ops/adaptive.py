@@ -10,7 +10,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.value import dim_text
-from dualgrad.compiler.ops.arguments import as_float
+from dualgrad.compiler.ops.arguments import as_float, refuse_bools
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.convolution import Ints, batched, sizes
 from dualgrad.compiler.ops.create import Iota, count
@@ -103,12 +103,15 @@ def _arguments(op: str, input: Any, output_size: Any, rank: int) -> tuple[Any, I
             op=op,
             expect="spatial sizes of at least 1",
             actual=dim_text(input.shape),
+            hint="look where a size of 0 comes from",
         )
     return x, shares, single
 
 
 def _pool(rank: int, kind: str, input: Any, output_size: Any, return_indices: bool = False) -> Any:
     x, shares, single = _arguments(f"adaptive_{kind}_pool{rank}d", input, output_size, rank)
+    if kind == "max":
+        refuse_bools(f"adaptive_max_pool{rank}d", x)
     found = [(_adaptive_avg if kind == "avg" else _adaptive_max)(x, shares=shares)]
     if return_indices:
         found.append(_adaptive_places(x, shares=shares))

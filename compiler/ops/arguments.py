@@ -8,6 +8,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.elementwise import to
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.runtime.dtype import DEFAULT_FLOAT
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
@@ -39,7 +40,10 @@ def equal(a: Iterable[Dim], b: Iterable[Dim]) -> bool:
 
 def check_shape(op: str, what: str, x: Any, shape: tuple[Dim, ...]) -> None:
     """Raise ShapeError unless x is None or has this shape."""
-    if x is not None and not equal(x.shape, shape):
+    if x is None:
+        return
+    check_tensors(op, x)
+    if not equal(x.shape, shape):
         raise ShapeError(
             f"{what} has another shape than it should",
             op=op,
@@ -51,6 +55,7 @@ def check_shape(op: str, what: str, x: Any, shape: tuple[Dim, ...]) -> None:
 
 def check_equal_shapes(op: str, input: Any, target: Any) -> None:
     """Raise ShapeError unless both have the same shape: losses do not broadcast."""
+    check_tensors(op, input, target)
     if not equal(input.shape, target.shape):
         raise ShapeError(
             "input and target have different shapes",
@@ -63,6 +68,7 @@ def check_equal_shapes(op: str, input: Any, target: Any) -> None:
 
 def check_float(op: str, what: str, x: Any) -> None:
     """Raise DTypeError unless x holds floats."""
+    check_tensors(op, x)
     if not x.dtype.is_float:
         raise DTypeError(
             f"{what} holds no floats",
@@ -70,6 +76,18 @@ def check_float(op: str, what: str, x: Any) -> None:
             expect="a float dtype",
             actual=x.dtype.name,
             hint="convert it with .astype(dg.float32)",
+        )
+
+
+def refuse_bools(op: str, x: Any) -> None:
+    """Raise DTypeError where x holds bools."""
+    if x.dtype.kind == "b":
+        raise DTypeError(
+            "does not take bools",
+            op=op,
+            expect="numbers",
+            actual="bool",
+            hint="convert with .astype(dg.int64)",
         )
 
 

@@ -135,7 +135,11 @@ def attention(
     _check(query, key, value, enable_gqa)
     if is_causal and attn_mask is not None:
         raise ArgumentError(
-            "is_causal is a mask already", op=op, expect="one of both", actual="two masks"
+            "is_causal is a mask already",
+            op=op,
+            expect="one of both",
+            actual="two masks",
+            hint="leave out one; combine masks with &",
         )
     if attn_mask is not None and not enable_gqa:
         _check_mask(query, key, attn_mask)

@@ -10,6 +10,7 @@ from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Diagonal, diagonal, flip
@@ -21,19 +22,27 @@ def _axes(op: str, axes: Any, ndim: int) -> list[int]:
     named = axes if isinstance(axes, tuple | list) else (axes,)
     found = [normalize_axis(op, a, ndim) for a in named]
     if len(set(found)) != len(found):
-        raise ShapeError("an axis is named twice", op=op, expect="distinct axes", actual=f"{axes}")
+        raise ShapeError(
+            "an axis is named twice",
+            op=op,
+            expect="distinct axes",
+            actual=f"{axes}",
+            hint="name each axis once; -1 is the last one",
+        )
     return found
 
 
 @public("ravel")
 def ravel(x: Any) -> Any:
     """Return x as one dimension, elements in row-major order; shares memory where it can."""
+    check_tensors("ravel", x)
     return reshape(x, (x.size,))
 
 
 @public("unflatten")
 def unflatten(x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
     """Return x with one dimension split into several; one of `sizes` may be -1."""
+    check_tensors("unflatten", x)
     axis = normalize_axis("unflatten", axis, x.ndim)
     sizes, n = tuple(sizes), x.shape[axis]
     if sizes.count(-1) == 1:
@@ -56,6 +65,7 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
 
     Raises ShapeError unless both name equally many distinct axes.
     """
+    check_tensors("movedim", x)
     old, new = _axes("movedim", source, x.ndim), _axes("movedim", destination, x.ndim)
     if len(old) != len(new):
         raise ShapeError(
@@ -63,6 +73,7 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
             op="movedim",
             expect=f"{len(old)} places",
             actual=f"{destination}",
+            hint="give as many destinations as sources",
         )
     order = [a for a in range(x.ndim) if a not in old]
     for place, axis in sorted(zip(new, old, strict=True)):
@@ -73,23 +84,26 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
 @public("matrix_transpose", "adjoint")
 def matrix_transpose(x: Any) -> Any:
     """Return x [..., M, N] with its last two axes swapped, sharing memory."""
+    check_tensors("matrix_transpose", x)
     if x.ndim < 2:
         raise ShapeError(
             "no matrix",
             op="matrix_transpose",
             expect="at least two dimensions",
             actual=dim_text(x.shape),
+            hint="make a row with x.unsqueeze(0), a column with x.unsqueeze(1)",
         )
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[Any, ...]:
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that shapes broadcast to.  Raises ShapeError if they do not."""
-    return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])
+    return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])  # type: ignore[return-value]
 
 
 def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
     """Return the tensors expanded to their common shape, sharing memory."""
+    check_tensors("broadcast_tensors", *tensors)
     shape = broadcast_shapes("broadcast_tensors", [x.shape for x in tensors])
     return tuple(expand(x, shape) for x in tensors)
 
@@ -97,6 +111,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
 @public("rot90")
 def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
     """Return x turned by k times 90 degrees from the first of two axes towards the second."""
+    check_tensors("rot90", x)
     first, second = _axes("rot90", axes, x.ndim)
     order = list(range(x.ndim))
     order[first], order[second] = second, first
@@ -126,6 +141,7 @@ def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
 @public("diag_embed")
 def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
     """Return zeros with the last axis of x on the diagonal of two new axes."""
+    check_tensors("diag_embed", x)
     axes = dims.pop("dim1", axis1), dims.pop("dim2", axis2)
     axis_argument("diag_embed", None, dims)
     first, second = _axes("diag_embed", axes, x.ndim + 1)
@@ -138,12 +154,14 @@ def diag(x: Any, offset: int = 0) -> Any:
 
     Raises ShapeError for other numbers of dimensions.
     """
+    check_tensors("diag", x)
     if x.ndim not in (1, 2):
         raise ShapeError(
             "no vector and no matrix",
             op="diag",
             expect="one or two dimensions",
             actual=dim_text(x.shape),
+            hint="dg.diagonal takes the diagonals of a batch of matrices, dg.diag_embed makes them",
         )
     return diagonal(x, offset) if x.ndim == 2 else diag_embed(x, offset)
 

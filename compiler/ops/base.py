@@ -26,7 +26,7 @@ from dualgrad.compiler.ir.value import Rename, dim_text, plain_number
 from dualgrad.compiler.ops.hints import broadcast_hint
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
-from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError
+from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError, unit_names
 
 Self = TypeVar("Self", bound="Op")
 OPS: list[type[Op]] = []
@@ -59,6 +59,7 @@ class Op:
                     f"({cls.__module__}), or `vjp = None` for an op without gradient"
                 )
         OPS.append(cls)
+        unit_names.add(_snake(cls.__name__))
 
     def __init__(self, *values: Any) -> None:
         """An op with these static parameters; those at the end may be left to their defaults."""
@@ -85,8 +86,7 @@ class Op:
 
     @property
     def name(self) -> str:
-        text = type(self).__name__
-        return "".join("_" + c.lower() if c.isupper() else c for c in text).lstrip("_")
+        return _snake(type(self).__name__)
 
     def generalized(self: Self, rename: Rename) -> Self:
         """The op with its sizes and offsets renamed: fields annotated with Dim and Offset."""
@@ -141,6 +141,10 @@ class Op:
         fields = self.values
         text = ", ".join(dim_text(f) if isinstance(f, tuple) else str(f) for f in fields)
         return f"{self.name}[{text}]" if fields else self.name
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
 
 def renamed(value: Any, annotation: str, rename: Rename) -> Any:

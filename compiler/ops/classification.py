@@ -31,6 +31,7 @@ from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.losses import check_weight
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
@@ -139,6 +140,7 @@ def _soft_cross_entropy(
 
 def _check_classes(op: str, scores: Any, target: Any, weight: Any) -> None:
     """Raise unless target holds class numbers that fit the scores, and weight a number of each."""
+    check_tensors(op, target)
     check_float(op, "input", scores)
     if not target.dtype.is_int:
         raise DTypeError(
@@ -198,11 +200,16 @@ def cross_entropy(
     mixes the target with equal probabilities.  Raises ShapeError if shapes do not fit, DTypeError
     if dtypes do not, IndexOutOfBounds if a target is no class.
     """
+    check_tensors("cross_entropy", target)
     op = "cross_entropy"
     check_reduction(op, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(
-            "label_smoothing is no share", op=op, expect="0 to 1", actual=f"{label_smoothing}"
+            "label_smoothing is no share",
+            op=op,
+            expect="0 to 1",
+            actual=f"{label_smoothing}",
+            hint="give a share: 0.1 for 10 percent",
         )
     weights, which = given(weight)
     smooth = label_smoothing != 0
@@ -250,16 +257,24 @@ def multi_margin_loss(
 
     input [N, C] (or [C], or one score []), target y: integers [N] (or []), weight [C].
     """
+    check_tensors("multi_margin_loss", input)
     op = "multi_margin_loss"
     check_reduction(op, reduction)
     if p not in (1, 2):
-        raise ArgumentError("no such power", op=op, expect="p = 1 or 2", actual=f"{p!r}")
+        raise ArgumentError(
+            "no such power",
+            op=op,
+            expect="p = 1 or 2",
+            actual=f"{p!r}",
+            hint="use 1 for the margin itself, 2 for its square",
+        )
     if input.ndim > 2:
         raise ShapeError(
             "input has too many dimensions",
             op=op,
             expect="[N, C] or [C]",
             actual=dim_text(input.shape),
+            hint="merge the others into the first with reshape(-1, C)",
         )
     if input.ndim == 0:
         input = input.reshape((1,))
@@ -292,7 +307,13 @@ def multilabel_soft_margin_loss(
     check_reduction(op, reduction)
     check_equal_shapes(op, input, target)
     if input.ndim == 0:
-        raise ShapeError("there are no classes", op=op, expect="input [N, C]", actual="()")
+        raise ShapeError(
+            "there are no classes",
+            op=op,
+            expect="input [N, C]",
+            actual="()",
+            hint="give one score per class along axis 1",
+        )
     check_weight(op, "weight", weight, input)
     weights, _ = given(weight)
     return _multilabel_soft_margin_loss(input, target, *weights, reduction=reduction)

@@ -16,6 +16,7 @@ from dualgrad.compiler.ops.elementwise import (
     operator_reference,
 )
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, binary, samples_of, unary
 from dualgrad.runtime.dtype import DType, bool_, float64, int8, int16, int32, int64
 from dualgrad.runtime.errors import DTypeError
@@ -214,6 +215,7 @@ def imag(x: Any) -> Any:
         op="imag",
         expect="a complex dtype, which dualgrad does not have",
         actual="real numbers",
+        hint="dg.fft.imag takes pairs (real, imaginary) in the last dimension",
     )
 
 
@@ -241,6 +243,7 @@ def nan_to_num(
 ) -> Any:
     """Return x with NaN and the infinities replaced, those by default with the largest and the
     smallest number of the dtype; integers are what they are.  The gradient there is 0."""
+    check_tensors("nan_to_num", x)
     if not x.dtype.is_float:
         return copy(x)
     largest = limit(x.dtype)

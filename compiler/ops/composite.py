@@ -21,7 +21,7 @@ from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
 from dualgrad.runtime.dtype import float32
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.errors import ArgumentError, unit_names
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,9 +105,11 @@ def composite(body: F) -> F:
                 op=body.__name__,
                 expect="numbers, strings, tuples",
                 actual=", ".join(f"{k}={type(v).__name__}" for k, v in static.items()),
+                hint="pass tensors by position, lists as tuples",
             ) from None
         out = apply(unit, *args)
         return out if len(out) > 1 else out[0]
 
-    call.unit = Composite.of(body, ())  # type: ignore[attr-defined]
+    call.unit = unit = Composite.of(body, ())  # type: ignore[attr-defined]
+    unit_names.add(unit.name)
     return cast(F, call)

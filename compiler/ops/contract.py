@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import Unit, dim_text, public
+from dualgrad.compiler.ir.value import Unit, Value, dim_text, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
@@ -128,7 +129,11 @@ def matmul(a: Any, b: Any) -> Any:
     the dtype and whether M or N is 1, on nothing else.  Raises ShapeError if inner dimensions
     differ, DTypeError for bools.
     """
-    if a.ndim == 0 or b.ndim == 0:
+    try:
+        ranks, kinds = (a.ndim, b.ndim), (a.dtype.kind, b.dtype.kind)
+    except AttributeError:
+        raise not_a_tensor("matmul", b if isinstance(a, Value) else a) from None
+    if 0 in ranks:
         raise ShapeError(
             "operands need at least one dimension",
             op="matmul",
@@ -145,7 +150,7 @@ def matmul(a: Any, b: Any) -> Any:
             actual=f"{a.shape[-1]} != {inner}        (a: {a.type!r}, b: {b.type!r})",
             hint=product_hint(a, b),
         )
-    if "b" in (a.dtype.kind, b.dtype.kind):
+    if "b" in kinds:
         raise DTypeError(
             "does not take bools",
             op="matmul",

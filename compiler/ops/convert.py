@@ -6,6 +6,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.value import public
 from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.runtime.dtype import (
     as_dtype,
@@ -22,6 +23,7 @@ from dualgrad.runtime.dtype import (
 @public("astype")
 def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
     """Return x converted to `dtype`: a copy, or with `copy=False` x itself if it has it."""
+    check_tensors("astype", x)
     return _copied(x) if copy and x.dtype is as_dtype(dtype) else to(x, dtype)
 
 

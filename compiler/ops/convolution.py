@@ -1,4 +1,4 @@
-"""Convolution of one to three spatial axes, its transpose, and windows as columns.
+"""Convolution of one to three spatial axes, and its transpose.
 
 Every output is a matrix product of windows with the kernel.  The sum runs over the kernel's
 places, row-major, and for each place over the channels; padded elements are multiplied like
@@ -15,6 +15,7 @@ from dualgrad.compiler.ops.arguments import check_shape, given
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
@@ -36,6 +37,7 @@ def sizes(op: str, what: str, value: Any, rank: int, least: int) -> Ints:
             op=op,
             expect=f"an int or {rank} ints, at least {least}",
             actual=repr(value),
+            hint="one number counts for all axes",
         )
     return full
 
@@ -48,6 +50,7 @@ def padded(x: Any, before: Ints, after: Ints, value: float = 0.0) -> Any:
 
 def batched(op: str, x: Any, rank: int) -> tuple[Any, bool]:
     """x as [N, C, ...], and whether it came without a batch."""
+    check_tensors(op, x)
     if x.ndim not in (rank + 1, rank + 2):
         axes = ", ".join(("L", "H, W", "D, H, W")[rank - 1].split(", "))
         raise ShapeError(
@@ -112,7 +115,11 @@ def _conv_padding(op: str, padding: Any, kernel: Shape, stride: Ints, dilation: 
     if padding == "same":
         if any(s != 1 for s in stride):
             raise ArgumentError(
-                "'same' has no meaning with strides", op=op, expect="stride=1", actual=f"{stride}"
+                "'same' has no meaning with strides",
+                op=op,
+                expect="stride=1",
+                actual=f"{stride}",
+                hint="give padding as numbers, (kernel_size - 1) // 2 for odd kernels",
             )
         whole = tuple(d * (int(k) - 1) for d, k in zip(dilation, kernel, strict=True))  # type: ignore[arg-type]
         return tuple(n // 2 for n in whole), tuple(n - n // 2 for n in whole)
@@ -121,6 +128,7 @@ def _conv_padding(op: str, padding: Any, kernel: Shape, stride: Ints, dilation: 
 
 
 def _check_conv(op: str, x: Any, weight: Any, bias: Any, rank: int, groups: int) -> None:
+    check_tensors(op, weight)
     fits = weight.ndim == rank + 2 and same(x.shape[1], weight.shape[1] * groups)
     if not fits or not same(weight.shape[0] % groups, 0):
         axes = "k" if rank == 1 else ", ".join(f"k{i}" for i in range(1, rank + 1))
@@ -148,7 +156,11 @@ def _convolve(
     x, single = batched(op, input, rank)
     if groups < 1:
         raise ArgumentError(
-            "there must be a group", op=op, expect="groups >= 1", actual=f"{groups}"
+            "there must be a group",
+            op=op,
+            expect="groups >= 1",
+            actual=f"{groups}",
+            hint="leave groups out for 1",
         )
     _check_conv(op, x, weight, bias, rank, groups)
     stride = sizes(op, "stride", stride, rank, 1)
@@ -213,7 +225,7 @@ def conv3d(
 # -- transposed convolution -----------------------------------------------------------------------
 
 
-def _spread(columns: Any, space: Shape, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
+def spread(columns: Any, space: Shape, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
     """Windows [N, C, windows..., places...] added where they lie in [N, C, *space]."""
     rank = len(space)
     counts = columns.shape[2 : 2 + rank]
@@ -221,7 +233,7 @@ def _spread(columns: Any, space: Shape, kernel: Shape, stride: Ints, dilation: I
     return accumulate(columns, view, (*columns.shape[:2], *space))
 
 
-def _cropped(x: Any, before: Ints, after: Ints) -> Any:
+def cropped(x: Any, before: Ints, after: Ints) -> Any:
     """x without elements at both ends of its last axes."""
     if not any((*before, *after)):
         return x
@@ -252,7 +264,7 @@ def _conv_transpose(
         (count - 1) * s + d * (k - 1) + 1 + m
         for count, s, d, k, m in zip(space, stride, dilation, kernel, more, strict=True)
     )
-    out = _cropped(_spread(columns, full, tuple(kernel), stride, dilation), padding, padding)
+    out = cropped(spread(columns, full, tuple(kernel), stride, dilation), padding, padding)
     return out + bias[0].reshape((1, groups * depth, *(1,) * rank)) if bias else out
 
 
@@ -268,6 +280,7 @@ def _transpose(
     groups: int,
     dilation: Any,
 ) -> Any:
+    check_tensors(op, weight)
     x, single = batched(op, input, rank)
     fits = weight.ndim == rank + 2 and same(x.shape[1], weight.shape[0])
     if groups < 1 or not fits or not same(x.shape[1] % groups, 0):
@@ -276,6 +289,7 @@ def _transpose(
             op=op,
             expect="weight [C, outputs / groups, ...], C a multiple of groups",
             actual=f"input {dim_text(x.shape)}, weight {dim_text(weight.shape)}, groups={groups}",
+            hint="axis 1 of the input and axis 0 of the weight have the same size",
         )
     check_shape(op, "bias", bias, (weight.shape[1] * groups,))
     stride = sizes(op, "stride", stride, rank, 1)
@@ -288,6 +302,7 @@ def _transpose(
             op=op,
             expect="less than stride or dilation",
             actual=f"output_padding={more}, stride={stride}, dilation={dilation}",
+            hint="it only chooses among the sizes that a stride maps to one",
         )
     _check_output(op, x, weight, stride, padding, more, dilation)
     biases, _ = given(bias)
@@ -310,6 +325,7 @@ def _check_output(
             op=op,
             expect="a smaller padding",
             actual=f"spatial sizes {dim_text(tuple(found))}",
+            hint="make padding smaller, or the input larger",
         )
 
 
@@ -393,88 +409,6 @@ def conv_transpose3d(
         groups,
         dilation,
     )
-
-
-# -- windows as columns ---------------------------------------------------------------------------
-
-
-@composite
-def _unfold(x: Any, *, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Any:
-    x = padded(x, padding, padding)
-    n, c = x.shape[:2]
-    w = windows(x, (2, 3), kernel, stride, dilation)
-    columns = w.permute((0, 1, 4, 5, 2, 3))
-    return columns.reshape((n, c * product(kernel), product(w.shape[2:4])))
-
-
-def unfold(
-    input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> Any:
-    """Return the windows of input [N, C, H, W] (or [C, H, W]) as columns [N, C * KH * KW, windows].
-
-    Raises ShapeError where no window fits.
-    """
-    x, single = batched("unfold", input, 2)
-    out = _unfold(
-        x,
-        kernel=sizes("unfold", "kernel_size", kernel_size, 2, 1),
-        stride=sizes("unfold", "stride", stride, 2, 1),
-        padding=sizes("unfold", "padding", padding, 2, 0),
-        dilation=sizes("unfold", "dilation", dilation, 2, 1),
-    )
-    return out.squeeze(0) if single else out
-
-
-@composite
-def _fold(
-    x: Any, *, space: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, counts: Ints
-) -> Any:
-    n, rows, _ = x.shape
-    columns = x.reshape((n, rows // product(kernel), *kernel, *counts)).permute((0, 1, 4, 5, 2, 3))
-    full = tuple(m + 2 * p for m, p in zip(space, padding, strict=True))
-    return _cropped(_spread(columns, full, kernel, stride, dilation), padding, padding)
-
-
-def fold(
-    input: Any,
-    output_size: Any,
-    kernel_size: Any,
-    dilation: Any = 1,
-    padding: Any = 0,
-    stride: Any = 1,
-) -> Any:
-    """Return [N, C, H, W] in which every column of input [N, C * KH * KW, windows] has been added
-    where `unfold` takes it from.  Raises ShapeError if sizes do not fit."""
-    op = "fold"
-    space, kernel = (
-        sizes(op, "output_size", output_size, 2, 1),
-        sizes(op, "kernel_size", kernel_size, 2, 1),
-    )
-    stride, padding = sizes(op, "stride", stride, 2, 1), sizes(op, "padding", padding, 2, 0)
-    dilation = sizes(op, "dilation", dilation, 2, 1)
-    axes = zip(space, kernel, stride, padding, dilation, strict=True)
-    counts = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
-    single = input.ndim == 2
-    x = input.unsqueeze(0) if single else input
-    fits = x.ndim == 3 and min(counts) > 0
-    fits = fits and same(x.shape[2], product(counts)) and same(x.shape[1] % product(kernel), 0)
-    if not fits:
-        raise ShapeError(
-            "input does not fit",
-            op=op,
-            expect=f"[N, a multiple of {product(kernel)}, {product(counts)}]",
-            actual=f"input {dim_text(input.shape)} for output_size {space}",
-        )
-    out = _fold(
-        x,
-        space=space,
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        counts=counts,
-    )
-    return out.squeeze(0) if single else out
 
 
 # -- samples --------------------------------------------------------------------------------------
@@ -573,28 +507,3 @@ def _conv3d_samples() -> list[Sample]:
 @samples_of(conv_transpose3d)
 def _conv_transpose3d_samples() -> list[Sample]:
     return _transposed_samples(conv_transpose3d, 3)
-
-
-def _np_unfold(np: Any, x: Any) -> Any:
-    """The columns [N, C * 2 * 2, L] of windows of 2 by 2 of x [N, C, ...] padded by 1."""
-    x = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])
-    views = np.lib.stride_tricks.sliding_window_view(x, (2, 2), (2, 3))
-    return np.moveaxis(views, (4, 5), (2, 3)).reshape(x.shape[0], 4 * x.shape[1], -1)
-
-
-@samples_of(unfold)
-def _unfold_samples() -> list[Sample]:
-    return [Sample(lambda x: unfold(x, 2, padding=1), (Arg((1, 2, 3, 2)),), _np_unfold)]
-
-
-@samples_of(fold)
-def _fold_samples() -> list[Sample]:
-    def reference(np: Any, columns: Any) -> Any:
-        # the transpose of unfold, as a matrix whose columns are what it makes of each unit vector
-        units = np.eye(6).reshape(6, 1, 2, 3)
-        matrix = _np_unfold(np, units).reshape(6, -1)
-        return (columns.reshape(1, -1) @ matrix.T).reshape(1, 1, 2, 3)
-
-    good = formula(lambda x: fold(x, (2, 3), 2, padding=1), reference, Arg((1, 4, 12)))
-    bad = Sample(lambda x: fold(x, (2, 3), 2), (Arg((1, 4, 12)),), error=ValueError, match="fold")
-    return [good, bad]

@@ -16,6 +16,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.gather import check_index
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.rounding import floor
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.search import searchsorted
@@ -55,10 +56,15 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
             op="bincount",
             expect="x (n,) and weights (n,)",
             actual=f"{x.shape}" + ("" if weights is None else f" and {weights.shape}"),
+            hint="flatten them with .reshape(-1)",
         )
     if not isinstance(minlength, int) or minlength < 0:
         raise ArgumentError(
-            "minlength is natural", op="bincount", expect="minlength >= 0", actual=f"{minlength}"
+            "minlength is natural",
+            op="bincount",
+            expect="minlength >= 0",
+            actual=f"{minlength}",
+            hint="leave minlength out for as many counts as needed",
         )
     smallest, largest = (int(f().item()) for f in (x.min, x.max)) if x.size else (0, -1)
     if smallest < 0:
@@ -67,6 +73,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
             op="bincount",
             expect="x >= 0",
             actual=f"{smallest}",
+            hint="subtract the smallest first, or count classes with dg.unique_counts",
         )
     given = () if weights is None else (weights,)
     return _bincount(x, *given, size=max(largest + 1, minlength))
@@ -88,14 +95,22 @@ def histc(x: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
     The bins span [min, max], or all of x if both are 0; the last one contains its upper end.
     Other elements do not count.  Returns [bins] of x's dtype.
     """
+    check_tensors("histc", x)
     if not x.dtype.is_float:
-        raise DTypeError("counts floats", op="histc", expect="floats", actual=x.dtype.name)
+        raise DTypeError(
+            "counts floats",
+            op="histc",
+            expect="floats",
+            actual=x.dtype.name,
+            hint="convert with .astype(dg.float32), or use dg.bincount",
+        )
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1 or min > max:
         raise ArgumentError(
             "there must be bins",
             op="histc",
             expect="bins >= 1 and min <= max",
             actual=f"bins={bins}, min={min}, max={max}",
+            hint="give the lower end first",
         )
     low, high = float(min), float(max)
     if low == high:
@@ -148,9 +163,11 @@ def histogram(
                 op="histogram",
                 expect="bins >= 1 and low <= high",
                 actual=f"bins={bins}, range=({low}, {high})",
+                hint="give the lower end first",
             )
         low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
         bins = _edges(x, low, high, bins=bins)
+    check_tensors("histogram", bins)
     if bins.ndim != 1 or bins.shape[0] < 2 or (weights is not None and weights.shape != x.shape):
         raise ShapeError(
             "edges stand in one dimension, weights as the numbers do",
@@ -158,6 +175,7 @@ def histogram(
             expect=f"at least two edges, and weights {x.shape}",
             actual=f"edges {bins.shape}"
             + ("" if weights is None else f", weights {weights.shape}"),
+            hint="make edges with dg.linspace(low, high, bins + 1)",
         )
     given = () if weights is None else (weights,)
     return _histogram(x, bins, *given, density=bool(density)), bins

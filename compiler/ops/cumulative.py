@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.reduce import as_float
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
@@ -98,8 +99,15 @@ def cumulative_prod(
 
 
 def _only_axis(op: str, x: Any, axis: int | None) -> int:
+    check_tensors(op, x)
     if axis is None and x.ndim != 1:
-        raise ShapeError("which axis?", op=op, expect="an axis", actual=dim_text(x.shape))
+        raise ShapeError(
+            "which axis?",
+            op=op,
+            expect="an axis",
+            actual=dim_text(x.shape),
+            hint="name it: axis=-1 is the last one",
+        )
     return normalize_axis(op, axis or 0, x.ndim)
 
 
@@ -159,10 +167,15 @@ def diff(
     `prepend` and `append` (tensors, or numbers for one element each) are joined to x first.
     Empty where the axis is no longer than n.  Raises ArgumentError for a negative n.
     """
+    check_tensors("diff", x)
     axis = normalize_axis("diff", axis_argument("diff", axis, dim), x.ndim)
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise ArgumentError(
-            "n counts differences", op="diff", expect="an int >= 0", actual=f"{n!r}"
+            "n counts differences",
+            op="diff",
+            expect="an int >= 0",
+            actual=f"{n!r}",
+            hint="n is how often differences are taken; the axis is axis=",
         )
     if n == 0:
         return x

@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.base import axes_of, axis_argument, broadcast_shapes
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ShapeError
 
@@ -60,6 +61,7 @@ def normalize(input: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12, **d
 
     Where the norm is less than eps it is a constant to the gradient.
     """
+    check_tensors("normalize", input)
     axes = axes_of("normalize", axis_argument("normalize", axis, dim), input.ndim)
     return _normalize(input, eps, p=float(p), axes=axes)
 
@@ -77,12 +79,14 @@ def pairwise_distance(
 
     The gradient of a distance of 0 is 0.
     """
+    check_tensors("pairwise_distance", x1, x2)
     if x1.ndim == 0 or x2.ndim == 0:
         raise ShapeError(
             "vectors need a dimension",
             op="pairwise_distance",
             expect="x1 and x2 [..., D]",
             actual=f"{dim_text(x1.shape)} and {dim_text(x2.shape)}",
+            hint="make a vector of a number with .reshape(1)",
         )
     return _pairwise_distance(x1, x2, eps, p=float(p), keepdim=bool(keepdim))
 
@@ -100,12 +104,14 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str | None = None) -> 
     its own differences, so those of close points are accurate; `compute_mode`, which asks for
     other ways in PyTorch, changes nothing.
     """
+    check_tensors("cdist", x1, x2)
     if x1.ndim < 2 or x2.ndim < 2 or not same(x1.shape[-1], x2.shape[-1]):
         raise ShapeError(
             "points do not fit",
             op="cdist",
             expect="x1 [..., P, D] and x2 [..., R, D]",
             actual=f"{dim_text(x1.shape)} and {dim_text(x2.shape)}",
+            hint="the last sizes are equal: the coordinates of a point",
         )
     return _cdist(x1, x2, p=float(p))
 
@@ -126,6 +132,7 @@ def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8, **dim:
 
     The sum of x1 / max(|x1|, eps) * x2 / max(|x2|, eps); x1 and x2 broadcast.
     """
+    check_tensors("cosine_similarity", x1, x2)
     if x1.ndim == x2.ndim == 0:
         x1, x2 = x1.reshape((1,)), x2.reshape((1,))
     shape = broadcast_shapes("cosine_similarity", [x1.shape, x2.shape])
@@ -151,11 +158,16 @@ def cosine_embedding_loss(
 
     input1 and input2 [N, D] (or [D]), target [N] (or []).
     """
+    check_tensors("cosine_embedding_loss", input1)
     op = "cosine_embedding_loss"
     check_reduction(op, reduction)
     if input1.ndim not in (1, 2):
         raise ShapeError(
-            "inputs are vectors", op=op, expect="[N, D] or [D]", actual=dim_text(input1.shape)
+            "inputs are vectors",
+            op=op,
+            expect="[N, D] or [D]",
+            actual=dim_text(input1.shape),
+            hint="merge other dimensions into the first with reshape(-1, D)",
         )
     check_shape(op, "input2", input2, input1.shape)
     check_shape(op, "target", target, input1.shape[:-1])
@@ -199,10 +211,17 @@ def triplet_margin_loss(
     All [N, D] (or [D]).  With `swap`, the smaller of d(anchor, negative) and
     d(positive, negative) counts.
     """
+    check_tensors("triplet_margin_loss", anchor)
     op = "triplet_margin_loss"
     check_reduction(op, reduction)
     if anchor.ndim == 0:
-        raise ShapeError("inputs are vectors", op=op, expect="[N, D] or [D]", actual="()")
+        raise ShapeError(
+            "inputs are vectors",
+            op=op,
+            expect="[N, D] or [D]",
+            actual="()",
+            hint="merge other dimensions into the first with reshape(-1, D)",
+        )
     check_shape(op, "positive", positive, anchor.shape)
     check_shape(op, "negative", negative, anchor.shape)
     return _triplet_margin_loss(

@@ -122,6 +122,7 @@ def div(x: Operand, y: Operand, *, rounding_mode: str | None = None) -> Any:
         op="div",
         expect="None, 'floor' or 'trunc'",
         actual=repr(rounding_mode),
+        hint="leave rounding_mode out for true division",
     )
 
 

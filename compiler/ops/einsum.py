@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import case, refused
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand_to
@@ -67,6 +68,7 @@ def parse(equation: str, ranks: tuple[int, ...]) -> Expression:
                 "output labels must be distinct, and labels of operands",
                 op="einsum",
                 actual=repr(equation),
+                hint="write each label once behind ->, and only those before it",
             )
     else:
         once = sorted(x for x in set(every) if every.count(x) == 1 and x.isalpha())
@@ -83,6 +85,7 @@ def _labels(equation: str, term: str, hidden: int, longest: int) -> Labels:
             op="einsum",
             expect="letters, '...', ',' and '->'",
             actual=repr(equation),
+            hint="write it as in 'ij,jk->ik'",
         )
     if hidden < 0 or (hidden and not dots):
         raise ShapeError(
@@ -295,8 +298,15 @@ def einsum(equation: Any, *operands: Any, optimize: Any = True) -> Any:
         equation, operands = _from_numbers((equation, *operands))
     elif len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
+    check_tensors("einsum", *operands)
     if any(x.dtype.kind == "b" for x in operands):
-        raise DTypeError("does not take bools", op="einsum", expect="numbers", actual="bool")
+        raise DTypeError(
+            "does not take bools",
+            op="einsum",
+            expect="numbers",
+            actual="bool",
+            hint="convert with .astype(dg.int64)",
+        )
     expression = parse(equation, tuple(x.ndim for x in operands))
     sizes = sizes_of(expression, [x.shape for x in operands])
     # From left to right: the product so far stands last.

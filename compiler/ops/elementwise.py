@@ -184,7 +184,11 @@ def _destination(
         device, dtype, others = dtype, others[0] if others else None, others[1:]
     if len(others) > 2:
         raise ArgumentError(
-            "too many arguments", op="to", expect="dtype, non_blocking, copy", actual=f"{others}"
+            "too many arguments",
+            op="to",
+            expect="dtype, non_blocking, copy",
+            actual=f"{others}",
+            hint="name them: x.to(device=..., dtype=...)",
         )
     place = x.device if device is None else canonical(device, "to")
     copy = bool(others[1]) if len(others) > 1 else copy

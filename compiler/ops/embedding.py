@@ -10,6 +10,7 @@ from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient, to
 from dualgrad.compiler.ops.gather import check_index, take
 from dualgrad.compiler.ops.index import one_hot as flags
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import int32, int64
@@ -33,6 +34,7 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Any:
     The gradient of a row is the sum over the places that show it, in their order; row
     `padding_idx` gets none.  Raises IndexOutOfBounds for numbers outside of [-n, n).
     """
+    check_tensors("embedding", weight)
     check_index("embedding", input)
     if weight.ndim != 2:
         raise ShapeError(

@@ -16,6 +16,7 @@ from dualgrad.compiler.kernel.scalar import Number, Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.reduce import (
     Reduction,
     State,
@@ -310,11 +311,18 @@ def _place(
 def _arg(
     name: str, op: type[ArgExtremum], best: type[Extremum], x: Any, axis: Any, keep: bool
 ) -> Any:
+    check_tensors(name, x)
     if x.ndim == 0:
         return _arg(name, op, best, x.reshape((1,)), None, False)
     axes, keep = reduced(name, x, axis, keep, {})
     if axis is not None and len(axes) != 1:
-        raise ShapeError("takes one axis", op=name, expect="an int or None", actual=repr(axis))
+        raise ShapeError(
+            "takes one axis",
+            op=name,
+            expect="an int or None",
+            actual=repr(axis),
+            hint="flatten the axes into one with flatten(first, last)",
+        )
     check_nonempty(name, x, axes)
     return _place(x, op=op, best=best, axes=axes, keepdims=keep)
 

@@ -25,6 +25,7 @@ from dualgrad.compiler.ops.joining import roll, stack
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.linalg_base import as_floats, case, refused
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import select
@@ -185,6 +186,7 @@ def _conj(x: Any) -> Any:
 
 def need_pairs(op: str, x: Any) -> None:
     """Refuse what is no tensor of (real, imaginary) pairs."""
+    check_tensors(op, x)
     if x.ndim < 1 or x.shape[-1] != 2:
         raise ShapeError(
             "takes pairs (real, imaginary)",
@@ -201,7 +203,11 @@ def _check_norm(op: str, norm: str | None) -> str:
         return "backward"
     if norm not in ADJOINT:
         raise ArgumentError(
-            "no such norm", op=op, expect=" or ".join(map(repr, ADJOINT)), actual=repr(norm)
+            "no such norm",
+            op=op,
+            expect=" or ".join(map(repr, ADJOINT)),
+            actual=repr(norm),
+            hint="leave norm out for 'backward'",
         )
     return norm
 
@@ -218,14 +224,21 @@ def _plan(
     given = (None,) * len(axes) if s is None else tuple(s)
     if len(given) != len(axes) or len(set(axes)) != len(axes) or not axes:
         raise ArgumentError(
-            "one length per axis, and each axis once", op=op, actual=f"s={s}, axes={axes}"
+            "one length per axis, and each axis once",
+            op=op,
+            actual=f"s={s}, axes={axes}",
+            hint="give s and axes equal lengths, or one of them",
         )
     sizes = [shape[a] if n in (None, -1) else n for a, n in zip(axes, given, strict=True)]
     if half and given[-1] in (None, -1):
         sizes[-1] = 2 * (shape[axes[-1]] - 1)
     if any(isinstance(n, int) and n < 1 for n in sizes):
         raise ShapeError(
-            "a transform needs elements", op=op, expect="lengths of 1 or more", actual=f"{sizes}"
+            "a transform needs elements",
+            op=op,
+            expect="lengths of 1 or more",
+            actual=f"{sizes}",
+            hint="leave n out for the size of the axis",
         )
     return axes, tuple(sizes)
 
@@ -241,6 +254,7 @@ def _complex(op: str, x: Any, s: Any, axes: Any, norm: Any, inverse: bool) -> An
 
 
 def _half(op: str, x: Any, s: Any, axes: Any, norm: Any) -> Any:
+    check_tensors(op, x)
     places, sizes = _plan(op, x.shape, s, axes)
     return _rfftn(x, axes=places, sizes=sizes, norm=_check_norm(op, norm))
 
@@ -385,12 +399,14 @@ def fftshift(x: Any, axes: Any = None, **dim: Any) -> Any:
 
     The axes are those of x itself (None: all), so name them where the last one holds pairs.
     """
+    check_tensors("fftshift", x)
     shifts, places = _shifts(x, axes, dim, 1)
     return roll(x, tuple(shifts), tuple(places)) if places else x
 
 
 def ifftshift(x: Any, axes: Any = None, **dim: Any) -> Any:
     """Return the inverse of `fftshift`."""
+    check_tensors("ifftshift", x)
     shifts, places = _shifts(x, axes, dim, -1)
     return roll(x, tuple(shifts), tuple(places)) if places else x
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.refusal import not_a_tensor
+from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.ops.base import axis_argument, axis_of, broadcast_shapes, normalize_axis
 from dualgrad.compiler.ops.composite import composite, raw
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Slice
 from dualgrad.compiler.ops.take_put import Take
@@ -21,13 +23,14 @@ def check_index(op: str, idx: Any) -> None:
     """Refuse an index that holds no integers (a Python int is one)."""
     if isinstance(idx, int) and not isinstance(idx, bool):
         return
-    dtype = getattr(idx, "dtype", None)
-    if dtype is None or not dtype.is_int:
+    if not isinstance(idx, Value):
+        raise not_a_tensor(op, idx, "int or Tensor of integers")
+    if not idx.dtype.is_int:
         raise DTypeError(
             "positions are integers",
             op=op,
             expect="a tensor of an integer dtype",
-            actual=type(idx).__name__ if dtype is None else dtype.name,
+            actual=idx.dtype.name,
             hint="a bool mask goes into x[mask] or masked_select",
         )
 
@@ -64,6 +67,7 @@ def take(x: Any, indices: Any, axis: Any = None, **dim: Any) -> Any:
     DTypeError for other than integers, IndexOutOfBounds for positions outside of [-n, n).  The
     gradient of an element is the sum over the places it went to, in their order.
     """
+    check_tensors("take", x)
     chosen = axis_argument("take", axis, dim)
     check_index("take", indices)
     if chosen is None:
@@ -74,6 +78,7 @@ def take(x: Any, indices: Any, axis: Any = None, **dim: Any) -> Any:
 @public("index_select")
 def index_select(x: Any, dim: int, index: Any) -> Any:
     """Return the slices of x at positions `index` [k] along `dim`; see `take`."""
+    check_tensors("index_select", x)
     check_index("index_select", index)
     if getattr(index, "ndim", 0) != 1:
         raise ShapeError(
@@ -115,6 +120,7 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1, **dim: Any) -> Any:
 
 
 def check_rank(op: str, x: Any, idx: Any) -> None:
+    check_tensors(op, x)
     if getattr(idx, "ndim", 0) != x.ndim:
         raise ShapeError(
             "tensor and index have different numbers of dimensions",
@@ -133,6 +139,7 @@ def gather(x: Any, dim: int, index: Any) -> Any:
 
     Errors and gradient as in `take`.
     """
+    check_tensors("gather", x)
     check_index("gather", index)
     axis = axis_of("gather", dim, x.ndim)
     if index.size == 0 or (x.ndim == 0 and index.ndim < 2):

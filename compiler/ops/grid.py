@@ -8,6 +8,7 @@ from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand, reshape
 from dualgrad.runtime.dtype import bool_, int64
@@ -53,15 +54,23 @@ def triu(x: Any, k: int = 0) -> Any:
 
 
 def _check_matrix(op: str, x: Any, k: int) -> None:
+    check_tensors(op, x)
     if x.ndim < 2:
         raise ShapeError(
             "a triangle is part of a matrix",
             op=op,
             expect="two dimensions or more",
             actual=f"shape {dim_text(x.shape)}",
+            hint="make a matrix first: dg.diag(x), or x.unsqueeze(0)",
         )
     if not isinstance(k, int):
-        raise ArgumentError("no number of a diagonal", op=op, expect="an int", actual=repr(k))
+        raise ArgumentError(
+            "no number of a diagonal",
+            op=op,
+            expect="an int",
+            actual=repr(k),
+            hint="0 is the main diagonal, 1 the one above it",
+        )
 
 
 def meshgrid(*tensors: Any, indexing: str = "xy") -> tuple[Any, ...]:
@@ -70,9 +79,14 @@ def meshgrid(*tensors: Any, indexing: str = "xy") -> tuple[Any, ...]:
     tensors: one dimension each (or none), also as one list.  With `indexing` "ij" tensor k runs
     along dimension k; with "xy" the first two dimensions are exchanged.
     """
+    check_tensors("meshgrid", *tensors)
     if indexing not in ("xy", "ij"):
         raise ArgumentError(
-            "no such order", op="meshgrid", expect="'xy' or 'ij'", actual=repr(indexing)
+            "no such order",
+            op="meshgrid",
+            expect="'xy' or 'ij'",
+            actual=repr(indexing),
+            hint="'ij' puts the first tensor along the first axis",
         )
     if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
         tensors = tuple(tensors[0])
@@ -82,6 +96,7 @@ def meshgrid(*tensors: Any, indexing: str = "xy") -> tuple[Any, ...]:
             op="meshgrid",
             expect="tensors of at most one dimension",
             actual=" and ".join(dim_text(x.shape) for x in tensors),
+            hint="flatten them with .reshape(-1)",
         )
     order = list(range(len(tensors)))
     if indexing == "xy" and len(order) > 1:

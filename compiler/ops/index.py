@@ -19,6 +19,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.kernel.scalar import Scalar, cast, index
 from dualgrad.compiler.ops.base import Op
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.runtime.dtype import bool_, int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError
@@ -120,6 +121,7 @@ def one_hot(x: Any, classes: int) -> Any:
     Raises DTypeError unless x holds integers, IndexOutOfBounds if one lies outside of
     [0, classes).
     """
+    check_tensors("one_hot", x)
     if not x.dtype.is_int:
         raise DTypeError(
             "classes are integers",
@@ -130,6 +132,10 @@ def one_hot(x: Any, classes: int) -> Any:
         )
     if isinstance(classes, int) and classes < 1:
         raise ArgumentError(
-            "there must be a class", op="one_hot", expect="classes >= 1", actual=str(classes)
+            "there must be a class",
+            op="one_hot",
+            expect="classes >= 1",
+            actual=str(classes),
+            hint="give the number of classes, or leave it out",
         )
     return apply(OneHot.of(classes), x)[0]

@@ -260,6 +260,7 @@ class _Reader:
                 op="getitem",
                 expect="a size that is known; use narrow(x, axis, start, length)",
                 actual=f"{n}",
+                hint="narrow(x, axis, start, length) takes a part of an axis of any size",
             )
         if part.step == 0:
             raise ArgumentError(

@@ -21,6 +21,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.rounding import floor
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64
@@ -137,6 +138,7 @@ def _check_mode(input: Any, mode: str, align_corners: Any, antialias: bool) -> i
             expect="input [N, C, L] for linear, [N, C, H, W] for bilinear and bicubic, "
             "[N, C, D, H, W] for trilinear",
             actual=f"mode={mode!r}, input {dim_text(input.shape)}",
+            hint="add missing dimensions with unsqueeze, for the batch and for the channels",
         )
     if align_corners is not None and mode not in LINEAR:
         raise ArgumentError(
@@ -144,10 +146,15 @@ def _check_mode(input: Any, mode: str, align_corners: Any, antialias: bool) -> i
             op=op,
             expect="align_corners=None",
             actual=f"mode={mode!r}, align_corners={align_corners}",
+            hint="leave align_corners out, or choose mode='bilinear'",
         )
     if antialias:
         raise ArgumentError(
-            "there is no smoothing filter", op=op, expect="antialias=False", actual="True"
+            "there is no smoothing filter",
+            op=op,
+            expect="antialias=False",
+            actual="True",
+            hint="leave antialias out",
         )
     return rank
 
@@ -162,6 +169,7 @@ def _target(input: Any, rank: int, size: Any, scale_factor: Any) -> tuple[Any, F
             op="interpolate",
             expect=f"either size or scale_factor, one number or {rank}",
             actual=f"size={size}, scale_factor={scale_factor}",
+            hint="give one of them, for the axes behind the channels",
         )
     if size is None:
         exact = [float(f).as_integer_ratio() for f in listed]
@@ -176,6 +184,7 @@ def _target(input: Any, rank: int, size: Any, scale_factor: Any) -> tuple[Any, F
             op="interpolate",
             expect="at least 1 along each axis",
             actual=f"input {dim_text(input.shape)}, result {dim_text(target)}",
+            hint="make the scale factor larger",
         )
     return target, factors
 
@@ -196,11 +205,16 @@ def interpolate(
     axis, "bilinear" for two, "trilinear" for three, "bicubic", "area" (`adaptive_avg_pool`).
     Positions outside count as the edge.  `recompute_scale_factor` takes the scale from the sizes.
     """
+    check_tensors("interpolate", input)
     rank = _check_mode(input, mode, align_corners, antialias)
     target, factors = _target(input, rank, size, scale_factor)
     if recompute_scale_factor and size is not None:
         raise ArgumentError(
-            "there is no scale factor", op="interpolate", expect="scale_factor", actual="size"
+            "there is no scale factor",
+            op="interpolate",
+            expect="scale_factor",
+            actual="size",
+            hint="give scale_factor= in place of size=",
         )
     if recompute_scale_factor:
         factors = None
@@ -216,7 +230,13 @@ def interpolate(
 
 def _check_factor(op: str, factor: Any) -> int:
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise ArgumentError("no such factor", op=op, expect="an int >= 1", actual=repr(factor))
+        raise ArgumentError(
+            "no such factor",
+            op=op,
+            expect="an int >= 1",
+            actual=repr(factor),
+            hint="give the factor by which height and width change",
+        )
     return factor
 
 
@@ -227,6 +247,7 @@ def _check_blocks(op: str, x: Any, fits: bool, expect: str, factor: int) -> None
             op=op,
             expect=expect,
             actual=f"{dim_text(x.shape)}, factor {factor}",
+            hint="choose a factor that divides the sizes",
         )
 
 
@@ -242,6 +263,7 @@ def _pixel_shuffle(x: Any, *, r: int) -> Any:
 def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     """Return [..., C, H * r, W * r] of input [..., C * r**2, H, W]: channel c * r**2 + i * r + j
     becomes row i, column j of the r x r block of each pixel."""
+    check_tensors("pixel_shuffle", input)
     r = _check_factor("pixel_shuffle", upscale_factor)
     fits = input.ndim >= 3 and same(input.shape[-3] % (r * r), 0)
     _check_blocks("pixel_shuffle", input, fits, "[..., C * r**2, H, W]", r)
@@ -259,6 +281,7 @@ def _pixel_unshuffle(x: Any, *, r: int) -> Any:
 
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     """Return [..., C * r**2, H, W] of input [..., C, H * r, W * r]; undoes `pixel_shuffle`."""
+    check_tensors("pixel_unshuffle", input)
     r = _check_factor("pixel_unshuffle", downscale_factor)
     fits = input.ndim >= 3 and all(same(n % r, 0) for n in input.shape[-2:])
     _check_blocks("pixel_unshuffle", input, fits, "[..., C, H * r, W * r]", r)
@@ -274,6 +297,7 @@ def _channel_shuffle(x: Any, *, groups: int) -> Any:
 
 def channel_shuffle(input: Any, groups: int) -> Any:
     """Return input [N, C, ...] with the channels of its groups taken in turn."""
+    check_tensors("channel_shuffle", input)
     groups = _check_factor("channel_shuffle", groups)
     fits = input.ndim >= 3 and same(input.shape[1] % groups, 0)
     _check_blocks("channel_shuffle", input, fits, "[N, a multiple of groups, ...]", groups)

@@ -16,6 +16,7 @@ from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.gather import take
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Part, Region
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.search import searchsorted
@@ -86,6 +87,7 @@ def _tensors(op: str, tensors: Any) -> list[Any]:
             actual="none",
             hint="check that the list is not empty",
         )
+    check_tensors(op, *xs)
     return xs
 
 
@@ -153,6 +155,7 @@ def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
 
     Raises ShapeError if sizes do not add up to the axis.
     """
+    check_tensors("split", x)
     axis = normalize_axis("split", axis_argument("split", axis, dim), x.ndim)
     return _several(x, _split(x, parts, axis))
 
@@ -167,7 +170,11 @@ def _split(x: Any, parts: Any, axis: int) -> tuple[Any, ...]:
     if isinstance(parts, int):
         if parts < 1:
             raise ArgumentError(
-                "parts have elements", op="split", expect="a size >= 1", actual=str(parts)
+                "parts have elements",
+                op="split",
+                expect="a size >= 1",
+                actual=str(parts),
+                hint="give the size of a part; chunk takes the number of parts",
             )
         sizes = [min(parts, n - start) for start in range(0, n, parts)] or [0]
     else:
@@ -187,9 +194,16 @@ def _split(x: Any, parts: Any, axis: int) -> tuple[Any, ...]:
 @public("chunk")
 def chunk(x: Any, chunks: int, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """Return at most `chunks` views of equal size along `axis`; the last may be smaller."""
+    check_tensors("chunk", x)
     axis = normalize_axis("chunk", axis_argument("chunk", axis, dim), x.ndim)
     if chunks < 1:
-        raise ArgumentError("no chunks", op="chunk", expect="chunks >= 1", actual=str(chunks))
+        raise ArgumentError(
+            "no chunks",
+            op="chunk",
+            expect="chunks >= 1",
+            actual=str(chunks),
+            hint="chunks is how many parts there should be",
+        )
     return split(x, max(1, -(-x.shape[axis] // chunks)), axis)
 
 
@@ -197,13 +211,18 @@ def chunk(x: Any, chunks: int, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
 def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """Return views of x along `axis`, cut into `parts` of nearly equal size, or before the
     positions in `parts`, as NumPy's array_split."""
+    check_tensors("tensor_split", x)
     axis = normalize_axis("tensor_split", axis_argument("tensor_split", axis, dim), x.ndim)
     n = x.shape[axis]
     parts = parts.tolist() if isinstance(parts, Value) else parts
     if isinstance(parts, int):
         if parts < 1:
             raise ArgumentError(
-                "no parts", op="tensor_split", expect="parts >= 1", actual=str(parts)
+                "no parts",
+                op="tensor_split",
+                expect="parts >= 1",
+                actual=str(parts),
+                hint="give how many parts there should be, or the places to cut at",
             )
         size, rest = divmod(n, parts)
         return _split(x, [size + (k < rest) for k in range(parts)], axis)
@@ -216,6 +235,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
 @public("unbind")
 def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
     """Return a view of x for each index of `axis`, without that axis."""
+    check_tensors("unbind", x)
     axis = normalize_axis("unbind", axis_argument("unbind", axis, dim), x.ndim)
     return _several(x, tuple(select(x, axis, k) for k in range(x.shape[axis])))
 
@@ -236,6 +256,7 @@ def roll(x: Any, shifts: Any, axis: Any = None, **dims: Any) -> Any:
 
     Raises ArgumentError unless there is one shift per axis.
     """
+    check_tensors("roll", x)
     axis = axis_argument("roll", dims.pop("dims", axis), dims)
     if axis is None:
         return roll(x.reshape((x.size,)), shifts, 0).reshape(x.shape)
@@ -247,6 +268,7 @@ def roll(x: Any, shifts: Any, axis: Any = None, **dims: Any) -> Any:
             op="roll",
             expect="one shift per axis",
             actual=f"shifts={shifts}, axis={axis}",
+            hint="give as many axes as shifts",
         )
     axes = [normalize_axis("roll", a, x.ndim) for a in named]
     pairs = zip(axes, amounts, strict=True)
@@ -269,9 +291,16 @@ def _tile(x: Any, *, counts: tuple[Dim, ...]) -> Any:
 def tile(x: Any, *counts: Any) -> Any:
     """Return x repeated counts[k] times along axis k; missing counts on the left are 1, and so
     are missing axes of x, as in NumPy."""
+    check_tensors("tile", x)
     repeats = tuple(counts[0]) if counts and isinstance(counts[0], tuple | list) else counts
     if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 for c in repeats):
-        raise ArgumentError("counts are natural", op="tile", expect="ints >= 0", actual=f"{counts}")
+        raise ArgumentError(
+            "counts are natural",
+            op="tile",
+            expect="ints >= 0",
+            actual=f"{counts}",
+            hint="a count says how often to repeat along its axis",
+        )
     x = x.reshape((*(1,) * (len(repeats) - x.ndim), *x.shape))
     return _tile(x, counts=(*(1,) * (x.ndim - len(repeats)), *repeats))
 
@@ -303,6 +332,7 @@ def repeat_interleave(
     tensor the size of the result is `output_size`, which must be the sum of all repeats; without
     it the sum is asked for its value.
     """
+    check_tensors("repeat_interleave", x)
     axis = axis_argument("repeat_interleave", axis, dim)
     if isinstance(repeats, Value):
         return _repeated_each(x, repeats, axis, output_size)
@@ -312,6 +342,7 @@ def repeat_interleave(
             op="repeat_interleave",
             expect="an int >= 0",
             actual=repr(repeats),
+            hint="give an int, or a tensor with one count per element",
         )
     if axis is None:
         x, axis = x.reshape((x.size,)), 0
@@ -334,6 +365,7 @@ def _repeated_each(x: Any, repeats: Any, axis: Any, total: int | None) -> Any:
             op="repeat_interleave",
             expect=f"integers ({n},) or (1,)",
             actual=f"{repeats.dtype.name} {dim_text(repeats.shape)}",
+            hint="give one count per element of the axis",
         )
     if total is None:
         total = int(expand(repeats, (n,)).sum().item())

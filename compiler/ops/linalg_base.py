@@ -15,6 +15,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import Index, View, expand_to, flatten_index
@@ -24,12 +25,14 @@ from dualgrad.runtime.errors import ShapeError
 
 def need_matrix(op: str, x: Any) -> None:
     """Refuse what is no matrix or batch of matrices."""
+    check_tensors(op, x)
     if x.ndim < 2:
         raise ShapeError(
             "takes a matrix or a batch of matrices",
             op=op,
             expect="[..., M, N]",
             actual=dim_text(x.shape),
+            hint="make a row with x.unsqueeze(0), a column with x.unsqueeze(1)",
         )
 
 

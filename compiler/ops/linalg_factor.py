@@ -125,6 +125,7 @@ class Qr(Library):
                     op="qr",
                     expect="mode='reduced'",
                     actual=f"mode='complete' of a matrix {m} x {n}",
+                    hint="use mode='reduced', or detach x",
                 )
             return (_qr_vjp(q, r, gq, gr),)
         beyond = 1 if at_most(n - m, 1) else n - m  # a size that is 1 must be known as such
@@ -199,7 +200,11 @@ def qr(x: Any, mode: str = "reduced") -> Any:
     need_matrix("qr", x)
     if mode not in ("reduced", "complete", "r"):
         raise ArgumentError(
-            "no such mode", op="qr", expect="'reduced', 'complete' or 'r'", actual=repr(mode)
+            "no such mode",
+            op="qr",
+            expect="'reduced', 'complete' or 'r'",
+            actual=repr(mode),
+            hint="leave mode out for 'reduced'",
         )
     form = "reduced" if mode == "r" else mode
     q, r = Qr.of(form).parts(_qr(x, mode=form), x)

@@ -32,6 +32,7 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.linalg_solve import inv, solve
 from dualgrad.compiler.ops.linalg_spectral import Pinv
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.dtype import int64
@@ -118,9 +119,14 @@ def lstsq(
     PyTorch does not give for it are empty (0,): residuals unless M > N, singular values but for
     "gelsd" and "gelss", the rank for "gels".
     """
+    check_tensors("lstsq", b)
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
         raise ArgumentError(
-            "no such driver", op="lstsq", expect="gels, gelsy, gelsd or gelss", actual=f"{driver!r}"
+            "no such driver",
+            op="lstsq",
+            expect="gels, gelsy, gelsd or gelss",
+            actual=f"{driver!r}",
+            hint="leave driver out: all give the same result here",
         )
     need_matrix("lstsq", a)
     column = b.reshape((*b.shape, 1)) if b.ndim == 1 else b
@@ -130,6 +136,7 @@ def lstsq(
             op="lstsq",
             expect=f"[..., {a.shape[-2]}, K] or [{a.shape[-2]}]",
             actual=dim_text(b.shape),
+            hint="it has as many rows as the matrix",
         )
     limit = float(-1.0 if rcond is None else rcond)
     packed = _lstsq(a, column, rcond=limit)
@@ -161,6 +168,7 @@ def _cross(a: Any, b: Any, *, axis: int) -> Any:
 
 def cross(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
     """Return the cross products of vectors of 3 elements along `axis`; other axes broadcast."""
+    check_tensors("cross", a, b)
     axis = axis_argument("cross", axis, dim)
     shape = broadcast_shapes("cross", [a.shape, b.shape])
     axis = normalize_axis("cross", axis, len(shape)) - len(shape)
@@ -170,6 +178,7 @@ def cross(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
             op="cross",
             expect=f"size 3 along axis {axis}",
             actual=f"{dim_text(a.shape)} and {dim_text(b.shape)}",
+            hint="name the axis that holds the coordinates: axis=...",
         )
     return _cross(a.expand(shape), b.expand(shape), axis=axis + len(shape))
 
@@ -213,9 +222,14 @@ def multi_dot(arrays: Sequence[Any]) -> Any:
     fit.
     """
     xs = list(arrays)
+    check_tensors("multi_dot", *xs)
     if len(xs) < 2:
         raise ArgumentError(
-            "nothing to multiply", op="multi_dot", expect="two or more", actual=str(len(xs))
+            "nothing to multiply",
+            op="multi_dot",
+            expect="two or more",
+            actual=str(len(xs)),
+            hint="pass the matrices in a list: multi_dot([a, b, c])",
         )
     row, column = xs[0].ndim == 1, xs[-1].ndim == 1
     xs[0] = xs[0].reshape((1, xs[0].shape[0])) if row else xs[0]
@@ -229,6 +243,7 @@ def multi_dot(arrays: Sequence[Any]) -> Any:
             op="multi_dot",
             expect="[a, b], [b, c], [c, d], ...",
             actual=", ".join(dim_text(x.shape) for x in xs),
+            hint="each has as many rows as the one before has columns",
         )
     sizes = (*(x.shape[0] for x in xs), xs[-1].shape[1])
     out = _chain(*xs, order=chain_order(sizes))
@@ -241,6 +256,7 @@ def tensorsolve(a: Any, b: Any, axes: Any = None, **dims: Any) -> Any:
 
     `axes` of a are moved to its end first.
     """
+    check_tensors("tensorsolve", b)
     axes = dims.pop("dims", axes)
     axis_argument("tensorsolve", None, dims)
     if axes is not None:
@@ -254,7 +270,13 @@ def tensorsolve(a: Any, b: Any, axes: Any = None, **dims: Any) -> Any:
 def tensorinv(a: Any, ind: int = 2) -> Any:
     """Return the inverse of a for tensordot over its last a.ndim - ind axes."""
     if ind < 1:
-        raise ArgumentError("no such axis", op="tensorinv", expect="ind > 0", actual=str(ind))
+        raise ArgumentError(
+            "no such axis",
+            op="tensorinv",
+            expect="ind > 0",
+            actual=str(ind),
+            hint="ind is how many axes come first",
+        )
     first, rest = a.shape[:ind], a.shape[ind:]
     n = product(rest)
     _need_equal("tensorinv", product(first), n, a)
@@ -264,7 +286,11 @@ def tensorinv(a: Any, ind: int = 2) -> Any:
 def _need_equal(op: str, a: Dim, b: Dim, x: Any) -> None:
     if not same(a, b):
         raise ShapeError(
-            "the tensor is no square matrix", op=op, expect=f"{a} == {b}", actual=dim_text(x.shape)
+            "the tensor is no square matrix",
+            op=op,
+            expect=f"{a} == {b}",
+            actual=dim_text(x.shape),
+            hint="the first axes and the others must have as many elements",
         )
 
 

@@ -25,6 +25,7 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.statistics import root, vector_norm
 from dualgrad.runtime.dtype import int64
@@ -36,7 +37,11 @@ MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
 def _need_elements(op: str, x: Any, axes: tuple[int, ...]) -> None:
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(
-            "this norm needs elements", op=op, expect="no size 0", actual=dim_text(x.shape)
+            "this norm needs elements",
+            op=op,
+            expect="no size 0",
+            actual=dim_text(x.shape),
+            hint="look where a size of 0 comes from",
         )
 
 
@@ -74,9 +79,16 @@ def matrix_norm(
             op="matrix_norm",
             expect=", ".join(map(repr, MATRIX_NORMS)),
             actual=repr(ord),
+            hint="leave ord out for 'fro'",
         )
     if not isinstance(axis, tuple | list) or len(axis) != 2:
-        raise ShapeError("needs two axes", op="matrix_norm", expect="(a, b)", actual=repr(axis))
+        raise ShapeError(
+            "needs two axes",
+            op="matrix_norm",
+            expect="(a, b)",
+            actual=repr(axis),
+            hint="give two different axes, or use vector_norm for one",
+        )
     axes_of("matrix_norm", axis, x.ndim)  # refuses axes that are no axes
     axes = tuple(a % x.ndim for a in axis)
     kind = ord if isinstance(ord, str) else float(ord)
@@ -94,7 +106,13 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
     axis = axis_argument("norm", axis, dim)
     if axis is None and ord is not None:
         if x.ndim > 2:
-            raise ShapeError("which axes?", op="norm", expect="an axis", actual=dim_text(x.shape))
+            raise ShapeError(
+                "which axes?",
+                op="norm",
+                expect="an axis",
+                actual=dim_text(x.shape),
+                hint="name them: axis=-1 for vectors, axis=(-2, -1) for matrices",
+            )
         axis = tuple(range(x.ndim))
     two = isinstance(axis, tuple | list) and len(axis) == 2
     if two and ord is not None:
@@ -147,6 +165,7 @@ def matrix_rank(
     Unless one of them is given, rtol is max(M, N) * epsilon of the dtype; they are numbers or
     tensors [...].  `tol` is another name of `atol`.  A vector has rank 1 unless it is zero.
     """
+    check_tensors("matrix_rank", x)
     if x.ndim < 2:
         return _vector_rank(x)
     absolute_limit = tol if atol is None else atol

@@ -29,6 +29,7 @@ from dualgrad.compiler.ops.linalg_base import (
     turned,
 )
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ShapeError
@@ -83,6 +84,7 @@ def solve(a: Any, b: Any) -> Any:
 
     Raises LinAlgError if a matrix is singular, ShapeError if operands do not fit.
     """
+    check_tensors("solve", b)
     need_square("solve", a)
     column = b.reshape((*b.shape, 1)) if b.ndim == 1 else b
     if b.ndim == 0 or not same(column.shape[-2], a.shape[-1]):
@@ -91,6 +93,7 @@ def solve(a: Any, b: Any) -> Any:
             op="solve",
             expect=f"[..., {a.shape[-1]}, K] or [{a.shape[-1]}]",
             actual=dim_text(b.shape),
+            hint="it has as many rows as the matrix; solve takes one vector as [N]",
         )
     x = _solve(a, column)
     return x.reshape(x.shape[:-1]) if b.ndim == 1 else x
@@ -125,6 +128,7 @@ def solve_triangular(
             op="solve_triangular",
             expect=f"[..., {a.shape[-1]}, K]",
             actual=dim_text(b.shape),
+            hint="it has as many rows as the matrix; solve takes one vector as [N]",
         )
     return _solve_triangular(a, b, upper=bool(upper), unit=bool(unitriangular))
 

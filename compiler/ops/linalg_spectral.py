@@ -120,7 +120,13 @@ def _eigh(x: Any, *, triangle: str) -> Any:
 
 def _triangle(op: str, name: str) -> str:
     if name not in ("L", "U", "l", "u"):
-        raise ArgumentError("no such triangle", op=op, expect="'L' or 'U'", actual=repr(name))
+        raise ArgumentError(
+            "no such triangle",
+            op=op,
+            expect="'L' or 'U'",
+            actual=repr(name),
+            hint="'L' reads the lower triangle, 'U' the upper",
+        )
     return name.upper()
 
 

@@ -30,6 +30,7 @@ from dualgrad.compiler.ops.distance import at_least
 from dualgrad.compiler.ops.elementwise import Elementwise, stop_gradient
 from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -86,7 +87,11 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     check_equal_shapes("huber_loss", input, target)
     if delta <= 0:
         raise ArgumentError(
-            "delta is no distance", op="huber_loss", expect="> 0", actual=str(delta)
+            "delta is no distance",
+            op="huber_loss",
+            expect="> 0",
+            actual=str(delta),
+            hint="delta is where the loss turns from square to linear",
         )
     return _huber_loss(input, target, delta, 1.0, reduction=reduction)
 
@@ -97,7 +102,11 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
     check_equal_shapes("smooth_l1_loss", input, target)
     if beta < 0:
         raise ArgumentError(
-            "beta is no distance", op="smooth_l1_loss", expect=">= 0", actual=f"{beta}"
+            "beta is no distance",
+            op="smooth_l1_loss",
+            expect=">= 0",
+            actual=f"{beta}",
+            hint="beta is where the loss turns from square to linear",
         )
     if beta == 0:
         return _l1_loss(input, target, reduction=reduction)
@@ -179,6 +188,7 @@ def check_weight(op: str, what: str, weight: Any, input: Any) -> None:
             op=op,
             expect=f"{what} that broadcasts to {dim_text(input.shape)}",
             actual=f"{what} {dim_text(weight.shape)}",
+            hint=f"reshape {what}; sizes of 1 broadcast",
         )
 
 
@@ -281,7 +291,13 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
     check_choice("kl_div", "reduction", reduction, ("mean", "sum", "none", "batchmean"))
     check_equal_shapes("kl_div", input, target)
     if reduction == "batchmean" and input.ndim == 0:
-        raise ShapeError("there is no batch", op="kl_div", expect="input [N, ...]", actual="()")
+        raise ShapeError(
+            "there is no batch",
+            op="kl_div",
+            expect="input [N, ...]",
+            actual="()",
+            hint="use reduction='sum', or add a batch with unsqueeze(0)",
+        )
     return _kl_div(input, target, reduction=reduction, log_target=bool(log_target))
 
 
@@ -343,6 +359,7 @@ def gaussian_nll_loss(
     of size 1 or none.  Variances
     below eps count as eps; the gradient does not see this bound.
     """
+    check_tensors("gaussian_nll_loss", input, target, var)
     op = "gaussian_nll_loss"
     check_reduction(op, reduction)
     broadcast_shapes(op, [input.shape, target.shape])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.dims import same
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.refusal import not_a_tensor
+from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
 from dualgrad.compiler.ops.base import axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of, unary
 from dualgrad.runtime.errors import ShapeError
 
@@ -44,7 +46,12 @@ def _softmax(x: Any, *, axis: int) -> Any:
 @public("softmax")
 def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
     """Return exp(x - max x) times the reciprocal of its sum along `axis` (empty if that is)."""
-    axis = axis_of("softmax", axis_argument("softmax", axis, dim), x.ndim)
+    axis = axis_argument("softmax", axis, dim)
+    try:
+        rank = x.ndim
+    except AttributeError:
+        raise not_a_tensor("softmax", x) from None
+    axis = axis_of("softmax", axis, rank)
     return _softmax(x, axis=axis)
 
 
@@ -60,7 +67,12 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 @public("log_softmax")
 def log_softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
     """Return x - max x - log(sum of exp(x - max x)) along `axis`."""
-    axis = axis_of("log_softmax", axis_argument("log_softmax", axis, dim), x.ndim)
+    axis = axis_argument("log_softmax", axis, dim)
+    try:
+        rank = x.ndim
+    except AttributeError:
+        raise not_a_tensor("log_softmax", x) from None
+    axis = axis_of("log_softmax", axis, rank)
     return _log_softmax(x, axis=axis)
 
 
@@ -71,6 +83,7 @@ def _softmin(x: Any, *, axis: int) -> Any:
 
 def softmin(input: Any, axis: int = -1, **dim: Any) -> Any:
     """Return softmax(-input) along `axis` (also named `dim`)."""
+    check_tensors("softmin", input)
     axis = axis_of("softmin", axis_argument("softmin", axis, dim), input.ndim)
     return _softmin(input, axis=axis)
 
@@ -83,7 +96,11 @@ def _linear(x: Any, weight: Any, *bias: Any) -> Any:
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """Return input @ weight.T + bias for input [..., in], weight [out, in], bias [out]."""
-    if weight.ndim != 2 or input.ndim == 0 or not same(input.shape[-1], weight.shape[1]):
+    try:
+        ranks = weight.ndim, input.ndim
+    except AttributeError:
+        raise not_a_tensor("linear", weight if isinstance(input, Value) else input) from None
+    if ranks[0] != 2 or ranks[1] == 0 or not same(input.shape[-1], weight.shape[1]):
         raise ShapeError(
             "input and weight do not fit",
             op="linear",
@@ -112,6 +129,7 @@ def _bilinear(x: Any, y: Any, weight: Any, *bias: Any) -> Any:
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     """Return x A_k y + bias[k] for x = input1 [..., in1], y = input2 [..., in2], A = weight
     [out, in1, in2], bias [out]."""
+    check_tensors("bilinear", input1, input2, weight)
     fits = weight.ndim == 3 and input1.ndim and input2.ndim
     fits = fits and equal(input1.shape[:-1], input2.shape[:-1])
     if not fits or not equal((input1.shape[-1], input2.shape[-1]), weight.shape[1:]):
@@ -121,6 +139,7 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
             expect="input1 [..., in1], input2 [..., in2] and weight [out, in1, in2]",
             actual=f"input1 {dim_text(input1.shape)}, input2 {dim_text(input2.shape)}, "
             f"weight {dim_text(weight.shape)}",
+            hint="the inputs share all sizes but the last",
         )
     check_shape("bilinear", "bias", bias, (weight.shape[0],))
     biases, _ = given(bias)

@@ -21,6 +21,7 @@ from dualgrad.compiler.ops.arguments import (
 )
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import windows
@@ -60,6 +61,7 @@ def _rms_norm(x: Any, eps: Any, *weight: Any, axes: tuple[int, ...], which: Give
 
 def _trailing(op: str, x: Any, normalized_shape: Any) -> tuple[tuple[int, ...], Shape]:
     """The axes that a shape names, which x must end with, and the shape."""
+    check_tensors(op, x)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or not equal(x.shape[max(x.ndim - len(shape), 0) :], shape):
         raise ShapeError(
@@ -118,6 +120,7 @@ def _channel_affine(x: Any, weight: Any, bias: Any) -> Any:
 
 def check_channels(op: str, x: Any, least: int, **vectors: Any) -> None:
     """Raise ShapeError unless x is [N, C, ...] of enough dimensions, vectors None or [C]."""
+    check_tensors(op, x)
     if x.ndim < least:
         raise ShapeError(
             "input has too few dimensions",
@@ -152,6 +155,7 @@ def group_norm(
             op="group_norm",
             expect="num_groups >= 1",
             actual=str(num_groups),
+            hint="num_groups=1 normalises all channels together",
         )
     if not same(input.shape[1] % num_groups, 0):
         raise ShapeError(
@@ -159,6 +163,7 @@ def group_norm(
             op="group_norm",
             expect="a number of channels that num_groups divides",
             actual=f"{input.shape[1]} channels, num_groups={num_groups}",
+            hint="choose a divisor of the number of channels",
         )
     affine, which = given(weight, bias)
     return _group_norm(input, eps, *affine, groups=num_groups, which=which)
@@ -231,7 +236,13 @@ def local_response_norm(
     op = "local_response_norm"
     check_channels(op, input, 3)
     if size < 1:
-        raise ArgumentError("no channels", op=op, expect="size >= 1", actual=str(size))
+        raise ArgumentError(
+            "no channels",
+            op=op,
+            expect="size >= 1",
+            actual=str(size),
+            hint="size is how many neighbouring channels count",
+        )
     return _local_response_norm(input, alpha, beta, k, size=int(size))
 
 

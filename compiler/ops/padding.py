@@ -9,6 +9,7 @@ from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.joining import cat
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Slice, narrow, strided
@@ -68,6 +69,7 @@ def pad(x: Any, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0
     "circular" (the other end).  Raises ShapeError where an amount is too large for the mode,
     ArgumentError for an unknown mode.
     """
+    check_tensors("pad", x)
     amounts = tuple(pad)
     if len(amounts) % 2 or len(amounts) > 2 * x.ndim:
         raise ArgumentError(
@@ -79,7 +81,11 @@ def pad(x: Any, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0
         )
     if mode not in MODES:
         raise ArgumentError(
-            "no such mode", op="pad", expect=" or ".join(map(repr, MODES)), actual=repr(mode)
+            "no such mode",
+            op="pad",
+            expect=" or ".join(map(repr, MODES)),
+            actual=repr(mode),
+            hint="leave mode out for 'constant'",
         )
     untouched = (0,) * (x.ndim - len(amounts) // 2)
     before = (*untouched, *reversed(amounts[0::2]))
@@ -113,6 +119,7 @@ def _check_amounts(x: Any, before: tuple[int, ...], after: tuple[int, ...], mode
                 op="pad",
                 expect=f"amounts from {least} to {max(most, 0)} for {n} elements ({mode})",
                 actual=f"({b}, {a})",
+                hint="pad less, or with mode='constant'",
             )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
-from dualgrad.compiler.ops.arguments import as_float
+from dualgrad.compiler.ops.arguments import as_float, refuse_bools
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.convolution import Ints, Shape, batched, columns_of, padded, sizes
 from dualgrad.compiler.ops.create import Iota, count
@@ -92,6 +92,7 @@ class Geometry:
                 op=op,
                 expect="at most half of the kernel",
                 actual=f"padding={pads}, kernel_size={kernel}",
+                hint="pad the input itself with F.pad for more",
             )
         after = pads
         if ceil_mode:
@@ -177,6 +178,7 @@ def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:
 def _pool_max(rank: int, input: Any, options: tuple[Any, ...], return_indices: bool) -> Any:
     op = f"max_pool{rank}d"
     x, single = batched(op, input, rank)
+    refuse_bools(op, x)
     geometry = Geometry.of(op, x.shape[2:], *options)
     _check_windows(op, x.shape[2:], geometry)
     found = [_max_pool(x, geometry=geometry)]
@@ -270,7 +272,13 @@ def _pool_avg(
     op = f"avg_pool{rank}d"
     x, single = batched(op, input, rank)
     if divisor == 0:
-        raise ArgumentError("cannot divide by 0", op=op, expect="divisor_override != 0", actual="0")
+        raise ArgumentError(
+            "cannot divide by 0",
+            op=op,
+            expect="divisor_override != 0",
+            actual="0",
+            hint="leave divisor_override out for the number of elements",
+        )
     geometry = Geometry.of(op, x.shape[2:], *options)
     _check_windows(op, x.shape[2:], geometry)
     out = _avg_pool(
@@ -341,7 +349,13 @@ def _pool_lp(
     op = f"lp_pool{rank}d"
     x, single = batched(op, input, rank)
     if p == 0:
-        raise ArgumentError("no such norm", op=op, expect="norm_type != 0", actual="0")
+        raise ArgumentError(
+            "no such norm",
+            op=op,
+            expect="norm_type != 0",
+            actual="0",
+            hint="norm_type=1 sums, 2 is the Euclidean norm",
+        )
     geometry = Geometry.of(op, x.shape[2:], kernel_size, stride, 0, 1, ceil_mode)
     _check_windows(op, x.shape[2:], geometry)
     out = _lp_pool(x, p=float(p), geometry=geometry)

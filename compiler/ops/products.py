@@ -18,6 +18,7 @@ from dualgrad.compiler.ops.einsum import contract_pair
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import case, refused
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand
@@ -28,12 +29,19 @@ from dualgrad.runtime.errors import DTypeError, ShapeError
 def _promoted(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     dtype = result_dtype(op, [a.type, b.type])
     if dtype.kind == "b":
-        raise DTypeError("does not take bools", op=op, expect="numbers", actual="bool")
+        raise DTypeError(
+            "does not take bools",
+            op=op,
+            expect="numbers",
+            actual="bool",
+            hint="convert with .astype(dg.int64)",
+        )
     return cast_node(a, dtype), cast_node(b, dtype)
 
 
 def _need_rank(op: str, *pairs: tuple[Any, int]) -> None:
     """Refuse operands with another number of dimensions."""
+    check_tensors(op, *(x for x, _ in pairs))
     if any(x.ndim != n for x, n in pairs):
         raise ShapeError(
             "operands have other numbers of dimensions",
@@ -68,6 +76,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
     `axes` is a number n (the last n axes of a with the first n of b) or a pair of axes or of
     lists of axes.  Raises ShapeError if sizes differ; one of 1 fits any.
     """
+    check_tensors("tensordot", a, b)
     axes = dims.pop("dims", axes)
     axis_argument("tensordot", None, dims)
     if isinstance(axes, int):
@@ -87,6 +96,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
             op="tensordot",
             expect="distinct axes, in pairs of equal size",
             actual=f"axes {first} of {dim_text(a.shape)} and {second} of {dim_text(b.shape)}",
+            hint="the summed axes have equal sizes; a.T turns a matrix",
         )
     return _tensordot(a, b, first=tuple(first), second=tuple(second))
 
@@ -95,6 +105,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
 def dot(a: Any, b: Any) -> Any:
     """Return the sum of products over the last axis of a and the last but one of b (the only one
     of a vector), or the product with a tensor without dimensions."""
+    check_tensors("dot", a, b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     return tensordot(a, b, (a.ndim - 1, max(b.ndim - 2, 0)))
@@ -103,6 +114,7 @@ def dot(a: Any, b: Any) -> Any:
 @public("inner")
 def inner(a: Any, b: Any) -> Any:
     """Return the sum of products over the last axes of both operands."""
+    check_tensors("inner", a, b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     return tensordot(a, b, (-1, -1))
@@ -111,12 +123,14 @@ def inner(a: Any, b: Any) -> Any:
 @public("vdot")
 def vdot(a: Any, b: Any) -> Any:
     """Return the sum of products of all elements, in row-major order."""
+    check_tensors("vdot", a, b)
     return tensordot(a.reshape((a.size,)), b.reshape((b.size,)), 1)
 
 
 @public("outer")
 def outer(a: Any, b: Any) -> Any:
     """Return all products of an element of a and one of b: [a.size, b.size]."""
+    check_tensors("outer", a, b)
     return a.reshape((a.size, 1)) * b.reshape((1, b.size))
 
 
@@ -128,6 +142,7 @@ def _vecdot(a: Any, b: Any, *, axis: int) -> Any:
 
 def vecdot(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
     """Return the sums of products along `axis` of operands that broadcast to each other."""
+    check_tensors("vecdot", a, b)
     axis = axis_argument("vecdot", axis, dim)
     ndim = len(broadcast_shapes("vecdot", [a.shape, b.shape]))
     return _vecdot(a, b, axis=normalize_axis("vecdot", axis, ndim))
@@ -265,6 +280,7 @@ def addr(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
 
     Of bools the product is `and`, the sum `or`; beta and alpha count as bools too.
     """
+    check_tensors("addr", x)
     _need_rank("addr", (a, 1), (b, 1))
     if all(v.dtype is bool_ for v in (x, a, b)):  # so are the numbers
         beta, alpha = bool(beta), bool(alpha)

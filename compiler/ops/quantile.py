@@ -117,7 +117,11 @@ def _checked(op: str, x: Any, q: Any, method: str, axes: tuple[int, ...]) -> tup
     """The quantiles as operands of `_quantile`."""
     if method not in METHODS:
         raise ArgumentError(
-            "no such method", op=op, expect=" or ".join(map(repr, METHODS)), actual=repr(method)
+            "no such method",
+            op=op,
+            expect=" or ".join(map(repr, METHODS)),
+            actual=repr(method),
+            hint="leave it out for 'linear'",
         )
     if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(
@@ -125,16 +129,27 @@ def _checked(op: str, x: Any, q: Any, method: str, axes: tuple[int, ...]) -> tup
             op=op,
             expect="at least one element along each axis",
             actual=f"shape {tuple(x.shape)}, axes {axes}",
+            hint="look where a size of 0 comes from",
         )
     if isinstance(q, Value):
         if q.ndim > 1:
-            raise ShapeError("quantiles stand in a row", op=op, expect="q [] or [k]", actual=f"{q}")
+            raise ShapeError(
+                "quantiles stand in a row",
+                op=op,
+                expect="q [] or [k]",
+                actual=f"{q}",
+                hint="flatten them with .reshape(-1)",
+            )
         return (q,)
     numbers = tuple(q) if isinstance(q, tuple | list) else (q,)
     for v in numbers:
         if isinstance(v, bool) or not isinstance(v, int | float) or not 0 <= v <= 1:
             raise ArgumentError(
-                "no quantile", op=op, expect="numbers in [0, 1], or a tensor", actual=repr(v)
+                "no quantile",
+                op=op,
+                expect="numbers in [0, 1], or a tensor",
+                actual=repr(v),
+                hint="give a share: 0.5 for the median",
             )
     return tuple(float(v) for v in numbers)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualgrad.compiler.ir.dims import Dim, at_most, ceil_div, product
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -286,9 +287,13 @@ def reduced(
     """
     keep = bool(names.pop("keepdim", keepdims))
     axis = axis_argument(op, axis, names)
-    if axis is None or (x.ndim == 0 and axis in (0, -1)):
-        return tuple(range(x.ndim)), keep
-    return axes_of(op, axis, x.ndim), keep
+    try:
+        rank = x.ndim
+    except AttributeError:
+        raise not_a_tensor(op, x) from None
+    if axis is None or (rank == 0 and axis in (0, -1)):
+        return tuple(range(rank)), keep
+    return axes_of(op, axis, rank), keep
 
 
 def dtype_argument(dtype: Any) -> DType | None:

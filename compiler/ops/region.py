@@ -107,6 +107,7 @@ def overwrite(base: Any, view: View, value: Any) -> Any:
             op="overwrite",
             expect=f"a shape that broadcasts to {shape}",
             actual=str(given),
+            hint="reshape the value, or write to fewer elements",
         )
     return _overwrite(base, value, view=view)
 

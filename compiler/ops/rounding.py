@@ -123,13 +123,21 @@ def round_(x: Any, decimals: int = 0) -> Any:
     """
     if not isinstance(decimals, int):
         raise ArgumentError(
-            "no number of decimals", op="round", expect="an int", actual=repr(decimals)
+            "no number of decimals",
+            op="round",
+            expect="an int",
+            actual=repr(decimals),
+            hint="decimals=2 rounds to hundredths, -2 to hundreds",
         )
     if decimals == 0 or (decimals > 0 and not x.dtype.is_float):
         return apply(_ROUND, x)[0]
     if not x.dtype.is_float:
         raise DTypeError(
-            "integers are not rounded", op="round", expect="floats", actual=x.dtype.name
+            "integers are not rounded",
+            op="round",
+            expect="floats",
+            actual=x.dtype.name,
+            hint="leave decimals out, or convert with .astype(dg.float32)",
         )
     return _round_decimals(x, decimals=decimals)
 

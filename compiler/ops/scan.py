@@ -28,6 +28,7 @@ from dualgrad.compiler.ops.base import (
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.reduce import State, limits, wide
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -360,6 +361,7 @@ def _extremum_samples(function: Any, name: str) -> list[Sample]:
 def row_and_axis(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, int]:
     """x and the axis to scan; without an axis all elements in one row."""
     axis = axis_argument(op, axis, dim)
+    check_tensors(op, x)
     if axis is None:
         return x.reshape((x.size,)), 0
     return x, axis_of(op, axis, x.ndim)

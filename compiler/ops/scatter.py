@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dualgrad.compiler.ir.dims import product, same
+from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.kernel.scalar import Number
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.arithmetic import maximum
@@ -26,12 +26,11 @@ from dualgrad.compiler.ops.gather import (
     corner_of,
     split_at,
 )
-from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
-from dualgrad.compiler.ops.scan import cumsum
-from dualgrad.compiler.ops.take_put import Put, Take, constant_like
-from dualgrad.compiler.ops.view import expand, expand_to
+from dualgrad.compiler.ops.take_put import Put, constant_like
+from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType, bool_, float32, int32, int64, uint8
 from dualgrad.runtime.errors import DTypeError, ShapeError
 
@@ -45,8 +44,16 @@ OF_BOOLS = {"add": "max", "mul": "min"}
 def check_updates(op: str, x: Any, source: Any, how: str = "set") -> None:
     """Refuse updates of a wider dtype than that of the tensor, and `scatter_reduce` of bools."""
     if how != "set" and x.dtype is bool_ and op == "scatter_reduce":
-        raise DTypeError("does not take bools", op=op, expect="numbers", actual="bool")
-    if hasattr(source, "type") and result_dtype(op, [x.type, source.type]) is not x.dtype:
+        raise DTypeError(
+            "does not take bools",
+            op=op,
+            expect="numbers",
+            actual="bool",
+            hint="convert with .astype(dg.int64)",
+        )
+    if not isinstance(source, bool | int | float):
+        check_tensors(op, source)
+    if isinstance(source, Value) and result_dtype(op, [x.type, source.type]) is not x.dtype:
         raise DTypeError(
             "the source does not fit the tensor",
             op=op,
@@ -87,6 +94,7 @@ def _scatter(x: Node, idx: Node, source: Node, *, axis: int, how: str) -> Any:
 
 
 def _scattered(op: str, x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
+    check_tensors(op, x)
     if x.ndim == 0 and getattr(index, "ndim", 2) < 2:  # a number is a row of one element
         row = source.reshape((1,)) if getattr(source, "ndim", 1) == 0 else source
         x, index = x.reshape((1,)), index.reshape((index.size,))
@@ -174,7 +182,13 @@ def scatter_reduce(
     check_choice(op, "reduce", reduce, tuple(REDUCES))
     axis = _checked(op, x, dim, index, src, REDUCES[reduce])
     if reduce == "mean" and not x.dtype.is_float:
-        raise DTypeError("a mean needs floats", op=op, expect="floats", actual=x.dtype.name)
+        raise DTypeError(
+            "a mean needs floats",
+            op=op,
+            expect="floats",
+            actual=x.dtype.name,
+            hint="convert with .astype(dg.float32)",
+        )
     return _scatter_reduce(x, index, src, axis=axis, reduce=reduce, include_self=bool(include_self))
 
 
@@ -205,6 +219,18 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int = -1) -> Any:
             actual=dim_text(indices.shape),
             hint="reshape or expand the index",
         )
+    given = getattr(values, "shape", ())
+    full = (*x.shape[:place], indices.shape[place], *x.shape[place + 1 :])
+    if len(given) > x.ndim or not all(
+        n == 1 or same(n, m) for n, m in zip(reversed(given), reversed(full), strict=False)
+    ):
+        raise ShapeError(
+            "the values do not fit",
+            op=op,
+            expect=f"a shape that broadcasts to {dim_text(full)}",
+            actual=dim_text(given),
+            hint="reshape the values, or give one number",
+        )
     return _put_along_axis(x, indices, values, axis=place)
 
 
@@ -233,6 +259,7 @@ def _index_checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str)
             op=op,
             expect="an index of shape (k,)",
             actual=dim_text(getattr(index, "shape", ())),
+            hint="flatten the index; dg.scatter takes one of any shape",
         )
     shape = (*x.shape[:axis], index.shape[0], *x.shape[axis + 1 :])
     given = getattr(source, "shape", ())
@@ -251,6 +278,7 @@ def _index_checked(op: str, x: Any, dim: int, index: Any, source: Any, how: str)
 
 
 def _index_changed(op: str, x: Any, dim: int, index: Any, source: Any, scale: Any, how: str) -> Any:
+    check_tensors(op, x)
     if x.ndim == 0:  # a number is a row of one element
         row = source.reshape((1,)) if getattr(source, "ndim", 1) == 0 else source
         return _index_changed(op, x.reshape((1,)), dim, index, row, scale, how).reshape(())
@@ -280,9 +308,6 @@ def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     return _index_changed("index_fill", x, dim, index, value, 1, "set")
 
 
-# -- masks ----------------------------------------------------------------------------------------
-
-
 def check_scalar(op: str, value: Any) -> None:
     if getattr(value, "ndim", 0):
         raise ShapeError(
@@ -290,75 +315,8 @@ def check_scalar(op: str, value: Any) -> None:
             op=op,
             expect="a number or a tensor without dimensions",
             actual=dim_text(value.shape),
+            hint="use masked_scatter or index_copy for several",
         )
-
-
-def check_mask(op: str, x: Any, mask: Any) -> None:
-    """Refuse what is no bool tensor that broadcasts to x."""
-    if mask.dtype is not bool_:
-        raise DTypeError(
-            "a mask is bool",
-            op=op,
-            expect="bool",
-            actual=mask.dtype.name,
-            hint="compare: mask != 0",
-        )
-    pairs = zip(reversed(mask.shape), reversed(x.shape), strict=False)
-    if mask.ndim > x.ndim or not all(n == 1 or same(n, m) for n, m in pairs):
-        raise ShapeError(
-            "the mask does not fit",
-            op=op,
-            expect=f"a shape that broadcasts to {dim_text(x.shape)}",
-            actual=dim_text(mask.shape),
-            hint="compute the mask from the tensor itself",
-        )
-
-
-def _widened(x: Any, mask: Any) -> Any:
-    """x repeated along axes that it has not, or with size 1, where the mask has more."""
-    sizes = (1,) * (mask.ndim - x.ndim) + x.shape
-    masks = (1,) * (len(sizes) - mask.ndim) + mask.shape
-    full = tuple(m if n == 1 else n for n, m in zip(sizes, masks, strict=True))
-    return x if full == x.shape else expand(x, full)
-
-
-@composite
-@raw
-def _masked_fill(x: Node, mask: Node, value: Node) -> Any:
-    return where(mask, expand_to(cast_node(value, x.dtype), x.shape), x)
-
-
-@public("masked_fill")
-def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """Return x with `value` (a number or a tensor without dimensions) where `mask` holds; x
-    and the mask broadcast."""
-    x = _widened(x, mask)
-    check_mask("masked_fill", x, mask)
-    check_scalar("masked_fill", value)
-    return _masked_fill(x, mask, value)
-
-
-@composite
-@raw
-def _masked_scatter(x: Node, mask: Node, source: Node) -> Any:
-    full, count = expand_to(mask, x.shape), product(x.shape)
-    number = cumsum(cast_node(full.reshape((count,)), int64), 0) - 1
-    place = where(full.reshape((count,)), number, 0).reshape((1, count, 1))
-    flat = cast_node(source, x.dtype).reshape((1, source.size, 1))
-    return where(full, Take.of(0).on(flat, place).reshape(x.shape), x)
-
-
-@public("masked_scatter")
-def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
-    """Return x whose elements where `mask` holds are the elements of `source` in their order; x
-    and the mask broadcast.
-
-    Raises IndexOutOfBounds if `source` has too few.
-    """
-    x = _widened(x, mask)
-    check_mask("masked_scatter", x, mask)
-    check_updates("masked_scatter", x, source)
-    return x if x.size == 0 else _masked_scatter(x, mask, source)
 
 
 # -- samples --------------------------------------------------------------------------------------
@@ -539,40 +497,3 @@ def _index_copy_cases() -> list[Sample]:
 @samples_of(index_fill)
 def _index_fill_cases() -> list[Sample]:
     return _index_samples(index_fill, "set")
-
-
-@samples_of(masked_fill)
-def _masked_fill_cases() -> list[Sample]:
-    mask = Arg((3, 4), bool_, values=(1, 0, 0))
-    row = Arg((4,), bool_, values=(0, 1))
-    good = [
-        Sample(
-            masked_fill, (Arg((3, 4)), m, v), lambda np, x, m, v: np.where(m, v, x).astype(x.dtype)
-        )
-        for m in (mask, row)
-        for v in (0.5, Arg(()))
-    ]
-    bad = [
-        ((Arg((3, 4)), Arg((3, 4)), 1.0), TypeError, "a mask is bool"),
-        ((Arg((3, 4)), Arg((3,), bool_), 1.0), ValueError, "the mask does not fit"),
-        ((Arg((3, 4)), mask, Arg((4,))), ValueError, "one value"),
-    ]
-    return [*good, *(Sample(masked_fill, a, error=e, match=m) for a, e, m in bad)]
-
-
-@samples_of(masked_scatter)
-def _masked_scatter_cases() -> list[Sample]:
-    def reference(np: Any, x: Any, mask: Any, source: Any) -> Any:
-        out, full = x.copy(), np.broadcast_to(mask, x.shape)
-        out[full] = source.ravel()[: full.sum()]
-        return out
-
-    mask = Arg((3, 4), bool_, values=(1, 0, 0, 1, 1))
-    few = (Arg((3, 4)), mask, Arg((2,)))
-    return [
-        Sample(masked_scatter, (Arg((3, 4)), mask, Arg((5, 2))), reference),
-        Sample(
-            masked_scatter, (Arg((2, 3)), Arg((3,), bool_, values=(0, 1)), Arg((9,))), reference
-        ),
-        Sample(masked_scatter, few, error=IndexError, match="actual: 2"),
-    ]

@@ -18,6 +18,7 @@ from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.gather import take, take_along_axis
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.logical import eq, ne
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.sort import argsort
 from dualgrad.compiler.ops.take_put import filled
@@ -118,6 +119,7 @@ def searchsorted(
     "left" the first such position, with "right" (or right=True) the last.  NaN counts as the
     largest.  `sorter` holds the positions that sort the sequence.  `out_int32` gives int32.
     """
+    check_tensors("searchsorted", sorted_sequence)
     check_choice("searchsorted", "side", side, ("left", "right"))
     x = sorted_sequence
     if sorter is not None:
@@ -128,9 +130,16 @@ def searchsorted(
             op="searchsorted",
             expect="a sequence (n,), or (..., n) with values (..., m)",
             actual=f"{dim_text(x.shape)} and {dim_text(getattr(values, 'shape', ()))}",
+            hint="all sizes but the last are equal",
         )
     if bool_ in (x.dtype, getattr(values, "dtype", None)):
-        raise DTypeError("does not take bools", op="searchsorted", expect="numbers", actual="bool")
+        raise DTypeError(
+            "does not take bools",
+            op="searchsorted",
+            expect="numbers",
+            actual="bool",
+            hint="convert with .astype(dg.int64)",
+        )
     found = _searchsorted(x, values, right=bool(right) or side == "right")
     return to(found, int32) if out_int32 else found
 
@@ -154,6 +163,7 @@ def isin(elements: Any, test_elements: Any, invert: bool = False) -> Any:
     """
     if isinstance(test_elements, bool | int | float):
         return ne(elements, test_elements) if invert else eq(elements, test_elements)
+    check_tensors("isin", test_elements)
     flat = test_elements.reshape((test_elements.size,))
     if flat.size == 0:
         return _everywhere(elements, value=bool(invert))

@@ -12,6 +12,7 @@ from dualgrad.compiler.ir.size import slice_bounds
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
 from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import Index, View
@@ -46,13 +47,13 @@ class Slice(View):
             lambda x: slices(x, (slice(None, None, 0),)),
             (Arg((3,)),),
             error=ValueError,
-            match=r"\[slice\] the step is zero",
+            match=r"\[getitem\] the step is zero",
         )
         many = Sample(
             lambda x: slices(x, (slice(1), slice(1))),
             (Arg((3,)),),
             error=IndexError,
-            match=r"\[slice\] too many indices",
+            match=r"\[getitem\] too many indices",
         )
         return [
             case((7,), slice(2, 5)),
@@ -71,10 +72,11 @@ def slices(x: Any, parts: tuple[slice, ...]) -> Any:
 
     Shares memory unless a step is negative.  Raises ArgumentError for a step of zero.
     """
+    check_tensors("getitem", x)
     if len(parts) > x.ndim:
         raise IndexOutOfBounds(
             "too many indices",
-            op="slice",
+            op="getitem",
             expect=f"at most {x.ndim}",
             actual=str(len(parts)),
             hint="drop an index",
@@ -94,13 +96,20 @@ def _range(part: slice, n: Dim) -> tuple[Dim, int, Dim]:
     if part == slice(None):
         return 0, 1, n
     if part.step == 0:
-        raise ArgumentError("the step is zero", op="slice", expect="step != 0", actual="0")
+        raise ArgumentError(
+            "the step is zero",
+            op="getitem",
+            expect="step != 0",
+            actual="0",
+            hint="leave the step out for 1",
+        )
     if not isinstance(n, int):
         raise ShapeError(
             "a slice of an axis of unknown size",
-            op="slice",
+            op="getitem",
             expect="a size that is known; use narrow(x, axis, start, length)",
             actual=f"{n}",
+            hint="narrow(x, axis, start, length) takes a part of an axis of any size",
         )
     start, step, size = slice_bounds(part, n)
     return (start if size else 0), step, size
@@ -120,6 +129,7 @@ def narrow(x: Any, axis: int, start: Any, length: Any) -> Any:
     A negative start counts from the end.  Raises IndexOutOfBounds unless
     0 <= start <= start + length <= size.
     """
+    check_tensors("narrow", x)
     axis = normalize_axis("narrow", axis, x.ndim)
     n = x.shape[axis]
     start = start.item() if isinstance(start, Value) else start
@@ -145,6 +155,7 @@ def select(x: Any, axis: int, index: int) -> Any:
 
     A negative index counts from the end.  Raises IndexOutOfBounds outside of [-size, size).
     """
+    check_tensors("select", x)
     axis = normalize_axis("select", axis, x.ndim)
     n = x.shape[axis]
     if isinstance(n, int) and not -n <= index < n:
@@ -162,6 +173,7 @@ def select(x: Any, axis: int, index: int) -> Any:
 @public("flip")
 def flip(x: Any, axis: Any = None, **dims: Any) -> Any:
     """Return x with its elements in reverse order along `axis` (None: all axes), as a copy."""
+    check_tensors("flip", x)
     axis = axis_argument("flip", dims.pop("dims", axis), dims)
     axes = range(x.ndim) if axis is None else axes_of("flip", axis, x.ndim)
     starts = tuple(n - 1 if k in axes and n != 0 else 0 for k, n in enumerate(x.shape))
@@ -222,12 +234,17 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, **dims: An
 
     A positive offset lies above the main diagonal.  Raises ShapeError unless the axes differ.
     """
+    check_tensors("diagonal", x)
     first = normalize_axis("diagonal", dims.pop("dim1", axis1), x.ndim)
     second = normalize_axis("diagonal", dims.pop("dim2", axis2), x.ndim)
     axis_argument("diagonal", None, dims)
     if first == second:
         raise ShapeError(
-            "needs two axes", op="diagonal", expect="distinct axes", actual=f"{axis1}, {axis2}"
+            "needs two axes",
+            op="diagonal",
+            expect="distinct axes",
+            actual=f"{axis1}, {axis2}",
+            hint="give two different axes, such as -2 and -1",
         )
     row, column = (-offset, 0) if offset < 0 else (0, offset)
     size = _shorter(x.shape[first] - row, x.shape[second] - column)
@@ -320,7 +337,7 @@ class Windows(View):
             lambda x: windows(x, (0,), (4,), (1,), (1,)),
             (Arg((3,)),),
             error=ValueError,
-            match=r"\[windows\] a window does not fit",
+            match=r"\[unfold\] a window does not fit",
         )
         return [
             case((7,), (0,), (3,), (1,), (1,)),
@@ -342,7 +359,8 @@ def windows(
 
     Raises ShapeError where an axis is shorter than one window.
     """
-    axes = tuple(normalize_axis("windows", a, x.ndim) for a in axes)
+    check_tensors("unfold", x)
+    axes = tuple(normalize_axis("unfold", a, x.ndim) for a in axes)
     counts = []
     for axis, size, step, dilation in zip(axes, sizes, steps, dilations, strict=True):
         span = dilation * (size - 1) + 1
@@ -350,7 +368,7 @@ def windows(
         if isinstance(rest, int) and rest < 0:
             raise ShapeError(
                 "a window does not fit",
-                op="windows",
+                op="unfold",
                 expect=f"at least {span} elements along axis {axis}",
                 actual=f"{x.shape[axis]}",
                 hint="use a smaller kernel, or pad the input",
@@ -376,5 +394,6 @@ def unfold(x: Any, axis: int, size: int, step: int = 1) -> Any:
             op="unfold",
             expect="size >= 1 and step >= 1",
             actual=f"size={size}, step={step}",
+            hint="step=size gives windows that do not overlap",
         )
     return windows(x, (axis,), (size,), (step,), (1,))

@@ -11,6 +11,7 @@ from dualgrad.compiler.ops.base import axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.gather import take_along_axis
 from dualgrad.compiler.ops.library import Library
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.dtype import DType, float32, int64
@@ -77,6 +78,7 @@ def argsort(
 
     Equal elements stay in order, whether `stable` asks for it or not; NaN comes last.
     """
+    check_tensors("argsort", x)
     if x.ndim == 0:
         return argsort(x.reshape(1), 0).reshape(())
     axis = normalize_axis("argsort", axis_argument("argsort", axis, dim), x.ndim)
@@ -94,6 +96,7 @@ def sort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True, 
 
     The gradient goes back to where each element came from.
     """
+    check_tensors("sort", x)
     if x.ndim == 0:
         return sort(x.reshape(1), 0).reshape(())
     axis = normalize_axis("sort", axis_argument("sort", axis, dim), x.ndim)
@@ -120,6 +123,7 @@ def topk(
     They come in order, whether `sorted` asks for it or not, the first of equal elements first;
     NaN comes last.  Raises ArgumentError unless 0 <= k <= size.
     """
+    check_tensors("topk", x)
     axis = axis_argument("topk", axis, dim)
     if x.ndim == 0:
         values, positions = topk(x.reshape(1), k, 0, largest)

@@ -227,6 +227,7 @@ def polygamma(n: int, x: Operand) -> Any:
             op="polygamma",
             expect=f"an integer 0 <= n <= {LARGEST_ORDER}",
             actual=repr(n),
+            hint="0 is digamma, 1 its derivative",
         )
     return apply(Polygamma.of(int(n)) if n else _DIGAMMA, x)[0]
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import Expr
 from dualgrad.compiler.ir.node import Graph, Leaf, topological
@@ -72,6 +73,8 @@ def _text(x: Any) -> str:
         return f"{_named(x.body)}{_text(x.static)}"
     if isinstance(x, Vjp):
         return f"vjp {_text(x.unit)} {x.given} {x.wanted}"
+    if isinstance(x, Batched):
+        return f"batched {_text(x.unit)} {x.flags}"
     if isinstance(x, type) and issubclass(x, Op):
         return f"class {_named(x)}"
     if isinstance(getattr(x, "unit", None), Composite):

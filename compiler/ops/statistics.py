@@ -11,6 +11,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
 from dualgrad.compiler.ops.extremum import Max, Min, check_nonempty
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.reduce import (
     Sum,
     as_float,
@@ -97,6 +98,7 @@ def _spread_of(
             op=op,
             expect="one of correction=, ddof= (numbers) and unbiased= (a bool)",
             actual=", ".join(map(repr, given)),
+            hint="correction=0 divides by the count, correction=1 by the count less one",
         )
     axes, keep = reduced(op, x, axis, keepdims, names)
     body = how.pop("body", _variance)
@@ -212,7 +214,11 @@ def vector_norm(
     order = 2 if order is None or order == "fro" else order
     if isinstance(order, bool) or not isinstance(order, int | float) or order != order:
         raise ArgumentError(
-            "no such norm", op="norm", expect="a number, None or 'fro'", actual=repr(order)
+            "no such norm",
+            op="norm",
+            expect="a number, None or 'fro'",
+            actual=repr(order),
+            hint="dg.linalg.matrix_norm has the norms of matrices",
         )
     axes, keep = reduced("norm", x, axis, keepdims, names)
     if abs(order) == INF:
@@ -312,6 +318,7 @@ def average(
     axes, keep = reduced("average", x, axis, keepdims, dim)
     if weights is None:
         return mean(x, axes, keep)
+    check_tensors("average", weights)
     if weights.ndim == 1 and len(axes) == 1 and same(weights.shape[0], x.shape[axes[0]]):
         weights = weights.reshape((-1, *(1,) * (x.ndim - 1 - axes[0])))
     elif weights.shape != x.shape:
@@ -320,6 +327,7 @@ def average(
             op="average",
             expect=f"weights {dim_text(x.shape)}, or those of one axis",
             actual=f"weights {dim_text(weights.shape)}, axis {axis}",
+            hint="reshape the weights to the shape of x, or name the axis: axis=...",
         )
     return _average(x, weights, axes=axes, keepdims=keep)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, dim_text, public
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, normalize_axis
@@ -237,11 +238,15 @@ def reshape(x: Any, *shape: Any) -> Any:
     Shares memory where the strides allow, else copies.  Raises ShapeError if the sizes differ.
     """
     new = _as_shape("reshape", shape)
+    try:
+        size = x.type.size
+    except AttributeError:
+        raise not_a_tensor("reshape", x) from None
     if -1 in new:
         known = product(n for n in new if n != -1)
         if new.count(-1) == 1 and known != 0:
-            new = tuple(x.size // known if n == -1 else n for n in new)
-    if not same(product(new), x.size):
+            new = tuple(size // known if n == -1 else n for n in new)
+    if not same(product(new), size):
         raise ShapeError(
             "sizes differ",
             op="reshape",
@@ -265,6 +270,7 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
             op="flatten",
             expect="start_dim <= end_dim",
             actual=f"start_dim={start_dim}, end_dim={end_dim} for {x.ndim} dimensions",
+            hint="give the first dimension to merge, then the last",
         )
     merged = product(x.shape[first : last + 1])
     return reshape(x, (*x.shape[:first], merged, *x.shape[last + 1 :]))
@@ -274,16 +280,20 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 def permute(x: Any, *axes: Any) -> Any:
     """Return x with its dimensions in the order `axes`, sharing memory."""
     order = _as_shape("permute", axes)
-    full = tuple(normalize_axis("permute", a, x.ndim) for a in order)
-    if sorted(full) != list(range(x.ndim)):
+    try:
+        rank = x.ndim
+    except AttributeError:
+        raise not_a_tensor("permute", x) from None
+    full = tuple(normalize_axis("permute", a, rank) for a in order)
+    if sorted(full) != list(range(rank)):
         raise ShapeError(
             "the order must name each dimension once",
             op="permute",
-            expect=f"a permutation of 0..{x.ndim - 1}",
+            expect=f"a permutation of 0..{rank - 1}",
             actual=repr(tuple(order)),
-            hint=f"give {x.ndim} numbers, or use transpose(a, b) to swap two dimensions",
+            hint=f"give {rank} numbers, or use transpose(a, b) to swap two dimensions",
         )
-    return x if full == tuple(range(x.ndim)) else apply(Permute.of(full), x)[0]
+    return x if full == tuple(range(rank)) else apply(Permute.of(full), x)[0]
 
 
 @public("transpose", "swapaxes")
@@ -301,7 +311,10 @@ def transpose(x: Any, a: int, b: int) -> Any:
 def expand(x: Any, *shape: Any) -> Any:
     """Return x with dimensions of size 1 repeated to `shape` (-1 keeps a size), sharing memory."""
     new = _as_shape("expand", shape)
-    lead = len(new) - x.ndim
+    try:
+        lead = len(new) - x.ndim
+    except AttributeError:
+        raise not_a_tensor("expand", x) from None
     old = (1,) * lead + x.shape
     full = tuple(o if n == -1 else n for o, n in zip(old, new, strict=False))
     fits = lead >= 0 and all(o == 1 or same(o, n) for o, n in zip(old, full, strict=True))

@@ -111,6 +111,7 @@ from dualgrad.elementwise import (
     trunc,
     where,
 )
+from dualgrad.interop import from_dlpack
 from dualgrad.positions import (
     isin,
     searchsorted,
@@ -224,6 +225,7 @@ __all__ = [
     "float64",
     "floor",
     "floor_divide",
+    "from_dlpack",
     "full",
     "full_like",
     "greater",

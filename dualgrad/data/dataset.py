@@ -38,7 +38,12 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
-            raise ArgumentError("no tensors", op="TensorDataset", expect="at least one tensor")
+            raise ArgumentError(
+                "no tensors",
+                op="TensorDataset",
+                expect="at least one tensor",
+                hint="pass the tensors themselves: TensorDataset(x, y)",
+            )
         shapes = [tuple(t.shape) for t in tensors]
         if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
             raise ShapeError(

@@ -125,4 +125,10 @@ def _read_at_most(file: _Readable, size: int) -> bytearray:
 
 
 def _broken(what: str, *, expect: str, actual: str) -> DataError:
-    return DataError(what, op="read_idx", expect=expect, actual=actual)
+    return DataError(
+        what,
+        op="read_idx",
+        expect=expect,
+        actual=actual,
+        hint="download the file again; it may be incomplete, or still compressed",
+    )

@@ -99,4 +99,5 @@ def _check(name: str, value: int, least: int) -> None:
             op="DataLoader",
             expect=f"an int of at least {least}",
             actual=repr(value),
+            hint=f"give {name} an int",
         )

@@ -198,12 +198,14 @@ def _check_split(images: Path, pixels: NDArray[Any], labels: Path, digits: NDArr
                 op="mnist",
                 expect=f"uint8 {shape}",
                 actual=f"{array.dtype} {array.shape}",
+                hint="download the file again, under its own name",
             )
     if len(pixels) != len(digits):
         raise DataError(
             f"{images} and {labels} differ in their number of digits",
             op="mnist",
             actual=f"{len(pixels)} images, {len(digits)} labels",
+            hint="download both files again, from one place",
         )
     if digits.size and digits.max() > 9:
         wrong = int(np.argmax(digits > 9))
@@ -212,4 +214,5 @@ def _check_split(images: Path, pixels: NDArray[Any], labels: Path, digits: NDArr
             op="mnist",
             expect="0..9",
             actual=f"{digits[wrong]} at index {wrong}",
+            hint="download the file again",
         )

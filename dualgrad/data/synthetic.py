@@ -63,7 +63,7 @@ def draw_digits(n: int, seed: int = 0) -> tuple[Array, NDArray[np.int64]]:
             raise ArgumentError(
                 f"{name} is negative", op="synthetic_digits", expect=f"{name} >= 0",
                 actual=str(value),
-            )  # fmt: skip
+            hint=f"give {name} a natural number",)  # fmt: skip
     draw = _Draw(seed)
     labels = np.empty(n, np.int64)
     labels[random_order(n, draw.bits)] = np.arange(n) % CLASSES

@@ -470,7 +470,7 @@ class _Derivation:
         steps = block.tape.steps
         watched = {v.guard for n in flow.visited for v in steps[n].saved}
         released = sum(1 << n for n in flow.visited if steps[n].released)
-        inner = self._inner(roots) if flow.steps else None
+        inner = self._inner(roots) if flow.steps and roots else None
         executable, held, scalars = self._program(roots, inner)
         devices = tuple(n.device for n in (*roots, *(self.kept_nodes if inner else ())))
         return Variant(

@@ -12,7 +12,7 @@ import functools
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from dualgrad import random
@@ -49,7 +49,9 @@ from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")  # of a method: its parameters after self
 R = TypeVar("R")
+S = TypeVar("S")
 MAX_SCOPES = 4
 MAX_CHECKS = 16  # paths that are found without a survey
 MAX_EAGER = 8  # calls without any path after which a function is given up
@@ -126,6 +128,16 @@ class Function(Generic[P, R]):
         """The function itself; surveys know compiled functions by this name."""
         return self.__wrapped_function__
 
+    def like(self, fn: Callable[..., Any]) -> Function[..., Any]:
+        """Another function, compiled with the same options."""
+        return Function(fn, *self._options)
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: Function[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> Callable[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 

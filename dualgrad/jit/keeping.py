@@ -9,6 +9,7 @@ the operands and results that the gradients of the recorded units read.  Of thes
   values below it that are computed again included) made it from numbers, from what this op itself
   saves, or from what is saved anyway, unless a contraction, scan, index or library op reads it:
   those want it in memory;
+- what is computed under a checkpoint is computed again, from what came into that;
 - everything else is an extra output of the program.  So contractions, reductions, random numbers,
   transcendental functions and whatever gathers or sorts run once.
 
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import Leaf, Node
@@ -64,12 +66,14 @@ class Keeping:
     direct     nodes that are inputs of the program (as they are after it has run)
     guard_of   whose changes each input shows
     emitted    nodes that are results of the program: number and whose changes it shows
+    recomputed nodes under a checkpoint, and what they are to be computed from
     """
 
     steps: list[Step]
     direct: dict[Node, int]
     guard_of: list[Guard]
     emitted: dict[Node, tuple[int, Guard]]
+    recomputed: dict[Node, set[Node]]
     own: set[Node] = field(default_factory=set)
     dropped: dict[Node, int] = field(default_factory=dict)  # with the price of computing it again
 
@@ -79,8 +83,9 @@ class Keeping:
         for step in steps:
             for v in step.saved:
                 node = self._place(v)
-                if node is not None:
+                if node is not None and not self._is_recomputed(v, node):
                     groups.setdefault(node, {})[v.guard] = None
+        self._add_borders(groups)
         found = {n: self._found(n, tuple(g)) for n, g in groups.items()}
         self._drop({n for n, p in found.items() if p is None})
         nodes = [n for n in groups if n not in self.dropped]
@@ -96,6 +101,20 @@ class Keeping:
             tuple(own),
             tuple(guards),
         )
+
+    def _is_recomputed(self, v: Value, place: Node) -> bool:
+        return v.node in self.recomputed and place not in self.direct
+
+    def _add_borders(self, groups: dict[Node, dict[Guard, None]]) -> None:
+        """Save what values under a checkpoint are computed from: where no step reads that from
+        the memory of an input, which may change, in memory of its own."""
+        for step in self.steps:
+            for v in step.saved:
+                if self._place(v) in groups or v.node not in self.recomputed:
+                    continue
+                for node in leaves_of((v.node,), {*groups, *self.recomputed[v.node]}):
+                    if node not in groups and not is_number(node):
+                        groups[node] = {None: None}
 
     def _place(self, v: Value) -> Node | None:
         """What has to be saved to have a value: itself, or what it is a view of."""
@@ -190,9 +209,10 @@ def keeping(
     guard_of: list[Guard],
     emitted: dict[Node, tuple[int, Guard]],
     outputs: int,
+    recomputed: dict[Node, set[Node]] | None = None,
 ) -> Kept:
     """What to save for the gradient of these steps; the program has `outputs` results."""
-    return Keeping(steps, direct, guard_of, emitted).run(outputs)
+    return Keeping(steps, direct, guard_of, emitted, recomputed or {}).run(outputs)
 
 
 def leaves_of(roots: Iterable[Node], stops: set[Node]) -> list[Node]:
@@ -220,6 +240,6 @@ def _no_larger(a: Dim, b: Dim) -> bool:
 
 def _is_light(unit: Unit) -> bool:
     """Whether a unit and its gradient take values one by one, as they are computed."""
-    while isinstance(unit, Vjp):
+    while isinstance(unit, Vjp | Batched):
         unit = unit.unit
     return isinstance(unit, Elementwise | View | Reduction)

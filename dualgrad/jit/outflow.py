@@ -61,7 +61,9 @@ class Outflow:
         emitted: dict[Node, tuple[int, Guard]] = {}
         for k, x in enumerate(self.emitted):
             emitted.setdefault(trace.node_of(x), (k, self.guards[id(x._version)]))
-        kept = keeping(steps, self._direct(), guard_of, emitted, len(self.emitted))
+        kept = keeping(
+            steps, self._direct(), guard_of, emitted, len(self.emitted), trace.recomputed
+        )
         layouts = tuple(trace.layout_of(o.tensor) for o in self.outer)
         tape = Tape(tuple(steps), tuple(self.target_types))
         sources = tuple(o.source for o in self.outer)

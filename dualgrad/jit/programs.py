@@ -17,6 +17,7 @@ from dualgrad.jit.entry import Entry
 from dualgrad.jit.explain import History
 from dualgrad.jit.scope import Scope
 
+MAX_AROUND = 16  # functions around others that are looked into, with their globals
 Entries = dict[tuple[Any, ...], Entry]  # by structure and grad mode
 
 
@@ -38,10 +39,18 @@ _known: WeakValueDictionary[tuple[Any, ...], Programs] = WeakValueDictionary()
 
 
 def programs_of(fn: Callable[..., Any], options: tuple[Any, ...]) -> Programs:
-    """The programs of this function's code in its module, decorated with these options."""
+    """The programs of this function's code in its module, decorated with these options.
+
+    A function around another (`functools.wraps`) goes by the code of both.
+    """
     if not isinstance(fn, types.FunctionType):
         return Programs(fn)
-    owner = (fn.__code__, fn.__globals__)
+    owner: tuple[Any, ...] = ()
+    inner: Any = fn
+    while isinstance(inner, types.FunctionType) and len(owner) < MAX_AROUND:
+        owner += (inner.__code__, inner.__globals__)
+        inner = inner.__dict__.get("__wrapped__")
+    owner += (inner,)  # None, or a callable of another kind
     key = (*map(id, owner), repr(options))
     found = _known.get(key)
     return found if found is not None else _known.setdefault(key, Programs(owner))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import ABSENT, Vjp
 from dualgrad.compiler.ir.node import Leaf, Node
 from dualgrad.compiler.ir.types import TensorType
@@ -246,7 +247,7 @@ class FlowBack:
     @staticmethod
     def _passed(unit: Unit, operands: tuple[Value, ...], result: Node) -> Value | None:
         """The operand that a gradient passes on, itself or as a view of its memory."""
-        if not isinstance(unit, Vjp):
+        if not is_gradient(unit):
             return None
         for v in operands:
             if v.node is result:

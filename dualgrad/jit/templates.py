@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dualgrad.compiler.batching import Batched, is_gradient
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.node import Leaf, Node, topological
 from dualgrad.compiler.ir.types import TensorType
@@ -72,7 +73,7 @@ class Templates:
         if found is None:
             found = self._templates[key] = Template(unit, nodes)
         made = found.on(nodes)
-        if found.checked and not isinstance(unit, Vjp):  # a gradient asks what was asked before
+        if found.checked and not is_gradient(unit):  # a gradient asks what was asked before
             self.checked.update((made[k], None) for k in found.checked)
         return tuple(made[k] for k in found.results)
 
@@ -85,7 +86,7 @@ class Templates:
 
 def is_own(unit: Unit) -> bool:
     """Whether only code of dualgrad runs when a unit is traced."""
-    while isinstance(unit, Vjp):
+    while isinstance(unit, Vjp | Batched):
         unit = unit.unit
     home = unit.body.__module__ if isinstance(unit, Composite) else type(unit).__module__
     return home.startswith(_OWN)

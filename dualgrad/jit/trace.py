@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.backends.transfers import moved
-from dualgrad.compiler.grad import ABSENT, Vjp, crosses_devices
+from dualgrad.compiler.batching import is_gradient
+from dualgrad.compiler.grad import ABSENT, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
@@ -90,6 +91,8 @@ class Trace:
         self.sharing = Sharing(weak)
         self.calls = Calls(lambda x: weak.node_of(x))
         self.elsewhere = False  # some tensor is not on the CPU
+        # values under a checkpoint, and what they are to be computed from
+        self.recomputed: dict[Node, set[Node]] = {}
         self.hooked = False  # a hook waits for the gradient of a traced tensor
 
     # -- sizes --------------------------------------------------------------------------------
@@ -121,7 +124,10 @@ class Trace:
             return size_node(x)
         if isinstance(x, int) and not fits(plain(x)):
             self.numbers.pin(x)
-            raise ArgumentError("a Python integer is too large")  # as the op will say
+            raise ArgumentError(
+                "a Python integer is too large",
+                hint="use a float, or a number below 2**63",
+            )  # as the op will say
         if isinstance(x, Number):
             return self.numbers.node(x)
         if not hasattr(x, "sig"):
@@ -245,7 +251,7 @@ class Trace:
     def _output(
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...], result: Node
     ) -> Any:
-        if isinstance(unit, Vjp) and result in nodes:
+        if is_gradient(unit) and result in nodes:
             same = operands[nodes.index(result)]
             if hasattr(same, "version"):
                 return same
@@ -288,6 +294,8 @@ class Trace:
         else:
             self.made.append(weakref.ref(out))
 
+    note_copied = note_detached
+
     def note_created(self, x: Tensor, how: str) -> None:
         """A tensor made from Python numbers during the trace is a constant of the program."""
         if how:
@@ -313,6 +321,15 @@ class Trace:
                 actual=f"{x.type!r}",
                 hint="change it outside of the function",
             )
+
+    def note_cut(self, x: Tensor) -> None:
+        """A tensor is about to forget its history."""
+        if x.requires_grad:
+            self.note_flag(x)
+
+    def taken(self, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Operands of a change in place as the tape knows them."""
+        return operands
 
     # -- changes ------------------------------------------------------------------------------
 

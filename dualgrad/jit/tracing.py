@@ -7,6 +7,7 @@ what it was before.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 import weakref
 from collections.abc import Callable
@@ -248,8 +249,8 @@ def too_many(fn: Any) -> Unsupported:
 
 
 def definition(fn: Any) -> Location | None:
-    """Where a function begins."""
-    code = getattr(fn, "__code__", None)
+    """Where a function begins, or the one that it is around."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
     if code is None:
         return None
     return Location(code.co_filename, code.co_firstlineno, code.co_name)

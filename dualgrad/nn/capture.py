@@ -25,6 +25,7 @@ class Capture:
                     op="capture",
                     expect=", ".join(n for n in known if n),
                     actual=repr(name),
+                    hint="names are those of named_modules()",
                 )
         self._handles: list[Handle] = [
             known[name].register_forward_hook(self._keeper(name)) for name in self.names

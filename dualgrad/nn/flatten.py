@@ -28,6 +28,7 @@ class Flatten(Module):
                 op="Flatten",
                 expect=f"dimensions {self.start_dim} to {self.end_dim}",
                 actual=f"shape {shape}",
+                hint="give the layer a batch: x.unsqueeze(0)",
             )
         merged = math.prod(shape[start : end + 1])
         output: Tensor = input.reshape(*shape[:start], merged, *shape[end + 1 :])

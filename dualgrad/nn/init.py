@@ -118,4 +118,10 @@ def _copy(tensor: Tensor, values: Tensor) -> Tensor:
 
 
 def _unknown(op: str, name: str, actual: str, known: tuple[str, ...]) -> ArgumentError:
-    return ArgumentError(f"unknown {name}", op=op, expect=", ".join(known), actual=repr(actual))
+    return ArgumentError(
+        f"unknown {name}",
+        op=op,
+        expect=", ".join(known),
+        actual=repr(actual),
+        hint="use one of these names",
+    )

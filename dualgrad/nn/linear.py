@@ -40,6 +40,7 @@ class Linear(Module):
                 "negative number of features",
                 op="Linear",
                 actual=f"in_features={in_features}, out_features={out_features}",
+                hint="compute sizes with // and check that they are not negative",
             )
         self.in_features = in_features
         self.out_features = out_features

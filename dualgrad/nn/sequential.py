@@ -49,7 +49,10 @@ class Sequential(Module):
             return type(self)(chosen)
         if not -len(names) <= index < len(names):
             raise IndexOutOfBounds(
-                "no such module", op="Sequential", actual=f"index {index} of {len(names)} modules"
+                "no such module",
+                op="Sequential",
+                actual=f"index {index} of {len(names)} modules",
+                hint="count from 0; negative indices count from the end",
             )
         module: Module = getattr(self, names[index])
         return module

@@ -78,8 +78,13 @@ def destination(
         dtype = first
     kind = None if dtype is None else as_dtype(dtype)
     if kind is not None and not kind.is_float:
-        raise DTypeError("a module computes with floats", op="to", expect="a float dtype",
-                         actual=kind.name)  # fmt: skip
+        raise DTypeError(
+            "a module computes with floats",
+            op="to",
+            expect="a float dtype",
+            actual=kind.name,
+            hint="convert its inputs, or cast the module to dg.float32",
+        )
     return None if device is None else canonical(device, "to"), kind
 
 

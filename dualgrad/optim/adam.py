@@ -47,7 +47,11 @@ class Adam(Optimizer):
         betas = group["betas"]
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ArgumentError(
-                "betas is no pair", op="Adam", expect="(beta1, beta2)", actual=repr(betas)
+                "betas is no pair",
+                op="Adam",
+                expect="(beta1, beta2)",
+                actual=repr(betas),
+                hint="give two numbers: betas=(0.9, 0.999)",
             )
         for number, beta in enumerate(betas):
             require("Adam", f"betas[{number}]", beta, 0.0, 1.0)

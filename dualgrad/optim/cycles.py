@@ -66,6 +66,7 @@ def _one_cycle(step: int, linear: bool, *rest: float) -> float:
             op="OneCycleLR",
             expect=f"at most {ends[-1] + 1} steps",
             actual=f"step {step}",
+            hint="make total_steps as large as the number of calls of step()",
         )
     k = next((k for k in range(phases - 1) if step <= ends[k]), phases - 1)
     start = 0.0 if k == 0 else ends[k - 1]
@@ -116,7 +117,11 @@ class OneCycleLR(LRScheduler):
         within(op, "pct_start", pct_start, 0.0, 1.0)
         if anneal_strategy not in ("cos", "linear"):
             raise ArgumentError(
-                "unknown strategy", op=op, expect="'cos' or 'linear'", actual=repr(anneal_strategy)
+                "unknown strategy",
+                op=op,
+                expect="'cos' or 'linear'",
+                actual=repr(anneal_strategy),
+                hint="use one of these names",
             )
         self.total_steps, self.three_phase = total_steps, three_phase
         self.linear, self.cycle_momentum = anneal_strategy == "linear", cycle_momentum
@@ -138,6 +143,7 @@ class OneCycleLR(LRScheduler):
                 op="OneCycleLR",
                 expect="an optimizer with momentum or betas, or cycle_momentum=False",
                 actual=f"hyper-parameters {', '.join(k for k in groups[0] if k != 'params')}",
+                hint="pass cycle_momentum=False",
             )
         highs = per_group("OneCycleLR", "max_momentum", most, groups)
         lows = per_group("OneCycleLR", "base_momentum", least, groups)

@@ -71,6 +71,7 @@ class Optimizer(ABC):
                 op=op,
                 expect='a dict with the key "params"',
                 actual=f"keys {list(group)}" if isinstance(group, Mapping) else repr(type(group)),
+                hint='write {"params": [...], "lr": ...}',
             )
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)

@@ -34,6 +34,7 @@ class LRScheduler(ABC):
                     op=type(self).__name__,
                     expect='"initial_lr" in each group, or last_epoch=-1',
                     actual=f"none in group {number}",
+                    hint="load the state of the optimizer first, or leave last_epoch out",
                 )
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch + 1
@@ -99,6 +100,7 @@ def check_optimizer(op: str, optimizer: Any) -> Optimizer:
             op=op,
             expect="an Optimizer",
             actual=type(optimizer).__name__,
+            hint="pass the optimizer whose rates it sets",
         )
     return optimizer
 
@@ -112,6 +114,7 @@ def per_group(op: str, name: str, value: Any, groups: Sequence[Group]) -> list[A
             op=op,
             expect=f"one value, or {len(groups)}",
             actual=f"{len(values)}",
+            hint="give one value for all groups, or a list with one for each",
         )
     return values
 
@@ -123,9 +126,16 @@ def within(op: str, name: str, value: Any, low: float, high: float) -> None:
             op=op,
             expect=f"{low:g} <= {name} <= {high:g}",
             actual=repr(value),
+            hint=f"give {name} a number of this range",
         )
 
 
 def count(op: str, name: str, value: Any) -> None:
     if not isinstance(value, int) or value < 1:
-        raise ArgumentError(f"{name} is no count", op=op, expect="an int >= 1", actual=repr(value))
+        raise ArgumentError(
+            f"{name} is no count",
+            op=op,
+            expect="an int >= 1",
+            actual=repr(value),
+            hint=f"give {name} a natural number",
+        )

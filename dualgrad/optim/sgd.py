@@ -53,6 +53,7 @@ class SGD(Optimizer):
                 op="SGD",
                 expect="momentum > 0, dampening = 0",
                 actual=f"momentum = {group['momentum']}, dampening = {group['dampening']}",
+                hint="give momentum=0.9, or leave nesterov out",
             )
 
     def initial_state(self, param: Tensor, group: Mapping[str, Any]) -> State:

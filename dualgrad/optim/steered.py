@@ -29,6 +29,7 @@ class SequentialLR:
                 op="SequentialLR",
                 expect=f"{len(self._schedulers) - 1} milestones",
                 actual=f"{len(self._milestones)}",
+                hint="a milestone stands between two schedules",
             )
         if any(s.optimizer is not optimizer for s in self._schedulers):
             raise ArgumentError(
@@ -36,6 +37,7 @@ class SequentialLR:
                 op="SequentialLR",
                 expect="schedules of the one optimizer",
                 actual=", ".join(type(s).__name__ for s in self._schedulers),
+                hint="make all schedules with the optimizer that is given here",
             )
         self.last_epoch = 0
         for scheduler in self._schedulers[1:]:
@@ -101,6 +103,7 @@ class ReduceLROnPlateau:
                 op=op,
                 expect="mode 'min' or 'max', threshold_mode 'rel' or 'abs'",
                 actual=f"mode {mode!r}, threshold_mode {threshold_mode!r}",
+                hint="'min' waits for a quantity that falls, such as a loss",
             )
         self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
         self.threshold, self.threshold_mode, self.cooldown = threshold, threshold_mode, cooldown

@@ -51,6 +51,19 @@ def test_memory_is_kept_and_given_back(gpu: Driver) -> None:
     assert gpu.allocated() == before
 
 
+def test_foreign_memory_dies_during_a_capture(gpu: Driver) -> None:
+    gc.collect()
+    before = gpu.allocated()
+    x = dg.from_dlpack(dg.ones(1000, device="cuda"))
+    with gpu.capture():
+        del x
+        assert gpu.allocated() > before
+    del_later = dg.from_dlpack(dg.ones(10, device="cuda"))
+    del del_later
+    gc.collect()
+    assert gpu.allocated() == before
+
+
 def test_other_devices(gpu: Driver) -> None:
     x = dg.arange(3.0, device="cuda")
     on_host = dg.from_dlpack(x, device="cpu")

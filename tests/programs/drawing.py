@@ -31,6 +31,9 @@ Shape = tuple[int, ...]
 class Writer:
     """Writes one program; `space` holds the values of its variables."""
 
+    dtypes: tuple[str, ...] = DTYPES
+    kind = ""  # of most inputs; "": drawn
+
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.space: dict[str, Any] = {"dg": dg, "np": np, "numbers": numbers}
@@ -40,7 +43,7 @@ class Writer:
         self.arguments: list[Parameter] = []
         self.statements: list[str] = []
         self.count = 0
-        self.dtypes = DTYPES
+        self.callees = CALLEES
         self.error = False  # the last statement raises
         self.asks = self.rng.random() < 0.12  # values are asked for while it runs
 
@@ -53,7 +56,7 @@ class Writer:
         if rng.random() < 0.15:
             base = (*base[:1], rng.choice(LONG)) if rng.random() < 0.5 else (rng.choice(LONG),)
         sized = rng.random() < 0.3
-        kind = rng.choice(("float32", "float32", "float64"))
+        kind = self.kind or rng.choice(("float32", "float32", "float64"))
         for k in range(rng.choice((1, 2, 2, 3))):
             self.input(f"x{k}", self.shape_like(base), kind, sized)
         for k in range(rng.choice((0, 1, 1, 2))):
@@ -174,7 +177,7 @@ class Writer:
     # -- statements ---------------------------------------------------------------------------
 
     def call(self) -> str:
-        callee = self.rng.choice(CALLEES)
+        callee = self.rng.choice(self.callees)
         x = self.floating() if self.rng.random() < 0.8 else self.pick()
         text = self.call_text(callee, x)
         if callee.writes:
@@ -240,7 +243,7 @@ class Writer:
         a = self.pick()
         draw = rng.random()
         if draw < 0.15:
-            text = rng.choice(("-{a}", "~{a}", "abs({a})", "+{a}", "{a} ** 2", "{a} ** 3")).format(
+            text = rng.choice(("-{a}", "~{a}", "abs({a})", "{a} ** 2", "{a} ** 3")).format(
                 a=a
             )
         elif draw < 0.3:
@@ -346,7 +349,7 @@ class Writer:
         if draw < 0.6:
             method = self.rng.choice(("add_", "mul_", "sub_", "copy_", "div_", "maximum_"))
             return f"{a}.{method}({b})"
-        callee = self.rng.choice([c for c in CALLEES if c.writes])
+        callee = self.rng.choice([c for c in self.callees if c.writes])
         if self.rng.random() < 0.2:
             return f"{self.new()} = {self.call_text(callee, a)}"
         return self.call_text(callee, a)
@@ -368,7 +371,7 @@ class Writer:
         return f"{self.new()} = {self.floating()}.detach().clone().requires_grad_()"
 
     def hook(self) -> str:
-        a = self.pick(lambda x: x.requires_grad)
+        a = self.pick(lambda x: x.requires_grad and not x.is_leaf)
         action = self.rng.choice(("g * 0.5", "g + 1", "None", "g.clone()", f"g * {a}.detach()"))
         return f"{a}.register_hook(lambda g: {action})"
 
@@ -495,7 +498,11 @@ class Outside(Writer):
         )
 
 
-def draw(seed: int, make: Callable[[int], Writer] = Writer) -> Program:
+def draw(
+    seed: int,
+    make: Callable[[int], Writer] = Writer,
+    after: Callable[[Any, list[str], list[str]], Outside] | None = None,
+) -> Program:
     """The program of a number."""
     writer = make(seed)
     rng = writer.rng
@@ -508,7 +515,7 @@ def draw(seed: int, make: Callable[[int], Writer] = Writer) -> Program:
     values = [v for v in names if v.startswith("v")] or names
     results = [rng.choice(values[-4:]) for _ in range(rng.choice((1, 2, 2, 3)))]
     arguments = [a.name for a in writer.arguments]
-    outside = Outside(writer, results, arguments)
+    outside = (after or Outside)(writer, results, arguments)
     function = source_function(writer, results)
     outside.space["f"] = function
     for _ in range(rng.choice((0, 1, 1, 2, 3))):

@@ -67,7 +67,6 @@ OPEN = {
     4: "needs a branch on values",
     5: "needs a branch on values",
     12: "needs a branch on values; conditions on Python values are tested",
-    14: "dg.detect_nan does not exist",
     37: "needs a branch on values",
     44: "needs a branch on values",
     46: "needs a branch on values",

@@ -153,6 +153,7 @@ def tiling(dtype: DType, target: Target) -> Tiling:
             "no matrix product of this dtype",
             expect="a float or an integer of 32 or 64 bits",
             actual=dtype.name,
+            hint="convert the operands with .astype(dg.float32)",
         )
     is_float = dtype.kind == "f"
     element = _FLOATS[dtype.bits] if is_float else f"i{dtype.bits}"
