@@ -671,3 +671,33 @@ def test_gradients_are_those_of_finite_differences() -> None:
     x = dg.from_numpy(np.random.default_rng(0).standard_normal((3, 4))).requires_grad_()
     assert dg.gradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))
     assert dg.gradgradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))
+
+
+def test_hooks() -> None:
+    def of_a_result(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        y = x * 2
+        y.register_hook(lambda g: g * 3)
+        y.sum().backward()
+        return x.grad
+
+    def of_a_leaf(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        x.register_hook(lambda g: g * 3)
+        (x * x).sum().backward()
+        return x.grad
+
+    for f in (of_a_result, of_a_leaf):
+        same_bits(dg.vmap(f)(S()), looped(f, S()))
+    w = dg.ones(5, requires_grad=True)
+    with pytest.raises(TraceError, match="a hook is registered on a tensor from outside"):
+        dg.vmap(lambda x: w.register_hook(print) and x)(S())
+
+
+def test_memory_of_an_array_is_shared_by_all_slices() -> None:
+    array = np.zeros(5, np.float32)
+    with pytest.raises(ArgumentError, match="in place inside vmap"):
+        dg.vmap(lambda x: dg.from_numpy(array).add_(1) + x)(S())
+    assert not array.any()
+    same_bits(dg.vmap(lambda x: dg.from_numpy(array) + x)(S()), S() + 0)
+    same_bits(dg.vmap(lambda x: dg.tensor(array).add_(1) + x)(S()), S() + 1)
