@@ -240,10 +240,9 @@ def reshape(x: Any, *shape: Any) -> Any:
     Shares memory where the strides allow, else copies.  Raises ShapeError if the sizes differ.
     """
     new = _as_shape("reshape", shape)
-    try:
-        size = x.type.size
-    except AttributeError:
-        raise not_a_tensor("reshape", x) from None
+    if not hasattr(x, "type"):
+        raise not_a_tensor("reshape", x)
+    size = x.size
     if -1 in new:
         known = product(n for n in new if n != -1)
         if new.count(-1) == 1 and known != 0:
