@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import pytest
+from support import docs_module
 
 import dualgrad as dg
 from dualgrad.compiler.ir.value import Value
@@ -133,9 +134,8 @@ def fits(value: Any, kind: str) -> bool:
     )
 
 
-def test_stubs_say_what_functions_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    generate = importlib.import_module("generate")
+def test_stubs_say_what_functions_give() -> None:
+    generate = docs_module()
     spaces = {"dg": "__init__", "dg.linalg": "linalg", "dg.fft": "fft"}
     spaces["dg.functional"] = "functional"
     stubs = {k: declared(ROOT / "dualgrad" / f"{v}.pyi") for k, v in spaces.items()}

@@ -256,7 +256,16 @@ def reshape(x: Any, *shape: Any) -> Any:
             actual=f"{dim_text(x.shape)} -> {dim_text(_as_shape('reshape', shape))}",
             hint=size_hint(x.size, _as_shape("reshape", shape)),
         )
-    return x if x.shape == new else apply(Reshape.of(new), x)[0]
+    return whole(x) if x.shape == new else apply(Reshape.of(new), x)[0]
+
+
+def whole(x: Any) -> Any:
+    """All of x, for view ops that have nothing to do.
+
+    Of a tensor it is a view, as in PyTorch: under `no_grad` it has no history, and its flags and
+    its gradient are its own.
+    """
+    return apply(Reshape.of(x.shape), x)[0] if hasattr(x, "requires_grad") else x
 
 
 @public("flatten")
@@ -295,14 +304,14 @@ def permute(x: Any, *axes: Any) -> Any:
             actual=repr(tuple(order)),
             hint=f"give {rank} numbers, or use transpose(a, b) to swap two dimensions",
         )
-    return x if full == tuple(range(rank)) else apply(Permute.of(full), x)[0]
+    return whole(x) if full == tuple(range(rank)) else apply(Permute.of(full), x)[0]
 
 
 @public("transpose", "swapaxes")
 def transpose(x: Any, a: int, b: int) -> Any:
     """Return x with dimensions a and b swapped, sharing memory."""
     if x.ndim == 0 and {a, b} <= {0, -1}:
-        return x
+        return whole(x)
     axes = list(range(x.ndim))
     i, j = (normalize_axis("transpose", k, x.ndim) for k in (a, b))
     axes[i], axes[j] = axes[j], axes[i]
@@ -328,8 +337,9 @@ def expand(x: Any, *shape: Any) -> Any:
             actual=f"{dim_text(x.shape)} -> {dim_text(new)}",
             hint="add a dimension of size 1 with unsqueeze, or repeat with dg.tile",
         )
-    x = reshape(x, old)
-    return x if x.shape == full else apply(Expand.of(full), x)[0]
+    if lead:
+        x = reshape(x, old)
+    return whole(x) if x.shape == full else apply(Expand.of(full), x)[0]
 
 
 @public("squeeze")
