@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dualgrad import levels
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
@@ -134,7 +135,7 @@ def _looking_write(write: Any) -> Any:
 def _looking_send(send: Any) -> Any:
     @wraps(send)
     def look(self: Flow, edge: Edge, g: Tensor) -> None:
-        if state.looks_for and state.trace is None and (found := _found(g)) is not None:
+        if state.looks_for and levels.is_eager() and (found := _found(g)) is not None:
             raise _Appeared(found)
         send(self, edge, g)
 
@@ -182,7 +183,7 @@ class _Appeared(NaNError):
 
 def _found(x: Any) -> str | None:
     """What is wrong with the values of a tensor, in words; None if nothing is."""
-    dtype = x.dtype
+    x, dtype = levels.lowest(x), x.dtype
     if not dtype.is_float or x.array is None:
         return None
     stored = x.array.to_host() if isinstance(x.array, DeviceArray) else x.array

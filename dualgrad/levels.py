@@ -414,6 +414,21 @@ def current() -> Level | None:
     return state.trace if isinstance(state.trace, Level) else None
 
 
+def is_eager() -> bool:
+    """Whether ops run at once, of all slices perhaps."""
+    trace = state.trace
+    while isinstance(trace, Level):
+        trace = trace.parent
+    return trace is None
+
+
+def lowest(x: Tensor) -> Tensor:
+    """What is beneath a tensor at the end: one that knows nothing of slices."""
+    while isinstance(x.owner, Level):
+        x = x.node.tensor  # type: ignore[union-attr]
+    return x
+
+
 def is_shared(x: Tensor) -> bool:
     """Whether a tensor is one from outside of vmap, where there is vmap."""
     level = current()

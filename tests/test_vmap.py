@@ -625,3 +625,49 @@ def test_no_grad_holds_inside() -> None:
     assert not g.requires_grad
     value = dg.vmap(loss, in_axes=(None, 0))(w, numbers(4, 3, 5))
     assert value.requires_grad
+
+
+# -- checkpoints, anomalies, gradients asked for by name ------------------------------------------
+
+
+def test_checkpoints() -> None:
+    def body(w: Any, x: Any) -> Any:
+        return dg.tanh(x @ w)
+
+    def saved(w: Any, x: Any) -> Any:
+        return dg.checkpoint(body, w, x).square().sum()
+
+    def plain(w: Any, x: Any) -> Any:
+        return body(w, x).square().sum()
+
+    x = numbers(4, 3, 5)
+    for transform in ("value", "inside", "inside, mapped", "outside"):
+        wrapped = ORDERS[transform]
+        same_bits(wrapped(saved)(W, x), wrapped(plain)(W, x))
+    mapped = dg.vmap(body, (None, 0))
+    around = dg.grad(lambda w: dg.checkpoint(mapped, w, x).square().sum())
+    same_bits(around(W), dg.grad(lambda w: mapped(w, x).square().sum())(W))
+
+
+def test_the_first_nan_is_found() -> None:
+    with dg.detect_nan():
+        with pytest.raises(FloatingPointError, match=r"\[log\] the first NaN of the forward pass"):
+            dg.vmap(lambda x: dg.log(x - 100))(S())
+        with pytest.raises(FloatingPointError, match="the first NaN on the way back"):
+            dg.vmap(dg.grad(lambda x: dg.sqrt(x * 0).sum()))(S())
+
+
+def test_gradients_by_name() -> None:
+    def f(x: Any) -> Any:
+        y = x.detach().requires_grad_()
+        z = y * 2
+        (g,) = dg.autograd.grad((z**3).sum(), z, create_graph=True)
+        return dg.autograd.grad(g.sum(), y)[0]
+
+    like_a_loop(f, S)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    x = dg.from_numpy(np.random.default_rng(0).standard_normal((3, 4))).requires_grad_()
+    assert dg.gradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))
+    assert dg.gradgradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))

@@ -9,9 +9,9 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.refusal import not_a_tensor
+from dualgrad.compiler.ir.refusal import kind_text, not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import apply, dim_text, public
+from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, normalize_axis
 from dualgrad.compiler.ops.hints import size_hint
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -220,13 +220,15 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     for n in shape:
-        if isinstance(n, (bool, float, str)):
+        if type(n) is not int and isinstance(n, bool | float | str | Value | list | tuple):
             raise ArgumentError(
                 "a size is no integer",
                 op=op,
                 expect="ints",
-                actual=repr(shape),
-                hint="divide sizes with //, which gives an int",
+                actual=kind_text(n) if isinstance(n, Value) else repr(shape),
+                hint="call .item() for the number in a tensor"
+                if isinstance(n, Value)
+                else "divide sizes with //, which gives an int",
             )
     return shape
 
