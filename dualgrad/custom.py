@@ -250,7 +250,7 @@ def _with_node(x: Tensor, node: FunctionNode, k: int, known: set[int], ctx: Cont
 
 def _become(x: Tensor, node: FunctionNode, k: int) -> None:
     """Give an input that has been changed in place its new history."""
-    rebase(x, steps_behind(x, node.name), node, k)
+    rebase(x, steps_behind(x, node), node, k)
 
 
 class FunctionNode(TapeNode):

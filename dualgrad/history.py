@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dualgrad.compiler.ops.view import View
 from dualgrad.hooks import move_retention, retain, retains
@@ -34,6 +34,13 @@ OPEN, NO_GRAD, SEVERAL, FUNCTION = "", "no_grad", "several", "function"
 NOTHING: Saves = {1: frozenset(), 2: frozenset(), 3: frozenset()}  # read by gradients of views
 _MANY = 32  # views from which on the list of them is searched for dead ones
 _next_view = itertools.count(1).__next__
+
+
+class Named(Protocol):
+    """What a change in place is called by: a unit, or a function of the user's own."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Viewing:
@@ -109,11 +116,11 @@ class Viewing:
         if self.origin is not None:
             self.origin = (*self.origin[:3], FUNCTION)
 
-    def changed(self) -> None:
-        """Note a change in place."""
+    def changed(self, own: int = 1) -> None:
+        """Note a change in place; `own` counts the frames of dualgrad that are known to run."""
         version = self._version
         version[0] += 1
-        version[2] = user_place()
+        version[2] = user_place(own + 1)
 
     def become(self: Tensor, node: TapeNode, k: int) -> None:  # type: ignore[misc]
         """Be result `k` of a recorded unit from now on."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.history import NOTHING, OPEN, outdate, shown_by, unwritable_kind
+from dualgrad.history import NOTHING, OPEN, Named, outdate, shown_by, unwritable_kind
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import no_grad, state
 from dualgrad.tape import Saves, TapeNode, edge_of, saves_of
@@ -29,7 +29,7 @@ def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
     Raises GradientError for a leaf that requires gradients, a view of one, a view of a kind that
     cannot be changed, and one whose memory cannot be followed.
     """
-    steps = steps_behind(target, unit.name)
+    steps = steps_behind(target, unit)
     for x in others:
         if hasattr(x, "sig"):
             edge_of(x)  # a history that is lost is noticed before anything has changed
@@ -89,29 +89,29 @@ def new_node(unit: Unit, operands: tuple[Any, ...], known: Saves, shown: Tensor)
     return node
 
 
-def steps_behind(target: Tensor, op: str) -> list[Step]:
-    """What a tensor that is to be overwritten is a view of, step by step.
+def steps_behind(target: Tensor, writer: Named) -> list[Step]:
+    """What a tensor that `writer` is to overwrite is a view of, step by step.
 
     Raises GradientError where that must not be done, and ArgumentError for memory that cannot be
     written.
     """
     steps: list[Step] = []
     view = target
-    view.check_writeable(op)
+    view.check_writeable(writer)
     if view.origin is not None and view.origin[3] != OPEN:
-        raise unwritable_kind(view, op)
+        raise unwritable_kind(view, writer.name)
     while view.origin is not None:
         source, how = view.origin[:2]
         shown: View | None = shown_by(source, how)
         if shown is None or isinstance(shown, Expand) or shown.shared:
-            raise _cannot_follow(view, op)
+            raise _cannot_follow(view, writer.name)
         steps.append((view, source, shown))
         view = source
     for x in (*[v for v, _, _ in steps], view):
         if x.requires_grad and x._grad_fn is None:
-            raise _is_leaf(x, "a view of " if steps else "", op)
+            raise _is_leaf(x, "a view of " if steps else "", writer.name)
     if state.trace is not None:
-        state.trace.check_recorded(view, op)
+        state.trace.check_recorded(view, writer)
     return steps
 
 

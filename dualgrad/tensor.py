@@ -29,7 +29,7 @@ from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
 from dualgrad.exchange import Exchangeable
 from dualgrad.flow import backward
-from dualgrad.history import Origin, Viewing
+from dualgrad.history import Named, Origin, Viewing
 from dualgrad.hooks import Hookable
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
@@ -430,16 +430,17 @@ class Tensor(
 
     def _write(self, unit: Unit, *others: Any) -> Tensor:
         """Overwrite the values with unit(self, *others)."""
-        if state.trace is not None:
-            others = state.trace.taken(others)
+        trace = state.trace
+        if trace is not None:
+            others = trace.taken(others)
         if (
             state.grad_enabled
             and (self.requires_grad or any(getattr(x, "requires_grad", False) for x in others))
             and self._type.dtype.is_float
         ):
             write_recorded(self, unit, others)
-        elif state.trace is not None:
-            state.trace.write(self, unit, others)
+        elif trace is not None:
+            trace.write(self, unit, others)
         else:
             self.run_write(unit, (self, *others))
         return self
@@ -469,7 +470,7 @@ class Tensor(
         what is known of the gradient.
         """
         given = operands = self._settled(unit, operands)
-        self.check_writeable(unit.name)
+        self.check_writeable(unit)
         elementwise = isinstance(unit, Elementwise) or unit is ASSIGN
         operands = (
             self,
@@ -486,14 +487,14 @@ class Tensor(
         if before is not None:
             before(given, plan.saves)
         plan.run(operands)
-        self.changed()
+        self.changed(own=3)
 
-    def check_writeable(self, op: str) -> None:
+    def check_writeable(self, writer: Named) -> None:
         """Raise ArgumentError unless the memory may be changed."""
         if self.array is not None and not self.is_writeable:
             raise ArgumentError(
                 "the memory cannot be written",
-                op=op,
+                op=writer.name,
                 expect="writeable memory in which elements do not overlap",
                 actual="a read-only array or an expanded view",
                 hint="clone() it first",

@@ -35,6 +35,7 @@ from dualgrad.dispatch import (
     common_device,
     view_of,
 )
+from dualgrad.history import Named
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
@@ -365,12 +366,12 @@ class Trace:
         out._version = x._version
         return out
 
-    def check_recorded(self, target: Tensor, op: str) -> None:
+    def check_recorded(self, target: Tensor, writer: Named) -> None:
         """Refuse to give a tensor from outside a graph."""
         if target.node is None and id(target) not in self.created:
             raise Unsupported(
                 "a tensor from outside of the function would get a graph inside",
-                op=op,
+                op=writer.name,
                 actual=f"{target.type!r}",
                 hint="change it under dg.no_grad()",
             )
