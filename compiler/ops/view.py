@@ -269,7 +269,8 @@ def whole(x: Any) -> Any:
 
 @public("flatten")
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Return x with dimensions start_dim..end_dim (inclusive) merged into one."""
+    """Return x with dimensions start_dim..end_dim (inclusive) merged into one; x itself if that is
+    one already."""
     if x.ndim == 0:
         return reshape(x, (1,))
     first = normalize_axis("flatten", start_dim, x.ndim)
@@ -282,6 +283,8 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
             actual=f"start_dim={start_dim}, end_dim={end_dim} for {x.ndim} dimensions",
             hint="give the first dimension to merge, then the last",
         )
+    if first == last:
+        return x
     merged = product(x.shape[first : last + 1])
     return reshape(x, (*x.shape[:first], merged, *x.shape[last + 1 :]))
 
