@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dualgrad import levels
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
@@ -18,6 +19,7 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad.flow import Flow
+    from dualgrad.levels import Level
 
 F = TypeVar("F", bound=Callable[..., Any])
 Saved = tuple[Tensor | None, int, int]  # a tensor, its version, and which output it is or -1
@@ -141,16 +143,14 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run `forward` on the arguments, and record it for gradients."""
+        level = levels.current()
+        if level is not None:
+            args = level.taken(args)
         tensors = [x for x in args if isinstance(x, Tensor)]
-        ctx = Context(tuple(isinstance(x, Tensor) and x.requires_grad for x in args))
+        ctx = Context(tuple(isinstance(x, Tensor) and levels.is_recorded(x) for x in args))
         recorded = state.grad_enabled and any(x.requires_grad for x in tensors)
         edges = tuple(edge_of(x) if isinstance(x, Tensor) else None for x in args)
-        with no_grad():
-            if cls.setup_context is Function.setup_context:
-                result = cls.forward(ctx, *args)
-            else:
-                result = cls.forward(*args)
-                cls.setup_context(ctx, args, result)
+        result = _called(cls, ctx, args) if level is None else _of_slices(level, cls, ctx, args)
         alone = not isinstance(result, tuple)
         outputs = [result] if alone else list(result)
         _check_dirty(cls.__name__, ctx, outputs)
@@ -164,6 +164,64 @@ class Function:
                     known.add(id(x))
         ctx._constant = ctx._dirty = ()
         return outputs[0] if alone else tuple(outputs)
+
+
+def _called(function: type[Function], ctx: Context, args: Sequence[Any]) -> Any:
+    """What forward gives."""
+    with no_grad():
+        if function.setup_context is Function.setup_context:
+            return function.forward(ctx, *args)
+        result = function.forward(*args)
+        function.setup_context(ctx, tuple(args), result)
+        return result
+
+
+def _of_slices(level: Level, function: type[Function], ctx: Context, args: Sequence[Any]) -> Any:
+    """What forward gives within vmap, as a function of what is beneath the slices: the gradient
+    of that runs backward on slices again."""
+    wholes = [level.whole(x) if isinstance(x, Tensor) else None for x in args]
+    result: Any = None
+
+    def forward(beneath: Context, *raws: Any) -> tuple[Any, ...]:
+        nonlocal result
+        with level.above():
+            pairs = zip(raws, wholes, strict=True)
+            result = _called(
+                function, ctx, [x if w is None else level.slice_of(w.over(x)) for x, w in pairs]
+            )
+            if ctx._dirty:
+                raise ArgumentError(
+                    "a function of the user's own changes its arguments inside vmap",
+                    op=function.__name__,
+                    expect="a forward that does not call mark_dirty",
+                    actual=f"{len(ctx._dirty)} changed arguments",
+                    hint="return new tensors",
+                )
+            found = [
+                (y, level.put_together(y) if isinstance(y, Tensor) else y)
+                for y in _in_tuple(result)
+            ]
+        beneath._constant = tuple(x for y, x in found if any(y is c for c in ctx._constant))
+        return tuple(x for _, x in found)
+
+    def backward(beneath: Context, *grads: Tensor) -> list[Tensor | None]:
+        with level.above():
+            found = function.backward(ctx, *map(level.slices, grads))
+            return [level.put_together(g) if isinstance(g, Tensor) else g for g in _in_tuple(found)]
+
+    rules = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    kind: Any = type(function.__name__, (Function,), rules)
+    with level.beneath():
+        pairs = zip(args, wholes, strict=True)
+        made = kind.apply(*[x if w is None else w.tensor for x, w in pairs])
+    for y, x in zip(_in_tuple(result), made, strict=True):
+        if isinstance(y, Tensor):
+            level.put_over(y, x)
+    return result
+
+
+def _in_tuple(x: Any) -> Sequence[Any]:
+    return x if isinstance(x, tuple | list) else (x,)
 
 
 def _check_dirty(name: str, ctx: Context, outputs: Sequence[Any]) -> None:

@@ -359,7 +359,7 @@ def _end(y: Tensor) -> Tensor:
 
 
 def _is_recorded(x: Any) -> bool:
-    return isinstance(x, Tensor) and (x.requires_grad or levels.is_recorded_beneath(x))
+    return isinstance(x, Tensor) and levels.is_recorded(x)
 
 
 def unit(y: Tensor, k: int) -> Tensor:

@@ -53,6 +53,10 @@ class Whole:
         self.source: tuple[Whole, View | None] | None = None
         self.shown: list[weakref.ref[Whole]] = []
 
+    def over(self, tensor: Tensor) -> Whole:
+        """The same for a second handle on the tensor."""
+        return Whole(tensor, self.mapped, self.outside)
+
     def shows(self, source: Whole, how: View | None) -> None:
         """It is a view of the memory of `source`."""
         self.source = (source, how)
@@ -116,6 +120,15 @@ class Level:
         finally:
             state.trace = self  # type: ignore[assignment]
 
+    @contextmanager
+    def above(self) -> Iterator[None]:
+        """The function's own code goes on, perhaps later and elsewhere."""
+        before, state.trace, self.parent = self.parent, self, state.trace  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            state.trace, self.parent = self.parent, before
+
     # -- tensors ------------------------------------------------------------------------------
 
     def owns(self, x: Any) -> bool:
@@ -158,6 +171,10 @@ class Level:
     def slices(self, raw: Tensor) -> Tensor:
         """One slice of a tensor that has them along axis 0."""
         return self.slice_of(Whole(raw, True))
+
+    def put_over(self, x: Tensor, raw: Tensor) -> None:
+        """Let another tensor with slices be beneath x."""
+        x.node, x.array, x._version = Whole(raw, True), None, raw._version  # type: ignore[assignment]
 
     def put_together(self, x: Tensor) -> Tensor:
         """The whole tensor of a result, slices along axis 0."""
@@ -413,6 +430,11 @@ def cut(x: Tensor) -> Tensor:
     below = Whole(whole.tensor, whole.mapped, whole.outside)
     below.shows(whole, None)
     return level.slice_of(below)
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether gradients flow through a tensor, also outside of vmap alone."""
+    return x.requires_grad or is_recorded_beneath(x)
 
 
 def is_recorded_beneath(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ import dualgrad as dg
 from dualgrad.compiler.batching import batched
 from dualgrad.compiler.ops.base import OPS, Op
 from dualgrad.compiler.ops.sample import Arg
+from dualgrad.compiler.ops.transfer import Transfer
 
 SLICES = 3
 # np.linalg's routines take many matrices by another path than one.
@@ -89,3 +90,59 @@ def test_one_operand_for_all_slices(case: Case) -> None:
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.__name__)
 def test_each_op_has_a_rule(op: type[Op]) -> None:
     assert batched.dispatch(op) is not batched.dispatch(Op)
+
+
+# -- gradients ------------------------------------------------------------------------------------
+
+
+def total(function: Any, weights: Any) -> Any:
+    """A number that depends on all elements of all float results."""
+
+    def call(*args: Any) -> Any:
+        parts = [x for x in in_parts(function(*args)) if isinstance(x, dg.Tensor)]
+        floats = [x for x in parts if x.dtype.is_float]
+        return sum((x * weights[: x.size].reshape(x.shape)).sum() for x in floats)
+
+    return call
+
+
+def check_gradient(case: Case) -> None:
+    """The gradient of each slice, taken inside and outside of vmap, against a loop's."""
+    arguments = slices_of(case)
+    given = zip(case.sample.args, arguments[0], strict=True)
+    by = tuple(
+        k
+        for k, (a, x) in enumerate(given)
+        if isinstance(a, Arg) and a.differentiable and x.dtype.kind == "f"
+    )
+    if not by or case.op is Transfer:
+        pytest.skip("nothing to differentiate")
+    largest = max(
+        x.size
+        for row in arguments
+        for x in in_parts(case.sample.function(*map(tensor, row)))
+        if isinstance(x, dg.Tensor)
+    )
+    weights = dg.from_numpy(np.random.default_rng(3).uniform(0.5, 1.5, largest).astype(np.float32))
+    function = total(case.sample.function, weights)
+    want = [dg.grad(function, argnums=by)(*map(tensor, row)) for row in arguments]
+    axes = tuple(0 if isinstance(x, np.ndarray) else None for x in arguments[0])
+    whole = [
+        tensor(np.stack(column) if a == 0 else column[0])
+        for column, a in zip(zip(*arguments, strict=True), axes, strict=True)
+    ]
+    inside = dg.vmap(dg.grad(function, argnums=by), in_axes=axes)(*whole)
+    outside = dg.grad(lambda *xs: dg.vmap(function, in_axes=axes)(*xs).sum(), argnums=by)(*whole)
+    for k in range(len(by)):
+        for n in range(SLICES):
+            same_bits(inside[k][n], want[n][k], f"{case}, slice {n}, inside")
+            same_bits(outside[k][n], want[n][k], f"{case}, slice {n}, outside")
+
+
+SMOOTH = [c for c in FEW if c.sample.gradient and not (c.op is not None and c.op.vjp is None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SMOOTH, ids=str)
+def test_gradients_of_each_op(case: Case) -> None:
+    check_gradient(case)
