@@ -184,16 +184,16 @@ def _updated(op: Update, size: Dim, nodes: tuple[Node, ...], flags: Flags) -> No
 
     def folded(x: Node, flag: bool) -> Node:
         if not flag and x.shape[0] == 1 and outer == 1:
-            return spread(x, size).reshape((size, *x.shape[1:]))  # type: ignore[no-any-return]
+            return spread(x, size).reshape((size, *x.shape[1:]))
         if not flag and x.shape[0] == 1:
             return x
         x = x if flag else spread(x, size)
         x = expand_to(x, (size, outer, *x.shape[2:]))
-        return x.reshape((size * outer, *x.shape[2:]))  # type: ignore[no-any-return]
+        return x.reshape((size * outer, *x.shape[2:]))
 
     base, places, updates = (folded(x, f) for x, f in zip(nodes, flags, strict=True))
     out: Node = op.on(base, places, updates)
-    return out.reshape((size, outer, *out.shape[1:]))  # type: ignore[no-any-return]
+    return out.reshape((size, outer, *out.shape[1:]))
 
 
 @batched.register(MatMul)
@@ -203,10 +203,10 @@ def _multiplied(op: MatMul, size: Dim, nodes: tuple[Node, ...], flags: Flags) ->
     if flags == (True, False) and b.shape[0] == 1:
         _, _, m, k = a.shape
         rows = op.on(a.reshape((1, size * m, k)), b)
-        return rows.reshape((size, 1, m, b.shape[2]))  # type: ignore[no-any-return]
+        return rows.reshape((size, 1, m, b.shape[2]))
     a, b = spread_all(size, nodes, flags)
     out = op.on(*(x.reshape((size * x.shape[1], *x.shape[2:])) for x in (a, b)))
-    return out.reshape((size, a.shape[1], *out.shape[1:]))  # type: ignore[no-any-return]
+    return out.reshape((size, a.shape[1], *out.shape[1:]))
 
 
 def moved(op: AnyOp, size: Dim) -> AnyOp:

@@ -2,7 +2,7 @@
 
 Nothing in it is written by hand: programs are those of tests/semantics/mistakes*.py, read as
 source; messages are those that the tests pin, in tests/semantics/mistakes.txt; classes are those
-of `dualgrad.runtime.errors`.
+of `dualgrad.errors`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualgrad.runtime import errors
-from dualgrad.runtime.errors import CompileError, DualgradError
+from dualgrad import errors
+from dualgrad.errors import CompileError, DualgradError
 
 TESTS = Path(__file__).parent.parent / "tests" / "semantics"
 HEAD = """# Errors
@@ -35,7 +35,9 @@ only the name of a class stands, the error is Python's own, with its own text.
 
 ## Classes
 
-All are `dg.DualgradError`, and the builtin class that Python programs would catch.
+All are in `dg.errors`. Each is a `DualgradError`, and the builtin class that Python programs would
+catch. The parts of a message are attributes: `what`, `op`, `expect`, `actual`, `why`, `hint`,
+`location`.
 
 | class | is a | meaning |
 |---|---|---|
@@ -66,7 +68,15 @@ def mistakes() -> Iterator[Mistake]:
         for make in ast.parse(text).body:
             if isinstance(make, ast.FunctionDef) and _marked(make):
                 group = [title for number, title in groups.items() if number < make.lineno][-1]
-                yield Mistake(group, make.name, _program(make, text))
+                yield Mistake(group, make.name, _classes_of(make, text) + _program(make, text))
+
+
+def _classes_of(make: ast.FunctionDef, text: str) -> str:
+    """The classes of the file that a mistake uses."""
+    used = {n.id for n in ast.walk(make) if isinstance(n, ast.Name)}
+    found = [s for s in ast.parse(text).body if isinstance(s, ast.ClassDef) and s.name in used]
+    lines = text.split("\n")
+    return "".join("\n".join(lines[s.lineno - 1 : s.end_lineno]) + "\n\n" for s in found)
 
 
 def _marked(make: ast.FunctionDef) -> bool:
@@ -147,13 +157,11 @@ def _without_line(message: str) -> str:
 
 def classes() -> Iterator[str]:
     """A row of the table per class of errors that a user can meet."""
-    for value in vars(errors).values():
-        if not (inspect.isclass(value) and issubclass(value, DualgradError)):
-            continue
+    for value in map(vars(errors).__getitem__, errors.__all__):
         if value in (DualgradError, CompileError):
             continue
         builtin = next(c for c in value.__mro__ if c.__module__ == "builtins")
-        meaning = (inspect.getdoc(value) or "").split("\n")[0]
+        meaning = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ")
         yield f"| `{value.__name__}` | `{builtin.__name__}` | {meaning} |"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if not (_Path(__file__).parent / "compiler").is_dir():
     __path__.append(str(_Path(__file__).parent.parent))
 
-from dualgrad import cuda, fft, functional, linalg, random
+from dualgrad import cuda, errors, fft, functional, linalg, random
 from dualgrad import elementwise as _elementwise
 from dualgrad import numpy_functions as _numpy_functions  # noqa: F401
 from dualgrad import positions as _positions
@@ -218,6 +218,7 @@ __all__ = [
     "erf",
     "erfc",
     "erfinv",
+    "errors",
     "expand",
     "expand_dims",
     "exponential",

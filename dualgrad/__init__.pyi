@@ -8,6 +8,7 @@ from dualgrad import array_api as array_api
 from dualgrad import autograd as autograd
 from dualgrad import cuda as cuda
 from dualgrad import data as data
+from dualgrad import errors as errors
 from dualgrad import fft as fft
 from dualgrad import functional as functional
 from dualgrad import linalg as linalg
@@ -15,6 +16,7 @@ from dualgrad import nn as nn
 from dualgrad import optim as optim
 from dualgrad import random as random
 from dualgrad.anomaly import detect_nan as detect_nan
+from dualgrad.checkpointing import checkpoint as checkpoint
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.composite import composite as composite
 from dualgrad.creation import asarray as asarray
@@ -107,6 +109,7 @@ from dualgrad.transforms import jacobian as jacobian
 from dualgrad.transforms import jvp as jvp
 from dualgrad.transforms import value_and_grad as value_and_grad
 from dualgrad.transforms import vjp as vjp
+from dualgrad.vmap import vmap as vmap
 
 _Array = np.ndarray[Any, Any] | np.generic
 _Operand = Tensor | float | _Array
@@ -459,7 +462,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Tensor: ...
 def tile(x: Tensor, *counts: Any) -> Tensor: ...
 def topk(
     x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, **dim: Any
-) -> Tensor: ...
+) -> tuple[Tensor, Tensor]: ...
 def trace(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor: ...
 def transpose(x: Tensor, a: int, b: int) -> Tensor: ...
 def tril(x: Tensor, k: int = 0) -> Tensor: ...
@@ -560,6 +563,7 @@ __all__ = [
     "cat",
     "cbrt",
     "ceil",
+    "checkpoint",
     "chunk",
     "clamp",
     "clamp_max",
@@ -609,6 +613,7 @@ __all__ = [
     "erf",
     "erfc",
     "erfinv",
+    "errors",
     "exp",
     "exp2",
     "expand",
@@ -856,6 +861,7 @@ __all__ = [
     "vecdot",
     "vector_norm",
     "vjp",
+    "vmap",
     "vstack",
     "where",
     "xlog1py",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dualgrad import levels
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
@@ -121,11 +122,12 @@ def _looking_apply(apply: Any) -> Any:
 
 def _looking_write(write: Any) -> Any:
     @wraps(write)
-    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...], before: Any = None) -> None:
-        write(self, unit, operands, before)
+    def run_write(self: Tensor, unit: Unit, operands: tuple[Any, ...], before: Any = None) -> Any:
+        out = write(self, unit, operands, before)
         if state.looks_for and state.trace is None and (found := _found(self)) is not None:
             others = [x for x in operands if getattr(x, "array", None) is not self.array]
             raise _forward_error(unit.name, self, found, others)
+        return out
 
     return run_write
 
@@ -133,7 +135,7 @@ def _looking_write(write: Any) -> Any:
 def _looking_send(send: Any) -> Any:
     @wraps(send)
     def look(self: Flow, edge: Edge, g: Tensor) -> None:
-        if state.looks_for and state.trace is None and (found := _found(g)) is not None:
+        if state.looks_for and levels.is_eager() and (found := _found(g)) is not None:
             raise _Appeared(found)
         send(self, edge, g)
 
@@ -181,7 +183,7 @@ class _Appeared(NaNError):
 
 def _found(x: Any) -> str | None:
     """What is wrong with the values of a tensor, in words; None if nothing is."""
-    dtype = x.dtype
+    x, dtype = levels.lowest(x), x.dtype
     if not dtype.is_float or x.array is None:
         return None
     stored = x.array.to_host() if isinstance(x.array, DeviceArray) else x.array

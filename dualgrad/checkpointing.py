@@ -20,7 +20,8 @@ from dualgrad.compiler.ir.node import Leaf, Node, replace
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.again import again
 from dualgrad.compiler.ops.slicing import select
-from dualgrad.runtime.errors import GradientError
+from dualgrad.levels import Level
+from dualgrad.runtime.errors import ArgumentError, GradientError
 from dualgrad.state import enable_grad, state
 from dualgrad.tape import Absent, Edge, TapeNode, changed_error, next_number
 from dualgrad.tensor import Tensor
@@ -39,11 +40,21 @@ def checkpoint(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
     Its intermediate values are computed a second time during backward: memory for time.  The
     gradients have the same bits.  The second run has the state of the default random generator of
     the first; apart from that the function should do the same each time, and change nothing else.
-    In a compiled function the values are computed again by the program.  Raises GradientError in
+    In a compiled function the values are computed again by the program; what a compiled function
+    that is called inside has saved is kept, and so is everything inside of `vmap` (put the
+    checkpoint around it).  Raises GradientError in
     backward if the second run computes something else, or if an argument or parameter has been
     changed in place since.
     """
-    if not state.grad_enabled:
+    if not callable(function):
+        raise ArgumentError(
+            "runs a function",
+            op="checkpoint",
+            expect="a callable, then its arguments",
+            actual=type(function).__name__,
+            hint="pass the function itself: checkpoint(f, x), not checkpoint(f(x))",
+        )
+    if not state.grad_enabled or isinstance(state.trace, Level):
         return function(*args, **kwargs)
     region = _Region(lambda: function(*args, **kwargs), (args, kwargs))
     return region.first_run()  # type: ignore[no-any-return]

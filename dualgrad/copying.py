@@ -77,7 +77,10 @@ class Copying:
     __slots__ = ()
 
     def __copy__(self: Tensor) -> Tensor:  # type: ignore[misc]
-        """The same memory and history under a second name."""
+        """The same memory and history under a second name: a change in place of either shows in
+        the gradients of both."""
+        if type(self) is _tensor_class(type(self)) and (self.origin or self.grad_fn) is not None:
+            return self[...]
         out = as_kind(type(self), self.detached())
         out.base, out._grad = self.base, self._grad
         out.requires_grad, out.grad_fn = self.requires_grad, self.grad_fn

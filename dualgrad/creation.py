@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dualgrad.backends.transfers import new_array
+from dualgrad.compiler.ir.refusal import kind_text, operand_hint
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
@@ -18,7 +19,7 @@ from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
 from dualgrad.runtime.devices import CPU, canonical, find
 from dualgrad.runtime.dtype import DType, as_dtype, float64
-from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 from dualgrad.runtime.floats import encode
 from dualgrad.runtime.srcinfo import called_name
 from dualgrad.state import state
@@ -90,14 +91,16 @@ def _moved(x: Tensor, device: str) -> Tensor:
 def _of_numbers(data: Any, wanted: DType | None) -> Tensor:
     try:
         array = np.array(data)
-    except ValueError as error:
+    except ValueError:
         raise ShapeError(
             "lists of different lengths make no tensor",
             op="tensor",
             expect="nested lists of equal lengths",
-            actual=str(error),
+            actual=_ragged_part(data, ""),
             hint="pad the shorter lists, or make a list of tensors",
         ) from None
+    if array.dtype.kind not in "biufc" and not isinstance(data, np.ndarray | np.generic):
+        _refuse_values(data)
     if wanted is None:
         wanted = as_dtype(array.dtype)
         if not isinstance(data, np.ndarray | np.generic):
@@ -110,6 +113,49 @@ def _of_numbers(data: Any, wanted: DType | None) -> Tensor:
     out = memory.empty(array.shape, wanted)
     out[...] = encode(array, wanted) if wanted.is_low else array
     return Tensor.of_numpy(out, wanted)
+
+
+def _ragged_part(data: Any, path: str) -> str:
+    """The first list whose entries have different lengths."""
+    kinds = dict.fromkeys(_length_text(row) for row in data)
+    if len(kinds) > 1:
+        return f"data{path} holds {' and '.join(kinds)}"
+    for k, row in enumerate(data):
+        found = _ragged_part(row, f"{path}[{k}]") if isinstance(row, list | tuple) else ""
+        if found:
+            return found
+    return "" if path else "lists of different lengths"
+
+
+def _length_text(row: Any) -> str:
+    if isinstance(row, list | tuple):
+        return f"a row of length {len(row)}"
+    shape = getattr(row, "shape", ())
+    return f"a row of shape {tuple(shape)}" if shape else "a number"
+
+
+def _refuse_values(data: Any, path: str = "data") -> None:
+    """Raise for the first value that is no number, or none that a tensor holds."""
+    if isinstance(data, list | tuple):
+        for k, value in enumerate(data):
+            _refuse_values(value, f"{path}[{k}]")
+    elif isinstance(data, int):
+        if not -(2**63) <= data < 2**64:
+            raise ArgumentError(
+                "a number does not fit the dtype",
+                op=called_name() or "tensor",
+                expect="-2**63 to 2**64 - 1 for integers",
+                actual=f"{path} is {data}",
+                hint="write it as a float",
+            )
+    elif not isinstance(data, float | np.ndarray | np.generic | Tensor):
+        raise DTypeError(
+            "a value is no number",
+            op=called_name() or "tensor",
+            expect="numbers, nested lists of numbers, or arrays",
+            actual=f"{path} is {kind_text(data)}",
+            hint=operand_hint("tensor", data) if data is not None else "leave it out, or use nan",
+        )
 
 
 def check_range(op: str, array: Array, dtype: DType) -> None:
@@ -165,6 +211,8 @@ def full(
         fill_value = fill_value if device is None else fill_value.to(device=device)
         filled = _full_of_tensor(shape, fill_value, dtype)
         return filled.requires_grad_() if requires_grad else filled
+    if not isinstance(fill_value, Number | np.generic):
+        _refuse_values(fill_value, "fill_value")
     sizes = as_shape("full", (shape,))
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
     place = device_named("full", device)

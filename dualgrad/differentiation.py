@@ -10,12 +10,8 @@ from typing import Any, TypeGuard
 
 from dualgrad import flow, levels, trees
 from dualgrad.compiler.ir.value import apply
-from dualgrad.compiler.ops.joining import stack
-from dualgrad.compiler.ops.view import Reshape, reshape
-from dualgrad.creation import full_like, ones_like, tensor, zeros, zeros_like
-from dualgrad.hooks import hooks_of_leaf, on_nodes
-from dualgrad.levels import Level
-from dualgrad.ranges import arange, eye
+from dualgrad.compiler.ops.view import Reshape
+from dualgrad.creation import full_like, ones_like, tensor, zeros_like
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
@@ -24,7 +20,7 @@ from dualgrad.runtime.errors import (
     OperandError,
     ShapeError,
 )
-from dualgrad.state import enable_grad, no_grad, state
+from dualgrad.state import enable_grad, state
 from dualgrad.tape import TapeNode, next_number
 from dualgrad.tensor import Tensor
 
@@ -101,14 +97,14 @@ class Call:
         y = self.value
         if not is_float(y) or y.shape != ():
             raise _no_scalar(self.op, y)
-        found = self._pull([ones_like(y)], self.connected, self.connected)
+        found = self.pull([ones_like(y)], self.connected, self.connected)
         self.let_go()
-        return self._by_arguments(found)
+        return self.by_arguments(found)
 
     def pulled(self, seeds: Slots) -> Any:
         """Seeds, one for each tensor of the value, times the Jacobian."""
         create = state.grad_enabled and (self.connected or any(map(_is_recorded, seeds)))
-        return self._by_arguments(self._pull(seeds, create, True))
+        return self.by_arguments(self.pull(seeds, create, True))
 
     def pushed(self, tangents: Slots) -> Any:
         """The Jacobian times tangents, one for each variable, in the structure of the value.
@@ -117,67 +113,24 @@ class Call:
         the Jacobian, whatever the seeds are.
         """
         create = self.connects and (self.connected or any(map(_is_recorded, tangents)))
-        with enable_grad():
-            seeds = [self.leaf(ones_like(y)) for y in self.outputs]
-            rows = self._pull([*seeds], True, True)
+        seeds, rows = self.linear()
         found = gradients(rows, seeds, tangents, create, create)
-        return self._by_outputs(
+        return self.by_outputs(
             [
                 zeros_like(y) if t is None else self._freed(t)
                 for t, y in zip(found, self.outputs, strict=True)
             ]
         )
 
-    def jacobian(self) -> Any:
-        """The Jacobian of each tensor of the value by each variable."""
-        blocks = [self._by_arguments(self._rows(k)) for k in range(len(self.outputs))]
-        self.let_go()
-        return self._by_outputs(blocks)
-
-    def _rows(self, k: int) -> Slots:
-        """The Jacobian of one tensor of the value: all unit vectors sent back at once, or one by
-        one where what they flow through cannot take many."""
-        y, variables = self.outputs[k], self.variables.tensors
-        if y.size == 0:
-            rows = [zeros((0, *x.shape), dtype=x.dtype, device=x.device) for x in variables]
-        elif self._takes_many():
-            rows = self._pulled_together(k, y)
-        else:
-            found = [self._pulled(k, unit(y, i)) for i in range(int(y.size))]
-            with enable_grad() if self.connected else no_grad():
-                rows = [stack(column) for column in zip(*found, strict=True)]
-        shapes = [(*y.shape, *x.shape) for x in variables]
-        with enable_grad() if self.connected else no_grad():
-            return [reshape(r, shape) for r, shape in zip(rows, shapes, strict=True)]
-
-    def _takes_many(self) -> bool:
-        """Whether all that the value comes from are units, with no hook that sees gradients.
-
-        A user's own backward, and that of a compiled function, take a gradient at a time.
-        """
-        if any(hooks_of_leaf(x) for x in self.variables.tensors):
-            return False
-        return all(type(n) is TapeNode and n not in on_nodes for n in self._nodes(self.outputs))
-
-    def _pulled_together(self, k: int, y: Tensor) -> list[Tensor]:
-        level = Level(y.size, "error")
-        level.first_node = -1 if level.parent is None else level.parent.first_node
-        basis = reshape(eye(y.size, dtype=y.dtype, device=y.device), (y.size, *y.shape))
-        with level.active():
-            found = self._pulled(k, level.slices(basis))
-            return [level.put_together(g) for g in found]
-
-    def _pulled(self, k: int, seed: Tensor) -> list[Tensor]:
-        """What a seed of one tensor of the value becomes at the variables."""
-        seeds: Slots = [None] * len(self.outputs)
-        seeds[k] = seed
-        found = self._pull(seeds, self.connected, True)
-        pairs = zip(found, self.variables.tensors, strict=True)
-        return [zeros_like(x) if g is None else g for g, x in pairs]
+    def linear(self) -> tuple[list[Tensor], Slots]:
+        """Seeds, one for each tensor of the value, and what they become, recorded."""
+        with enable_grad():
+            seeds = [self.leaf(ones_like(y)) for y in self.outputs]
+            return seeds, self.pull([*seeds], True, True)
 
     # -- the tape -----------------------------------------------------------------------------
 
-    def _pull(self, seeds: Slots, create: bool, retain: bool) -> Slots:
+    def pull(self, seeds: Slots, create: bool, retain: bool) -> Slots:
         """What seeds, one for each tensor of the value, become at the variables."""
         return gradients(self.outputs, self.variables.tensors, seeds, create, retain)
 
@@ -204,12 +157,12 @@ class Call:
                 return edge is None or id(edge) in self.own
             return edge[0] in inside
 
-        for node in sorted(self._nodes(tensors), key=lambda node: node.number):
+        for node in sorted(self.nodes(tensors), key=lambda node: node.number):
             if all(map(is_inside, node.edges)):
                 inside.add(node)
         return [not is_inside(e if isinstance(e, Tensor) else (e, 0)) for e in ends]
 
-    def _nodes(self, tensors: Iterable[Tensor]) -> set[TapeNode]:
+    def nodes(self, tensors: Iterable[Tensor]) -> set[TapeNode]:
         """The nodes of this call that tensors come from."""
         found: set[TapeNode] = set()
         waiting = [y.grad_fn for y in tensors if y.requires_grad and y.grad_fn is not None]
@@ -222,7 +175,7 @@ class Call:
 
     # -- structure ----------------------------------------------------------------------------
 
-    def _by_arguments(self, found: Slots) -> Any:
+    def by_arguments(self, found: Slots) -> Any:
         """Results, one for each variable, in the structure of the arguments."""
         made = self.variables.tree(
             [
@@ -232,14 +185,14 @@ class Call:
         )
         return made[0] if self.single else tuple(made)
 
-    def _by_outputs(self, found: Iterable[Any]) -> Any:
+    def by_outputs(self, found: Iterable[Any]) -> Any:
         """Results, one for each tensor of the value, in its structure."""
         rest = iter(found)
         return trees.mapped(lambda _, y: next(rest) if is_float(y) else None, self.value)
 
     def seeds(self, cotangent: Any) -> Slots:
         """A seed for each tensor of the value, from a tree of its structure."""
-        return fitting(self.op, "cotangent", self._by_outputs(self.outputs), cotangent)
+        return fitting(self.op, "cotangent", self.by_outputs(self.outputs), cotangent)
 
 
 class Variables:
@@ -360,12 +313,6 @@ def _end(y: Tensor) -> Tensor:
 
 def _is_recorded(x: Any) -> bool:
     return isinstance(x, Tensor) and levels.is_recorded(x)
-
-
-def unit(y: Tensor, k: int) -> Tensor:
-    """A tensor like y of zeros, with a one in place k."""
-    out: Tensor = reshape((arange(y.size, device=y.device) == k).to(y.dtype), y.shape)
-    return out
 
 
 # -- what is a variable ---------------------------------------------------------------------------

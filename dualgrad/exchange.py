@@ -114,10 +114,14 @@ class Exchangeable:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """How CuPy, Numba and PyTorch see the memory, of a tensor on a device."""
+        """How CuPy, Numba and PyTorch see the memory, of a tensor on a device.
+
+        Raises GradientError for one that requires gradients.
+        """
         array = self.array
         if not isinstance(array, DeviceArray) or self.type.dtype is bfloat16:
             raise AttributeError("__cuda_array_interface__: not on a CUDA device, or bfloat16")
+        self.refuse_lost_gradient("__cuda_array_interface__")
         return array.__cuda_array_interface__
 
 

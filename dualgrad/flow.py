@@ -70,7 +70,9 @@ def _seed_of(root: Tensor, gradient: Tensor | None, op: str) -> Tensor:
             op=op,
             expect="a tensor computed from one with requires_grad=True",
             actual=f"{root.type!r} with requires_grad=False",
-            hint="make a parameter with requires_grad=True, outside of dg.no_grad()",
+            hint="make a parameter with requires_grad=True, outside of dg.no_grad()"
+            if root.type.dtype.is_float
+            else "compute with floats: integers and bools have no gradients",
         )
     if gradient is None:
         if root.shape and root.size != 1:

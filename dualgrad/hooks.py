@@ -100,7 +100,7 @@ class Hookable:
             if state.trace is not None:
                 state.trace.hooked = True
             return Handle(hooks, hook)
-        refuse_in_trace("a hook is registered on a tensor from outside")
+        _refuse_outside(self)
         return Handle(_entry(self)[1], hook)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Handle:
@@ -121,8 +121,15 @@ class Hookable:
                 else "requires_grad=False",
                 hint="use register_hook(hook) for the gradient of a result",
             )
-        refuse_in_trace("a hook is registered on a tensor from outside")
+        _refuse_outside(self)
         return Handle(_entry(self)[2], hook)
+
+
+def _refuse_outside(leaf: Any) -> None:
+    """In a trace, refuse a hook of a leaf; in `vmap`, of one that the function has not made."""
+    owns = getattr(state.trace, "owns", None)
+    if owns is None or not owns(leaf):
+        refuse_in_trace("a hook is registered on a tensor from outside")
 
 
 def _entry(leaf: Any) -> tuple[weakref.ref[Any], Hooks, Hooks]:

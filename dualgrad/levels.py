@@ -33,6 +33,7 @@ from dualgrad.state import state
 from dualgrad.tape import Saves, next_number, record
 from dualgrad.tensor import Tensor
 
+COPIES = ("", "tensor(array)", "indexing with an array")  # what makes memory of its own
 _MOST = 4000  # units whose gradients' needs are remembered
 _saves: dict[tuple[Any, ...], Saves] = {}
 
@@ -94,6 +95,11 @@ class Level:
         self.made: dict[int, Tensor] = {}  # tensors that the function has made, not yet used
         self.watched: dict[int, Tensor] = {}  # what stands for tensors from outside, by their id
         self.hooked = False
+
+    @property
+    def refusals(self) -> list[Any]:
+        """What a trace outside is to know of; see `jit.errors`."""
+        return [] if self.parent is None else self.parent.refusals
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.parent is None:
@@ -337,7 +343,8 @@ class Level:
         """The function has made a tensor from numbers."""
         if self.parent is not None:
             self.parent.note_created(x, how)
-        self.made[id(x)] = x
+        if how in COPIES:
+            self.made[id(x)] = x
 
     def note_copied(self, source: Tensor, out: Tensor) -> None:
         """`out` is a second handle on `source` and its history."""
@@ -412,6 +419,21 @@ def _changed_outside(op: str, x: Tensor, what: str = "") -> DualgradError:
 def current() -> Level | None:
     """The level whose function runs, if one does."""
     return state.trace if isinstance(state.trace, Level) else None
+
+
+def is_eager() -> bool:
+    """Whether ops run at once, of all slices perhaps."""
+    trace = state.trace
+    while isinstance(trace, Level):
+        trace = trace.parent
+    return trace is None
+
+
+def lowest(x: Tensor) -> Tensor:
+    """What is beneath a tensor at the end: one that knows nothing of slices."""
+    while isinstance(x.owner, Level):
+        x = x.node.tensor  # type: ignore[union-attr]
+    return x
 
 
 def is_shared(x: Tensor) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from dualgrad.markup import EDGE, tensor_html
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.floats import decode
 from dualgrad.state import state
 from dualgrad.summary import summary_of
@@ -69,8 +70,12 @@ def notes_of(x: Any, dtype_too: bool = True) -> str:
     notes = "" if x.type.device == "cpu" else f", device='{x.type.device}'"
     if dtype_too and x.type.dtype.name not in ("float32", "int64", "bool"):
         notes += f", dtype={x.type.dtype!r}"
-    if x.grad_fn is not None:
-        notes += f", grad_fn=<{x.grad_fn.name_of(x.output_number)}>"
+    try:
+        node = x.grad_fn
+    except GradientError:  # a view that has lost its history
+        return f"{notes}, grad_fn=<Invalid>"
+    if node is not None:
+        notes += f", grad_fn=<{node.name_of(x.output_number)}>"
     elif x.requires_grad:
         notes += ", requires_grad=True"
     return notes

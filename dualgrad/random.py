@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops import random as ops
 from dualgrad.compiler.ops.activation import leaky_relu
@@ -138,6 +139,14 @@ def _words(
 
 
 def _sizes(op: str, shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, int | Iterable):
+        raise ArgumentError(
+            "there is no shape",
+            op=op,
+            expect="an int or a tuple of ints",
+            actual=repr(shape),
+            hint="give the shape of the result, such as (3,)",
+        )
     return as_shape(op, (shape,) if isinstance(shape, int) else tuple(shape))
 
 
@@ -180,6 +189,9 @@ def _draw(
             hint="leave the shape out, or make it at least as large",
         )
     each = kind.words[ops.working(dtype) if dtype.is_float else dtype]
+    for p in parameters:
+        if not hasattr(p, "__float__"):
+            raise not_a_tensor(name, p, "Tensor, bool, int or float")
     numbers = [p if isinstance(p, Tensor) else float(p) for p in parameters]
     words = _words(generator, each, shape, place)
     return _drawn(op, words, numbers, shape, dtype, place)
@@ -320,7 +332,7 @@ def bernoulli(
 
 
 def _probability(op: str, p: Any) -> float:
-    if not 0 <= p <= 1:
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
         raise ArgumentError(
             "no probability",
             op=op,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.creation import as_shape, constant, device_named, is_traced
@@ -34,6 +35,9 @@ def arange(
     first, last = (0, start) if stop is None else (start, stop)
     if dtype is not None and as_dtype(dtype).is_int:
         first, last, step = map(_whole_number, (first, last, step))
+    for value in (first, last, step):
+        if isinstance(value, str | list | tuple) or value is None:
+            raise not_a_tensor("arange", value, "Tensor, bool, int or float")
     if step == 0:
         raise ArgumentError(
             "the step is zero",

@@ -17,6 +17,7 @@ from dualgrad.array_object import ArrayObject
 from dualgrad.backends.transfers import new_array
 from dualgrad.changes import Changes
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.assign import ASSIGN
@@ -296,6 +297,8 @@ class Tensor(
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            raise not_a_tensor("grad", value, "Tensor or None")
         if value is not None and (
             value.shape != self.shape or value.type.dtype is not self.type.dtype
         ):

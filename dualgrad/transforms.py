@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+from dualgrad import jacobians
 from dualgrad.differentiation import Call, check_list, numbers
 
 Fun = Callable[..., Any]
@@ -131,7 +132,7 @@ def jacobian(fun: Fun, argnums: Argnums = 0, has_aux: bool = False) -> Fun:
     @wraps(fun, updated=())
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         call = Call("jacobian", fun, args, kwargs, by, has_aux)
-        found = call.jacobian()
+        found = jacobians.jacobian(call)
         return (found, call.aux) if has_aux else found
 
     return jacobian_of

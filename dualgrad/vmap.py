@@ -42,7 +42,11 @@ def vmap(fun: Fun, in_axes: Any = 0, out_axes: Any = 0, *, randomness: str = "er
     """
     if not callable(fun):
         raise ArgumentError(
-            "maps a function", op="vmap", expect="a callable", actual=type(fun).__name__
+            "maps a function",
+            op="vmap",
+            expect="a callable",
+            actual=type(fun).__name__,
+            hint="pass the function itself: vmap(f)(x), not vmap(f(x))",
         )
     check_choice("vmap", "randomness", randomness, ("error", "different", "same"))
     if isinstance(fun, Function):

@@ -121,16 +121,14 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """How CuPy, Numba and PyTorch see the array: version 3 of their protocol.
-
-        Work on it is ordered after ours only if it is queued on the legacy default stream.
-        """
+        """How CuPy, Numba and PyTorch see the array: version 3 of their protocol, whose `stream`
+        lets them order their work after ours."""
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
             "data": (self.address, False),
             "strides": None if self.c_contiguous else self.strides,
-            "stream": 1,
+            "stream": self.driver.stream,
             "version": 3,
         }
 

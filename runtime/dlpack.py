@@ -28,8 +28,10 @@ Array = np.ndarray[Any, Any]
 VERSION = (1, 1)  # major, minor: of the structs given away
 _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
 _DEVICES = {_CPU: CPU, _CUDA_HOST: CPU, _CUDA: "cuda", _CUDA_MANAGED: "cuda"}
-_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
-_BFLOAT = 4
+_KINDS = {"i": 0, "u": 1, "f": 2, "b": 6}
+_CODES = {d: 4 if d is bfloat16 else _KINDS[d.kind] for d in ALL}
+_DTYPES = {(code, d.bits, 1): d for d, code in _CODES.items()}
+_DELETER = ctypes.CFUNCTYPE(None, c_void_p)
 _READ_ONLY, _COPIED = 1, 2
 # Capsules keep the address of their name only: these live as long as the process.
 _NAMES = {False: b"dltensor", True: b"dltensor_versioned"}
@@ -134,7 +136,6 @@ def capsule_of(
         )
     n, size = array.ndim, dtype.itemsize
     sizes = (c_int64 * (2 * n))(*array.shape, *(s // size for s in array.strides))
-    code = _BFLOAT if dtype is bfloat16 else _CODES[dtype.kind]
     place, step = ctypes.addressof(sizes), n * ctypes.sizeof(c_int64)
     pointer = ctypes.POINTER(c_int64)
     struct = (_Versioned if versioned else _Managed)()
@@ -142,7 +143,7 @@ def capsule_of(
         address_of(array) if array.size else None,
         *device_pair(device),
         n,
-        code,
+        _CODES[dtype],
         dtype.bits,
         1,
         ctypes.cast(place, pointer),
@@ -184,7 +185,7 @@ class _Lender:
 
     def __init__(self, address: int, deleter: int | None) -> None:
         self._struct = address
-        self._delete = None if deleter is None else ctypes.CFUNCTYPE(None, c_void_p)(deleter)
+        self._delete = None if deleter is None else _DELETER(deleter)
 
     def __del__(self) -> None:
         if self._delete is not None:
@@ -226,10 +227,9 @@ def taken(capsule: Any) -> Taken:
 
 
 def _dtype_of(t: _Tensor) -> DType:
-    for dtype in ALL:
-        code = _BFLOAT if dtype is bfloat16 else _CODES[dtype.kind]
-        if (t.code, t.bits, t.lanes) == (code, dtype.bits, 1):
-            return dtype
+    found = _DTYPES.get((t.code, t.bits, t.lanes))
+    if found is not None:
+        return found
     raise DTypeError(
         "not a dtype of dualgrad",
         op="from_dlpack",

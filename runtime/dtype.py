@@ -16,6 +16,7 @@ rounds its result once.  bfloat16 is the upper half of a float32.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,9 +141,19 @@ def as_dtype(x: object) -> DType:
             op=called_name(),
             expect=f"{names}; a NumPy dtype of that kind; or bool, int, float",
             actual=repr(x),
-            hint="check the spelling, or pass dg.float32",
+            hint=_spelling(x),
         )
     return found
+
+
+def _spelling(x: object) -> str:
+    """Which dtype may have been meant."""
+    name = str(x).rpartition(".")[2].strip("'<>")
+    name = {"float": "float32", "int": "int64", "double": "float64", "half": "float16"}.get(
+        name, name
+    )
+    near = difflib.get_close_matches(name, [t.name for t in ALL], 1)
+    return f"write dg.{near[0]}" if near else "check the spelling, or pass dg.float32"
 
 
 def _promote_rule(a: DType, b: DType) -> DType | None:

@@ -226,6 +226,7 @@ def _grow(size: int) -> int:
 def _out_of_memory(size: int) -> OutOfMemory:
     return OutOfMemory(
         "the system gives no more memory",
+        expect="a size that fits into memory",
         actual=f"{size} bytes requested, {_tally.live} bytes live (peak {_tally.peak})",
         hint="make batches smaller, let go of tensors, or compute under dg.no_grad()",
     )

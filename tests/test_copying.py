@@ -168,6 +168,32 @@ def test_shallow_copies() -> None:
     assert z.grad.tolist() == [3.0, 3.0]
 
 
+def test_shallow_copies_take_part_in_changes() -> None:
+    def f(x: dg.Tensor) -> Any:
+        y = x * 2
+        view = y[1:]
+        first, second = copy.copy(view), copy.copy(y)
+        first.mul_(3)
+        second.mul_(5)
+        return y, view, first, second
+
+    x = dg.ones(3, requires_grad=True)
+    for run in (f, dg.function(f)):
+        found = run(x)
+        assert [t.tolist() for t in found] == [
+            [10.0, 30.0, 30.0],
+            *([[30.0, 30.0]] * 2),
+            found[0].tolist(),
+        ]
+        for t, wanted in zip(
+            found, ([10, 30, 30], [0, 30, 30], [0, 30, 30], [10, 30, 30]), strict=True
+        ):
+            x.grad = None
+            t.sum().backward(retain_graph=True)
+            assert x.grad is not None
+            assert x.grad.tolist() == wanted
+
+
 @ways
 def test_modules_keep_tied_parameters(way: Callable[[Any], Any]) -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))

@@ -63,8 +63,9 @@ def test_one_program_for_all_sizes(number: int) -> None:
 def test_jacobians_of_several_sizes() -> None:
     f = dg.jacobian(wavy)
     compiled = dg.function(f, strict=True)
-    for n in (3, 4, 3):
+    for n in (3, 4, 3, 5):
         same(compiled(drawn(n)), f(drawn(n)))
+    assert compiled.n_traces == 2
 
 
 def test_state_of_callable_objects_is_read_anew() -> None:
@@ -191,6 +192,42 @@ def test_jacobians_in_one_go_or_one_by_one() -> None:
     product = dg.jvp(dg.vmap(lambda x: dg.sin(x) * x.sum()), (rows,), (rows,))[1]
     single = dg.jvp(lambda x: dg.sin(x) * x.sum(), (x,), (x,))[1]
     same(product[0], single)
+
+
+def test_tall_jacobians_are_built_by_columns() -> None:
+    w, at = drawn(40, 3).requires_grad_(), drawn(3, seed=1)
+
+    def curve(x: Any) -> Any:
+        return {"fit": dg.exp(-dg.abs(w.detach() @ x)) * x[0], "sum": x.sum(), "n": 3}
+
+    fit, total = dg.jacobian(lambda x: curve(x)["fit"])(at), dg.jacobian(curve)(at)["sum"]
+    columns = [
+        dg.jvp(lambda x: curve(x)["fit"], (at,), (dg.eye(3, dtype=dg.float64)[k],))[1]
+        for k in range(3)
+    ]
+    same(fit, dg.stack(columns, axis=1))
+    same(total, dg.ones(3, dtype=dg.float64))
+    for f in (curve, dg.function(curve)):
+        found = dg.jacobian(f)(at)
+        same(found["fit"], fit)
+        assert found["n"] is None
+    compiled = dg.function(dg.jacobian(curve), strict=True)
+    same(compiled(at)["fit"], fit)
+
+    def far(x: Any) -> Any:
+        return dg.sin(w @ x)
+
+    for f in (dg.jacobian(far), dg.function(dg.jacobian(far), strict=True)):
+        w.grad = None
+        f(at).square().sum().backward()
+        by_hand = dg.cos(w @ at)[:, None] * w
+        (want,) = dg.autograd.grad(by_hand.square().sum(), w)
+        np.testing.assert_allclose(as_array(w.grad), as_array(want), rtol=1e-12, atol=1e-13)
+    second = dg.hessian(far)(at)
+    product = as_array(-dg.sin(w @ at))[:, None, None] * np.einsum(
+        "ij,ik->ijk", as_array(w), as_array(w)
+    )
+    np.testing.assert_allclose(as_array(second), product, rtol=1e-12, atol=1e-13)
 
 
 # -- another library ------------------------------------------------------------------------------

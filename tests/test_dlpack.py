@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dualgrad as dg
 from dualgrad.runtime import dlpack, memory
@@ -196,6 +198,23 @@ def test_gradients_are_not_lost() -> None:
         with pytest.raises(GradientError, match="a gradient would be lost"):
             np.from_dlpack(y)
     assert np.from_dlpack(x.detach()).tolist() == [1.0, 1.0]
+
+
+slices = st.slices(5).filter(lambda s: s.step is None or s.step > 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(slices, slices, slices), st.permutations(range(3)), st.sampled_from(ALL))
+def test_any_view_there_and_back(key: Any, axes: list[int], dtype: DType) -> None:
+    x = (dg.arange(125).reshape(5, 5, 5) % 11).astype(dtype)[key].permute(*axes)
+    for version in (None, (1, 0)):
+        y = dg.from_dlpack(x.__dlpack__(max_version=version))
+        assert y.tolist() == x.tolist()
+        assert y.shape == x.shape
+        if x.size:
+            assert y.storage().ctypes.data == x.storage().ctypes.data
+            y.fill_(1)
+            assert x.storage().min() == y.storage().max()
 
 
 def live() -> int:

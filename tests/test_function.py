@@ -452,3 +452,10 @@ def test_a_function_may_be_called_run() -> None:
         return (x * 2).sum(0) + 1
 
     assert values(dg.function(run, strict=True)(dg.ones(2, 3))) == [5.0, 5.0, 5.0]
+
+
+def test_reshape_to_computed_sizes_keeps_symbols() -> None:
+    f = dg.function(lambda x: x.reshape(x.shape[0] * x.shape[1]) * 2.0, strict=True)
+    for n in (3, 4, 5, 6):
+        assert f(dg.ones(n, n + 1)).shape == (n * (n + 1),)
+    assert f.n_traces == 2

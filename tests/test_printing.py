@@ -147,6 +147,15 @@ def test_html_escapes_names() -> None:
     assert found.texts[0] == "<b>&"
 
 
+def test_a_view_that_has_lost_its_history() -> None:
+    x = dg.ones(3, requires_grad=True) * 1
+    with dg.no_grad():
+        view = x[1:]
+    x.mul_(2)
+    assert repr(view) == "tensor([2., 2.], grad_fn=<Invalid>)"
+    assert "grad_fn=&lt;Invalid&gt;" in view._repr_html_()
+
+
 def test_printing_in_compiled_functions(capsys: pytest.CaptureFixture[str]) -> None:
     @dg.function
     def f(x: dg.Tensor) -> dg.Tensor:

@@ -511,117 +511,34 @@ def test_against_jax() -> None:
     np.testing.assert_allclose(as_array(got), np.asarray(theirs(w, x)), rtol=2e-4, atol=1e-6)
 
 
-# -- functions with gradients of the user's own ---------------------------------------------------
+# -- hooks and arrays ----------------------------------------------------------------------------
 
 
-class Exponential(dg.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        y = x.exp()
-        ctx.save_for_backward(y)
-        return y
+def test_hooks() -> None:
+    def of_a_result(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        y = x * 2
+        y.register_hook(lambda g: g * 3)
+        y.sum().backward()
+        return x.grad
 
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        (y,) = ctx.saved_tensors
-        return g * y
+    def of_a_leaf(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        x.register_hook(lambda g: g * 3)
+        (x * x).sum().backward()
+        return x.grad
 
-
-class Scaled(dg.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any, w: Any, k: float) -> Any:
-        ctx.save_for_backward(x, w)
-        ctx.k = k
-        positive = x > 0
-        ctx.mark_non_differentiable(positive)
-        return x * w * k, positive
-
-    @staticmethod
-    def backward(ctx: Any, g: Any, _: Any) -> Any:
-        x, w = ctx.saved_tensors
-        return g * w * ctx.k, g * x * ctx.k, None
+    for f in (of_a_result, of_a_leaf):
+        same_bits(dg.vmap(f)(S()), looped(f, S()))
+    w = dg.ones(5, requires_grad=True)
+    with pytest.raises(TraceError, match="a hook is registered on a tensor from outside"):
+        dg.vmap(lambda x: w.register_hook(print) and x)(S())
 
 
-def own(w: Any, x: Any) -> Any:
-    y, _ = Scaled.apply(Exponential.apply(x), w, 2.0)
-    return (y * y).sum()
-
-
-def derived(w: Any, x: Any) -> Any:
-    y = dg.exp(x) * w * 2.0
-    return (y * y).sum()
-
-
-ORDERS: dict[str, Callable[[Fun], Fun]] = {
-    "value": lambda f: dg.vmap(f, (None, 0)),
-    "inside": lambda f: dg.vmap(dg.grad(f), (None, 0)),
-    "inside, mapped": lambda f: dg.vmap(dg.grad(f, 1), (None, 0)),
-    "outside": lambda f: dg.grad(lambda w, x: dg.vmap(f, (None, 0))(w, x).sum()),
-    "outside, mapped": lambda f: dg.grad(lambda w, x: dg.vmap(f, (None, 0))(w, x).sum(), 1),
-    "twice inside": lambda f: dg.vmap(dg.hessian(f, 1), (None, 0)),
-    "inside and outside": lambda f: dg.grad(
-        lambda w, x: (dg.vmap(dg.grad(f, 1), (None, 0))(w, x) ** 2).sum()
-    ),
-    "pushed": lambda f: lambda w, x: dg.jvp(dg.vmap(f, (None, 0)), (w, x), (w, x))[1],
-}
-
-
-@pytest.mark.parametrize("name", ORDERS)
-def test_gradients_of_the_users_own(name: str) -> None:
-    make = lambda: (numbers(5, seed=6), S())  # noqa: E731
-    transform = ORDERS[name]
-    got, static = both(transform(own), make)
-    same_bits(static, got)
-    np.testing.assert_allclose(as_array(got), as_array(transform(derived)(*make())), rtol=1e-5)
-    assert not got.requires_grad
-
-
-# -- gradients of gradients, inside and outside ---------------------------------------------------
-
-
-def test_gradients_through_gradients_of_slices() -> None:
-    x = numbers(4, 3, 5)
-
-    def penalty(mapped: Fun) -> Fun:
-        return lambda w: (mapped(w, x) ** 2).sum()
-
-    def loop(w: Any, x: Any) -> Any:
-        return dg.stack([dg.grad(loss)(w, x[k]) for k in range(4)])
-
-    inside = dg.vmap(dg.grad(loss), in_axes=(None, 0))
-    got, want = dg.grad(penalty(inside))(W), dg.grad(penalty(loop))(W)
-    np.testing.assert_allclose(as_array(got), as_array(want), rtol=1e-4, atol=1e-6)
-    same_bits(dg.function(dg.grad(penalty(inside)), strict=True)(W), got)
-    w = W.detach().requires_grad_()
-    penalty(inside)(w).backward()
-    same_bits(w.grad, got)
-
-
-def test_gradients_of_a_module_for_each_slice() -> None:
-    dg.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
-    x = numbers(4, 3, 5)
-
-    def error(model: Any, x: Any) -> Any:
-        return model(x).square().mean()
-
-    with dg.no_grad():
-        each = dg.vmap(dg.grad(error), in_axes=(None, 0))
-        got, static = each(model, x), dg.function(each, strict=True)(model, x)
-        for k in range(4):
-            want = dg.grad(error)(model, x[k])
-            assert list(got) == list(want) == ["0.weight", "0.bias", "2.weight", "2.bias"]
-            for name, g in want.items():
-                same_bits(got[name][k], g)
-                same_bits(static[name][k], g)
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_no_grad_holds_inside() -> None:
-    w = W.detach().requires_grad_()
-    with dg.no_grad():
-        value, g = dg.vmap(dg.value_and_grad(loss), in_axes=(None, 0))(w, numbers(4, 3, 5))
-    assert not value.requires_grad
-    assert not g.requires_grad
-    value = dg.vmap(loss, in_axes=(None, 0))(w, numbers(4, 3, 5))
-    assert value.requires_grad
+def test_memory_of_an_array_is_shared_by_all_slices() -> None:
+    array = np.zeros(5, np.float32)
+    with pytest.raises(ArgumentError, match="in place inside vmap"):
+        dg.vmap(lambda x: dg.from_numpy(array).add_(1) + x)(S())
+    assert not array.any()
+    same_bits(dg.vmap(lambda x: dg.from_numpy(array) + x)(S()), S() + 0)
+    same_bits(dg.vmap(lambda x: dg.tensor(array).add_(1) + x)(S()), S() + 1)

@@ -39,7 +39,9 @@ def operand_hint(op: str, x: Any) -> str:
     if x is None:
         if op in ("eq", "ne"):
             return "ask for None with `is`: x is None, x is not None"
-        return "look where it comes from: a gradient is None before backward()"
+        return "a gradient is None before backward(), and so is a call that returns nothing"
+    if op == "matmul" and isinstance(x, int | float):
+        return "use * to multiply by a number"
     if isinstance(x, list | tuple) and any(hasattr(v, "ndim") for v in x):
         return "take one of its tensors, or join them with dg.stack(...) or dg.cat(...)"
     if isinstance(x, dict):

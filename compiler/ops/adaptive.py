@@ -137,12 +137,16 @@ def adaptive_avg_pool3d(input: Any, output_size: Any) -> Any:
     return _pool(3, "avg", input, output_size)
 
 
-def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+def adaptive_max_pool1d(
+    input: Any, output_size: Any, return_indices: bool = False
+) -> Any | tuple[Any, Any]:
     """Return the largest elements of shares of [N, C, L]; see `adaptive_max_pool2d`."""
     return _pool(1, "max", input, output_size, return_indices)
 
 
-def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+def adaptive_max_pool2d(
+    input: Any, output_size: Any, return_indices: bool = False
+) -> Any | tuple[Any, Any]:
     """Return the largest elements of as many shares of [N, C, H, W] as `output_size` says.
 
     With `return_indices` also their positions in the flat H * W plane; see `max_pool2d`.
@@ -150,7 +154,9 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
     return _pool(2, "max", input, output_size, return_indices)
 
 
-def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+def adaptive_max_pool3d(
+    input: Any, output_size: Any, return_indices: bool = False
+) -> Any | tuple[Any, Any]:
     """Return the largest elements of shares of [N, C, D, H, W]; see `adaptive_max_pool2d`."""
     return _pool(3, "max", input, output_size, return_indices)
 

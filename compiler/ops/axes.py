@@ -14,7 +14,7 @@ from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Diagonal, diagonal, flip
-from dualgrad.compiler.ops.view import expand, expand_to, permute, reshape
+from dualgrad.compiler.ops.view import expand, expand_to, permute, reshape, whole
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -116,7 +116,7 @@ def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
     order = list(range(x.ndim))
     order[first], order[second] = second, first
     if k % 4 == 0:
-        return x
+        return whole(x)
     if k % 4 == 2:
         return flip(x, (first, second))
     return (

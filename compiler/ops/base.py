@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.refusal import kind_text
 from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text, plain_number
@@ -215,8 +216,10 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
             "axis is no integer",
             op=op,
             expect="an int",
-            actual=f"{axis!r}",
-            hint="give a Python int, such as axis=-1",
+            actual=repr(axis) if isinstance(axis, bool | int | float | str) else kind_text(axis),
+            hint="give a Python int, such as axis=-1; tensors to join stand in one list"
+            if op in ("cat", "stack")
+            else "give a Python int, such as axis=-1",
         )
     if not -ndim <= axis < ndim:
         raise ShapeError(

@@ -68,7 +68,9 @@ class Elementwise(Op, abstract=True):
                 op=self.name,
                 expect=" or ".join(KINDS[k] for k in self.accepts),
                 actual=", ".join(t.dtype.name for t in types),
-                hint="convert the operands with .astype(...)",
+                hint="~x is the opposite of bools; convert them with .astype(...) to compute"
+                if dtype.kind == "b"
+                else "convert the operands with .astype(...)",
             )
         return [dtype] * len(types)
 

@@ -270,7 +270,10 @@ class _Reader:
                 actual="0",
                 hint="leave the step out for 1",
             )
-        start, step, size = slice_bounds(part, n)
+        try:
+            start, step, size = slice_bounds(part, n)
+        except TypeError:
+            raise refused(next(v for v in _bounds(part) if not hasattr(v, "__index__"))) from None
         self.places.append(self.axis(part, start if size else 0, step, size))
 
     def tensor(self, number: int, part: Any) -> None:
@@ -315,6 +318,10 @@ class _Reader:
         self.new_axis()
 
 
+def _bounds(part: slice) -> tuple[Any, ...]:
+    return tuple(v for v in (part.start, part.stop, part.step) if v is not None)
+
+
 def refused(part: Any) -> DTypeError:
     """The IndexError of a part that is no index."""
     kind = part.dtype.name + " tensor" if isinstance(part, Value) else type(part).__name__
@@ -323,7 +330,9 @@ def refused(part: Any) -> DTypeError:
         op="getitem",
         expect="ints, slices, None, ..., integer or bool tensors, arrays and lists",
         actual=kind,
-        hint="convert it with int(...) or .astype(dg.int64)",
+        hint="a tensor has no names: count positions from 0"
+        if isinstance(part, str)
+        else "convert it with int(...) or .astype(dg.int64)",
     )
 
 

@@ -190,7 +190,7 @@ def _qr(x: Any, *, mode: str) -> Any:
     return Qr.of(mode).on(*as_floats("qr", x))
 
 
-def qr(x: Any, mode: str = "reduced") -> Any:
+def qr(x: Any, mode: str = "reduced") -> Any | QRResult:
     """Return (Q, R) with x = Q R, x [..., M, N], Q orthonormal, R upper triangular; K = min(M, N).
 
     "reduced": Q [..., M, K], R [..., K, N]; "complete": Q [..., M, M], R [..., M, N]; "r": R of

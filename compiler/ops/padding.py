@@ -70,7 +70,7 @@ def pad(x: Any, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0
     ArgumentError for an unknown mode.
     """
     check_tensors("pad", x)
-    amounts = tuple(pad)
+    amounts = tuple(pad) if isinstance(pad, list | tuple) else (pad,)
     if len(amounts) % 2 or len(amounts) > 2 * x.ndim:
         raise ArgumentError(
             "amounts come in pairs",

@@ -196,7 +196,7 @@ def max_pool1d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Any:
+) -> Any | tuple[Any, Any]:
     """Return the largest elements of windows of [N, C, L]; see `max_pool2d`."""
     options = (kernel_size, stride, padding, dilation, ceil_mode)
     return _pool_max(1, input, options, return_indices)
@@ -210,7 +210,7 @@ def max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Any:
+) -> Any | tuple[Any, Any]:
     """Return the largest element of every window of [N, C, H, W] (or [C, H, W]); NaN if there is
     one.
 
@@ -232,7 +232,7 @@ def max_pool3d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Any:
+) -> Any | tuple[Any, Any]:
     """Return the largest elements of windows of [N, C, D, H, W]; see `max_pool2d`."""
     options = (kernel_size, stride, padding, dilation, ceil_mode)
     return _pool_max(3, input, options, return_indices)

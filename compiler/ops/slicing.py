@@ -15,7 +15,7 @@ from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
-from dualgrad.compiler.ops.view import Index, View
+from dualgrad.compiler.ops.view import Index, View, whole
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, ShapeError
 
 
@@ -118,7 +118,7 @@ def _range(part: slice, n: Dim) -> tuple[Dim, int, Dim]:
 def strided(x: Any, starts: tuple[Dim, ...], steps: tuple[int, ...], sizes: tuple[Dim, ...]) -> Any:
     """Return elements starts + steps * i of x for i < sizes, which must lie inside."""
     if sizes == x.shape and all(s == 1 for s in steps):
-        return x
+        return whole(x)
     return apply(Slice.of(starts, steps, sizes), x)[0]
 
 

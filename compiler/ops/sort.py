@@ -117,7 +117,7 @@ def _topk(x: Any, *, k: Dim, axis: int, largest: bool) -> Any:
 @public("topk")
 def topk(
     x: Any, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, **dim: Any
-) -> Any:
+) -> tuple[Any, Any]:
     """Return (values, int64 positions) of the k largest (or smallest) elements along `axis`.
 
     They come in order, whether `sorted` asks for it or not, the first of equal elements first;
@@ -138,7 +138,8 @@ def topk(
             actual=f"k={k}",
             hint=f"ask for at most {n} elements: min(k, {n})",
         )
-    return _topk(x, k=k, axis=axis, largest=bool(largest))
+    found: tuple[Any, Any] = _topk(x, k=k, axis=axis, largest=bool(largest))
+    return found
 
 
 @samples_of(sort)

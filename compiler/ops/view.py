@@ -9,9 +9,9 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Node
-from dualgrad.compiler.ir.refusal import not_a_tensor
+from dualgrad.compiler.ir.refusal import kind_text, not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import apply, dim_text, public
+from dualgrad.compiler.ir.value import Value, apply, dim_text, public
 from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, normalize_axis
 from dualgrad.compiler.ops.hints import size_hint
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -220,13 +220,15 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     for n in shape:
-        if isinstance(n, (bool, float, str)):
+        if type(n) is not int and isinstance(n, bool | float | str | Value | list | tuple):
             raise ArgumentError(
                 "a size is no integer",
                 op=op,
                 expect="ints",
-                actual=repr(shape),
-                hint="divide sizes with //, which gives an int",
+                actual=kind_text(n) if isinstance(n, Value) else repr(shape),
+                hint="call .item() for the number in a tensor"
+                if isinstance(n, Value)
+                else "divide sizes with //, which gives an int",
             )
     return shape
 
@@ -238,10 +240,9 @@ def reshape(x: Any, *shape: Any) -> Any:
     Shares memory where the strides allow, else copies.  Raises ShapeError if the sizes differ.
     """
     new = _as_shape("reshape", shape)
-    try:
-        size = x.type.size
-    except AttributeError:
-        raise not_a_tensor("reshape", x) from None
+    if not hasattr(x, "type"):
+        raise not_a_tensor("reshape", x)
+    size = x.size
     if -1 in new:
         known = product(n for n in new if n != -1)
         if new.count(-1) == 1 and known != 0:
@@ -254,12 +255,22 @@ def reshape(x: Any, *shape: Any) -> Any:
             actual=f"{dim_text(x.shape)} -> {dim_text(_as_shape('reshape', shape))}",
             hint=size_hint(x.size, _as_shape("reshape", shape)),
         )
-    return x if x.shape == new else apply(Reshape.of(new), x)[0]
+    return whole(x) if x.shape == new else apply(Reshape.of(new), x)[0]
+
+
+def whole(x: Any) -> Any:
+    """All of x, for view ops that have nothing to do.
+
+    Of a tensor it is a view, as in PyTorch: under `no_grad` it has no history, and its flags and
+    its gradient are its own.
+    """
+    return apply(Reshape.of(x.shape), x)[0] if hasattr(x, "requires_grad") else x
 
 
 @public("flatten")
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Return x with dimensions start_dim..end_dim (inclusive) merged into one."""
+    """Return x with dimensions start_dim..end_dim (inclusive) merged into one; x itself if that is
+    one already."""
     if x.ndim == 0:
         return reshape(x, (1,))
     first = normalize_axis("flatten", start_dim, x.ndim)
@@ -272,6 +283,8 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
             actual=f"start_dim={start_dim}, end_dim={end_dim} for {x.ndim} dimensions",
             hint="give the first dimension to merge, then the last",
         )
+    if first == last:
+        return x
     merged = product(x.shape[first : last + 1])
     return reshape(x, (*x.shape[:first], merged, *x.shape[last + 1 :]))
 
@@ -293,14 +306,14 @@ def permute(x: Any, *axes: Any) -> Any:
             actual=repr(tuple(order)),
             hint=f"give {rank} numbers, or use transpose(a, b) to swap two dimensions",
         )
-    return x if full == tuple(range(rank)) else apply(Permute.of(full), x)[0]
+    return whole(x) if full == tuple(range(rank)) else apply(Permute.of(full), x)[0]
 
 
 @public("transpose", "swapaxes")
 def transpose(x: Any, a: int, b: int) -> Any:
     """Return x with dimensions a and b swapped, sharing memory."""
     if x.ndim == 0 and {a, b} <= {0, -1}:
-        return x
+        return whole(x)
     axes = list(range(x.ndim))
     i, j = (normalize_axis("transpose", k, x.ndim) for k in (a, b))
     axes[i], axes[j] = axes[j], axes[i]
@@ -326,8 +339,9 @@ def expand(x: Any, *shape: Any) -> Any:
             actual=f"{dim_text(x.shape)} -> {dim_text(new)}",
             hint="add a dimension of size 1 with unsqueeze, or repeat with dg.tile",
         )
-    x = reshape(x, old)
-    return x if x.shape == full else apply(Expand.of(full), x)[0]
+    if lead:
+        x = reshape(x, old)
+    return whole(x) if x.shape == full else apply(Expand.of(full), x)[0]
 
 
 @public("squeeze")

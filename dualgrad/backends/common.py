@@ -153,6 +153,8 @@ def raise_failed_check(
         actual=str(value + low),
         hint="clamp the index, or look where it comes from"
         if low
-        else f"count classes from 0, or raise their number above {value + low}",
+        else f"count classes from 0, or raise their number above {value + low}"
+        if value + low >= 0
+        else "count classes from 0; leave out what has no class, or give it a weight of 0",
         location=line_of(launch, code, lines),
     )

@@ -35,11 +35,13 @@ class Linear(Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        if min(in_features, out_features) < 0:
+        counts = (in_features, out_features)
+        if not all(isinstance(n, int) and n >= 0 for n in counts):
             raise ArgumentError(
-                "negative number of features",
+                "a number of features is no natural number",
                 op="Linear",
-                actual=f"in_features={in_features}, out_features={out_features}",
+                expect="ints >= 0",
+                actual=f"in_features={in_features!r}, out_features={out_features!r}",
                 hint="compute sizes with // and check that they are not negative",
             )
         self.in_features = in_features

@@ -270,6 +270,14 @@ class Module(Hooked):
 
         Raises ArgumentError with one line per name that does not fit.
         """
+        if not isinstance(state_dict, Mapping):
+            raise ArgumentError(
+                "a state is a dict of tensors",
+                op="load_state_dict",
+                expect="what state_dict() returns",
+                actual=type(state_dict).__name__,
+                hint="pass model.state_dict()",
+            )
         own = self.state_dict()
         result, mismatches = find_mismatches(own, state_dict, strict)
         if mismatches:

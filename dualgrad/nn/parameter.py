@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.tensor import Tensor
 
 
@@ -14,4 +15,6 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        if not isinstance(data, Tensor):
+            raise not_a_tensor("Parameter", data)
         super().__init__(data.detach(), requires_grad=requires_grad)

@@ -198,13 +198,14 @@ def stored(op: str, state: State, names: Iterable[str]) -> list[Tensor]:
 
 def _entries(op: str, params: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return `params` as a list of groups."""
-    if isinstance(params, (Tensor, Mapping)):
+    if isinstance(params, (Tensor, Mapping)) or not isinstance(params, Iterable):
+        module = hasattr(params, "parameters")
         raise ArgumentError(
             "the parameters are not in a list",
             op=op,
             expect="an iterable of tensors or of dicts",
             actual=type(params).__name__,
-            hint="put it into a list",
+            hint="pass model.parameters()" if module else "put it into a list",
         )
     entries = list(params)
     if not entries:

@@ -12,7 +12,7 @@ import pytest
 
 import dualgrad as dg
 from dualgrad.runtime.driver import Driver
-from dualgrad.runtime.errors import ArgumentError, ExchangeError
+from dualgrad.runtime.errors import ArgumentError, ExchangeError, GradientError
 
 VERSIONS = (None, (1, 0))
 
@@ -107,6 +107,9 @@ def test_array_interface(gpu: Driver) -> None:
     del x
     assert y.sum().item() == 15.0
     assert not hasattr(dg.ones(2), "__cuda_array_interface__")
+    for share in (Described, dg.from_dlpack):
+        with pytest.raises(GradientError, match="a gradient would be lost"):
+            share(dg.ones(2, device="cuda", requires_grad=True))
 
 
 def test_arrays_that_share_memory_in_a_compiled_function(gpu: Driver) -> None:

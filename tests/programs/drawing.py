@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import dualgrad as dg
+from dualgrad.runtime.errors import GradientError
 from programs.text import Parameter, Program, numbers
 from programs.vocabulary import CALLEES, Callee, kind_of, plain
 
@@ -25,6 +26,8 @@ SIDES = (1, 2, 2, 3, 3, 4, 4, 5, 6, 8)
 LONG = (0, 7, 16, 17, 33, 67, 130)
 DTYPES = ("float32",) * 8 + ("float64",) * 4 + ("int64", "int32", "bool_", "float16", "bfloat16")
 TRIES = 8
+# how much a program is about the library, about memory and about gradients
+FLAVOURS = ((1.0, 1.0, 1.0), (1.5, 0.4, 0.4), (0.3, 2.0, 0.7), (0.3, 0.6, 3.0))
 Shape = tuple[int, ...]
 
 
@@ -105,7 +108,7 @@ class Writer:
 
     def pick(self, fit: Callable[[dg.Tensor], bool] = lambda x: True) -> str:
         """A variable, the newest ones more often."""
-        found = [v for v, x in self.space.items() if isinstance(x, dg.Tensor) and fit(x)]
+        found = [v for v, x in self.space.items() if isinstance(x, dg.Tensor) and holds(fit, x)]
         if not found:
             raise LookupError
         return found[int(len(found) * self.rng.random() ** 0.6)]
@@ -165,13 +168,15 @@ class Writer:
                 return
 
     def kinds(self) -> list[tuple[Callable[[], str], float]]:
-        asking = 1.5 if self.asks else 0.0
+        asks = 1.5 if self.asks else 0.0
+        library, memory, history = FLAVOURS[self.seed % len(FLAVOURS)]
         return [
-            (self.call, 14), (self.operator, 5), (self.view, 5), (self.read, 4),
-            (self.change, 4), (self.assign, 4), (self.region, 2), (self.detach, 1.5),
-            (self.leaf, 0.7), (self.hook, 1), (self.backward, 1.2), (self.gradient, 0.8),
-            (self.branch, asking), (self.loop, 0.8), (self.number, asking), (self.random, 0.6),
-            (self.container, 0.6), (self.product, 1.5),
+            (self.call, 14 * library), (self.operator, 5), (self.product, 1.5), (self.loop, 0.8),
+            (self.view, 5 * memory), (self.read, 4 * memory), (self.change, 4 * memory),
+            (self.assign, 4 * memory), (self.region, 2), (self.detach, 1.5 * history),
+            (self.leaf, 0.7 * history), (self.hook, history), (self.backward, 1.2 * history),
+            (self.gradient, 0.8 * history), (self.derivative, history), (self.branch, asks),
+            (self.number, asks), (self.random, 0.6), (self.container, 0.6),
         ]  # fmt: skip
 
     # -- statements ---------------------------------------------------------------------------
@@ -243,9 +248,7 @@ class Writer:
         a = self.pick()
         draw = rng.random()
         if draw < 0.15:
-            text = rng.choice(("-{a}", "~{a}", "abs({a})", "{a} ** 2", "{a} ** 3")).format(
-                a=a
-            )
+            text = rng.choice(("-{a}", "~{a}", "abs({a})", "{a} ** 2", "{a} ** 3")).format(a=a)
         elif draw < 0.3:
             sign = rng.choice(("<", "<=", ">", ">=", "==", "!="))
             text = f"dg.where({a} {sign} {self.beside(a)}, {a}, {self.beside(a)})"
@@ -373,7 +376,33 @@ class Writer:
     def hook(self) -> str:
         a = self.pick(lambda x: x.requires_grad and not x.is_leaf)
         action = self.rng.choice(("g * 0.5", "g + 1", "None", "g.clone()", f"g * {a}.detach()"))
-        return f"{a}.register_hook(lambda g: {action})"
+        how = self.rng.choice(("retain_graph=True", "create_graph=True"))
+        return f"{a}.register_hook(lambda g: {action})\n({a} * {a}).sum().backward({how})"
+
+    def derivative(self) -> str:
+        """The gradient of one tensor by another, or of a function."""
+        a, b = self.pick(lambda x: x.requires_grad), self.floating()
+        inner = self.rng.choice(
+            ("{t} * {t}", "dg.tanh({t})", "{t} * {a}", "{t}.sum(0)", "dg.exp({t})")
+        )
+        if self.rng.random() < 0.5:
+            loss = f"({a} * {a}).sum()"
+            how = self.rng.choice(("retain_graph=True", "create_graph=True"))
+            leaf = self.pick(lambda x: x.requires_grad)
+            return f"[{self.new()}] = dg.autograd.grad({loss}, [{leaf}], {how})"
+        body = inner.format(t="t", a=a)
+        return f"{self.new()} = {self.transform(body, b)}"
+
+    def transform(self, body: str, b: str) -> str:
+        function = f"lambda t: ({body}).sum()"
+        forms = (
+            f"dg.grad({function})({b})",
+            f"dg.value_and_grad({function})({b})[1]",
+            f"dg.grad(lambda s: dg.grad({function})(s).sum())({b})",
+            f"dg.hvp({function}, [{b}], [{b}.detach()])[1]",
+            f"dg.jvp(lambda t: {body}, [{b}], [{b}.detach()])[1]",
+        )
+        return self.rng.choice(forms)
 
     def backward(self) -> str:
         a = self.pick(lambda x: x.requires_grad)
@@ -432,6 +461,14 @@ class Writer:
         return f"pair = [{a}, {b}]\n{change}\n{name} = pair[0]"
 
 
+def holds(fit: Callable[[dg.Tensor], bool], x: dg.Tensor) -> bool:
+    """Whether a tensor fits; not if it has lost its history."""
+    try:
+        return fit(x)
+    except GradientError:
+        return False
+
+
 def fits(a: Shape, b: Shape) -> bool:
     """Whether two shapes broadcast to one that is not too large."""
     try:
@@ -476,7 +513,7 @@ class Outside(Writer):
         return [
             (self.operator, 2), (self.call, 1), (self.view, 1), (self.change, 1.5),
             (self.hook, 0.7), (self.backward, 4), (self.gradient, 2), (self.again, 1),
-            (self.second, 1.5), (self.detach, 0.5), (self.region, 0.7),
+            (self.second, 1.5), (self.detach, 0.5), (self.region, 0.7), (self.derivative, 1),
         ]  # fmt: skip
 
     def new(self) -> str:

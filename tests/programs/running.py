@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import dualgrad as dg
+from dualgrad.runtime.errors import GradientError
 from programs.text import Program
 
 OWN = (dg.EagerFallback, dg.RetraceWarning)
@@ -68,7 +69,15 @@ def facts(x: dg.Tensor) -> tuple[Any, ...]:
     array = x.detach().numpy()
     if array.dtype.kind == "f":
         array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
-    return (x.dtype.name, x.shape, array.tobytes(), x.requires_grad, x.is_leaf)
+    return (x.dtype.name, x.shape, array.tobytes(), x.requires_grad, leafness(x))
+
+
+def leafness(x: dg.Tensor) -> bool | str:
+    """Whether a tensor is a leaf, or why nobody knows."""
+    try:
+        return x.is_leaf
+    except GradientError as error:
+        return error.what
 
 
 def places(tensors: dict[str, dg.Tensor]) -> Iterator[tuple[str, str, Any]]:

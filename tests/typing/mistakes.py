@@ -16,6 +16,6 @@ def main(x: dg.Tensor) -> None:
     dg.no_such_function(x)  # mistake
     x.sum().reshap(2)  # mistake
     dg.softmax(x, axis="rows")  # mistake
-    dg.linalg.svd(x).V  # mistake
+    print(dg.linalg.svd(x).V)  # mistake
     y: int = dg.exp(x)  # mistake
     print(y, scaled(x, factor=1.0))

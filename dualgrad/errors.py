@@ -1,0 +1,45 @@
+"""The classes of errors, for `except`: each is also the builtin class that fits it.
+
+    try:
+        model.load_state_dict(state)
+    except dg.errors.ArgumentError as error:
+        print(error.what, error.hint)
+"""
+
+from __future__ import annotations
+
+from dualgrad.compiler.ops.indexing import BadIndex
+from dualgrad.runtime.errors import (
+    ArgumentError,
+    CompileError,
+    DataError,
+    DeviceError,
+    DTypeError,
+    DualgradError,
+    GradientError,
+    IndexOutOfBounds,
+    LibraryError,
+    OperandError,
+    OutOfMemory,
+    ShapeError,
+    TraceError,
+)
+from dualgrad.runtime.library import LinAlgError
+
+__all__ = [
+    "ArgumentError",
+    "BadIndex",
+    "CompileError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "DualgradError",
+    "GradientError",
+    "IndexOutOfBounds",
+    "LibraryError",
+    "LinAlgError",
+    "OperandError",
+    "OutOfMemory",
+    "ShapeError",
+    "TraceError",
+]

@@ -1,0 +1,175 @@
+"""Gradients around and inside of vmap: of gradients, of modules, of the user's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from support import as_array, both, same_bits
+from test_vmap import Fun, S, W, like_a_loop, loss, numbers
+
+import dualgrad as dg
+from dualgrad import nn
+
+# -- functions with gradients of the user's own ---------------------------------------------------
+
+
+class Exponential(dg.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        y = x.exp()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (y,) = ctx.saved_tensors
+        return g * y
+
+
+class Scaled(dg.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any, k: float) -> Any:
+        ctx.save_for_backward(x, w)
+        ctx.k = k
+        positive = x > 0
+        ctx.mark_non_differentiable(positive)
+        return x * w * k, positive
+
+    @staticmethod
+    def backward(ctx: Any, g: Any, _: Any) -> Any:
+        x, w = ctx.saved_tensors
+        return g * w * ctx.k, g * x * ctx.k, None
+
+
+def own(w: Any, x: Any) -> Any:
+    y, _ = Scaled.apply(Exponential.apply(x), w, 2.0)
+    return (y * y).sum()
+
+
+def derived(w: Any, x: Any) -> Any:
+    y = dg.exp(x) * w * 2.0
+    return (y * y).sum()
+
+
+ORDERS: dict[str, Callable[[Fun], Fun]] = {
+    "value": lambda f: dg.vmap(f, (None, 0)),
+    "inside": lambda f: dg.vmap(dg.grad(f), (None, 0)),
+    "inside, mapped": lambda f: dg.vmap(dg.grad(f, 1), (None, 0)),
+    "outside": lambda f: dg.grad(lambda w, x: dg.vmap(f, (None, 0))(w, x).sum()),
+    "outside, mapped": lambda f: dg.grad(lambda w, x: dg.vmap(f, (None, 0))(w, x).sum(), 1),
+    "twice inside": lambda f: dg.vmap(dg.hessian(f, 1), (None, 0)),
+    "inside and outside": lambda f: dg.grad(
+        lambda w, x: (dg.vmap(dg.grad(f, 1), (None, 0))(w, x) ** 2).sum()
+    ),
+    "pushed": lambda f: lambda w, x: dg.jvp(dg.vmap(f, (None, 0)), (w, x), (w, x))[1],
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_gradients_of_the_users_own(name: str) -> None:
+    make = lambda: (numbers(5, seed=6), S())  # noqa: E731
+    transform = ORDERS[name]
+    got, static = both(transform(own), make)
+    same_bits(static, got)
+    np.testing.assert_allclose(as_array(got), as_array(transform(derived)(*make())), rtol=1e-5)
+    assert not got.requires_grad
+
+
+# -- gradients of gradients, inside and outside ---------------------------------------------------
+
+
+def test_gradients_through_gradients_of_slices() -> None:
+    x = numbers(4, 3, 5)
+
+    def penalty(mapped: Fun) -> Fun:
+        return lambda w: (mapped(w, x) ** 2).sum()
+
+    def loop(w: Any, x: Any) -> Any:
+        return dg.stack([dg.grad(loss)(w, x[k]) for k in range(4)])
+
+    inside = dg.vmap(dg.grad(loss), in_axes=(None, 0))
+    got, want = dg.grad(penalty(inside))(W), dg.grad(penalty(loop))(W)
+    np.testing.assert_allclose(as_array(got), as_array(want), rtol=1e-4, atol=1e-6)
+    same_bits(dg.function(dg.grad(penalty(inside)), strict=True)(W), got)
+    w = W.detach().requires_grad_()
+    penalty(inside)(w).backward()
+    same_bits(w.grad, got)
+
+
+def test_gradients_of_a_module_for_each_slice() -> None:
+    dg.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+    x = numbers(4, 3, 5)
+
+    def error(model: Any, x: Any) -> Any:
+        return model(x).square().mean()
+
+    with dg.no_grad():
+        each = dg.vmap(dg.grad(error), in_axes=(None, 0))
+        got, static = each(model, x), dg.function(each, strict=True)(model, x)
+        for k in range(4):
+            want = dg.grad(error)(model, x[k])
+            assert list(got) == list(want) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+            for name, g in want.items():
+                same_bits(got[name][k], g)
+                same_bits(static[name][k], g)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_no_grad_holds_inside() -> None:
+    w = W.detach().requires_grad_()
+    with dg.no_grad():
+        value, g = dg.vmap(dg.value_and_grad(loss), in_axes=(None, 0))(w, numbers(4, 3, 5))
+    assert not value.requires_grad
+    assert not g.requires_grad
+    value = dg.vmap(loss, in_axes=(None, 0))(w, numbers(4, 3, 5))
+    assert value.requires_grad
+
+
+# -- checkpoints, anomalies, gradients asked for by name ------------------------------------------
+
+
+def test_checkpoints() -> None:
+    def body(w: Any, x: Any) -> Any:
+        return dg.tanh(x @ w)
+
+    def saved(w: Any, x: Any) -> Any:
+        return dg.checkpoint(body, w, x).square().sum()
+
+    def plain(w: Any, x: Any) -> Any:
+        return body(w, x).square().sum()
+
+    x = numbers(4, 3, 5)
+    for transform in ("value", "inside", "inside, mapped", "outside"):
+        wrapped = ORDERS[transform]
+        same_bits(wrapped(saved)(W, x), wrapped(plain)(W, x))
+    mapped = dg.vmap(body, (None, 0))
+    around = dg.grad(lambda w: dg.checkpoint(mapped, w, x).square().sum())
+    same_bits(around(W), dg.grad(lambda w: mapped(w, x).square().sum())(W))
+
+
+def test_the_first_nan_is_found() -> None:
+    with dg.detect_nan():
+        with pytest.raises(FloatingPointError, match=r"\[log\] the first NaN of the forward pass"):
+            dg.vmap(lambda x: dg.log(x - 100))(S())
+        with pytest.raises(FloatingPointError, match="the first NaN on the way back"):
+            dg.vmap(dg.grad(lambda x: dg.sqrt(x * 0).sum()))(S())
+
+
+def test_gradients_by_name() -> None:
+    def f(x: Any) -> Any:
+        y = x.detach().requires_grad_()
+        z = y * 2
+        (g,) = dg.autograd.grad((z**3).sum(), z, create_graph=True)
+        return dg.autograd.grad(g.sum(), y)[0]
+
+    like_a_loop(f, S)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    x = dg.from_numpy(np.random.default_rng(0).standard_normal((3, 4))).requires_grad_()
+    assert dg.gradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))
+    assert dg.gradgradcheck(dg.vmap(lambda x: dg.sin(x) * x.sum()), (x,))
