@@ -160,13 +160,13 @@ def user_location(skip: int = 0) -> Location | None:
 Place = tuple[CodeType, int]  # a running instruction: cheap to note, it keeps no frame alive
 
 
-def user_place(skip: int = 1) -> Place | None:
+def user_place(depth: int = 1) -> Place | None:
     """The innermost user frame as (code, instruction); see `Location.of_place`.
 
-    `skip` is how many frames, this one included, are known to be none of the user's: looking at a
+    `depth` is how many frames, this one included, are known to be none of the user's: looking at a
     frame takes time.
     """
-    frame: FrameType | None = sys._getframe(skip)
+    frame: FrameType | None = sys._getframe(depth)
     known = _is_own_file
     while frame is not None:
         code = frame.f_code
