@@ -164,8 +164,16 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
-    from dualgrad.gradient_check import gradcheck, gradgradcheck
-    from dualgrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+    from dualgrad.transforms.derivatives import (
+        grad,
+        hessian,
+        hvp,
+        jacobian,
+        jvp,
+        value_and_grad,
+        vjp,
+    )
+    from dualgrad.transforms.gradient_check import gradcheck, gradgradcheck
 
 __all__ = [
     "EagerFallback",
@@ -355,19 +363,19 @@ _errors.public_names.update(
 _LATER = ("array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
     "cache_info": "diagnosis",
-    "checkpoint": "checkpointing",
-    "detect_nan": "anomaly",
+    "checkpoint": "gradients.checkpointing",
+    "detect_nan": "gradients.anomaly",
     "doctor": "diagnosis",
-    "vmap": "vmap",
-    "grad": "transforms",
-    "gradcheck": "gradient_check",
-    "gradgradcheck": "gradient_check",
-    "hessian": "transforms",
-    "hvp": "transforms",
-    "jacobian": "transforms",
-    "jvp": "transforms",
-    "value_and_grad": "transforms",
-    "vjp": "transforms",
+    "vmap": "transforms.mapping",
+    "grad": "transforms.derivatives",
+    "gradcheck": "transforms.gradient_check",
+    "gradgradcheck": "transforms.gradient_check",
+    "hessian": "transforms.derivatives",
+    "hvp": "transforms.derivatives",
+    "jacobian": "transforms.derivatives",
+    "jvp": "transforms.derivatives",
+    "value_and_grad": "transforms.derivatives",
+    "vjp": "transforms.derivatives",
 }
 
 

@@ -15,8 +15,8 @@ from dualgrad import linalg as linalg
 from dualgrad import nn as nn
 from dualgrad import optim as optim
 from dualgrad import random as random
-from dualgrad.anomaly import detect_nan as detect_nan
-from dualgrad.checkpointing import checkpoint as checkpoint
+from dualgrad.gradients.anomaly import detect_nan as detect_nan
+from dualgrad.gradients.checkpointing import checkpoint as checkpoint
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.composite import composite as composite
 from dualgrad.creation import asarray as asarray
@@ -38,8 +38,8 @@ from dualgrad.dtypes import iinfo as iinfo
 from dualgrad.dtypes import isdtype as isdtype
 from dualgrad.dtypes import promote_types as promote_types
 from dualgrad.dtypes import result_type as result_type
-from dualgrad.gradient_check import gradcheck as gradcheck
-from dualgrad.gradient_check import gradgradcheck as gradgradcheck
+from dualgrad.transforms.gradient_check import gradcheck as gradcheck
+from dualgrad.transforms.gradient_check import gradgradcheck as gradgradcheck
 from dualgrad.interop import from_dlpack as from_dlpack
 from dualgrad.interop import frombuffer as frombuffer
 from dualgrad.jit.caches import clear_caches as clear_caches
@@ -102,14 +102,14 @@ from dualgrad.state import is_grad_enabled as is_grad_enabled
 from dualgrad.state import no_grad as no_grad
 from dualgrad.state import set_grad_enabled as set_grad_enabled
 from dualgrad.tensor import Tensor as Tensor
-from dualgrad.transforms import grad as grad
-from dualgrad.transforms import hessian as hessian
-from dualgrad.transforms import hvp as hvp
-from dualgrad.transforms import jacobian as jacobian
-from dualgrad.transforms import jvp as jvp
-from dualgrad.transforms import value_and_grad as value_and_grad
-from dualgrad.transforms import vjp as vjp
-from dualgrad.vmap import vmap as vmap
+from dualgrad.transforms.derivatives import grad as grad
+from dualgrad.transforms.derivatives import hessian as hessian
+from dualgrad.transforms.derivatives import hvp as hvp
+from dualgrad.transforms.derivatives import jacobian as jacobian
+from dualgrad.transforms.derivatives import jvp as jvp
+from dualgrad.transforms.derivatives import value_and_grad as value_and_grad
+from dualgrad.transforms.derivatives import vjp as vjp
+from dualgrad.transforms.mapping import vmap as vmap
 
 _Array = np.ndarray[Any, Any] | np.generic
 _Operand = Tensor | float | _Array

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dualgrad.anomaly import detect_nan as detect_anomaly
-from dualgrad.custom import Function, once_differentiable
-from dualgrad.flow import backward as _backward
-from dualgrad.flow import gradients
+from dualgrad.gradients.anomaly import detect_nan as detect_anomaly
+from dualgrad.gradients.custom import Function, once_differentiable
+from dualgrad.gradients.flow import backward as _backward
+from dualgrad.gradients.flow import gradients
 from dualgrad.runtime.errors import ArgumentError, GradientError
 from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dualgrad.tensor import Tensor, tensors_of

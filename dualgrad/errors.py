@@ -1,9 +1,9 @@
 """The classes of errors, for `except`: each is also the builtin class that fits it.
 
-    try:
-        model.load_state_dict(state)
-    except dg.errors.ArgumentError as error:
-        print(error.what, error.hint)
+try:
+    model.load_state_dict(state)
+except dg.errors.ArgumentError as error:
+    print(error.what, error.hint)
 """
 
 from __future__ import annotations

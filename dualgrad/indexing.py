@@ -26,12 +26,12 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.compiler.ops.transfer import transfer
-from dualgrad.history import NOTHING
+from dualgrad.gradients.history import NOTHING
+from dualgrad.gradients.tape import record
 from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
-from dualgrad.tape import record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

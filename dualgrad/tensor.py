@@ -27,14 +27,15 @@ from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
 from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.display.printing import Shown, kind_of
 from dualgrad.exchange import Exchangeable
-from dualgrad.flow import backward
-from dualgrad.history import Named, Origin, Viewing
-from dualgrad.hooks import Hookable
+from dualgrad.gradients.flow import backward
+from dualgrad.gradients.history import Named, Origin, Viewing
+from dualgrad.gradients.hooks import Hookable
+from dualgrad.gradients.rewriting import write_recorded
+from dualgrad.gradients.tape import Saves, TapeNode, record
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
-from dualgrad.printing import Shown, kind_of
-from dualgrad.rewriting import write_recorded
 from dualgrad.runtime import buffers
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.dtype import DType, as_dtype
@@ -50,7 +51,6 @@ from dualgrad.runtime.errors import (
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
-from dualgrad.tape import Saves, TapeNode, record
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]

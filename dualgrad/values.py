@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.printing import kind_of
+from dualgrad.display.printing import kind_of
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import bfloat16
 from dualgrad.runtime.errors import (

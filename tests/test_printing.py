@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import dualgrad as dg
+from dualgrad.display.summary import summary_of
 from dualgrad.runtime.dtype import as_dtype
-from dualgrad.summary import summary_of
 
 SMALL = [
     (lambda: dg.tensor(3.0), "tensor(3.)"),

@@ -11,7 +11,7 @@ import pytest
 import view_programs
 
 import dualgrad as dg
-from dualgrad.history import is_lost
+from dualgrad.gradients.history import is_lost
 
 # PyTorch refuses these; here they work: operands that overlap with what is overwritten (they are
 # copied first), a reshape to the same shape (the tensor itself, no view), and using one of several

@@ -25,14 +25,14 @@ from dualgrad.backends.common import Bound
 from dualgrad.compiler.ir.dims import Atom, Guard, ShapeEnv, shape_env
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, replace
 from dualgrad.compiler.ir.types import Layouts, TensorType
-from dualgrad.flow import Flow, Reach
+from dualgrad.gradients.flow import Flow, Reach
+from dualgrad.gradients.tape import Edge as TapeEdge
+from dualgrad.gradients.tape import TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.runtime.errors import GradientError
 from dualgrad.staging import Executable, compile_traced
-from dualgrad.tape import Edge as TapeEdge
-from dualgrad.tape import TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

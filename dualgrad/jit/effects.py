@@ -26,15 +26,15 @@ import numpy as np
 
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.display.printing import formatted, notes_of, tensor_text
+from dualgrad.gradients.tape import FreedNode
 from dualgrad.jit import bytecode
 from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.numbers import Number
-from dualgrad.printing import formatted, notes_of, tensor_text
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
-from dualgrad.tape import FreedNode
 
 Array = np.ndarray[Any, Any]
 _MARK = re.compile("\ue0d9(\\d+)\ue0d9")

@@ -14,7 +14,8 @@ from dualgrad.compiler.ir.node import Graph, Node, topological
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.library import Library
-from dualgrad.history import is_lost
+from dualgrad.gradients.history import is_lost
+from dualgrad.gradients.tape import STALE, FreedNode
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
 from dualgrad.jit.forms import fact_key
@@ -32,7 +33,6 @@ from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
-from dualgrad.tape import STALE, FreedNode
 from dualgrad.tensor import Tensor
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dualgrad.hooks import on_leaves
+from dualgrad.gradients.hooks import on_leaves
 from dualgrad.jit.kinds import PLAIN, is_foreign, slots_of
 from dualgrad.jit.notes import (
     BASES,

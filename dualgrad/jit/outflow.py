@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from dualgrad.compiler.ir.node import Node, const_node
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.history import is_lost
+from dualgrad.gradients.history import is_lost
+from dualgrad.gradients.tape import TapeNode, edge_of
 from dualgrad.jit.alias import Source
 from dualgrad.jit.differentiable import Block, ProgramNode
 from dualgrad.jit.keeping import keeping
@@ -15,7 +16,6 @@ from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.runtime.srcinfo import Location
-from dualgrad.tape import TapeNode, edge_of
 from dualgrad.tensor import Tensor
 
 

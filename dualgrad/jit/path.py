@@ -14,6 +14,7 @@ from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.launch import size_of
+from dualgrad.gradients.tape import FreedNode
 from dualgrad.jit.alias import Aliasing, Base, Source, tensor_at
 from dualgrad.jit.containers import Effect
 from dualgrad.jit.differentiable import Block, ProgramNode
@@ -25,7 +26,6 @@ from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.runtime.srcinfo import Place as Line
 from dualgrad.staging import Executable
-from dualgrad.tape import FreedNode
 from dualgrad.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

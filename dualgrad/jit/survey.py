@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.hooks import hooks_of_leaf, on_leaves, stamp
+from dualgrad.gradients.hooks import hooks_of_leaf, on_leaves, stamp
 from dualgrad.jit.forms import fact_key, shape_facts
 from dualgrad.jit.kinds import (
     CLASS_TEXTS,

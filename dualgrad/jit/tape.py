@@ -22,9 +22,9 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.placing import placed_results
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
+from dualgrad.gradients.tape import Absent
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.srcinfo import Place
-from dualgrad.tape import Absent
 
 Name = tuple[str, Any]
 Guard = Name | None  # whose changes in place a saved value shows; None: nobody's

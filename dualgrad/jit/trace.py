@@ -35,7 +35,8 @@ from dualgrad.dispatch import (
     common_device,
     view_of,
 )
-from dualgrad.history import Named
+from dualgrad.gradients.history import Named
+from dualgrad.gradients.tape import Absent, Saves, next_number, record
 from dualgrad.jit.alias import Source as Source
 from dualgrad.jit.effects import Calls
 from dualgrad.jit.errors import Unsupported as Unsupported
@@ -50,7 +51,6 @@ from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, CompileError
 from dualgrad.runtime.srcinfo import Place
 from dualgrad.state import state
-from dualgrad.tape import Absent, Saves, next_number, record
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dualgrad.hooks import Handle
+from dualgrad.gradients.hooks import Handle
 from dualgrad.nn.module import Module
 from dualgrad.runtime.errors import ArgumentError
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dualgrad.flow import Flow
-from dualgrad.hooks import Handle, Hook, Hooks, check_gradient, refuse_in_trace
+from dualgrad.gradients.flow import Flow
+from dualgrad.gradients.hooks import Handle, Hook, Hooks, check_gradient, refuse_in_trace
+from dualgrad.gradients.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
-from dualgrad.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import pytest
 from support import Array, as_array, same_bits
 
 import dualgrad as dg
-from dualgrad import dispatch, nn, summary
+from dualgrad import dispatch, nn
 from dualgrad.backends import cuda as cuda_backend
 from dualgrad.dispatch import Planner
+from dualgrad.display import summary
 from dualgrad.runtime import cuda
 from dualgrad.runtime.device_array import DeviceArray, overlaps
 from dualgrad.runtime.driver import Driver

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dualgrad import levels
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
-from dualgrad.flow import Flow
+from dualgrad.gradients.flow import Flow
+from dualgrad.gradients.tape import Edge, TapeNode
 from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.modes import disable
 from dualgrad.runtime.device_array import DeviceArray
@@ -27,8 +27,8 @@ from dualgrad.runtime.errors import NaNError
 from dualgrad.runtime.floats import decode
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
-from dualgrad.tape import Edge, TapeNode
 from dualgrad.tensor import Tensor
+from dualgrad.transforms import levels
 
 F = TypeVar("F", bound=Callable[..., Any])
 _lock = threading.Lock()

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.markup import EDGE, tensor_html
+from dualgrad.display.markup import EDGE, tensor_html
+from dualgrad.display.summary import summary_of
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.floats import decode
 from dualgrad.state import state
-from dualgrad.summary import summary_of
 
 Array = np.ndarray[Any, Any]
 _WHOLE = 1000  # elements up to which all are shown

@@ -20,15 +20,15 @@ from dualgrad.compiler.ir.node import Leaf, Node, replace
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.again import again
 from dualgrad.compiler.ops.slicing import select
-from dualgrad.levels import Level
+from dualgrad.gradients.tape import Absent, Edge, TapeNode, changed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError
 from dualgrad.state import enable_grad, state
-from dualgrad.tape import Absent, Edge, TapeNode, changed_error, next_number
 from dualgrad.tensor import Tensor
-from dualgrad.trees import leaves
+from dualgrad.transforms.levels import Level
+from dualgrad.transforms.trees import leaves
 
 if TYPE_CHECKING:
-    from dualgrad.flow import Flow
+    from dualgrad.gradients.flow import Flow
 
 P = ParamSpec("P")
 R = TypeVar("R")

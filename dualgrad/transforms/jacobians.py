@@ -13,13 +13,13 @@ from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import reshape
 from dualgrad.creation import zeros, zeros_like
-from dualgrad.differentiation import Call, Slots, gradients
-from dualgrad.hooks import hooks_of_leaf, on_nodes
-from dualgrad.levels import Level
+from dualgrad.gradients.hooks import hooks_of_leaf, on_nodes
+from dualgrad.gradients.tape import TapeNode
 from dualgrad.ranges import arange, eye
 from dualgrad.state import enable_grad, no_grad
-from dualgrad.tape import TapeNode
 from dualgrad.tensor import Tensor
+from dualgrad.transforms.calls import Call, Slots, gradients
+from dualgrad.transforms.levels import Level
 
 FORWARD_COST = 2  # of a product forward, in products backward
 Send = Callable[[Tensor], list[Tensor]]

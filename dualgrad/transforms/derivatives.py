@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from dualgrad import jacobians
-from dualgrad.differentiation import Call, check_list, numbers
+from dualgrad.transforms import jacobians
+from dualgrad.transforms.calls import Call, check_list, numbers
 
 Fun = Callable[..., Any]
 Argnums = int | Sequence[int]

@@ -18,7 +18,7 @@ from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.srcinfo import Location, Place, user_place
 
 if TYPE_CHECKING:
-    from dualgrad.flow import Flow, Reach
+    from dualgrad.gradients.flow import Flow, Reach
     from dualgrad.tensor import Tensor
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.history import NOTHING, OPEN, Named, outdate, shown_by, unwritable_kind
+from dualgrad.gradients.history import NOTHING, OPEN, Named, outdate, shown_by, unwritable_kind
+from dualgrad.gradients.tape import Saves, TapeNode, edge_of, saves_of
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import no_grad, state
-from dualgrad.tape import Saves, TapeNode, edge_of, saves_of
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
-from dualgrad import flow, levels, trees
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.view import Reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros_like
+from dualgrad.gradients import flow
+from dualgrad.gradients.tape import TapeNode, next_number
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
@@ -21,8 +22,8 @@ from dualgrad.runtime.errors import (
     ShapeError,
 )
 from dualgrad.state import enable_grad, state
-from dualgrad.tape import TapeNode, next_number
 from dualgrad.tensor import Tensor
+from dualgrad.transforms import levels, trees
 
 Fun = Callable[..., Any]
 By = int | tuple[int, ...]

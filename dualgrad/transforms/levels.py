@@ -26,11 +26,11 @@ from dualgrad.compiler.ops import random as ops
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.view import View
+from dualgrad.gradients.tape import Saves, next_number, record
 from dualgrad.ranges import arange
 from dualgrad.runtime.dtype import uint64
 from dualgrad.runtime.errors import ArgumentError, DualgradError, TraceError
 from dualgrad.state import state
-from dualgrad.tape import Saves, next_number, record
 from dualgrad.tensor import Tensor
 
 COPIES = ("", "tensor(array)", "indexing with an array")  # what makes memory of its own

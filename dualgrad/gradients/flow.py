@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ops.elementwise import copy
-from dualgrad.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
+from dualgrad.gradients.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
+from dualgrad.gradients.tape import Edge, TapeNode, edge_of
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
 from dualgrad.state import enable_grad, no_grad, state
-from dualgrad.tape import Edge, TapeNode, edge_of
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dualgrad import trees
 from dualgrad.compiler.ops.arguments import check_choice
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.creation import full
 from dualgrad.jit.function import Function
-from dualgrad.levels import Level
 from dualgrad.runtime.errors import ArgumentError, OperandError, ShapeError
 from dualgrad.tensor import Tensor
+from dualgrad.transforms import trees
+from dualgrad.transforms.levels import Level
 
 Fun = Callable[..., Any]
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad import trees
 from dualgrad.creation import tensor
-from dualgrad.differentiation import check_function, is_float
 from dualgrad.runtime.dtype import float64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, GradientError
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
-from dualgrad.transforms import vjp
+from dualgrad.transforms import trees
+from dualgrad.transforms.calls import check_function, is_float
+from dualgrad.transforms.derivatives import vjp
 
 Array = np.ndarray[Any, Any]
 Fun = Callable[..., Any]

@@ -6,20 +6,20 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dualgrad import levels
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
-from dualgrad.rewriting import rebase, steps_behind
+from dualgrad.gradients.rewriting import rebase, steps_behind
+from dualgrad.gradients.tape import Edge, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError, OperandError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import no_grad, state
-from dualgrad.tape import Edge, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.tensor import Tensor
+from dualgrad.transforms import levels
 
 if TYPE_CHECKING:
-    from dualgrad.flow import Flow
-    from dualgrad.levels import Level
+    from dualgrad.gradients.flow import Flow
+    from dualgrad.transforms.levels import Level
 
 F = TypeVar("F", bound=Callable[..., Any])
 Saved = tuple[Tensor | None, int, int]  # a tensor, its version, and which output it is or -1

@@ -17,12 +17,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dualgrad.compiler.ops.view import View
-from dualgrad.hooks import move_retention, retain, retains
+from dualgrad.gradients.hooks import move_retention, retain, retains
+from dualgrad.gradients.tape import STALE, Saves, TapeNode, next_number
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import GradientError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
-from dualgrad.tape import STALE, Saves, TapeNode, next_number
 
 if TYPE_CHECKING:
     from dualgrad.tensor import Tensor

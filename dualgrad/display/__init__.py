@@ -1,0 +1,1 @@
+"""Tensors for people to read, as text and as HTML."""
