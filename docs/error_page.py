@@ -141,7 +141,21 @@ def _clean(code: str) -> str:
     for pattern, plain in HELPERS:
         code = re.sub(pattern, plain, code)
     code = re.sub(r"\.ones\(, ", ".ones((), ", code)
-    return re.sub(r"\n{3,}", "\n\n", textwrap.dedent(code)).strip("\n")
+    return _spaced(re.sub(r"\n{3,}", "\n\n", textwrap.dedent(code)).strip("\n"))
+
+
+def _spaced(code: str) -> str:
+    """With two empty lines around functions and classes, as formatters write them."""
+    lines = code.split("\n")
+    body = ast.parse(code).body
+    for k in range(len(body) - 1, 0, -1):
+        if isinstance(body[k], _DEFINED) or isinstance(body[k - 1], _DEFINED):
+            end, start = body[k - 1].end_lineno or 0, _first(body[k]) - 1
+            lines[end:start] = ["", "", *[x for x in lines[end:start] if x]]
+    return "\n".join(lines)
+
+
+_DEFINED = (ast.FunctionDef, ast.ClassDef)
 
 
 def messages() -> dict[str, str]:

@@ -7,7 +7,13 @@ from typing import Any
 from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import (
+    LAST,
+    LAST_BUT_ONE,
+    axis_pair,
+    broadcast_shapes,
+    normalize_axis,
+)
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.operands import check_tensors
@@ -139,11 +145,12 @@ def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
 
 
 @public("diag_embed")
-def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
+def diag_embed(
+    x: Any, offset: int = 0, axis1: int = LAST_BUT_ONE, axis2: int = LAST, **dims: Any
+) -> Any:
     """Return zeros with the last axis of x on the diagonal of two new axes."""
     check_tensors("diag_embed", x)
-    axes = dims.pop("dim1", axis1), dims.pop("dim2", axis2)
-    axis_argument("diag_embed", None, dims)
+    axes = axis_pair("diag_embed", axis1, axis2, dims)
     first, second = _axes("diag_embed", axes, x.ndim + 1)
     return _diag_embed(x, offset=offset, first=first, second=second)
 
