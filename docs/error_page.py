@@ -68,7 +68,8 @@ def mistakes() -> Iterator[Mistake]:
         for make in ast.parse(text).body:
             if isinstance(make, ast.FunctionDef) and _marked(make):
                 group = [title for number, title in groups.items() if number < make.lineno][-1]
-                yield Mistake(group, make.name, _classes_of(make, text) + _program(make, text))
+                code = _spaced(_classes_of(make, text) + _program(make, text))
+                yield Mistake(group, make.name, code)
 
 
 def _classes_of(make: ast.FunctionDef, text: str) -> str:
@@ -141,7 +142,7 @@ def _clean(code: str) -> str:
     for pattern, plain in HELPERS:
         code = re.sub(pattern, plain, code)
     code = re.sub(r"\.ones\(, ", ".ones((), ", code)
-    return _spaced(re.sub(r"\n{3,}", "\n\n", textwrap.dedent(code)).strip("\n"))
+    return re.sub(r"\n{3,}", "\n\n", textwrap.dedent(code)).strip("\n")
 
 
 def _spaced(code: str) -> str:
@@ -155,7 +156,7 @@ def _spaced(code: str) -> str:
     return "\n".join(lines)
 
 
-_DEFINED = (ast.FunctionDef, ast.ClassDef)
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def messages() -> dict[str, str]:
