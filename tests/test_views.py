@@ -27,6 +27,54 @@ def leaf(*values: float) -> dg.Tensor:
     return dg.tensor(values, dtype=dg.float32, requires_grad=True)
 
 
+# -- other shapes of the same memory -------------------------------------------------------------
+
+SOURCES: dict[str, Callable[[Any], Any]] = {
+    "whole": lambda x: x,
+    "transposed": lambda x: x.T,
+    "rows": lambda x: x[1:3],
+    "columns": lambda x: x[:, 1:4],
+    "every other row": lambda x: x[::2],
+    "every other column": lambda x: x[:, ::2],
+    "one column": lambda x: x[:, 2],
+    "expanded": lambda x: x[:, None].expand(4, 3, 6),
+    "axes apart": lambda x: x.reshape(2, 2, 3, 2).permute(0, 2, 1, 3),
+    "axes together": lambda x: x.reshape(2, 2, 3, 2).permute(2, 3, 0, 1),
+    "empty": lambda x: x[:0].T,
+}
+SHAPES = ((-1,), (2, -1), (-1, 2), (4, 6), (6, 4), (3, 2, -1), (1, -1, 1), (2, 2, -1), (2, 3, 2, 2))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_memory_is_viewed_where_pytorch_views_it(name: str, decorate: Decorate) -> None:
+    torch = pytest.importorskip("torch")
+    data = np.arange(24, dtype=np.float32).reshape(4, 6)
+    for shape in SHAPES:
+        f = decorate(lambda x, shape=shape: SOURCES[name](x).view(shape))
+        there = SOURCES[name](torch.from_numpy(data))
+        x = dg.tensor(data)
+        try:
+            expected = there.view(shape).numpy()
+        except RuntimeError:
+            with pytest.raises(ShapeError):
+                f(x)
+            continue
+        y = f(x)
+        assert np.array_equal(y.numpy(), expected)
+        if y.size:
+            y[...] = -1.0
+            assert (SOURCES[name](x).numpy() == -1.0).all() or name == "expanded"
+
+
+def test_a_view_that_would_be_a_copy_is_refused(decorate: Decorate) -> None:
+    x = dg.arange(6.0).reshape(2, 3)
+    flat = decorate(lambda x: x.T.view(6))
+    with pytest.raises(ShapeError, match="the memory cannot be viewed in this shape"):
+        flat(x)
+    assert decorate(lambda x: x.T.reshape(6))(x).tolist() == [0, 3, 1, 4, 2, 5]
+    assert decorate(lambda x: x.T.contiguous().view(6))(x).tolist() == [0, 3, 1, 4, 2, 5]
+
+
 # -- histories -----------------------------------------------------------------------------------
 
 

@@ -102,6 +102,23 @@ def matrix_transpose(x: Any) -> Any:
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
+@public("t")
+def _t(x: Any) -> Any:
+    """Return a matrix with its axes swapped, a vector or a number as it is; shares memory.
+
+    Raises ShapeError for more than two dimensions.
+    """
+    if x.ndim > 2:
+        raise ShapeError(
+            "no matrix",
+            op="t",
+            expect="at most two dimensions",
+            actual=dim_text(x.shape),
+            hint="use matrix_transpose() for the last two axes, transpose(a, b) for two others",
+        )
+    return permute(x, tuple(reversed(range(x.ndim))))
+
+
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that shapes broadcast to.  Raises ShapeError if they do not."""
     return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])  # type: ignore[return-value]
