@@ -15,8 +15,6 @@ from dualgrad import linalg as linalg
 from dualgrad import nn as nn
 from dualgrad import optim as optim
 from dualgrad import random as random
-from dualgrad.gradients.anomaly import detect_nan as detect_nan
-from dualgrad.gradients.checkpointing import checkpoint as checkpoint
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.composite import composite as composite
 from dualgrad.creation import asarray as asarray
@@ -38,8 +36,8 @@ from dualgrad.dtypes import iinfo as iinfo
 from dualgrad.dtypes import isdtype as isdtype
 from dualgrad.dtypes import promote_types as promote_types
 from dualgrad.dtypes import result_type as result_type
-from dualgrad.transforms.gradient_check import gradcheck as gradcheck
-from dualgrad.transforms.gradient_check import gradgradcheck as gradgradcheck
+from dualgrad.gradients.anomaly import detect_nan as detect_nan
+from dualgrad.gradients.checkpointing import checkpoint as checkpoint
 from dualgrad.interop import from_dlpack as from_dlpack
 from dualgrad.interop import frombuffer as frombuffer
 from dualgrad.jit.caches import clear_caches as clear_caches
@@ -109,6 +107,8 @@ from dualgrad.transforms.derivatives import jacobian as jacobian
 from dualgrad.transforms.derivatives import jvp as jvp
 from dualgrad.transforms.derivatives import value_and_grad as value_and_grad
 from dualgrad.transforms.derivatives import vjp as vjp
+from dualgrad.transforms.gradient_check import gradcheck as gradcheck
+from dualgrad.transforms.gradient_check import gradgradcheck as gradgradcheck
 from dualgrad.transforms.mapping import vmap as vmap
 
 _Array = np.ndarray[Any, Any] | np.generic

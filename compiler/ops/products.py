@@ -6,6 +6,7 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ops.arguments import refuse_bools
 from dualgrad.compiler.ops.base import (
     axis_argument,
     broadcast_shapes,
@@ -23,19 +24,12 @@ from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand
 from dualgrad.runtime.dtype import bool_
-from dualgrad.runtime.errors import DTypeError, ShapeError
+from dualgrad.runtime.errors import ShapeError
 
 
 def _promoted(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     dtype = result_dtype(op, [a.type, b.type])
-    if dtype.kind == "b":
-        raise DTypeError(
-            "does not take bools",
-            op=op,
-            expect="numbers",
-            actual="bool",
-            hint="convert with .astype(dg.int64)",
-        )
+    refuse_bools(op, dtype)
     return cast_node(a, dtype), cast_node(b, dtype)
 
 
