@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
+from dualgrad.gradients.flow import Flow, apart
 from dualgrad.gradients.rewriting import rebase, steps_behind
 from dualgrad.gradients.tape import Edge, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError, OperandError, ShapeError
@@ -18,7 +19,6 @@ from dualgrad.tensor import Tensor
 from dualgrad.transforms import levels
 
 if TYPE_CHECKING:
-    from dualgrad.gradients.flow import Flow
     from dualgrad.transforms.levels import Level
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -299,6 +299,7 @@ class FunctionNode(TapeNode):
                 _zeros(t) if g is None and t is not None else g
                 for g, t in zip(slots, self.types, strict=True)
             ]
+        slots = [None if g is None else apart(g) for g in slots]
         ctx._visiting = self
         try:
             found = self.function.backward(ctx, *slots)

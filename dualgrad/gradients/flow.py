@@ -378,9 +378,16 @@ class Flow:
         if g is None or not hooks:
             return g
         self.owned.pop(id(g), None)
-        found = apply_hooks(hooks, g)
+        found = apply_hooks(hooks, apart(g))
         self.owned.pop(id(found), None)
         return found  # type: ignore[no-any-return]
+
+
+def apart(g: Tensor) -> Tensor:
+    """A gradient that the user's code may change in place: not a view that some gradient has made
+    of another, which would change too, or cannot be written.  Traced ones are values."""
+    is_view = g.origin is not None and g.origin[1] is None
+    return copy(g) if is_view else g
 
 
 def _completion(roots: Sequence[Tensor]) -> list[tuple[tuple[int, int, int], Tensor]]:
