@@ -157,6 +157,7 @@ class Function:
         ctx._seal(cls.__name__, outputs)
         if recorded:
             node = FunctionNode(cls, ctx, edges, outputs)
+            node.takes = tuple([isinstance(x, Tensor) for x in args])
             known = {id(x) for x in tensors}
             for k, x in enumerate(outputs):
                 if node.is_differentiable[k]:
@@ -256,9 +257,10 @@ def _become(x: Tensor, node: FunctionNode, k: int) -> None:
 class FunctionNode(TapeNode):
     """One call of a `Function` on the tape."""
 
-    __slots__ = ("ctx", "function", "is_differentiable")
+    __slots__ = ("ctx", "function", "is_differentiable", "takes")
 
     edges: tuple[Edge, ...]
+    takes: tuple[bool, ...]  # which arguments are tensors
 
     def __init__(
         self,
@@ -334,6 +336,14 @@ class FunctionNode(TapeNode):
                 expect="tensors or None",
                 actual=f"{type(g).__name__} for argument {k}",
                 hint="return one tensor, or None, per argument of forward",
+            )
+        if not self.takes[k]:
+            raise GradientError(
+                "backward returns a gradient for an argument that is no tensor",
+                op=self.name,
+                expect=f"None for argument {k}",
+                actual=f"{g.type!r}",
+                hint="return the gradients in the order of the arguments of forward",
             )
         edge = self.edges[k]
         if edge is None:

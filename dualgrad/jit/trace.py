@@ -21,7 +21,7 @@ from dualgrad.compiler.grad import ABSENT, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, evaluate, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
-from dualgrad.compiler.ir.types import TensorType, contiguous_strides
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides, reshaped_steps
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.elementwise import cast_node, copy
@@ -43,7 +43,7 @@ from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.ledger import Ledger, fits
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
-from dualgrad.jit.sizes import Symbols, reshaped_steps
+from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.templates import Templates, is_own
 from dualgrad.jit.views import Views
 from dualgrad.runtime.devices import CPU
