@@ -66,6 +66,7 @@ class Trace:
         symbols: Symbols | None = None,
     ) -> None:
         self.first_node = next_number()  # nodes of the tape before it come from outside
+        self.first_asked = self.first_node  # the same for gradients that no `.grad` takes
         self.leaves = leaves
         self.symbols = symbols or Symbols()
         self.of_node = of_node
