@@ -128,6 +128,12 @@ class DiskCache:
             self.hits += 1
         return data
 
+    def has(self, key: str) -> bool:
+        """Whether `get` would find data; it does not count as an answer."""
+        with suppress(OSError):
+            return self._load(key) is not None
+        return False
+
     def put(self, key: str, data: bytes) -> None:
         """Keep `data` under `key`, unless it cannot be written."""
         if self.root is None:

@@ -146,7 +146,7 @@ def host_object(name: str, text: str) -> bytes:
 def has_host_object(name: str, text: str) -> bool:
     """Whether `host_object` finds the code in the disk cache: whether it needs no LLVM."""
     target = _known_target()
-    return target is not None and bool(default_cache().get(_object_key(name, text, target)))
+    return target is not None and default_cache().has(_object_key(name, text, target))
 
 
 def _object_key(name: str, text: str, target: Target) -> str:

@@ -24,6 +24,7 @@ BUILTIN = {
     "CompileError": RuntimeError,
     "DataError": ValueError,
     "OutOfMemory": MemoryError,
+    "ExchangeError": BufferError,
 }
 
 
