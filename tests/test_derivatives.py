@@ -457,6 +457,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: dg.jacobian(3), OperandError, r"\[jacobian\] jacobian takes a function"),
     (lambda: dg.grad(cubes, argnums="x"), ArgumentError, "numbers of arguments"),
     (lambda: dg.grad(cubes, argnums=1)(X), ArgumentError, "no such argument"),
+    (lambda: dg.grad(cubes, argnums=(0, -1))(X), ArgumentError, "named twice"),
     (lambda: dg.grad(cubes)(x=X), ArgumentError, "pass it by position"),
     (lambda: dg.grad(lambda x: x * 2)(X), GradientError, r"f32\[2\][\s\S]*hint: end it with .sum"),
     (lambda: dg.grad(lambda x: None)(X), GradientError, "actual: None"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -155,6 +157,42 @@ def test_transforms_under_modes_of_their_own() -> None:
         return inside, y
 
     same(f(x), (2.0 * x, x))
+
+
+WEIGHTS = dg.tensor([0.5, -1.0, 2.0])
+KINDS: dict[str, Callable[[Any, Any], Any]] = {
+    "grad": lambda f, x: dg.grad(f)(x),
+    "grad, connected": lambda f, x: dg.grad(lambda y: f(y * WEIGHTS.requires_grad_()))(x),
+    "vjp": lambda f, x: dg.vjp(f, x)[1](dg.tensor(1.0)),
+    "jvp": lambda f, x: dg.jvp(f, (x,), (x,)),
+    "jacobian": lambda f, x: dg.jacobian(f)(x),
+    "hessian": lambda f, x: dg.hessian(f)(x),
+    "hvp": lambda f, x: dg.hvp(f, (x,), (x,)),
+    "vmap": lambda f, x: dg.vmap(dg.hessian(f))(dg.stack([x, x])),
+    "compiled": lambda f, x: dg.function(dg.grad(f))(x),
+    "checkpoint": lambda f, x: dg.grad(lambda y: dg.checkpoint(f, y))(x),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_memory_is_free_when_a_transform_is_done(name: str) -> None:
+    """At once, and not only when the garbage is collected."""
+    made: list[weakref.ref[dg.Tensor]] = []
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        made.append(weakref.ref(y))
+        return (y * y).sin().sum()
+
+    gc.collect()
+    gc.disable()
+    try:
+        found = KINDS[name](f, dg.tensor([0.1, 0.2, 0.3]))
+        del found
+        assert made
+        assert [ref() for ref in made] == [None] * len(made)
+    finally:
+        gc.enable()
 
 
 def test_transforms_of_several_functions_share_no_programs() -> None:

@@ -78,6 +78,95 @@ def test_gradients_of_the_users_own(name: str) -> None:
     assert not got.requires_grad
 
 
+class Shuffled(dg.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:
+        ctx.save_for_backward(x, y)
+        return y, x, x * y * y
+
+    @staticmethod
+    def backward(ctx: Any, a: Any, b: Any, c: Any) -> Any:
+        x, y = ctx.saved_tensors
+        return b + c * y * y, a + 2 * c * x * y
+
+
+def shuffled(x: Any) -> Any:
+    a, b, c = Shuffled.apply(x, x.sin())
+    return (a * b).sum() + c.sum()
+
+
+@pytest.mark.parametrize("derivative", [dg.grad, dg.hessian, lambda f: dg.grad(sums_of(f))])
+def test_saved_arguments_are_differentiated_again(derivative: Any) -> None:
+    """What backward reads is an argument of forward: its second derivative needs that."""
+    f = derivative(shuffled)
+    got, static = both(dg.vmap(f), lambda: (S(),))
+    same_bits(static, got)
+    plain = derivative(lambda x: (x * x.sin() + x * x.sin() ** 2).sum())
+    for row, x in zip(got, S(), strict=True):
+        same_bits(row, f(x))
+        np.testing.assert_allclose(as_array(row), as_array(plain(x)), rtol=1e-4, atol=1e-5)
+
+
+def sums_of(f: Fun) -> Fun:
+    return lambda x: (dg.grad(f)(x) ** 2).sum()
+
+
+# -- products with a Jacobian, many at once -------------------------------------------------------
+
+V = numbers(5, seed=3)
+BODIES: dict[str, Fun] = {
+    "ops": lambda x: x**2 * V * x[0],
+    "own": lambda x: Exponential.apply(x * V),
+    "checkpoint": lambda x: dg.checkpoint(lambda y: (y * V).sin() * y.exp(), x),
+    "compiled": dg.function(lambda x: (x * x).sin() * V),
+    "random": lambda x: dg.checkpoint(lambda y: y * dg.rand(5) * y, x),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_slices_are_sent_back_into_a_graph_from_outside(name: str) -> None:
+    x, rows = numbers(5, seed=1), numbers(4, 5, seed=2)
+    _, back = dg.vjp(BODIES[name], x)
+    want = dg.stack([back(r)[0] for r in rows])
+    same_bits(dg.vmap(back)(rows)[0], want)
+    same_bits(dg.vmap(dg.vmap(back))(dg.stack([rows, rows]))[0], dg.stack([want, want]))
+    same_bits(dg.vmap(back, in_axes=1, out_axes=1)(rows.T)[0], want.T)
+
+
+@pytest.mark.parametrize("name", ["ops", "own", "checkpoint", "compiled"])
+def test_gradients_through_many_products(name: str) -> None:
+    rows = numbers(4, 5, seed=2)
+
+    def size(mapped: bool) -> Fun:
+        def f(x: Any) -> Any:
+            _, back = dg.vjp(BODIES[name], x)
+            found = dg.vmap(back)(rows)[0] if mapped else dg.stack([back(r)[0] for r in rows])
+            return (found**2).sum()
+
+        return dg.grad(f)
+
+    x = numbers(5, seed=1)
+    np.testing.assert_allclose(size(True)(x).numpy(), size(False)(x).numpy(), rtol=1e-5)
+
+
+def test_gradients_of_tensors_from_outside() -> None:
+    x, rows = numbers(5, seed=1).requires_grad_(), numbers(4, 5, seed=2)
+    y = x.sin() * x
+
+    def send(v: Any) -> Any:
+        return dg.autograd.grad(y, x, v, retain_graph=True)[0]
+
+    same_bits(dg.vmap(send)(rows), dg.stack([send(r) for r in rows]))
+    with pytest.raises(dg.errors.TraceError, match="from outside"):
+        dg.vmap(lambda v: y.backward(v))(rows)
+    y = dg.function(lambda x: x.sin() * x)(x)
+    with pytest.raises(dg.errors.TraceError, match="differs between slices"):
+        dg.vmap(send)(rows)
+    _, back = dg.vjp(BODIES["compiled"], x.detach())
+    with pytest.raises(dg.errors.GradientError, match="by what it multiplies"):
+        dg.vmap(dg.grad(lambda v: back(v)[0].sum()))(rows)
+
+
 # -- gradients of gradients, inside and outside ---------------------------------------------------
 
 

@@ -173,6 +173,8 @@ class _Checkpointed(TapeNode):
 
     __slots__ = ()
 
+    takes_slices = False
+
     def push(self, flow: Flow, slots: list[Tensor | None], retain: bool) -> None:
         kept = self.inputs, self.outputs, self.versions
         self.operands(False)  # what it still has must be as it was

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
+from dualgrad.gradients.flow import Flow, apart
 from dualgrad.gradients.rewriting import rebase, steps_behind
 from dualgrad.gradients.tape import Edge, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError, OperandError, ShapeError
@@ -18,7 +19,6 @@ from dualgrad.tensor import Tensor
 from dualgrad.transforms import levels
 
 if TYPE_CHECKING:
-    from dualgrad.gradients.flow import Flow
     from dualgrad.transforms.levels import Level
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -183,13 +183,10 @@ def _of_slices(level: Level, function: type[Function], ctx: Context, args: Seque
     wholes = [level.whole(x) if isinstance(x, Tensor) else None for x in args]
     result: Any = None
 
-    def forward(beneath: Context, *raws: Any) -> tuple[Any, ...]:
+    def forward(beneath: Context, *_: Any) -> tuple[Any, ...]:
         nonlocal result
         with level.above():
-            pairs = zip(raws, wholes, strict=True)
-            result = _called(
-                function, ctx, [x if w is None else level.slice_of(w.over(x)) for x, w in pairs]
-            )
+            result = _without(args, level, ctx, _called(function, ctx, args))
             if ctx._dirty:
                 raise ArgumentError(
                     "a function of the user's own changes its arguments inside vmap",
@@ -219,6 +216,19 @@ def _of_slices(level: Level, function: type[Function], ctx: Context, args: Seque
         if isinstance(y, Tensor):
             level.put_over(y, x)
     return result
+
+
+def _without(args: Sequence[Any], level: Level, ctx: Context, result: Any) -> Any:
+    """A result with second handles on arguments that forward returns."""
+    known = {id(x) for x in args if isinstance(x, Tensor)}
+    returned = {id(x): x for x in _in_tuple(result) if id(x) in known}
+    if not returned:
+        return result
+    second = {k: level.slice_of(level.whole(x)) for k, x in returned.items()}
+    ctx._constant = tuple(second.get(id(x), x) for x in ctx._constant)
+    ctx._given = tuple(second.get(id(x), x) for x in ctx._given)
+    found = tuple(second.get(id(x), x) for x in _in_tuple(result))
+    return found if isinstance(result, tuple | list) else found[0]
 
 
 def _in_tuple(x: Any) -> Sequence[Any]:
@@ -299,6 +309,7 @@ class FunctionNode(TapeNode):
                 _zeros(t) if g is None and t is not None else g
                 for g, t in zip(slots, self.types, strict=True)
             ]
+        slots = [None if g is None else apart(g) for g in slots]
         ctx._visiting = self
         try:
             found = self.function.backward(ctx, *slots)

@@ -66,6 +66,8 @@ class TapeNode:
         "unit", "versions",
     )  # fmt: skip
 
+    takes_slices = True  # whether its gradient may be asked for all slices of a vmap at once
+
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     place: Place | None  # the user's line of the forward pass

@@ -169,6 +169,8 @@ class ProgramNode(TapeNode):
 
     __slots__ = ("block", "expected", "first", "freed", "held", "scalars", "values", "watched")
 
+    takes_slices = False
+
     def __init__(
         self,
         block: Block,

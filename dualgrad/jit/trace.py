@@ -18,7 +18,7 @@ import numpy as np
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import ABSENT, crosses_devices
-from dualgrad.compiler.ir.dims import Dim, same
+from dualgrad.compiler.ir.dims import Dim, evaluate, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.types import TensorType, contiguous_strides, reshaped_steps
@@ -66,6 +66,7 @@ class Trace:
         symbols: Symbols | None = None,
     ) -> None:
         self.first_node = next_number()  # nodes of the tape before it come from outside
+        self.first_asked = self.first_node  # the same for gradients that no `.grad` takes
         self.leaves = leaves
         self.symbols = symbols or Symbols()
         self.of_node = of_node
@@ -282,7 +283,9 @@ class Trace:
         found = view_of(unit.trace(placed)[0], placed, steps)
         if found is None and self.symbols.values:
             raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
-        return None if found is None else found[1]
+        if found is None or any(evaluate(s, self.symbols.values) < 0 for s in found[1]):
+            return None
+        return found[1]
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
         """`out` shares the memory of `source`; a change of one changes the other."""

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 from dualgrad.compiler.ir.value import apply
+from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros_like
 from dualgrad.gradients import flow
+from dualgrad.gradients.hooks import hooks_of_leaf, on_nodes
 from dualgrad.gradients.tape import TapeNode, next_number
 from dualgrad.runtime.errors import (
     ArgumentError,
@@ -21,9 +23,10 @@ from dualgrad.runtime.errors import (
     OperandError,
     ShapeError,
 )
-from dualgrad.state import enable_grad, state
+from dualgrad.state import enable_grad, no_grad, state
 from dualgrad.tensor import Tensor
 from dualgrad.transforms import levels, trees
+from dualgrad.transforms.levels import Level
 
 Fun = Callable[..., Any]
 By = int | tuple[int, ...]
@@ -133,7 +136,39 @@ class Call:
 
     def pull(self, seeds: Slots, create: bool, retain: bool) -> Slots:
         """What seeds, one for each tensor of the value, become at the variables."""
-        return gradients(self.outputs, self.variables.tensors, seeds, create, retain)
+        level = levels.current()
+        if level is None or self.first > level.first_node or self.takes_many(self.outputs):
+            return gradients(self.outputs, self.variables.tensors, seeds, create, retain)
+        return self._pull_slices(level, seeds, create)
+
+    def _pull_slices(self, level: Level, seeds: Slots, create: bool) -> Slots:
+        """The same for a graph from outside of vmap that takes one gradient at a time."""
+        if any(s is not None and level.owns(s) and s.requires_grad for s in seeds):
+            raise GradientError(
+                "a product with a Jacobian is differentiated inside vmap by what it multiplies",
+                op=self.op,
+                expect="a function made of ops alone, if it has been called outside of vmap",
+                actual="one with hooks, or with gradients that are compiled or the user's own",
+                hint=f"call {self.op} inside of the function that is mapped",
+            )
+        wholes = [None if s is None else level.whole(s) for s in seeds]
+        rows: list[list[Tensor]] = []
+        with level.beneath(), enable_grad() if create else no_grad():
+            for k in range(int(level.size)):
+                found = self.pull([None if w is None else w.slice(k) for w in wholes], create, True)
+                pairs = zip(found, self.variables.tensors, strict=True)
+                rows.append([zeros_like(x) if g is None else g for g, x in pairs])
+            columns = [stack(column) for column in zip(*rows, strict=True)]
+        return [level.slices(x) for x in columns]
+
+    def takes_many(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether all that tensors come from are units, with no hook that sees gradients.
+
+        A user's own backward, and that of a compiled function, take a gradient at a time.
+        """
+        if any(hooks_of_leaf(x) for x in self.variables.tensors):
+            return False
+        return all(type(n) is TapeNode and n not in on_nodes for n in self.nodes(tensors))
 
     def _freed(self, y: Any) -> Any:
         """A result as the caller gets it: connected with tensors from outside, or with none."""
@@ -222,6 +257,7 @@ class Variables:
             found = next(trees.leaves(args[k]), None)
             if len(self.tensors) == count and found is not None and not is_module(found[1]):
                 raise _no_variable(op, k, found[1])
+        del self.leaf  # a cycle would keep the tape until the garbage is collected
 
     def _variable(self, path: str, x: Any) -> Any:
         if is_module(x):
@@ -437,7 +473,7 @@ def check_list(op: str, what: str, given: Any) -> None:
 
 
 def _places(op: str, by: By, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
-    out = []
+    out: list[int] = []
     for k in by if isinstance(by, tuple) else (by,):
         if not -len(args) <= k < len(args):
             raise ArgumentError(
@@ -446,6 +482,14 @@ def _places(op: str, by: By, args: Sequence[Any], kwargs: dict[str, Any]) -> lis
                 expect=f"at least {k + 1 if k >= 0 else -k} positional arguments",
                 actual=f"{len(args)} and {len(kwargs)} by keyword",
                 hint="pass it by position" if kwargs else "argnums counts from 0",
+            )
+        if k % len(args) in out:
+            raise ArgumentError(
+                "an argument is named twice",
+                op=op,
+                expect="each number once in argnums",
+                actual=f"{by}",
+                hint="a function of several arguments can be given the same tensor for each",
             )
         out.append(k % len(args))
     return out

@@ -6,15 +6,13 @@ than the variables, by columns, unit vectors of these sent forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from dualgrad.compiler.ops.axes import movedim
 from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import reshape
 from dualgrad.creation import zeros, zeros_like
-from dualgrad.gradients.hooks import hooks_of_leaf, on_nodes
-from dualgrad.gradients.tape import TapeNode
 from dualgrad.ranges import arange, eye
 from dualgrad.state import enable_grad, no_grad
 from dualgrad.tensor import Tensor
@@ -45,7 +43,7 @@ def jacobian(call: Call) -> Any:
 
 def _rows(call: Call) -> list[list[Tensor]]:
     """For each tensor of the value, its elements along axis 0, before those of each variable."""
-    many = _take_many(call, call.outputs)
+    many = call.takes_many(call.outputs)
 
     def send(k: int, seed: Tensor) -> list[Tensor]:
         seeds: Slots = [None] * len(call.outputs)
@@ -61,7 +59,7 @@ def _rows(call: Call) -> list[list[Tensor]]:
 def _columns(call: Call) -> list[list[Tensor]]:
     """The same from products with unit vectors of the variables."""
     seeds, rows = call.linear()
-    many = _take_many(call, [r for r in rows if r is not None])
+    many = call.takes_many([r for r in rows if r is not None])
 
     def send(k: int, tangent: Tensor) -> list[Tensor]:
         tangents: Slots = [None] * len(rows)
@@ -88,23 +86,9 @@ def _products(call: Call, x: Tensor, results: list[Tensor], many: bool, send: Se
         with enable_grad() if call.connected else no_grad():
             return [stack(parts) for parts in zip(*found, strict=True)]
     level = Level(n, "error")
-    if level.parent is None:
-        level.first_node = -1  # what is sent flows into the graph outside
-    else:
-        level.first_node = level.parent.first_node
     basis = reshape(eye(n, dtype=x.dtype, device=x.device), (n, *x.shape))
     with level.active():
         return [level.put_together(g) for g in send(level.slices(basis))]
-
-
-def _take_many(call: Call, tensors: Iterable[Tensor]) -> bool:
-    """Whether all that tensors come from are units, with no hook that sees gradients.
-
-    A user's own backward, and that of a compiled function, take a gradient at a time.
-    """
-    if any(hooks_of_leaf(x) for x in call.variables.tensors):
-        return False
-    return all(type(n) is TapeNode and n not in on_nodes for n in call.nodes(tensors))
 
 
 def _filled(found: Slots, like: list[Tensor]) -> list[Tensor]:

@@ -58,6 +58,10 @@ class Whole:
         """The same for a second handle on the tensor."""
         return Whole(tensor, self.mapped, self.outside)
 
+    def slice(self, k: int) -> Tensor:
+        """One slice, as a tensor that knows nothing of others."""
+        return self.tensor[k] if self.mapped else self.tensor
+
     def shows(self, source: Whole, how: View | None) -> None:
         """It is a view of the memory of `source`."""
         self.source = (source, how)
@@ -92,6 +96,7 @@ class Level:
         self.size, self.randomness = size, randomness
         self.parent: Any = state.trace
         self.first_node = next_number()
+        self.first_asked: int = -1 if self.parent is None else self.parent.first_asked
         self.made: dict[int, Tensor] = {}  # tensors that the function has made, not yet used
         self.watched: dict[int, Tensor] = {}  # what stands for tensors from outside, by their id
         self.hooked = False
