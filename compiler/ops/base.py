@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-import numpy as np
-
 from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
@@ -300,7 +298,7 @@ def keep_argument(op: str, axis: Any, keepdims: Any, names: dict[str, Any]) -> b
     keep = other_name(op, "keepdims", keepdims, "keepdim", names) if names else keepdims
     if keep is True or keep is False:
         return keep
-    if not isinstance(keep, bool | np.bool_):
+    if type(keep).__name__ not in ("bool", "bool_"):  # of Python's or NumPy's
         axes = isinstance(keep, int) and isinstance(axis, int)
         raise OperandError(
             "keepdims is no bool",
