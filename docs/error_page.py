@@ -68,7 +68,8 @@ def mistakes() -> Iterator[Mistake]:
         for make in ast.parse(text).body:
             if isinstance(make, ast.FunctionDef) and _marked(make):
                 group = [title for number, title in groups.items() if number < make.lineno][-1]
-                yield Mistake(group, make.name, _classes_of(make, text) + _program(make, text))
+                code = _spaced(_classes_of(make, text) + _program(make, text))
+                yield Mistake(group, make.name, code)
 
 
 def _classes_of(make: ast.FunctionDef, text: str) -> str:
@@ -142,6 +143,20 @@ def _clean(code: str) -> str:
         code = re.sub(pattern, plain, code)
     code = re.sub(r"\.ones\(, ", ".ones((), ", code)
     return re.sub(r"\n{3,}", "\n\n", textwrap.dedent(code)).strip("\n")
+
+
+def _spaced(code: str) -> str:
+    """With two empty lines around functions and classes, as formatters write them."""
+    lines = code.split("\n")
+    body = ast.parse(code).body
+    for k in range(len(body) - 1, 0, -1):
+        if isinstance(body[k], _DEFINED) or isinstance(body[k - 1], _DEFINED):
+            end, start = body[k - 1].end_lineno or 0, _first(body[k]) - 1
+            lines[end:start] = ["", "", *[x for x in lines[end:start] if x]]
+    return "\n".join(lines)
+
+
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def messages() -> dict[str, str]:

@@ -44,6 +44,7 @@ OTHER = {"function", "composite", "seed", "initial_seed", "default_generator"}
 OTHER |= {"get_num_threads", "set_num_threads", "is_grad_enabled"}
 MODULES = {"creation": "creation", "ranges": "creation", "fft": "creation", "random": "random"}
 MODULES |= {"selection": "eager", "dtypes": "host"}
+ABOUT_FUNCTIONS = ("dualgrad.transforms.", "dualgrad.gradients.")  # what is here takes functions
 EAGER = {"bincount"}
 HOST = {"get_rng_state", "set_rng_state", "manual_seed", "broadcast_shapes"}
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
@@ -139,10 +140,12 @@ def public_functions() -> list[Entry]:
             value = getattr(space, name)
             if name in OTHER or not inspect.isfunction(value):
                 continue
+            if value.__module__.startswith(ABOUT_FUNCTIONS):
+                continue
             entry = found.setdefault(id(value), Entry([], value))
             entry.names.append(f"{prefix}.{name}")
     for entry in found.values():
-        entry.units = list(_units(entry.function, set()))
+        entry.units = list(dict.fromkeys(_units(entry.function, set())))
         entry.samples = list(_samples(entry))
     return list(found.values())
 
@@ -175,7 +178,7 @@ def _samples(entry: Entry) -> Iterator[Sample]:
     ops = [u for u in entry.units if isinstance(u, type) and u in OPS]
     for op in ops or [u for u in OPS if u.__module__ == entry.function.__module__]:
         for sample in op.samples():
-            if _calls(sample, entry.function) or (ops and len(entry.units) == 1):
+            if _calls(sample, entry.function) or (ops and len(kinds_of(entry)) == 1):
                 yield sample
     for function, other in SAMPLED.items():
         if function.__module__ == entry.function.__module__:
@@ -202,6 +205,11 @@ def kind_of(entry: Entry) -> str:
         return "eager"
     if module in MODULES and not entry.samples:
         return MODULES[module]
+    return ", ".join(kinds_of(entry)[:2]) or "function"
+
+
+def kinds_of(entry: Entry) -> list[str]:
+    """The kinds of the units that a function names, each once."""
     kinds = []
     for unit in entry.units:
         if isinstance(unit, type):
@@ -209,8 +217,7 @@ def kind_of(entry: Entry) -> str:
             kinds.append(bases[-1].__name__.lower())
         else:
             kinds.append("composite")
-    kinds = list(dict.fromkeys(kinds))
-    return ", ".join(kinds[:2]) or "function"
+    return list(dict.fromkeys(kinds))
 
 
 def traced(sample: Sample, dtype: DType | None) -> tuple[list[Node], Any]:

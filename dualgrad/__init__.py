@@ -112,7 +112,6 @@ from dualgrad.creation import (
 )
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
-from dualgrad.interop import from_dlpack, frombuffer
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
@@ -164,6 +163,7 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.interop import from_dlpack, frombuffer
     from dualgrad.transforms.derivatives import (
         grad,
         hessian,
@@ -366,7 +366,8 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "checkpoint": "gradients.checkpointing",
     "detect_nan": "gradients.anomaly",
     "doctor": "diagnosis",
-    "vmap": "transforms.mapping",
+    "from_dlpack": "interop",
+    "frombuffer": "interop",
     "grad": "transforms.derivatives",
     "gradcheck": "transforms.gradient_check",
     "gradgradcheck": "transforms.gradient_check",
@@ -376,6 +377,7 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "jvp": "transforms.derivatives",
     "value_and_grad": "transforms.derivatives",
     "vjp": "transforms.derivatives",
+    "vmap": "transforms.mapping",
 }
 
 

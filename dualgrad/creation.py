@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,16 +14,21 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import expand, reshape
-from dualgrad.interop import shared
 from dualgrad.jit.numbers import Number
 from dualgrad.runtime import memory
 from dualgrad.runtime.devices import CPU, canonical, find
 from dualgrad.runtime.dtype import DType, as_dtype, float64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 from dualgrad.runtime.floats import encode
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.srcinfo import called_name
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from dualgrad import interop
+else:
+    interop = LazyModule("dualgrad.interop")
 
 Array = np.ndarray[Any, Any]
 
@@ -63,7 +68,7 @@ def tensor(
     DTypeError for what is no number, DeviceError for a device that is not there.
     """
     if not isinstance(data, Number | list | tuple | np.ndarray | np.generic | Tensor):
-        found = shared(data)
+        found = interop.shared(data)
         data = data if found is None else found
     if isinstance(data, Tensor):
         out = data.detach().clone()
@@ -317,7 +322,7 @@ def asarray(obj: Any, dtype: Any = None, *, device: Any = None, copy: bool | Non
     if isinstance(obj, np.ndarray):
         found = from_numpy(obj)
     elif found is None:
-        found = shared(obj)
+        found = interop.shared(obj)
     fits = found is not None and (dtype is None or found.dtype is as_dtype(dtype))
     if found is not None and place is not None:
         fits = fits and found.device == place

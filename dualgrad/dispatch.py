@@ -30,7 +30,7 @@ from dualgrad.compiler.ir.dims import (
 )
 from dualgrad.compiler.ir.node import Graph, Node, input_node, replace, scalar_node, topological
 from dualgrad.compiler.ir.refusal import not_a_tensor
-from dualgrad.compiler.ir.types import TensorType, contiguous_strides
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides, reshaped_steps
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.launch import size_of
 from dualgrad.compiler.ops.arguments import equal
@@ -384,14 +384,14 @@ def view_of(
 
 
 def steps_of(node: Node, source: Node, strides: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
-    """Strides of a node that lies in the memory of `source` in row-major order; None if it is
-    some other view."""
+    """Strides of a node that is `source`, or this in other shapes, in its memory; None if it is
+    some other view, or a copy."""
     if node is source:
         return strides
     if isinstance(node.op, Reshape):
         (behind,) = node.inputs
-        if steps_of(behind, source, strides) == contiguous_strides(behind.shape):
-            return contiguous_strides(node.shape)
+        steps = steps_of(behind, source, strides)
+        return None if steps is None else reshaped_steps(behind.shape, steps, node.shape)
     return None
 
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.runtime import dlpack
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import bfloat16
 from dualgrad.runtime.errors import ArgumentError, ExchangeError, GradientError
+from dualgrad.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
     from dualgrad.compiler.ir.types import TensorType
+    from dualgrad.runtime import dlpack
+else:
+    dlpack = LazyModule("dualgrad.runtime.dlpack")
 
 _DEFAULT, _NO_ORDER = 1, -1  # streams of CUDA as DLPack numbers them
 

@@ -28,7 +28,6 @@ from dualgrad.compiler.ops.indexing import (
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.gradients.history import NOTHING
 from dualgrad.gradients.tape import record
-from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
@@ -74,7 +73,7 @@ class Indexable(Value):
         )
         part = None if recorded else shared(self, key)
         if part is not None:
-            if not same_memory(part, value):  # x[key] += y has changed the view already
+            if not came_from(value, self, key):
                 part._write(ASSIGN_WHOLE, value)
             return
         mask = only_mask(self, key)
@@ -83,7 +82,7 @@ class Indexable(Value):
             return
         found = read_key(self, key)
         part = None if recorded else shared(self, found.basic)
-        if not found.indices and came_from(value, self, found.view):
+        if not found.indices and came_from(value, self, None, found.view):
             return
         unit = assignment(found, self.shape, whole=part is not None)
         (self if part is None else part)._write(unit, value, *found.indices)
@@ -147,20 +146,17 @@ class Key:
         return read_key(source, self.key).view
 
 
-def same_memory(view: Tensor, value: Any) -> bool:
-    """Whether a value is a view of exactly the same elements."""
-    if getattr(value, "base", None) is None or value.array is None or value.sig != view.sig:
-        return False
-    assert view.array is not None
-    return address_of(view.array) == address_of(value.array)
-
-
-def came_from(value: Any, x: Tensor, view: Item) -> bool:
-    """Whether a value is this view of x itself."""
+def came_from(value: Any, x: Tensor, key: Any, view: Item | None = None) -> bool:
+    """Whether a value is x[key], or this view of x: `x[key] += y` has changed it already."""
     origin = getattr(value, "origin", None)
     if origin is None or origin[0] is not x:
         return False
-    return (origin[1](x) if isinstance(origin[1], Key) else origin[1]) is view
+    how = origin[1]
+    if view is None:
+        if how.__class__ is Key and how.key == key:
+            return True
+        view = read_key(x, key).view
+    return (how(x) if how.__class__ is Key else how) is view
 
 
 def read_key(x: Tensor, key: Any) -> Subscript:

@@ -8,6 +8,7 @@ from sys import modules as _modules
 from typing import Any
 
 from dualgrad.compiler.ops.axes import matrix_transpose
+from dualgrad.compiler.ops.base import LAST, LAST_BUT_ONE
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.linalg_factor import cholesky, qr
 from dualgrad.compiler.ops.linalg_more import cross, lstsq, multi_dot, tensorinv, tensorsolve
@@ -64,7 +65,9 @@ __all__ = [
 ]
 
 
-def diagonal(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
+def diagonal(
+    x: Any, offset: int = 0, axis1: int = LAST_BUT_ONE, axis2: int = LAST, **dims: Any
+) -> Any:
     """Return the diagonals of matrices [..., M, N], or of two other axes, sharing memory."""
     return _diagonal(x, offset, axis1, axis2, **dims)
 

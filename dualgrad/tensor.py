@@ -32,7 +32,7 @@ from dualgrad.exchange import Exchangeable
 from dualgrad.gradients.flow import backward
 from dualgrad.gradients.history import Named, Origin, Viewing
 from dualgrad.gradients.hooks import Hookable
-from dualgrad.gradients.rewriting import write_recorded
+from dualgrad.gradients.rewriting import check_unseen, write_recorded
 from dualgrad.gradients.tape import Saves, TapeNode, record
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
@@ -439,7 +439,10 @@ class Tensor(
             and self._type.dtype.is_float
         ):
             write_recorded(self, unit, others)
-        elif trace is not None:
+            return self
+        if self.origin is not None and state.grad_enabled:
+            check_unseen(self, unit)
+        if trace is not None:
             trace.write(self, unit, others)
         else:
             self.run_write(unit, (self, *others))

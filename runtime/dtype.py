@@ -16,14 +16,19 @@ rounds its result once.  bfloat16 is the upper half of a float32.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualgrad.runtime.errors import ArgumentError, DTypeError
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.srcinfo import called_name
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

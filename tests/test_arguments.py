@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,13 @@ from support import Array, as_array, same_bits
 
 import dualgrad as dg
 import dualgrad.functional as F
-from dualgrad.runtime.errors import ArgumentError, DeviceError, DualgradError
+from dualgrad.runtime.errors import (
+    ArgumentError,
+    DeviceError,
+    DualgradError,
+    OperandError,
+    ShapeError,
+)
 
 RNG = np.random.default_rng(7)
 
@@ -21,6 +28,60 @@ def both_modes(function: Callable[..., Any], *args: Any) -> Array:
     eager = as_array(function(*args))
     same_bits(as_array(dg.function(function, strict=True)(*args)), eager)
     return eager
+
+
+# -- one argument under two names -----------------------------------------------------------------
+
+X = dg.arange(24.0).reshape(2, 3, 4)
+TWICE: dict[str, Callable[[dg.Tensor], Any]] = {
+    "sum": lambda x: x.sum(dim=0, axis=1),
+    "sum by place": lambda x: x.sum(1, dim=0),
+    "a default": lambda x: dg.softmax(x, axis=-1, dim=0),
+    "the first axis": lambda x: dg.cat([x, x], 0, dim=1),
+    "an axis to make": lambda x: x.unsqueeze(0, dim=1),
+    "argmax": lambda x: x.argmax(axis=0, dim=1),
+    "roll": lambda x: dg.roll(x, 1, 0, dims=1),
+    "flip": lambda x: x.flip(0, dims=(1,)),
+    "diagonal": lambda x: x.diagonal(0, 0, 1, dim1=2),
+    "diagonal of matrices": lambda x: dg.linalg.diagonal(x, axis1=-2, dim1=0),
+    "tensordot": lambda x: dg.tensordot(x, x, 2, dims=3),
+    "keepdims": lambda x: x.mean(0, keepdims=True, keepdim=False),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_one_argument_under_two_names(name: str) -> None:
+    for call in (TWICE[name], dg.function(TWICE[name])):
+        with pytest.raises(OperandError, match="one argument is given under two names"):
+            call(X)
+
+
+def test_every_default_axis_differs_from_a_given_one() -> None:
+    found = 0
+    for space in (dg, dg.functional, dg.linalg, dg.fft):
+        for function in filter(inspect.isfunction, map(space.__dict__.get, space.__all__)):
+            parameters = inspect.signature(function).parameters.values()
+            if any(p.kind is p.VAR_KEYWORD for p in parameters):
+                axes = [p for p in parameters if p.name in ("axis", "axes", "axis1", "axis2")]
+                assert all(type(p.default) is not int for p in axes), function
+                found += len(axes)
+    assert found > 50
+
+
+@pytest.mark.parametrize("keep", [1, 0, None, "yes", 2.0])
+def test_keepdims_is_a_bool(keep: Any) -> None:
+    for name in ("sum", "max", "argmin", "std", "logsumexp", "any"):
+        with pytest.raises(OperandError, match="keepdims is no bool"):
+            getattr(X, name)(0, keep)
+        with pytest.raises(OperandError, match="keepdims is no bool"):
+            getattr(X, name)(0, keepdim=keep)
+    assert X.sum(0, np.True_).shape == (1, 3, 4)
+
+
+def test_names_of_pytorch() -> None:
+    assert (X.numel(), X.dim(), X[0].t().shape, X[0, 0].t().shape) == (24, 3, (4, 3), (4,))
+    with pytest.raises(ShapeError, match="at most two dimensions"):
+        X.t()
 
 
 # -- axes of numbers ------------------------------------------------------------------------------

@@ -133,3 +133,34 @@ def test_a_view_op_with_nothing_to_do_gives_a_view() -> None:
         assert not y.requires_grad
         assert np.shares_memory(y.numpy(), x.detach().numpy())
     agree(lambda x: x.reshape(2, 3), lambda: (leaf(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda y: y[:2],
+        lambda y: y[0],
+        lambda y: y[:0],
+        lambda y: (y * 2)[0].sum(),
+        lambda y: dg.cat([y[:1], y[:1]]),
+        lambda y: y[dg.tensor([0])],
+        lambda y: y[None].expand(0, *y.shape),
+        lambda y: dg.zeros(y.shape[0]),
+    ],
+    ids=["slice", "row", "nothing", "later", "joined", "looked up", "no copies", "shape"],
+)
+def test_what_is_read_in_part_is_checked_in_whole(part: Callable[[Any], Any]) -> None:
+    def looked_up(x: dg.Tensor, i: dg.Tensor) -> dg.Tensor:
+        return part(x[i])  # type: ignore[no-any-return]
+
+    def inverted(x: dg.Tensor, i: dg.Tensor) -> dg.Tensor:
+        return part(dg.linalg.inv(x * i.float().reshape(-1, 1, 1)))  # type: ignore[no-any-return]
+
+    def agrees(f: Callable[..., dg.Tensor], *index: int) -> None:
+        x, ok = dg.eye(3).expand(3, 3, 3).contiguous(), dg.tensor([1, 2, 1])
+        compare(lambda: f, [(x, ok), (x, dg.tensor(index)), (x, ok)])
+        with pytest.raises((IndexError, np.linalg.LinAlgError)):
+            f(x, dg.tensor(index))
+
+    agrees(looked_up, 0, 1, 3)
+    agrees(inverted, 1, 2, 0)

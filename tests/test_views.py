@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,54 @@ def decorate(request: pytest.FixtureRequest) -> Decorate:
 
 def leaf(*values: float) -> dg.Tensor:
     return dg.tensor(values, dtype=dg.float32, requires_grad=True)
+
+
+# -- other shapes of the same memory -------------------------------------------------------------
+
+SOURCES: dict[str, Callable[[Any], Any]] = {
+    "whole": lambda x: x,
+    "transposed": lambda x: x.T,
+    "rows": lambda x: x[1:3],
+    "columns": lambda x: x[:, 1:4],
+    "every other row": lambda x: x[::2],
+    "every other column": lambda x: x[:, ::2],
+    "one column": lambda x: x[:, 2],
+    "expanded": lambda x: x[:, None].expand(4, 3, 6),
+    "axes apart": lambda x: x.reshape(2, 2, 3, 2).permute(0, 2, 1, 3),
+    "axes together": lambda x: x.reshape(2, 2, 3, 2).permute(2, 3, 0, 1),
+    "empty": lambda x: x[:0].T,
+}
+SHAPES = ((-1,), (2, -1), (-1, 2), (4, 6), (6, 4), (3, 2, -1), (1, -1, 1), (2, 2, -1), (2, 3, 2, 2))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_memory_is_viewed_where_pytorch_views_it(name: str, decorate: Decorate) -> None:
+    torch = pytest.importorskip("torch")
+    data = np.arange(24, dtype=np.float32).reshape(4, 6)
+    for shape in SHAPES:
+        f = decorate(lambda x, shape=shape: SOURCES[name](x).view(shape))
+        there = SOURCES[name](torch.from_numpy(data))
+        x = dg.tensor(data)
+        try:
+            expected = there.view(shape).numpy()
+        except RuntimeError:
+            with pytest.raises(ShapeError):
+                f(x)
+            continue
+        y = f(x)
+        assert np.array_equal(y.numpy(), expected)
+        if y.size:
+            y[...] = -1.0
+            assert (SOURCES[name](x).numpy() == -1.0).all() or name == "expanded"
+
+
+def test_a_view_that_would_be_a_copy_is_refused(decorate: Decorate) -> None:
+    x = dg.arange(6.0).reshape(2, 3)
+    flat = decorate(lambda x: x.T.view(6))
+    with pytest.raises(ShapeError, match="the memory cannot be viewed in this shape"):
+        flat(x)
+    assert decorate(lambda x: x.T.reshape(6))(x).tolist() == [0, 3, 1, 4, 2, 5]
+    assert decorate(lambda x: x.T.contiguous().view(6))(x).tolist() == [0, 3, 1, 4, 2, 5]
 
 
 # -- histories -----------------------------------------------------------------------------------
@@ -473,3 +522,77 @@ def test_an_old_training_step_runs() -> None:
         for _ in range(3):
             compiled()
     assert w.tolist() == [0.125, 0.25]
+
+
+# -- numbers of changes and of views --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda x: x.__setitem__(..., x), 1),
+        (lambda x: x[1:].__setitem__(..., x[1:]), 1),
+        (lambda x: x.__setitem__(slice(1, None), x[1:]), 0),
+        (lambda x: x.__setitem__(slice(1, 4), x[1:]), 0),
+        (lambda x: x.__setitem__(slice(2), x[:3][:2]), 1),
+        (lambda x: x.__setitem__(slice(2), x[:2].detach()), 1),
+        (lambda x: x.__setitem__(0, x[0] * 1.0), 1),
+        (lambda x: operator.iadd(x[1:], 1.0), 1),
+    ],
+)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_only_the_end_of_an_operator_in_place_is_no_change(
+    decorate: Decorate, change: Callable[[dg.Tensor], Any], count: int, recorded: bool
+) -> None:
+    """`x[key] += y` calls `x[key] = v` with the view v = x[key], which has been changed already."""
+
+    @decorate
+    def f(x: dg.Tensor) -> dg.Tensor:
+        y = x * 1.0
+        change(y)
+        return y
+
+    assert f(dg.ones(4, requires_grad=recorded)).version == count
+
+
+def test_the_operator_in_place_on_a_part_is_one_change(decorate: Decorate) -> None:
+    @decorate
+    def f(x: dg.Tensor) -> dg.Tensor:
+        x[1:] += 1.0
+        x[0][...] *= 2.0
+        return x
+
+    x = f(dg.ones(4))
+    assert x.version == 2
+    assert x.tolist() == [2.0, 2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_views_of_a_compiled_function_add_their_gradients_in_eager_order(seed: int) -> None:
+    """Views are returned in another order than they were made, then what they show is changed.
+
+    Numbers of very different size: another order of three sums gives other bits.
+    """
+    rng = np.random.default_rng(seed)
+    order, used = rng.permutation(6).tolist(), rng.permutation(5).tolist()
+    values = (rng.normal(size=8) * 10.0 ** rng.normal(size=8)).astype("f4")
+    weights = (rng.normal(size=(6, 8)) * 1000).astype("f4")
+
+    def f(x: dg.Tensor) -> list[dg.Tensor]:
+        y = x * 1.5
+        inner = y[0:4]
+        made = [inner, y[1:5], y[2:6], y[3:7], inner[1:3], y]
+        return [made[k] for k in order]
+
+    compiled = dg.function(f, strict=True)
+    gradients = []
+    for call in (f, compiled, compiled):
+        x = dg.tensor(values, requires_grad=True)
+        views = dict(zip(order, call(x), strict=True))
+        views[5].mul_(1.1)
+        loss: Any = 0.0
+        for k in used:
+            loss = loss + (views[k] * dg.tensor(weights[k, : len(views[k])])).sin().sum()
+        loss.backward()
+        gradients.append(x.grad.numpy().tobytes())
+    assert gradients[0] == gradients[1] == gradients[2]

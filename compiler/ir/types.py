@@ -6,9 +6,10 @@ weak types stand for Python numbers: they promote below every tensor of their ki
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
-from dualgrad.compiler.ir.dims import Dim, product
+from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.runtime.dtype import DType
 
 Layouts = tuple[tuple[Dim, ...] | None, ...]  # strides per input in elements; None: contiguous
@@ -77,3 +78,33 @@ def contiguous_strides(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
         strides.append(step)
         step = d * step
     return tuple(reversed(strides))
+
+
+def reshaped_steps(
+    shape: tuple[Dim, ...], steps: tuple[Dim, ...], new: tuple[Dim, ...]
+) -> tuple[Dim, ...] | None:
+    """Strides under which memory of this shape and strides shows the elements in the shape
+    `new` of as many elements, in row-major order; None if it cannot.
+
+    Axes are matched in groups of equal products; the old ones of a group must follow each other
+    without gaps.  Sizes of 1 do not matter.  All questions about sizes become guards.
+    """
+    old = [(n, s) for n, s in zip(shape, steps, strict=True) if n != 1]
+    if any(n == 0 for n in shape) or steps == contiguous_strides(shape):
+        return contiguous_strides(new)
+    out: list[Dim] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        left, right = [old[i]], [new[j]]
+        i, j = i + 1, j + 1
+        while not same(product(n for n, _ in left), product(right)):
+            if at_most(product(n for n, _ in left) - product(right), -1):
+                left.append(old[i])
+                i += 1
+            else:
+                right.append(new[j])
+                j += 1
+        if not all(same(a[1], b[1] * b[0]) for a, b in pairwise(left)):
+            return None
+        out += [s * left[-1][1] for s in contiguous_strides(tuple(right))]
+    return (*out, *[out[-1] if out else 1] * (len(new) - j))

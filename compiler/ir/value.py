@@ -77,6 +77,14 @@ class Value:
         """Number of elements."""
         return self.type.size
 
+    def numel(self) -> Any:
+        """`size`, under PyTorch's name."""
+        return self.size
+
+    def dim(self) -> int:
+        """`ndim`, under PyTorch's name."""
+        return self.ndim
+
     @property
     def device(self) -> str:
         return self.type.device
@@ -244,6 +252,7 @@ class Value:
         def movedim(self, source: Any, destination: Any) -> Self: ...
         def moveaxis(self, source: Any, destination: Any) -> Self: ...
         def matrix_transpose(self) -> Self: ...
+        def t(self) -> Self: ...
         def adjoint(self) -> Self: ...
         def rot90(self, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Self: ...
         def diag_embed(

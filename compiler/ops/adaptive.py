@@ -111,7 +111,7 @@ def _arguments(op: str, input: Any, output_size: Any, rank: int) -> tuple[Any, I
 def _pool(rank: int, kind: str, input: Any, output_size: Any, return_indices: bool = False) -> Any:
     x, shares, single = _arguments(f"adaptive_{kind}_pool{rank}d", input, output_size, rank)
     if kind == "max":
-        refuse_bools(f"adaptive_max_pool{rank}d", x)
+        refuse_bools(f"adaptive_max_pool{rank}d", x.dtype)
     found = [(_adaptive_avg if kind == "avg" else _adaptive_max)(x, shares=shares)]
     if return_indices:
         found.append(_adaptive_places(x, shares=shares))

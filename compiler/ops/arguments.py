@@ -9,7 +9,7 @@ from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.value import Value, dim_text
 from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.runtime.dtype import DEFAULT_FLOAT
+from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -80,9 +80,9 @@ def check_float(op: str, what: str, x: Any) -> None:
         )
 
 
-def refuse_bools(op: str, x: Any) -> None:
-    """Raise DTypeError where x holds bools."""
-    if x.dtype.kind == "b":
+def refuse_bools(op: str, dtype: DType) -> None:
+    """Raise DTypeError for bool."""
+    if dtype.kind == "b":
         raise DTypeError(
             "does not take bools",
             op=op,

@@ -7,7 +7,13 @@ from typing import Any
 from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ir.value import dim_text, public
-from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import (
+    LAST,
+    LAST_BUT_ONE,
+    axis_pair,
+    broadcast_shapes,
+    normalize_axis,
+)
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.operands import check_tensors
@@ -96,6 +102,23 @@ def matrix_transpose(x: Any) -> Any:
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
+@public("t")
+def _t(x: Any) -> Any:
+    """Return a matrix with its axes swapped, a vector or a number as it is; shares memory.
+
+    Raises ShapeError for more than two dimensions.
+    """
+    if x.ndim > 2:
+        raise ShapeError(
+            "no matrix",
+            op="t",
+            expect="at most two dimensions",
+            actual=dim_text(x.shape),
+            hint="use matrix_transpose() for the last two axes, transpose(a, b) for two others",
+        )
+    return permute(x, tuple(reversed(range(x.ndim))))
+
+
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that shapes broadcast to.  Raises ShapeError if they do not."""
     return broadcast_shapes("broadcast_shapes", [tuple(s) for s in shapes])  # type: ignore[return-value]
@@ -139,11 +162,12 @@ def _diag_embed(x: Any, *, offset: int, first: int, second: int) -> Any:
 
 
 @public("diag_embed")
-def diag_embed(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1, **dims: Any) -> Any:
+def diag_embed(
+    x: Any, offset: int = 0, axis1: int = LAST_BUT_ONE, axis2: int = LAST, **dims: Any
+) -> Any:
     """Return zeros with the last axis of x on the diagonal of two new axes."""
     check_tensors("diag_embed", x)
-    axes = dims.pop("dim1", axis1), dims.pop("dim2", axis2)
-    axis_argument("diag_embed", None, dims)
+    axes = axis_pair("diag_embed", axis1, axis2, dims)
     first, second = _axes("diag_embed", axes, x.ndim + 1)
     return _diag_embed(x, offset=offset, first=first, second=second)
 

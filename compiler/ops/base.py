@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
+import numpy as np
+
 from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node
@@ -237,18 +239,83 @@ def axis_of(op: str, axis: int, ndim: int) -> int:
     return 0 if ndim == 0 and axis in (0, -1) else normalize_axis(op, axis, ndim)
 
 
+class Default(int):
+    """A default, to be told from the same number that a caller has given."""
+
+    __slots__ = ()
+
+
+FIRST, SECOND, LAST, LAST_BUT_ONE = map(Default, (0, 1, -1, -2))
+LAST_TWO = (-2, -1)
+
+
 def axis_argument(op: str, axis: Any, dim: dict[str, Any]) -> Any:
     """The axis, also under PyTorch's name `dim`."""
-    unknown = set(dim) - {"dim"}
-    if unknown:
+    if dim:
+        axis = other_name(op, "axis", axis, "dim", dim)
+        no_more_names(op, dim)
+    return int(axis) if type(axis) is Default else axis
+
+
+def no_more_names(op: str, names: dict[str, Any]) -> None:
+    """Refuse keyword arguments that are left over."""
+    if names:
         raise OperandError(
-            f"unexpected keyword argument {sorted(unknown)[0]!r}",
+            f"unexpected keyword argument {min(names)!r}",
             op=op,
             expect="axis= or dim=",
-            actual=", ".join(f"{name}=" for name in dim),
+            actual=", ".join(f"{name}=" for name in names),
             hint="write axis=...",
         )
-    return dim.get("dim", axis)
+
+
+def other_name(op: str, name: str, value: Any, other: str, names: dict[str, Any]) -> Any:
+    """The value of the argument `name`, or what is among `names` under another framework's name
+    for it, and is taken out.  Raises OperandError if both are given."""
+    if other not in names:
+        return int(value) if type(value) is Default else value
+    found = names.pop(other)
+    is_default = value is None or value is False or type(value) is Default or value is LAST_TWO
+    if not is_default:
+        raise OperandError(
+            "one argument is given under two names",
+            op=op,
+            expect=f"{name}= or {other}=, not both",
+            actual=f"{name}={_shown(value)}, {other}={_shown(found)}",
+            hint=f"leave {other}= out",
+        )
+    return found
+
+
+def axis_pair(op: str, axis1: int, axis2: int, dims: dict[str, Any]) -> tuple[Any, Any]:
+    """Two axes, also under PyTorch's names `dim1` and `dim2`."""
+    first = other_name(op, "axis1", axis1, "dim1", dims)
+    second = other_name(op, "axis2", axis2, "dim2", dims)
+    no_more_names(op, dims)
+    return first, second
+
+
+def keep_argument(op: str, axis: Any, keepdims: Any, names: dict[str, Any]) -> bool:
+    """Whether reduced axes stay with size 1, also under PyTorch's name `keepdim`."""
+    keep = other_name(op, "keepdims", keepdims, "keepdim", names) if names else keepdims
+    if keep is True or keep is False:
+        return keep
+    if not isinstance(keep, bool | np.bool_):
+        axes = isinstance(keep, int) and isinstance(axis, int)
+        raise OperandError(
+            "keepdims is no bool",
+            op=op,
+            expect="True or False",
+            actual=_shown(keep),
+            hint="write keepdims=True or keepdims=False"
+            + f"; several axes stand in one tuple: axis=({axis}, {keep})" * axes,
+        )
+    return bool(keep)
+
+
+def _shown(value: Any) -> str:
+    plain = isinstance(value, bool | int | float | str | tuple | list | None)
+    return repr(value) if plain else kind_text(value)
 
 
 def axes_of(op: str, axis: int | tuple[int, ...] | list[int], ndim: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import at_most
 from dualgrad.compiler.ir.value import dim_text, public
 from dualgrad.compiler.ops.arithmetic import absolute
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis
+from dualgrad.compiler.ops.base import LAST, axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.joining import cat
@@ -160,7 +160,7 @@ def _diff(x: Any, *ends: Any, n: int, axis: int, first: bool, last: bool) -> Any
 
 @public("diff")
 def diff(
-    x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None, **dim: Any
+    x: Any, n: int = 1, axis: int = LAST, prepend: Any = None, append: Any = None, **dim: Any
 ) -> Any:
     """Return x[i+1] - x[i] along `axis`, taken `n` times; of bools whether they differ.
 

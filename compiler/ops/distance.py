@@ -8,7 +8,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import as_float, check_reduction, check_shape, reduced
-from dualgrad.compiler.ops.base import axes_of, axis_argument, broadcast_shapes
+from dualgrad.compiler.ops.base import SECOND, axes_of, axis_argument, broadcast_shapes
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
@@ -56,7 +56,9 @@ def _normalize(x: Any, eps: Any, *, p: float, axes: tuple[int, ...]) -> Any:
     return x / at_least(norm(x, p, axes, keepdims=True), eps)
 
 
-def normalize(input: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12, **dim: Any) -> Any:
+def normalize(
+    input: Any, p: float = 2.0, axis: Any = SECOND, eps: float = 1e-12, **dim: Any
+) -> Any:
     """Return x / max(norm_p(x), eps) along `axis` (an int or several; also named `dim`).
 
     Where the norm is less than eps it is a constant to the gradient.
@@ -127,7 +129,7 @@ def _cosine_similarity(x: Any, y: Any, eps: Any, *, axis: int) -> Any:
     return (direction(x) * direction(y)).sum(axis)
 
 
-def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8, **dim: Any) -> Any:
+def cosine_similarity(x1: Any, x2: Any, axis: int = SECOND, eps: float = 1e-8, **dim: Any) -> Any:
     """Return the cosine of the angle between x1 and x2 along `axis` (also named `dim`).
 
     The sum of x1 / max(|x1|, eps) * x2 / max(|x2|, eps); x1 and x2 broadcast.

@@ -13,6 +13,7 @@ from dualgrad.compiler.ir.dims import at_most, product
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Number, Scalar
+from dualgrad.compiler.ops.base import axis_argument, keep_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
@@ -309,11 +310,19 @@ def _place(
 
 
 def _arg(
-    name: str, op: type[ArgExtremum], best: type[Extremum], x: Any, axis: Any, keep: bool
+    name: str,
+    op: type[ArgExtremum],
+    best: type[Extremum],
+    x: Any,
+    axis: Any,
+    keepdims: Any,
+    names: dict[str, Any],
 ) -> Any:
     check_tensors(name, x)
+    keep = keep_argument(name, axis, keepdims, names)
+    axis = axis_argument(name, axis, names)
     if x.ndim == 0:
-        return _arg(name, op, best, x.reshape((1,)), None, False)
+        return _arg(name, op, best, x.reshape((1,)), None, False, {})
     axes, keep = reduced(name, x, axis, keep, {})
     if axis is not None and len(axes) != 1:
         raise ShapeError(
@@ -333,15 +342,13 @@ def argmax(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
 
     NaN counts as largest.  Raises ShapeError for an empty run.
     """
-    keep = bool(dim.pop("keepdim", keepdims))
-    return _arg("argmax", Argmax, Max, x, dim.pop("dim", axis), keep)
+    return _arg("argmax", Argmax, Max, x, axis, keepdims, dim)
 
 
 @public("argmin")
 def argmin(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) -> Any:
     """Return the int64 place of the first smallest element along `axis`; see `argmax`."""
-    keep = bool(dim.pop("keepdim", keepdims))
-    return _arg("argmin", Argmin, Min, x, dim.pop("dim", axis), keep)
+    return _arg("argmin", Argmin, Min, x, axis, keepdims, dim)
 
 
 @composite

@@ -18,7 +18,7 @@ from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import as_float
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis
+from dualgrad.compiler.ops.base import LAST, LAST_TWO, axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.joining import roll, stack
@@ -265,7 +265,7 @@ def _from_half(op: str, x: Any, s: Any, axes: Any, norm: Any) -> Any:
     return _irfftn(x, axes=places, sizes=sizes, norm=_check_norm(op, norm))
 
 
-def fft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def fft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the transform of pairs x [..., m, ..., 2] along `axis`: [..., n, ..., 2].
 
     x is cut or padded with zeros to n (None: m).  norm "backward": unscaled, "forward": divided
@@ -274,7 +274,7 @@ def fft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: A
     return _complex("fft", x, _one(n), (axis_argument("fft", axis, dim),), norm, False)
 
 
-def ifft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def ifft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `fft`; norm "backward": divided by n, "forward": unscaled."""
     return _complex("ifft", x, _one(n), (axis_argument("fft", axis, dim),), norm, True)
 
@@ -290,17 +290,17 @@ def ifftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **di
     return _complex("ifftn", x, s, axis_argument("fft", axes, dim), norm, True)
 
 
-def fft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
+def fft2(x: Any, s: Any = None, axes: Any = LAST_TWO, norm: str | None = None, **dim: Any) -> Any:
     """Return `fftn` along two axes."""
     return _complex("fft2", x, s, axis_argument("fft", axes, dim), norm, False)
 
 
-def ifft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
+def ifft2(x: Any, s: Any = None, axes: Any = LAST_TWO, norm: str | None = None, **dim: Any) -> Any:
     """Return `ifftn` along two axes."""
     return _complex("ifft2", x, s, axis_argument("fft", axes, dim), norm, True)
 
 
-def rfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def rfft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the first half of the spectrum of real x [..., m, ...]: [..., n // 2 + 1, ..., 2].
 
     The other half is its conjugate.  See `fft` for n and norm.
@@ -308,7 +308,7 @@ def rfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: 
     return _half("rfft", x, _one(n), (axis_argument("fft", axis, dim),), norm)
 
 
-def irfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def irfft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the n reals whose half spectrum is x [..., m, ..., 2]: [..., n, ...].
 
     n is 2 * (m - 1) unless it is given: an odd length must be.  The imaginary parts of the first
@@ -327,17 +327,17 @@ def irfftn(x: Any, s: Any = None, axes: Any = None, norm: str | None = None, **d
     return _from_half("irfftn", x, s, axis_argument("fft", axes, dim), norm)
 
 
-def rfft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
+def rfft2(x: Any, s: Any = None, axes: Any = LAST_TWO, norm: str | None = None, **dim: Any) -> Any:
     """Return `rfftn` along two axes."""
     return _half("rfft2", x, s, axis_argument("fft", axes, dim), norm)
 
 
-def irfft2(x: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, **dim: Any) -> Any:
+def irfft2(x: Any, s: Any = None, axes: Any = LAST_TWO, norm: str | None = None, **dim: Any) -> Any:
     """Return `irfftn` along two axes."""
     return _from_half("irfft2", x, s, axis_argument("fft", axes, dim), norm)
 
 
-def hfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def hfft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the real spectrum [..., n, ...] of a signal whose first half is x [..., m, ..., 2],
     the other half being its conjugate."""
     need_pairs("hfft", x)
@@ -345,7 +345,7 @@ def hfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: 
     return irfft(_conj(as_float(x)), n, axis_argument("fft", axis, dim), norm)
 
 
-def ihfft(x: Any, n: Any = None, axis: int = -1, norm: str | None = None, **dim: Any) -> Any:
+def ihfft(x: Any, n: Any = None, axis: int = LAST, norm: str | None = None, **dim: Any) -> Any:
     """Return the inverse of `hfft`: half of a signal, as pairs, from its real spectrum."""
     norm = ADJOINT[_check_norm("ihfft", norm)]
     return _conj(rfft(x, n, axis_argument("fft", axis, dim), norm))

@@ -8,7 +8,13 @@ from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.value import Value, dim_text, public
-from dualgrad.compiler.ops.base import axis_argument, axis_of, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import (
+    LAST,
+    axis_argument,
+    axis_of,
+    broadcast_shapes,
+    normalize_axis,
+)
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
@@ -105,7 +111,7 @@ def _take_along_axis(x: Node, idx: Node, *, axis: int) -> Any:
 
 
 @public("take_along_axis")
-def take_along_axis(x: Any, indices: Any, axis: Any = -1, **dim: Any) -> Any:
+def take_along_axis(x: Any, indices: Any, axis: Any = LAST, **dim: Any) -> Any:
     """Return out[..., k, ...] = x[..., indices[..., k, ...], ...] along `axis`.
 
     Both have the same number of dimensions and broadcast against each other in all others; with

@@ -11,7 +11,13 @@ from dualgrad.compiler.ir.dims import Dim, Offset, same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, dim_text, public
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis, result_dtype
+from dualgrad.compiler.ops.base import (
+    FIRST,
+    axis_argument,
+    normalize_axis,
+    other_name,
+    result_dtype,
+)
 from dualgrad.compiler.ops.composite import composite, raw
 from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import cast_node, copy
@@ -91,7 +97,7 @@ def _tensors(op: str, tensors: Any) -> list[Any]:
     return xs
 
 
-def cat(tensors: Any, axis: Any = 0, **dim: Any) -> Any:
+def cat(tensors: Any, axis: Any = FIRST, **dim: Any) -> Any:
     """Return tensors [..., n_k, ...] joined along `axis`: [..., sum of n_k, ...], dtypes promoted.
 
     Raises ShapeError if other sizes or the numbers of dimensions differ.
@@ -117,7 +123,7 @@ def cat(tensors: Any, axis: Any = 0, **dim: Any) -> Any:
     return apply(Concat.of(axis), *xs)[0]
 
 
-def stack(tensors: Any, axis: Any = 0, **dim: Any) -> Any:
+def stack(tensors: Any, axis: Any = FIRST, **dim: Any) -> Any:
     """Return tensors of one shape side by side along a new axis.
 
     Raises ShapeError if their shapes differ.
@@ -149,7 +155,7 @@ def vstack(tensors: Any) -> Any:
 
 
 @public("split")
-def split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
+def split(x: Any, parts: Any, axis: Any = FIRST, **dim: Any) -> tuple[Any, ...]:
     """Return views of x along `axis`: each of `parts` elements (the last may have fewer), or
     of the sizes in `parts`.
 
@@ -192,7 +198,7 @@ def _split(x: Any, parts: Any, axis: int) -> tuple[Any, ...]:
 
 
 @public("chunk")
-def chunk(x: Any, chunks: int, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
+def chunk(x: Any, chunks: int, axis: Any = FIRST, **dim: Any) -> tuple[Any, ...]:
     """Return at most `chunks` views of equal size along `axis`; the last may be smaller."""
     check_tensors("chunk", x)
     axis = normalize_axis("chunk", axis_argument("chunk", axis, dim), x.ndim)
@@ -208,7 +214,7 @@ def chunk(x: Any, chunks: int, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
 
 
 @public("tensor_split")
-def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
+def tensor_split(x: Any, parts: Any, axis: Any = FIRST, **dim: Any) -> tuple[Any, ...]:
     """Return views of x along `axis`, cut into `parts` of nearly equal size, or before the
     positions in `parts`, as NumPy's array_split."""
     check_tensors("tensor_split", x)
@@ -233,7 +239,7 @@ def tensor_split(x: Any, parts: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ..
 
 
 @public("unbind")
-def unbind(x: Any, axis: Any = 0, **dim: Any) -> tuple[Any, ...]:
+def unbind(x: Any, axis: Any = FIRST, **dim: Any) -> tuple[Any, ...]:
     """Return a view of x for each index of `axis`, without that axis."""
     check_tensors("unbind", x)
     axis = normalize_axis("unbind", axis_argument("unbind", axis, dim), x.ndim)
@@ -257,7 +263,7 @@ def roll(x: Any, shifts: Any, axis: Any = None, **dims: Any) -> Any:
     Raises ArgumentError unless there is one shift per axis.
     """
     check_tensors("roll", x)
-    axis = axis_argument("roll", dims.pop("dims", axis), dims)
+    axis = axis_argument("roll", other_name("roll", "axis", axis, "dims", dims), dims)
     if axis is None:
         return roll(x.reshape((x.size,)), shifts, 0).reshape(x.shape)
     named = axis if isinstance(axis, tuple | list) else (axis,)

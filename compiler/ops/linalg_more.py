@@ -11,7 +11,14 @@ from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.axes import movedim
-from dualgrad.compiler.ops.base import axis_argument, broadcast_shapes, normalize_axis
+from dualgrad.compiler.ops.base import (
+    LAST,
+    axis_argument,
+    broadcast_shapes,
+    no_more_names,
+    normalize_axis,
+    other_name,
+)
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import cast_node
@@ -166,7 +173,7 @@ def _cross(a: Any, b: Any, *, axis: int) -> Any:
     return turn(a, 1) * turn(b, 2) - turn(a, 2) * turn(b, 1)
 
 
-def cross(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
+def cross(a: Any, b: Any, axis: int = LAST, **dim: Any) -> Any:
     """Return the cross products of vectors of 3 elements along `axis`; other axes broadcast."""
     check_tensors("cross", a, b)
     axis = axis_argument("cross", axis, dim)
@@ -257,8 +264,8 @@ def tensorsolve(a: Any, b: Any, axes: Any = None, **dims: Any) -> Any:
     `axes` of a are moved to its end first.
     """
     check_tensors("tensorsolve", b)
-    axes = dims.pop("dims", axes)
-    axis_argument("tensorsolve", None, dims)
+    axes = other_name("tensorsolve", "axes", axes, "dims", dims)
+    no_more_names("tensorsolve", dims)
     if axes is not None:
         axes = tuple(axes)
         a = movedim(a, axes, tuple(range(a.ndim - len(axes), a.ndim)))

@@ -8,7 +8,7 @@ from typing import Any
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arithmetic import absolute, maximum
 from dualgrad.compiler.ops.axes import movedim
-from dualgrad.compiler.ops.base import axes_of, axis_argument
+from dualgrad.compiler.ops.base import LAST_TWO, axes_of, axis_argument, keep_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.elementwise import cast_node
@@ -63,14 +63,14 @@ def _matrix_norm(x: Any, *, ord: Any, axes: tuple[int, ...], keepdims: bool) -> 
 
 
 def matrix_norm(
-    x: Any, ord: Any = "fro", axis: Any = (-2, -1), keepdims: bool = False, **dim: Any
+    x: Any, ord: Any = "fro", axis: Any = LAST_TWO, keepdims: bool = False, **dim: Any
 ) -> Any:
     """Return the norm of the matrices of x over two axes.
 
     "fro": root of the sum of squares; "nuc": sum of singular values; 2, -2: largest, smallest
     singular value; 1, -1: largest, smallest sum of magnitudes of a column; inf, -inf: of a row.
     """
-    keep = bool(dim.pop("keepdim", keepdims))
+    keep = keep_argument("matrix_norm", axis, keepdims, dim)
     axis = axis_argument("matrix_norm", axis, dim)
     need_matrix("matrix_norm", x)
     if isinstance(ord, bool) or ord not in MATRIX_NORMS:
@@ -102,7 +102,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
 
     Without `ord` the root of the sum of squares; see `vector_norm` and `matrix_norm`.
     """
-    keep = bool(dim.pop("keepdim", keepdims))
+    keep = keep_argument("norm", axis, keepdims, dim)
     axis = axis_argument("norm", axis, dim)
     if axis is None and ord is not None:
         if x.ndim > 2:

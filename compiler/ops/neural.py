@@ -8,7 +8,7 @@ from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
-from dualgrad.compiler.ops.base import axis_argument, axis_of
+from dualgrad.compiler.ops.base import LAST, axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
@@ -44,7 +44,7 @@ def _softmax(x: Any, *, axis: int) -> Any:
 
 
 @public("softmax")
-def softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
+def softmax(x: Any, axis: int = LAST, **dim: Any) -> Any:
     """Return exp(x - max x) times the reciprocal of its sum along `axis` (empty if that is)."""
     axis = axis_argument("softmax", axis, dim)
     try:
@@ -65,7 +65,7 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 
 
 @public("log_softmax")
-def log_softmax(x: Any, axis: int = -1, **dim: Any) -> Any:
+def log_softmax(x: Any, axis: int = LAST, **dim: Any) -> Any:
     """Return x - max x - log(sum of exp(x - max x)) along `axis`."""
     axis = axis_argument("log_softmax", axis, dim)
     try:
@@ -81,7 +81,7 @@ def _softmin(x: Any, *, axis: int) -> Any:
     return softmax(-x, axis)
 
 
-def softmin(input: Any, axis: int = -1, **dim: Any) -> Any:
+def softmin(input: Any, axis: int = LAST, **dim: Any) -> Any:
     """Return softmax(-input) along `axis` (also named `dim`)."""
     check_tensors("softmin", input)
     axis = axis_of("softmin", axis_argument("softmin", axis, dim), input.ndim)

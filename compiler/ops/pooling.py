@@ -178,7 +178,7 @@ def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:
 def _pool_max(rank: int, input: Any, options: tuple[Any, ...], return_indices: bool) -> Any:
     op = f"max_pool{rank}d"
     x, single = batched(op, input, rank)
-    refuse_bools(op, x)
+    refuse_bools(op, x.dtype)
     geometry = Geometry.of(op, x.shape[2:], *options)
     _check_windows(op, x.shape[2:], geometry)
     found = [_max_pool(x, geometry=geometry)]

@@ -6,10 +6,15 @@ from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.value import dim_text, public
+from dualgrad.compiler.ops.arguments import refuse_bools
 from dualgrad.compiler.ops.base import (
+    LAST,
+    Default,
     axis_argument,
     broadcast_shapes,
+    no_more_names,
     normalize_axis,
+    other_name,
     result_dtype,
 )
 from dualgrad.compiler.ops.composite import composite
@@ -23,19 +28,14 @@ from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand
 from dualgrad.runtime.dtype import bool_
-from dualgrad.runtime.errors import DTypeError, ShapeError
+from dualgrad.runtime.errors import ShapeError
+
+TWO_AXES = Default(2)
 
 
 def _promoted(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     dtype = result_dtype(op, [a.type, b.type])
-    if dtype.kind == "b":
-        raise DTypeError(
-            "does not take bools",
-            op=op,
-            expect="numbers",
-            actual="bool",
-            hint="convert with .astype(dg.int64)",
-        )
+    refuse_bools(op, dtype)
     return cast_node(a, dtype), cast_node(b, dtype)
 
 
@@ -70,15 +70,15 @@ def _paired(a: Any, b: Any, first: list[int], second: list[int]) -> Any:
     return a if tuple(sizes) == a.shape else expand(a, tuple(sizes))
 
 
-def tensordot(a: Any, b: Any, axes: Any = 2, **dims: Any) -> Any:
+def tensordot(a: Any, b: Any, axes: Any = TWO_AXES, **dims: Any) -> Any:
     """Return the sum of products over pairs of axes; the other axes of a, then of b, remain.
 
     `axes` is a number n (the last n axes of a with the first n of b) or a pair of axes or of
     lists of axes.  Raises ShapeError if sizes differ; one of 1 fits any.
     """
     check_tensors("tensordot", a, b)
-    axes = dims.pop("dims", axes)
-    axis_argument("tensordot", None, dims)
+    axes = other_name("tensordot", "axes", axes, "dims", dims)
+    no_more_names("tensordot", dims)
     if isinstance(axes, int):
         first, second = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     else:
@@ -140,7 +140,7 @@ def _vecdot(a: Any, b: Any, *, axis: int) -> Any:
     return cast_node((a * b).sum(axis), a.dtype)
 
 
-def vecdot(a: Any, b: Any, axis: int = -1, **dim: Any) -> Any:
+def vecdot(a: Any, b: Any, axis: int = LAST, **dim: Any) -> Any:
     """Return the sums of products along `axis` of operands that broadcast to each other."""
     check_tensors("vecdot", a, b)
     axis = axis_argument("vecdot", axis, dim)

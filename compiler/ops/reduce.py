@@ -22,7 +22,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.arithmetic import maximum
-from dualgrad.compiler.ops.base import Op, axes_of, axis_argument
+from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, keep_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, cast_node
@@ -285,7 +285,7 @@ def reduced(
 
     A tensor of no dimensions may be reduced along its axis 0 or -1.
     """
-    keep = bool(names.pop("keepdim", keepdims))
+    keep = keep_argument(op, axis, keepdims, names)
     axis = axis_argument(op, axis, names)
     try:
         rank = x.ndim

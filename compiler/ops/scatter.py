@@ -13,7 +13,7 @@ from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.kernel.scalar import Number
-from dualgrad.compiler.ops.arguments import check_choice
+from dualgrad.compiler.ops.arguments import check_choice, refuse_bools
 from dualgrad.compiler.ops.arithmetic import maximum
 from dualgrad.compiler.ops.base import axis_of, normalize_axis, result_dtype
 from dualgrad.compiler.ops.composite import composite, raw
@@ -43,14 +43,8 @@ OF_BOOLS = {"add": "max", "mul": "min"}
 
 def check_updates(op: str, x: Any, source: Any, how: str = "set") -> None:
     """Refuse updates of a wider dtype than that of the tensor, and `scatter_reduce` of bools."""
-    if how != "set" and x.dtype is bool_ and op == "scatter_reduce":
-        raise DTypeError(
-            "does not take bools",
-            op=op,
-            expect="numbers",
-            actual="bool",
-            hint="convert with .astype(dg.int64)",
-        )
+    if how != "set" and op == "scatter_reduce":
+        refuse_bools(op, x.dtype)
     if not isinstance(source, bool | int | float):
         check_tensors(op, source)
     if isinstance(source, Value) and result_dtype(op, [x.type, source.type]) is not x.dtype:

@@ -11,7 +11,15 @@ from dualgrad.compiler.ir.dims import Dim, Offset, minimum, same
 from dualgrad.compiler.ir.size import slice_bounds
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Value, apply, public
-from dualgrad.compiler.ops.base import axes_of, axis_argument, normalize_axis
+from dualgrad.compiler.ops.base import (
+    FIRST,
+    SECOND,
+    axes_of,
+    axis_argument,
+    axis_pair,
+    normalize_axis,
+    other_name,
+)
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -174,7 +182,7 @@ def select(x: Any, axis: int, index: int) -> Any:
 def flip(x: Any, axis: Any = None, **dims: Any) -> Any:
     """Return x with its elements in reverse order along `axis` (None: all axes), as a copy."""
     check_tensors("flip", x)
-    axis = axis_argument("flip", dims.pop("dims", axis), dims)
+    axis = axis_argument("flip", other_name("flip", "axis", axis, "dims", dims), dims)
     axes = range(x.ndim) if axis is None else axes_of("flip", axis, x.ndim)
     starts = tuple(n - 1 if k in axes and n != 0 else 0 for k, n in enumerate(x.shape))
     steps = tuple(-1 if k in axes else 1 for k in range(x.ndim))
@@ -229,15 +237,14 @@ class Diagonal(View):
 
 
 @public("diagonal")
-def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, **dims: Any) -> Any:
+def diagonal(x: Any, offset: int = 0, axis1: int = FIRST, axis2: int = SECOND, **dims: Any) -> Any:
     """Return the diagonal of two axes as a new last axis, sharing memory.
 
     A positive offset lies above the main diagonal.  Raises ShapeError unless the axes differ.
     """
     check_tensors("diagonal", x)
-    first = normalize_axis("diagonal", dims.pop("dim1", axis1), x.ndim)
-    second = normalize_axis("diagonal", dims.pop("dim2", axis2), x.ndim)
-    axis_argument("diagonal", None, dims)
+    pair = axis_pair("diagonal", axis1, axis2, dims)
+    first, second = (normalize_axis("diagonal", a, x.ndim) for a in pair)
     if first == second:
         raise ShapeError(
             "needs two axes",

@@ -7,7 +7,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import public
-from dualgrad.compiler.ops.base import axis_argument, normalize_axis
+from dualgrad.compiler.ops.base import LAST, axis_argument, normalize_axis
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.gather import take_along_axis
 from dualgrad.compiler.ops.library import Library
@@ -72,7 +72,7 @@ def _argsort(x: Any, *, axis: int, descending: bool) -> Any:
 
 @public("argsort")
 def argsort(
-    x: Any, axis: int = -1, descending: bool = False, stable: bool = True, **dim: Any
+    x: Any, axis: int = LAST, descending: bool = False, stable: bool = True, **dim: Any
 ) -> Any:
     """Return the int64 positions that sort x along `axis`.
 
@@ -91,7 +91,9 @@ def _sort(x: Any, *, axis: int, descending: bool) -> Any:
 
 
 @public("sort")
-def sort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True, **dim: Any) -> Any:
+def sort(
+    x: Any, axis: int = LAST, descending: bool = False, stable: bool = True, **dim: Any
+) -> Any:
     """Return x sorted along `axis`; see `argsort` for the order.
 
     The gradient goes back to where each element came from.
@@ -116,7 +118,7 @@ def _topk(x: Any, *, k: Dim, axis: int, largest: bool) -> Any:
 
 @public("topk")
 def topk(
-    x: Any, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, **dim: Any
+    x: Any, k: int, axis: int = LAST, largest: bool = True, sorted: bool = True, **dim: Any
 ) -> tuple[Any, Any]:
     """Return (values, int64 positions) of the k largest (or smallest) elements along `axis`.
 

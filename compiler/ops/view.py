@@ -233,7 +233,7 @@ def _as_shape(op: str, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return shape
 
 
-@public("reshape", "view")
+@public("reshape")
 def reshape(x: Any, *shape: Any) -> Any:
     """Return x in another shape of the same number of elements; one size may be -1.
 
@@ -256,6 +256,26 @@ def reshape(x: Any, *shape: Any) -> Any:
             hint=size_hint(x.size, _as_shape("reshape", shape)),
         )
     return whole(x) if x.shape == new else apply(Reshape.of(new), x)[0]
+
+
+@public("view")
+def view(x: Any, *shape: Any) -> Any:
+    """Return x in another shape over the same memory; one size may be -1.
+
+    Raises ShapeError if the sizes differ, or if the elements do not lie in memory as a view needs
+    them: `reshape` copies them then.
+    """
+    out = reshape(x, *shape)
+    if getattr(out, "base", out) is None:
+        raise ShapeError(
+            "the memory cannot be viewed in this shape",
+            op="view",
+            expect="axes to merge that follow each other in memory without gaps",
+            actual=f"{dim_text(x.shape)} -> {dim_text(out.shape)}, and x is not contiguous",
+            why="a view shares memory, and an axis of it has one step from element to element",
+            hint="use reshape, which copies where it has to",
+        )
+    return out
 
 
 def whole(x: Any) -> Any:
@@ -353,7 +373,7 @@ def squeeze(x: Any, axis: Any = None, **dim: Any) -> Any:
 
 
 @public("unsqueeze")
-def unsqueeze(x: Any, axis: int, **dim: Any) -> Any:
+def unsqueeze(x: Any, axis: Any = None, **dim: Any) -> Any:
     """Return x with a dimension of size 1 inserted at `axis`."""
     place = normalize_axis("unsqueeze", axis_argument("unsqueeze", axis, dim), x.ndim + 1)
     return reshape(x, (*x.shape[:place], 1, *x.shape[place:]))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import sys
 from html import escape
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualgrad.display.markup import EDGE, tensor_html
-from dualgrad.display.summary import summary_of
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import GradientError
 from dualgrad.runtime.floats import decode
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.state import state
+
+if TYPE_CHECKING:
+    from dualgrad.display import markup, summary
+else:
+    markup = LazyModule("dualgrad.display.markup")
+    summary = LazyModule("dualgrad.display.summary")
 
 Array = np.ndarray[Any, Any]
 _WHOLE = 1000  # elements up to which all are shown
@@ -30,8 +35,8 @@ def tensor_text(array: Array | DeviceArray, dtype: DType, notes: str) -> str:
     if array.size <= _WHOLE:
         missing = array.ndim > 1 and not array.size
         return f"tensor({text}{f', shape={array.shape}' if missing else ''}{notes})"
-    summary = summary_of(array, dtype)
-    tail = f",\n       {summary}" if summary else ""
+    facts = summary.summary_of(array, dtype)
+    tail = f",\n       {facts}" if facts else ""
     return f"tensor({text},\n       shape={array.shape}{notes}{tail})"
 
 
@@ -132,10 +137,10 @@ class Shown:
         array, dtype = self.concrete("printing"), self.type.dtype  # type: ignore[attr-defined]
         facts = f"{dtype.name} {array.shape}{notes_of(self, dtype_too=False)}"
         if array.size > _WHOLE:
-            facts += f", {summary_of(array, dtype)}"
+            facts += f", {summary.summary_of(array, dtype)}"
         flat = array.ndim <= 2 and array.size > 0
-        body = shown_values(array, dtype, EDGE) if flat else _values_text(array, dtype, "")
-        return tensor_html(type(self).__name__, facts, body)
+        body = shown_values(array, dtype, markup.EDGE) if flat else _values_text(array, dtype, "")
+        return markup.tensor_html(type(self).__name__, facts, body)
 
     def _deferred(self, how: str) -> Any:
         """A stand-in for values, where a trace can tell that they are only shown."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.creation import zeros
+from dualgrad.gradients.flow import Flow, apart
 from dualgrad.gradients.rewriting import rebase, steps_behind
 from dualgrad.gradients.tape import Edge, TapeNode, changed_error, edge_of, freed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError, OperandError, ShapeError
@@ -18,7 +19,6 @@ from dualgrad.tensor import Tensor
 from dualgrad.transforms import levels
 
 if TYPE_CHECKING:
-    from dualgrad.gradients.flow import Flow
     from dualgrad.transforms.levels import Level
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -157,6 +157,7 @@ class Function:
         ctx._seal(cls.__name__, outputs)
         if recorded:
             node = FunctionNode(cls, ctx, edges, outputs)
+            node.takes = tuple([isinstance(x, Tensor) for x in args])
             known = {id(x) for x in tensors}
             for k, x in enumerate(outputs):
                 if node.is_differentiable[k]:
@@ -266,9 +267,10 @@ def _become(x: Tensor, node: FunctionNode, k: int) -> None:
 class FunctionNode(TapeNode):
     """One call of a `Function` on the tape."""
 
-    __slots__ = ("ctx", "function", "is_differentiable")
+    __slots__ = ("ctx", "function", "is_differentiable", "takes")
 
     edges: tuple[Edge, ...]
+    takes: tuple[bool, ...]  # which arguments are tensors
 
     def __init__(
         self,
@@ -307,6 +309,7 @@ class FunctionNode(TapeNode):
                 _zeros(t) if g is None and t is not None else g
                 for g, t in zip(slots, self.types, strict=True)
             ]
+        slots = [None if g is None else apart(g) for g in slots]
         ctx._visiting = self
         try:
             found = self.function.backward(ctx, *slots)
@@ -343,6 +346,14 @@ class FunctionNode(TapeNode):
                 expect="tensors or None",
                 actual=f"{type(g).__name__} for argument {k}",
                 hint="return one tensor, or None, per argument of forward",
+            )
+        if not self.takes[k]:
+            raise GradientError(
+                "backward returns a gradient for an argument that is no tensor",
+                op=self.name,
+                expect=f"None for argument {k}",
+                actual=f"{g.type!r}",
+                hint="return the gradients in the order of the arguments of forward",
             )
         edge = self.edges[k]
         if edge is None:

@@ -206,6 +206,11 @@ def set_data(x: Tensor, value: Tensor) -> None:
     x.origin, x._version = None, [x._version[0] + 1, None, user_place()]
 
 
+def renumbered(numbers: set[int]) -> dict[int, int]:
+    """New numbers for views, in the order of those they had when they were traced."""
+    return {number: _next_view() for number in sorted(numbers)}
+
+
 def show(view: Tensor) -> None:
     """Note a view among those of its memory."""
     version = view._version

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.region import overwriting
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.gradients.history import NOTHING, OPEN, Named, outdate, shown_by, unwritable_kind
+from dualgrad.gradients.history import (
+    NO_GRAD,
+    NOTHING,
+    OPEN,
+    Named,
+    outdate,
+    root_of,
+    shown_by,
+    unwritable_kind,
+)
 from dualgrad.gradients.tape import Saves, TapeNode, edge_of, saves_of
 from dualgrad.runtime.errors import GradientError
 from dualgrad.state import no_grad, state
@@ -55,6 +64,14 @@ def write_recorded(target: Tensor, unit: Unit, others: tuple[Any, ...]) -> None:
         trace.write(target, unit, others)
         shown = trace.second(target)
     rebase(target, steps, new_node(unit, *kept, shown), 0)
+
+
+def check_unseen(view: Tensor, writer: Named) -> None:
+    """Refuse to overwrite a view that was made under `no_grad` and shows a tensor that requires
+    gradients: they would not notice."""
+    assert view.origin is not None
+    if view.origin[3] == NO_GRAD and root_of(view).requires_grad:
+        raise unwritable_kind(view, writer.name)
 
 
 def rebase(target: Tensor, steps: list[Step], node: TapeNode, k: int) -> None:

@@ -14,7 +14,7 @@ from dualgrad.compiler.ir.node import Graph, Node, topological
 from dualgrad.compiler.ir.size import TracedSize
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.library import Library
-from dualgrad.gradients.history import is_lost
+from dualgrad.gradients.history import is_lost, renumbered
 from dualgrad.gradients.tape import STALE, FreedNode
 from dualgrad.jit.containers import Effect, changes
 from dualgrad.jit.differentiable import Block
@@ -58,6 +58,7 @@ class Finish:
     emitted: list[Tensor] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)
     views: list[tuple[Tensor, Tensor, Unit | None]] = field(default_factory=list)
+    numbered: set[int] = field(default_factory=set)  # numbers of the views among results
     made: dict[int, Rebuild | None] = field(default_factory=dict)  # containers, by id
     numbers: list[Number] = field(default_factory=list)  # that results hold
     bare: dict[int, Tensor] = field(default_factory=dict)  # without history, by id
@@ -208,7 +209,9 @@ class Finish:
         gradient."""
         node = x._grad_fn
         kind, flag, own = type(x), x.requires_grad and node is None, x.base is None
-        lost, sort = is_lost(x), None if x.origin is None else x.origin[3]
+        lost, known, numbers = is_lost(x), x.origin and x.origin[2:], self.numbered
+        if known is not None:
+            numbers.add(known[0])
         freed = node.name if node is not None and node.released else None
         grad = self.trace.grads.get(id(x), (x, None))[1]
         grad_spec = None if grad is None else self.spec(grad)
@@ -219,8 +222,10 @@ class Finish:
                 out.base = None
             if flag or lost:
                 out.requires_grad = True
-            if sort is not None and out.origin is not None:
-                out.origin = (*out.origin[:3], sort)
+            if known is not None and out.origin is not None:
+                if id(numbers) not in r.memo:
+                    r.memo[id(numbers)] = renumbered(numbers)
+                out.origin = (*out.origin[:2], r.memo[id(numbers)][known[0]], known[1])
             if lost:
                 out._grad_fn = STALE
             if freed is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import (
@@ -14,17 +13,14 @@ from dualgrad.compiler.ir.dims import (
     Expr,
     Guard,
     ShapeEnv,
-    at_most,
     evaluate,
-    product,
-    same,
     shape_env,
     sym,
     symbol_of,
     terms_of,
 )
 from dualgrad.compiler.ir.size import traced_size
-from dualgrad.compiler.ir.types import TensorType, contiguous_strides
+from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.jit.places import SIZE, STRIDE, Place
 
@@ -160,31 +156,3 @@ def concrete_unit(unit: Any, values: dict[Atom, int]) -> Any:
 
     out: Unit = unit.generalized(number)
     return out
-
-
-def reshaped_steps(shape: Shape, steps: Shape, new: Shape) -> Shape | None:
-    """Strides under which memory of this shape and strides shows the elements in the shape
-    `new` of as many elements, in row-major order; None if it cannot.
-
-    Axes are matched in groups of equal products; the old ones of a group must follow each other
-    without gaps.  Sizes of 1 do not matter.  All questions about sizes become guards.
-    """
-    old = [(n, s) for n, s in zip(shape, steps, strict=True) if n != 1]
-    if any(n == 0 for n in shape) or steps == contiguous_strides(shape):
-        return contiguous_strides(new)
-    out: list[Dim] = []
-    i = j = 0
-    while i < len(old) and j < len(new):
-        left, right = [old[i]], [new[j]]
-        i, j = i + 1, j + 1
-        while not same(product(n for n, _ in left), product(right)):
-            if at_most(product(n for n, _ in left) - product(right), -1):
-                left.append(old[i])
-                i += 1
-            else:
-                right.append(new[j])
-                j += 1
-        if not all(same(a[1], b[1] * b[0]) for a, b in pairwise(left)):
-            return None
-        out += [s * left[-1][1] for s in contiguous_strides(tuple(right))]
-    return (*out, *[out[-1] if out else 1] * (len(new) - j))

@@ -18,10 +18,10 @@ import numpy as np
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.grad import ABSENT, crosses_devices
-from dualgrad.compiler.ir.dims import Dim, same
+from dualgrad.compiler.ir.dims import Dim, evaluate, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
-from dualgrad.compiler.ir.types import TensorType, contiguous_strides
+from dualgrad.compiler.ir.types import TensorType, contiguous_strides, reshaped_steps
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.create import size_node
 from dualgrad.compiler.ops.elementwise import cast_node, copy
@@ -43,7 +43,7 @@ from dualgrad.jit.errors import Unsupported as Unsupported
 from dualgrad.jit.ledger import Ledger, fits
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.sharing import Sharing, is_expanded, not_writeable
-from dualgrad.jit.sizes import Symbols, reshaped_steps
+from dualgrad.jit.sizes import Symbols
 from dualgrad.jit.templates import Templates, is_own
 from dualgrad.jit.views import Views
 from dualgrad.runtime.devices import CPU
@@ -283,7 +283,9 @@ class Trace:
         found = view_of(unit.trace(placed)[0], placed, steps)
         if found is None and self.symbols.values:
             raise Unsupported("a view of a tensor of symbolic size", op=unit.name)
-        return None if found is None else found[1]
+        if found is None or any(evaluate(s, self.symbols.values) < 0 for s in found[1]):
+            return None
+        return found[1]
 
     def note_detached(self, source: Tensor, out: Tensor) -> None:
         """`out` shares the memory of `source`; a change of one changes the other."""

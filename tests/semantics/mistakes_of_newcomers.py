@@ -260,6 +260,33 @@ def axis_named_twice(decorate: Decorate) -> Case:
 
 
 @mistake
+def axis_under_two_names(decorate: Decorate) -> Case:
+    @decorate
+    def total(x: dg.Tensor) -> dg.Tensor:
+        return x.sum(dim=0, axis=1)  # raises
+
+    return total, None, (dg.ones(2, 3),)
+
+
+@mistake
+def axes_without_a_tuple(decorate: Decorate) -> Case:
+    @decorate
+    def total(x: dg.Tensor) -> dg.Tensor:
+        return x.sum(0, 1)  # raises
+
+    return total, None, (dg.ones(2, 3),)
+
+
+@mistake
+def view_of_a_transposed_matrix(decorate: Decorate) -> Case:
+    @decorate
+    def flat(x: dg.Tensor) -> dg.Tensor:
+        return x.view(-1)  # raises
+
+    return flat, (dg.ones(2, 3),), (dg.ones(2, 3).T,)
+
+
+@mistake
 def column_by_its_name(decorate: Decorate) -> Case:
     @decorate
     def column(table: dg.Tensor, name: Any) -> dg.Tensor:

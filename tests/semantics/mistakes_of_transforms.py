@@ -173,6 +173,7 @@ class Twice(dg.autograd.Function):
             "three": (g, g, g),
             "a number": (2.0, None),
             "an element": (g[0], None),
+            "one of a word": (g, g),
         }
         return given[ctx.how]
 
@@ -208,6 +209,17 @@ def backward_returns_a_wrong_shape(decorate: Decorate) -> Case:
         Twice.apply(w, how).sum().backward()  # raises
 
     return train, ("good",), ("an element",)
+
+
+@mistake
+def backward_returns_a_gradient_of_a_word(decorate: Decorate) -> Case:
+    w = leaf(2)
+
+    @decorate
+    def train(how: str) -> None:
+        Twice.apply(w, how).sum().backward()  # raises
+
+    return train, ("good",), ("one of a word",)
 
 
 @mistake
