@@ -120,3 +120,32 @@ def test_functions_may_change_their_gradients(mode):
     x = numbers(2, 3, requires_grad=True)
     f(x)
     assert x.grad.tolist() == [[2] * 3] * 2
+
+
+@MODES
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda x: dg.flip(x, ()),
+        lambda x: dg.flip(x, 0),
+        lambda x: dg.diff(x, 0),
+        lambda x: dg.rot90(x, 4),
+        lambda x: dg.cat([x]),
+        lambda x: dg.roll(x, 0),
+        lambda x: dg.tile(x, (1, 1)),
+        lambda x: dg.sum(x[None], 0),
+        lambda x: dg.cumsum(x, 0),
+        lambda x: x**1,
+    ],
+    ids=["flip_none", "flip_one", "diff", "rot90", "cat", "roll", "tile", "sum", "cumsum", "pow"],
+)
+def test_ops_that_copy_do_so_with_nothing_to_do(mode, same):
+    @mode
+    def f(x):
+        y = same(x)
+        y += 10
+        return y
+
+    x = numbers(1, 3)
+    assert f(x).tolist() == [[11, 12, 13]]
+    assert x.tolist() == [[1, 2, 3]]

@@ -15,12 +15,12 @@ from dualgrad.compiler.ops.base import (
     normalize_axis,
 )
 from dualgrad.compiler.ops.composite import composite, raw
-from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.elementwise import cast_node, copy
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import Diagonal, diagonal, flip
-from dualgrad.compiler.ops.view import expand, expand_to, permute, reshape, whole
+from dualgrad.compiler.ops.view import expand, expand_to, permute, reshape
 from dualgrad.runtime.errors import ShapeError
 
 
@@ -133,13 +133,14 @@ def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
 
 @public("rot90")
 def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
-    """Return x turned by k times 90 degrees from the first of two axes towards the second."""
+    """Return x turned by k times 90 degrees from the first of two axes towards the second, as a
+    copy."""
     check_tensors("rot90", x)
     first, second = _axes("rot90", axes, x.ndim)
     order = list(range(x.ndim))
     order[first], order[second] = second, first
     if k % 4 == 0:
-        return whole(x)
+        return copy(x)
     if k % 4 == 2:
         return flip(x, (first, second))
     return (

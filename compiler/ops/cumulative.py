@@ -178,7 +178,7 @@ def diff(
             hint="n is how often differences are taken; the axis is axis=",
         )
     if n == 0:
-        return x
+        return copy(x)
     ends = [e for e in (prepend, append) if e is not None]
     return _diff(x, *ends, n=n, axis=axis, first=prepend is not None, last=append is not None)
 

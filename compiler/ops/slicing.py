@@ -20,6 +20,7 @@ from dualgrad.compiler.ops.base import (
     normalize_axis,
     other_name,
 )
+from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -186,6 +187,8 @@ def flip(x: Any, axis: Any = None, **dims: Any) -> Any:
     axes = range(x.ndim) if axis is None else axes_of("flip", axis, x.ndim)
     starts = tuple(n - 1 if k in axes and n != 0 else 0 for k, n in enumerate(x.shape))
     steps = tuple(-1 if k in axes else 1 for k in range(x.ndim))
+    if all(isinstance(x.shape[k], int) and x.shape[k] < 2 for k in axes):
+        return copy(x)  # the same elements in the same order, which a view would share
     return strided(x, starts, steps, x.shape)
 
 

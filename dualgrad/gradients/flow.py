@@ -387,6 +387,13 @@ class Flow:
         return found  # type: ignore[no-any-return]
 
 
+def apart(g: Tensor) -> Tensor:
+    """A gradient that the user's code may change in place: not a view that some gradient has made
+    of another, which would change too, or cannot be written.  Traced ones are values."""
+    is_view = g.origin is not None and g.origin[1] is None
+    return copy(g) if is_view else g
+
+
 def _check_whole(node: TapeNode, slots: list[Tensor | None]) -> None:
     """Refuse to give a node slices that it cannot take."""
     if node.takes_slices:
@@ -397,13 +404,6 @@ def _check_whole(node: TapeNode, slots: list[Tensor | None]) -> None:
             op=node.name,
             hint="dg.vjp(f, x) gives a function that can be mapped over, whatever f is made of",
         )
-
-
-def apart(g: Tensor) -> Tensor:
-    """A gradient that the user's code may change in place: not a view that some gradient has made
-    of another, which would change too, or cannot be written.  Traced ones are values."""
-    is_view = g.origin is not None and g.origin[1] is None
-    return copy(g) if is_view else g
 
 
 def _completion(roots: Sequence[Tensor]) -> list[tuple[tuple[int, int, int], Tensor]]:
