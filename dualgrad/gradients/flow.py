@@ -307,17 +307,14 @@ class Flow:
         """Visit nodes until no gradient waits; they are released unless `retain_graph`, which is
         `create_graph` if None."""
         retain = self.create_graph if retain_graph is None else retain_graph
-        asked = self.reach is not None and self.reach.collects
         while self.heap:
             node = heapq.heappop(self.heap)[1]
             if self.due:
                 self._hand_over(node.number)
             marks = self._marks(node) if on_nodes or self.reach is not None else NO_MARKS
-            if state.trace is not None:
-                trace = state.trace
-                self._check_inside(node, trace.first_asked if asked else trace.first_node)
             slots = self.waiting.pop(node)
-            if not node.takes_slices:
+            if state.trace is not None:
+                self._check_inside(node)
                 _check_whole(node, slots)
             if marks:
                 node.push_marked(self, slots, retain, marks)
@@ -325,8 +322,11 @@ class Flow:
                 node.push(self, slots, retain)
         self._hand_over(-1)
 
-    def _check_inside(self, node: TapeNode, first: int) -> None:
+    def _check_inside(self, node: TapeNode) -> None:
         """Refuse to follow a graph from outside of a function that is traced."""
+        assert state.trace is not None
+        asked = self.reach is not None and self.reach.collects
+        first = state.trace.first_asked if asked else state.trace.first_node
         if node.number < first and (self.goes_on(node) or node in on_nodes):
             raise Unsupported(
                 "a gradient flows into a graph from outside of the function",
@@ -396,8 +396,9 @@ def apart(g: Tensor) -> Tensor:
 
 def _check_whole(node: TapeNode, slots: list[Tensor | None]) -> None:
     """Refuse to give a node slices that it cannot take."""
-    trace = state.trace
-    if trace is not None and any(g is not None and g.owner is trace for g in slots):
+    if node.takes_slices:
+        return
+    if any(g is not None and g.owner is state.trace for g in slots):
         raise Unsupported(
             "a gradient that differs between slices flows into a graph from outside of vmap",
             op=node.name,
