@@ -71,7 +71,12 @@ def _public(op: str) -> str:
     """The name of an op, or that of the function the user called where only the compiler has it."""
     if op not in unit_names or op in public_names:
         return op
-    return next((name for name in called_names() if name in public_names), op)
+    return public_caller(op)
+
+
+def public_caller(otherwise: str) -> str:
+    """The name of the public function that the user's code has called, if it has."""
+    return next((name for name in called_names() if name in public_names), otherwise)
 
 
 def _labelled(**parts: str) -> list[str]:

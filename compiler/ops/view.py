@@ -240,7 +240,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     Shares memory where the strides allow, else copies.  Raises ShapeError if the sizes differ.
     """
     new = _as_shape("reshape", shape)
-    if not hasattr(x, "type"):
+    if not isinstance(x, Value):
         raise not_a_tensor("reshape", x)
     size = x.size
     if -1 in new:

@@ -14,9 +14,9 @@ from dualgrad import compiler, runtime
 from dualgrad.compiler.ir.dims import Atom, evaluate
 from dualgrad.compiler.launch import Launch
 from dualgrad.runtime.dtype import DType
-from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds
+from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, public_caller
 from dualgrad.runtime.linker import llvm_version
-from dualgrad.runtime.srcinfo import Location, called_name
+from dualgrad.runtime.srcinfo import Location
 
 if TYPE_CHECKING:
     from dualgrad.compiler.kernel.ir import Device
@@ -148,7 +148,7 @@ def raise_failed_check(
     low, bound = (evaluate(d, values) for d in (site.low, site.bound))
     raise IndexOutOfBounds(
         f"{site.what} out of range",
-        op=called_name() or site.op,
+        op=public_caller(site.op),
         expect=f"{low} <= {site.what} < {bound}",
         actual=str(value + low),
         hint="clamp the index, or look where it comes from"

@@ -18,6 +18,7 @@ BUILTIN = {
     "IndexOutOfBounds": IndexError,
     "ArgumentError": ValueError,
     "GradientError": RuntimeError,
+    "NaNError": FloatingPointError,
     "OperandError": TypeError,
     "LibraryError": RuntimeError,
     "TraceError": RuntimeError,
