@@ -15,7 +15,7 @@ def expected() -> set[str]:
         (Path(place) / file.relative_to(ROOT / folder)).as_posix()
         for folder, place in PLACES.items()
         for file in (ROOT / folder).rglob("*")
-        if file.suffix == ".py" or file.name == "py.typed"
+        if file.suffix in (".py", ".pyi") or file.name == "py.typed"
     }
 
 
