@@ -80,7 +80,7 @@ class TapeNode:
         known: Saves,
     ) -> None:
         self.unit = unit
-        self.place = user_place()
+        self.place = user_place(3)  # nobody's node is made by the user's code itself
         self.number = next_number()
         self.released = False
         self.types = tuple([o.type for o in outputs])
@@ -98,16 +98,24 @@ class TapeNode:
         kept: list[Any] = []
         versions: list[int] = []
         for k, x in enumerate(operands):
-            saved = k in saves
-            kept.append(x if saved or not hasattr(x, "sig") else Absent(x.type))
-            versions.append(x._version[0] if saved and hasattr(x, "sig") else 0)
+            version = 0
+            if hasattr(x, "sig"):
+                if k in saves:
+                    version = x._version[0]
+                else:
+                    x = Absent(x.type)
+            kept.append(x)
+            versions.append(version)
         self.edges = tuple(edges)
         self.inputs = tuple(kept)
         n = len(operands)
-        self.outputs = tuple(
-            [o.detached() if n + k in saves else Absent(o.type) for k, o in enumerate(outputs)]
-        )
-        self.versions = (*versions, *[getattr(o, "version", 0) for o in self.outputs])
+        results: list[Any] = []
+        for k, o in enumerate(outputs):
+            saved = n + k in saves
+            results.append(o.detached() if saved else Absent(o.type))
+            versions.append(o._version[0] if saved else 0)
+        self.outputs = tuple(results)
+        self.versions = tuple(versions)
 
     @property
     def name(self) -> str:
