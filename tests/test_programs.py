@@ -124,7 +124,6 @@ def test_a_view_op_with_nothing_to_do_gives_a_view() -> None:
                 x.squeeze(),
                 x.transpose(0, 0),
                 x.narrow(0, 0, 2),
-                dg.rot90(x, 4),
             ]
 
     x = leaf(2, 3)
