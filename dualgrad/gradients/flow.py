@@ -8,7 +8,7 @@ code runs on traced tensors, where it writes a graph.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ops.elementwise import copy
@@ -168,15 +168,15 @@ class Reach:
         return tuple([e if self.has(e) else None for e in edges])
 
 
-def nodes_behind(roots: Sequence[Tensor]) -> list[TapeNode]:
-    """All nodes that tensors come from, those that were created first before others."""
+def nodes_behind(roots: Iterable[Tensor], first: int = 0) -> list[TapeNode]:
+    """All nodes from number `first` on that tensors come from, the oldest first."""
     stack = [x.grad_fn for x in roots if x.grad_fn is not None]
-    seen = set(stack)
+    seen: set[TapeNode] = set()
     while stack:
-        for edge in stack.pop().edges:
-            if isinstance(edge, tuple) and edge[0] not in seen:
-                seen.add(edge[0])
-                stack.append(edge[0])
+        node = stack.pop()
+        if node not in seen and node.number >= first:
+            seen.add(node)
+            stack += [e[0] for e in node.edges if isinstance(e, tuple)]
     return sorted(seen, key=lambda node: node.number)
 
 

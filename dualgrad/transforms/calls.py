@@ -193,21 +193,14 @@ class Call:
                 return edge is None or id(edge) in self.own
             return edge[0] in inside
 
-        for node in sorted(self.nodes(tensors), key=lambda node: node.number):
+        for node in self.nodes(tensors):
             if all(map(is_inside, node.edges)):
                 inside.add(node)
         return [not is_inside(e if isinstance(e, Tensor) else (e, 0)) for e in ends]
 
-    def nodes(self, tensors: Iterable[Tensor]) -> set[TapeNode]:
-        """The nodes of this call that tensors come from."""
-        found: set[TapeNode] = set()
-        waiting = [y.grad_fn for y in tensors if y.requires_grad and y.grad_fn is not None]
-        while waiting:
-            node = waiting.pop()
-            if node not in found and node.number >= self.first:
-                found.add(node)
-                waiting += [e[0] for e in node.edges if isinstance(e, tuple)]
-        return found
+    def nodes(self, tensors: Iterable[Tensor]) -> list[TapeNode]:
+        """The nodes of this call that tensors come from, the oldest first."""
+        return flow.nodes_behind((y for y in tensors if y.requires_grad), self.first)
 
     # -- structure ----------------------------------------------------------------------------
 
