@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dualgrad.compiler.ir.interned import Interned
-from dualgrad.compiler.ir.node import Leaf, Node, as_node, replace, topological
+from dualgrad.compiler.ir.node import Leaf, Node, as_node, is_leaf, replace, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
@@ -117,17 +117,25 @@ class Vjp:
         asked = leaves[n_given : n_given + n_inputs]
         dtypes = (x.dtype for x, w in zip(asked, self.wanted, strict=True) if w)
         full = tuple(narrowed(g, d) if d.is_low else g for g, d in zip(full, dtypes, strict=True))
-        # Outputs that the caller has are read, not computed again; everything else is.
+        # Outputs that the caller has are read, not computed again; everything else is.  A zero
+        # is no such output: other gradients of the formula may be zeros without being this one.
         stand_ins = {
             o: cast_node(k, o.dtype)
             for o, k in zip(outputs, known, strict=True)
-            if o not in operands
+            if o not in operands and not _is_number(o)
         }
         back = {leaf: x for leaf, x in zip(leaves, nodes, strict=True) if leaf is not x}
         return replace(replace(full, stand_ins), back)
 
     def __str__(self) -> str:
         return f"vjp of {self.unit}"
+
+
+def _is_number(node: Node) -> bool:
+    """Whether a node is a number of the program, in some dtype and shape."""
+    while len(node.inputs) == 1:
+        (node,) = node.inputs
+    return is_leaf(node, "const")
 
 
 def crosses_devices(unit: Unit) -> bool:

@@ -7,6 +7,8 @@ second order against finite differences, and gradients eager against static.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import pytest
 from support import Array, as_array, draw, same_bits
 
 import dualgrad as dg
+from dualgrad.compiler import ops
 from dualgrad.compiler.ir.dims import evaluate
 from dualgrad.compiler.ir.node import Graph, input_node
 from dualgrad.compiler.kernel.ir import Buffer
@@ -57,6 +60,8 @@ class Case:
 
 
 def all_cases() -> Iterator[Case]:
+    for module in pkgutil.iter_modules(ops.__path__):  # some are imported by their first user
+        importlib.import_module(f"{ops.__name__}.{module.name}")
     for op in OPS:
         for number, sample in enumerate(op.samples()):
             yield Case(op.__name__, op, number, sample)
