@@ -7,7 +7,7 @@ print(counters.since(before).launches)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

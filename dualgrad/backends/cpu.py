@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import time
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import HostCall, Program, decode_error
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
