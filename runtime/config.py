@@ -8,6 +8,7 @@
 | DG_NUM_THREADS | `num_threads` | threads of the pool; None: as many as the process has    |
 | DG_CACHE_DIR   | `cache_dir`   | folder of the disk cache; None: the user's cache folder  |
 | DG_CACHE       | `cache`       | use the disk cache (default on)                          |
+| DG_NATIVE      | `native`      | enter programs by native code where that can be (on)     |
 | DG_TRACEBACK   | `traceback`   | "user": tracebacks end at the user's line (default);     |
 |                |               | "full": with the frames of dualgrad                      |
 
@@ -43,6 +44,7 @@ class Settings(TypedDict, total=False):
     num_threads: int | None
     cache_dir: Path | None
     cache: bool
+    native: bool
     traceback: str
 
 
@@ -109,7 +111,9 @@ def user_cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
 class Config:
     """The settings of this process; change them for a while with `scope`."""
 
-    __slots__ = ("cache", "cache_dir", "check", "eager", "num_threads", "traceback", "verify")
+    __slots__ = (
+        "cache", "cache_dir", "check", "eager", "native", "num_threads", "traceback", "verify",
+    )  # fmt: skip
 
     check: bool
     verify: bool
@@ -117,6 +121,7 @@ class Config:
     num_threads: int | None
     cache_dir: Path | None
     cache: bool
+    native: bool
     traceback: str
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -126,6 +131,7 @@ class Config:
         self.num_threads = _count(environ, "DG_NUM_THREADS")
         self.cache_dir = _folder(environ, "DG_CACHE_DIR")
         self.cache = _flag(environ, "DG_CACHE", True)
+        self.native = _flag(environ, "DG_NATIVE", True)
         self.traceback = _choice(environ, "DG_TRACEBACK", TRACEBACKS)
 
     @contextmanager

@@ -17,7 +17,7 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,32 @@ def _machine(opt: int) -> Any:
 def host_object(name: str, text: str) -> bytes:
     """Object code of LLVM IR text that belongs to the runtime itself, from the disk cache if it
     is there.  The text is final: no pass pipeline runs."""
-    key = _object_key(name, text, host_target())
+    return made_object(name, text, lambda: text)
+
+
+def made_object(name: str, stamp: str, make: Callable[[], str], passes: bool = False) -> bytes:
+    """The same for a text that is made only where the disk cache does not have its object under
+    this stamp; with `passes` LLVM's pipeline works on it first."""
+    key = _object_key(name, stamp, host_target())
     found = default_cache().get(key)
     if found is None:
         llvm = _llvm()
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(make())
         module.verify()
-        found = bytes(_machine(opt=2).emit_object(module))
+        machine = _machine(opt=2)
+        if passes:
+            _optimize(module, machine)
+        found = bytes(machine.emit_object(module))
         default_cache().put(key, found)
     return found
+
+
+def _optimize(module: Any, machine: Any) -> None:
+    """What is straight scalar code stays that: it runs for nanoseconds."""
+    options = _llvm().create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = _llvm().create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
 
 
 def has_host_object(name: str, text: str) -> bool:

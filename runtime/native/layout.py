@@ -1,0 +1,86 @@
+"""Where things stand in the objects of CPython and NumPy, and whether that can be relied on.
+
+Offsets of CPython's own structs are those of the stable ABI's first fields; the rest is found by
+looking at objects, or checked on some.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import sysconfig
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+TYPE = 1  # ob_type, in words, of every object
+ITEMS = 3  # the first element of a tuple
+LENGTH = 2  # ob_size of tuples and lists
+
+# of PyArrayObject, in bytes (numpy/ndarraytypes.h); the last one is that of NumPy 1.22 and later
+ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_STRIDES = 16, 24, 32, 40
+ARRAY_BASE, ARRAY_DTYPE, ARRAY_FLAGS, ARRAY_HANDLER = 48, 56, 64, 88
+
+_MEMBERS = 5 * 8  # where a member descriptor has its PyMemberDef, whose offset is two words in
+
+
+def offset_of(owner: type, slot: str) -> int:
+    """Where an entry of `__slots__` stands in the objects of a class, in bytes."""
+    descriptor = owner.__dict__[slot]
+    member = ctypes.c_void_p.from_address(id(descriptor) + _MEMBERS).value
+    assert member is not None
+    return ctypes.c_ssize_t.from_address(member + 16).value
+
+
+class _Probe:
+    __slots__ = ("first", "second")
+
+
+@cache
+def is_known() -> bool:
+    """Whether this interpreter's objects are laid out as native code expects."""
+    if sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
+        return False
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount"):
+        return False
+    return _slots_fit() and _tuples_fit() and _arrays_fit()
+
+
+def _word(address: int) -> int:
+    return ctypes.c_size_t.from_address(address).value
+
+
+def _slots_fit() -> bool:
+    probe: Any = _Probe()
+    probe.first, probe.second = first, second = object(), object()
+    try:
+        places = [offset_of(_Probe, name) for name in ("first", "second")]
+    except (KeyError, AssertionError):
+        return False
+    if not all(0 < p < 64 for p in places):
+        return False
+    found = [_word(id(probe) + p) for p in places]
+    return found == [id(first), id(second)] and _word(id(probe) + 8 * TYPE) == id(_Probe)
+
+
+def _tuples_fit() -> bool:
+    three = (object(), object(), object())
+    found = [_word(id(three) + 8 * k) for k in range(LENGTH, ITEMS + 3)]
+    return found == [3, *map(id, three)]
+
+
+def _arrays_fit() -> bool:
+    """All but the handler, whose place is looked for when there is one to look for."""
+    array = np.zeros((3, 5), np.float32)[1:]
+    at = id(array)
+    shape, strides = _word(at + ARRAY_SHAPE), _word(at + ARRAY_STRIDES)
+    return (
+        _word(at + ARRAY_DATA) == array.ctypes.data
+        and ctypes.c_int.from_address(at + ARRAY_NDIM).value == 2
+        and [_word(shape), _word(shape + 8)] == [2, 5]
+        and [_word(strides), _word(strides + 8)] == [20, 4]
+        and _word(at + ARRAY_BASE) == id(array.base)
+        and _word(at + ARRAY_DTYPE) == id(array.dtype)
+        and bool(ctypes.c_int.from_address(at + ARRAY_FLAGS).value & 0x400)  # writeable
+    )
