@@ -23,7 +23,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import addressof
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -33,6 +32,7 @@ from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory
 from dualgrad.runtime.host import memory_bytes
 from dualgrad.runtime.native import arrays, library, pool
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import user_line_key
 
 ALIGNMENT = 64
@@ -328,7 +328,7 @@ def _of_numpy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, A
 def _set_up() -> None:
     pool.cap.word = _mappings.cap
     arrays.make_in_python(_of_numpy, empty)
-    _watch(_tally.guards)
+    arrays.elsewhere.word = _tally.guards is not None
 
 
 library.when_loaded(_set_up)

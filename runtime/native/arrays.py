@@ -43,7 +43,7 @@ _OWNS_DATA = 0x4
 _FLAGS_AT, _HANDLER = layout.ARRAY_FLAGS, layout.ARRAY_HANDLER // 8
 _NAME_BYTES, _HANDLER_WORDS = 128, 21
 _CAPSULE_NAME = b"mem_handler"
-_DTYPE_NUMPY, _DTYPE_SIZE = (layout.offset_of(DType, n) // 8 for n in ("numpy", "itemsize"))
+_DTYPE_NUMPY, _DTYPE_SIZE = (layout.slot(DType, name) for name in ("numpy", "itemsize"))
 _MOST_DIMS, _RECORD, _SAFE = 64, 67, 1 << 31
 _TYPE, _LENGTH, _ITEMS = layout.TYPE, layout.LENGTH, layout.ITEMS
 
@@ -189,9 +189,9 @@ def _fill_cells() -> None:
     address_in.restype, address_in.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     new_capsule.restype = ctypes.py_object
     new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    core: Any = np._core  # type: ignore[attr-defined]
+
     functions = ctypes.c_ssize_t * (_NEW_FROM_DESCR + 1)
-    table = functions.from_address(address_in(core.multiarray._ARRAY_API, None))
+    table = functions.from_address(address_in(layout.NUMPY_API, None))
     _array_type.word, _new_from_descr.word = table[_ARRAY_TYPE], table[_NEW_FROM_DESCR]
     _tuple_type.word, _int_type.word, _dtype_type.word = id(tuple), id(int), id(DType)
     struct = _handler_struct.memory

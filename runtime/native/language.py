@@ -64,7 +64,8 @@ class Cell:
         return self._memory
 
     @property
-    def at(self) -> int:
+    def at(self) -> Word:
+        """Their address."""
         return ctypes.addressof(self._memory)
 
     @property
