@@ -8,6 +8,7 @@ summation asked about sizes is kept as guards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ from dualgrad.runtime.errors import DeviceError, DTypeError, ShapeError
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 MAX_PLANS = 20_000
+first_plan: list[Callable[[], None]] = []  # what to do before there are plans
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[A
 
 def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
     """The plan of a unit; with `write` its one result overwrites operand 0."""
+    while first_plan:
+        first_plan.pop()()
     if len(_plans) > MAX_PLANS:
         _plans.clear()
     key = signature_key(unit, operands, write)
