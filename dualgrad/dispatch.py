@@ -9,7 +9,6 @@ summation asked about sizes is kept as guards.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
 from dualgrad.runtime import cuda
 from dualgrad.runtime.errors import DeviceError, DTypeError, ShapeError
+from dualgrad.runtime.records import dataclass, field
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 MAX_PLANS = 20_000
@@ -69,7 +69,7 @@ class Plan:
     types: tuple[TensorType, ...]
     single: TensorType | None  # the type of the one output, where that is all there is
     # operands and outputs that the gradient reads, by the operands that want one
-    saves: dict[int, frozenset[int]] = field(default_factory=dict)
+    saves: dict[int, Any] = field(default_factory=dict)
 
     def run(self, operands: tuple[Any, ...]) -> list[Any]:
         """New arrays of the program's outputs."""

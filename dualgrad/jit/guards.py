@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 from abc import get_cache_token
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +40,7 @@ from dualgrad.jit.notes import (
 )
 from dualgrad.jit.places import Place
 from dualgrad.jit.survey import REGISTRIES, Survey
+from dualgrad.runtime.records import dataclass
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
