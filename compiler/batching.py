@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dualgrad.compiler.grad import Vjp, fresh_leaf
@@ -39,6 +38,7 @@ from dualgrad.compiler.ops.view import Expand, Permute, Reshape, View, expand_to
 from dualgrad.compiler.ops.view import Index as At
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler.build.builder import Builder

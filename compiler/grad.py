@@ -8,7 +8,6 @@ program, can be inlined into a trace, and can be differentiated again.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import ClassVar
 
 from dualgrad.compiler.ir.interned import Interned
@@ -18,6 +17,7 @@ from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
 from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.records import dataclass
 
 
 def pullback(

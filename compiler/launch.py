@@ -6,7 +6,6 @@ This is all that is kept of a program on disk, beside its code: see `Launch.plai
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from dualgrad.compiler.ir.dims import Atom, Dim, evaluate
@@ -22,6 +21,7 @@ from dualgrad.compiler.ir.plain import (
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime.dtype import DType, as_dtype
 from dualgrad.runtime.program import KernelInfo
+from dualgrad.runtime.records import dataclass
 
 ALIGNMENT = 64
 _FEW = 256

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -59,6 +58,7 @@ from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, int64
+from dualgrad.runtime.records import dataclass, field
 
 BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,

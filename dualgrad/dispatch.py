@@ -8,7 +8,6 @@ summation asked about sizes is kept as guards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from dualgrad.engine import backend_of, compile_graph
 from dualgrad.recipes import Recipe
 from dualgrad.runtime import cuda
 from dualgrad.runtime.errors import DeviceError, DTypeError, ShapeError
+from dualgrad.runtime.records import dataclass, field
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 MAX_PLANS = 20_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.node import number_type
@@ -10,6 +9,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.base import result_dtype
 from dualgrad.runtime.dtype import DType, as_dtype, promote
 from dualgrad.runtime.errors import ArgumentError, DTypeError
+from dualgrad.runtime.records import dataclass
 from dualgrad.tensor import Tensor
 
 _KINDS = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -25,6 +24,7 @@ from dualgrad.runtime.cache import default_cache
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import DeviceError
 from dualgrad.runtime.lazy import LazyModule
+from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler import codegen

@@ -11,7 +11,6 @@ every key (see `engine.versions`), what a user's function says is not.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.backends.common import Backend, Times
@@ -22,6 +21,7 @@ from dualgrad.compiler.launch import Launch
 from dualgrad.compiler.ops.stated import stated
 from dualgrad.engine import Executable, code_of
 from dualgrad.runtime.cache import default_cache
+from dualgrad.runtime.records import dataclass
 
 _MOST = 16  # recipes of one key
 

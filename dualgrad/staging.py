@@ -10,7 +10,6 @@ What depends on no input belongs to no device; it is computed wherever it is use
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +26,7 @@ from dualgrad.engine import Compiled, compile_graph
 from dualgrad.runtime.devices import CPU
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import DeviceError
+from dualgrad.runtime.records import dataclass, field
 
 
 def compile_traced(graph: Graph, layouts: Layouts, name: str) -> Executable:

@@ -25,10 +25,10 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from dualgrad.runtime.config import config, user_cache_folder
+from dualgrad.runtime.records import dataclass
 
 _HEADER = struct.Struct("<8sIIQ32s")
 _MAGIC = b"DGCACHE\0"

@@ -35,9 +35,11 @@ class Loaded:
 
     `loaded(handles, params)` runs it without the GIL, `loaded.launch_held(handles, params)` with
     it, which is faster for work of a few microseconds.  Both return 0 or the error word.
+
+    entry, context    addresses, for native code
     """
 
-    __slots__ = ("_call", "_call_held", "_context", "_kernels", "_library")
+    __slots__ = ("_call", "_call_held", "_context", "_kernels", "_library", "context", "entry")
 
     def __init__(self, program: Program, externs: Mapping[str, int]) -> None:
         missing = [name for name in program.externs if name not in externs]
@@ -52,7 +54,9 @@ class Loaded:
         threads = pool()
         slots = [threads.address, threads.parallel_for_address]
         slots += [externs[name] for name in program.externs]
-        self._context = ctypes.byref((ctypes.c_int64 * len(slots))(*slots))
+        context = (ctypes.c_int64 * len(slots))(*slots)
+        self._context = ctypes.byref(context)
+        self.entry, self.context = addresses[program.name], ctypes.addressof(context)
         self._kernels = len(program.kernels)
         self._call: Callable[..., int] = _ENTRY(addresses[program.name])
         self._call_held: Callable[..., int] = _ENTRY_HELD(addresses[program.name])

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from dualgrad.runtime import nvrtc
 from dualgrad.runtime.driver import DeviceInfo, Graph, Memory, Problem
 from dualgrad.runtime.errors import DeviceError, OutOfMemory
 from dualgrad.runtime.lazy import LazyModule
+from dualgrad.runtime.records import dataclass, field
 
 if TYPE_CHECKING:
     import cupy

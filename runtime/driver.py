@@ -14,8 +14,9 @@ Addresses and sizes are in bytes.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

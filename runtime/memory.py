@@ -22,7 +22,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import addressof
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -31,6 +30,7 @@ from numpy import ndarray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory
 from dualgrad.runtime.host import memory_bytes
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import user_line_key
 
 ALIGNMENT = 64

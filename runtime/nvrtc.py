@@ -15,10 +15,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from dualgrad.runtime.errors import CompileError, DeviceError
+from dualgrad.runtime.records import dataclass
 
 OPTIONS = (
     "--std=c++17",

@@ -7,7 +7,9 @@ print(counters.since(before).launches)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,14 @@ class Snapshot:
 
 
 class Counters:
-    """Plain attributes, so that counting costs next to nothing; see Snapshot."""
+    """Plain attributes, so that counting costs next to nothing; see Snapshot.
 
-    __slots__ = ("cache_hits", "compile_seconds", "compiled", "kernels", "launches")
+    native    what native code has counted besides: its launches and kernels
+    """
+
+    __slots__ = ("cache_hits", "compile_seconds", "compiled", "kernels", "launches", "native")
+
+    native: Sequence[int]
 
     def __init__(self) -> None:
         self.launches = 0
@@ -39,18 +46,23 @@ class Counters:
         self.compiled = 0
         self.compile_seconds = 0.0
         self.cache_hits = 0
+        self.native = (0, 0)
 
     def snapshot(self) -> Snapshot:
         """The values now."""
         return Snapshot(
-            self.launches, self.kernels, self.compiled, self.compile_seconds, self.cache_hits
+            self.launches + self.native[0],
+            self.kernels + self.native[1],
+            self.compiled,
+            self.compile_seconds,
+            self.cache_hits,
         )
 
     def since(self, before: Snapshot) -> Snapshot:
         """How much was counted after `before` was taken."""
         return Snapshot(
-            self.launches - before.launches,
-            self.kernels - before.kernels,
+            self.launches + self.native[0] - before.launches,
+            self.kernels + self.native[1] - before.kernels,
             self.compiled - before.compiled,
             self.compile_seconds - before.compile_seconds,
             self.cache_hits - before.cache_hits,

@@ -30,8 +30,9 @@ This module is a leaf that compiler and devices share; it needs neither NumPy no
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from dualgrad.runtime.records import dataclass
 
 HANDLE_DATA_OFFSET = 16
 CONTEXT_POOL = 0

@@ -13,8 +13,9 @@ import functools
 import linecache
 import os
 import sys
-from dataclasses import dataclass, field
 from types import CodeType, FrameType
+
+from dualgrad.runtime.records import dataclass, field
 
 
 def _package_roots() -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from dualgrad.runtime.threads_ir import (
     CLOSED,
     MAX_THREADS,
     POOL_WORDS,
+    RECORD,
+    RECORD_WORDS,
     SERIAL,
     SYMBOLS,
     SYMBOLS_THREADED,
@@ -107,14 +109,15 @@ class Pool:
         ctypes.memset(self.address, 0, ctypes.sizeof(self._words))
         self._words[WORDS["state"]] = CLOSED
         self._words[WORDS["spin"]] = self._spin
+        self._words[WORDS["patience"]] = max(1, self._spin // 4)
         self._words[WORDS["cpus"]] = sum(1 << cpu for cpu in cpus) if placed else 0
         self._words[WORDS["avoid"]] = -1
 
     def _start_worker(self, tid: int) -> bool:
         """True, or False if the system refuses another thread."""
-        index = WORDS["arguments"] + 2 * tid
-        self._words[index] = self.address
-        self._words[index + 1] = tid
+        index = WORDS["records"] + RECORD_WORDS * tid
+        self._words[index + RECORD["pool"]] = self.address
+        self._words[index + RECORD["tid"]] = tid
         thread = ctypes.c_ulong()
         attributes = ctypes.create_string_buffer(256)  # more than any libc's pthread_attr_t
         self._libc.pthread_attr_init(attributes)

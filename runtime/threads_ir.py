@@ -21,6 +21,11 @@ Idle workers spin for a while, then sleep on the futex `wake`; `sleepers` tells 
 a system call is needed.  Workers above the limit sleep on the futex `park`.  A caller that runs
 out of chunks spins as well, then sleeps on `waiting`.  Each pair of "announce, then look again"
 is sequentially consistent on both sides, so no wake-up can be lost.
+
+A worker may lose its processor to another process in the middle of a chunk, for many
+milliseconds.  So a caller that waits looks at the processor time of the workers that have a chunk.
+One whose time stands still it *pulls*: it moves the worker to its own processor, which it then
+leaves to it by going to sleep, and moves it away again after the job.
 """
 
 from __future__ import annotations
@@ -34,8 +39,21 @@ MAX_THREADS = 256
 BATCH = 32768
 CLOSED = 0xFFFFFFFF
 
-_TIDS = 64
-_ARGUMENTS = _TIDS + MAX_THREADS
+_LOOKS = 4  # of a waiting caller at the workers before it sleeps
+_BRIEF_NANOSECONDS = 200_000  # of sleep between further looks
+
+_RECORDS = 64
+RECORD_WORDS = 8
+
+# i64 index of each word in the record of a worker
+RECORD = {
+    "pool": 0,  # what it is started with
+    "tid": 1,
+    "kernel": 2,  # the kernel's id of the thread, 0 before it runs
+    "working": 3,  # 1 while it has a chunk, and a little before and after
+    "pulled": 4,  # 1 while the caller has it on its own processor
+    "seen": 5,  # its processor time in ns when a waiting caller last looked
+}
 
 # i64 index of each word; words that different sides write are 64 bytes apart
 WORDS = {
@@ -50,16 +68,18 @@ WORDS = {
     "waiting": 26,  # i32 futex: 1 while the caller sleeps
     "busy": 32,
     "limit": POOL_WORKERS,  # workers that may take chunks
-    "spin": 41,  # pauses before sleeping
+    "spin": 41,  # pauses of a worker before sleeping
+    "patience": 44,  # pauses of a waiting caller between looks at the workers
     "park": 42,  # i32 futex
     "started": 43,  # workers that exist
     "cpus": 48,  # bit mask of the CPUs allowed; 0: workers are not placed
     "mask": 49,
     "avoid": 50,  # CPU that the workers keep away from; -1: none yet
-    "tids": _TIDS,  # kernel's thread id of each worker, 0 before it runs
-    "arguments": _ARGUMENTS,  # (pool, tid) of each worker
+    "pulls": 51,  # workers pulled during the running job
+    "own": 52,  # bit mask of the CPU that they are pulled to
+    "records": _RECORDS,  # RECORD of each worker; that of tid 0 is not used
 }
-POOL_WORDS = _ARGUMENTS + 2 * MAX_THREADS
+POOL_WORDS = _RECORDS + RECORD_WORDS * MAX_THREADS
 
 SYMBOLS = ("pool", "parallel_for")
 SYMBOLS_THREADED = (*SYMBOLS, "worker", "set_limit", "pauses")
@@ -96,6 +116,13 @@ define internal void @futex_wait(ptr %word, i32 %expected) {
   ret void
 }
 
+define internal void @futex_wait_briefly(ptr %word, i32 %expected) {
+  %time = alloca [2 x i64]
+  store [2 x i64] [i64 0, i64 $brief], ptr %time
+  call i64 (i64, ...) @syscall(i64 202, ptr %word, i32 128, i32 %expected, ptr %time)
+  ret void
+}
+
 define internal void @futex_wake(ptr %word, i32 %count) {
   call i64 (i64, ...) @syscall(i64 202, ptr %word, i32 129, i32 %count)
   ret void
@@ -117,20 +144,19 @@ exit:
 
 ; ---- workers -----------------------------------------------------------------------------------
 
-define ptr @worker(ptr %argument) {
+define ptr @worker(ptr %record) {
 entry:
-  %pool = load ptr, ptr %argument
-  %argument.tid = getelementptr i64, ptr %argument, i64 1
-  %tid = load i64, ptr %argument.tid
+  %pool = load ptr, ptr %record
+$record
+  %tid = load i64, ptr %record.tid
 $fields
   %kernel.tid = call i64 (i64, ...) @syscall(i64 186)
-  %my.tid = getelementptr i64, ptr %tids.p, i64 %tid
-  store atomic i64 %kernel.tid, ptr %my.tid release, align 8
+  store atomic i64 %kernel.tid, ptr %record.kernel release, align 8
   br label %look
 
 look:                                         ; %spun counts looks since there was work
   %spun = phi i64 [0, %entry], [0, %finished], [0, %awake], [0, %unparked],
-                  [%spun, %take], [%spun.next, %idle]
+                  [%spun, %lost], [%spun.next, %idle]
   %state = load atomic i64, ptr %state.p acquire, align 8
   %limit = load atomic i64, ptr %limit.p monotonic, align 8    ; as new as the job in %state
   %allowed = icmp sle i64 %tid, %limit
@@ -149,10 +175,14 @@ read:
   br i1 %left, label %take, label %nothing
 
 take:
+  store atomic i64 1, ptr %record.working monotonic, align 8
   %state.new = add i64 %state, 65536
   %exchange = cmpxchg ptr %state.p, i64 %state, i64 %state.new acq_rel monotonic, align 8
   %mine = extractvalue {i64, i1} %exchange, 1
-  br i1 %mine, label %run, label %look
+  br i1 %mine, label %run, label %lost
+lost:
+  store atomic i64 0, ptr %record.working monotonic, align 8
+  br label %look
 
 run:
   %last = sub i64 %n, 1
@@ -168,11 +198,15 @@ tell:                                         ; at worst a wake-up for nothing
   call void @futex_wake(ptr %waiting.p, i32 1)
   br label %finished
 finished:
+  store atomic i64 0, ptr %record.working monotonic, align 8
   br label %look
 
-nothing:
+nothing:                                      ; one that was pulled leaves the processor at once
   %spin = load atomic i64, ptr %spin.p monotonic, align 8
-  %patient = icmp ult i64 %spun, %spin
+  %pulled = load atomic i64, ptr %record.pulled monotonic, align 8
+  %at.home = icmp eq i64 %pulled, 0
+  %young = icmp ult i64 %spun, %spin
+  %patient = and i1 %at.home, %young
   br i1 %patient, label %idle, label %sleep
 idle:
   call void @llvm.x86.sse2.pause()
@@ -244,16 +278,102 @@ choose:
   %started = load i64, ptr %started.p
   br label %loop
 loop:
-  %i = phi i64 [1, %choose], [%next, %continue]
-  %tid.p = getelementptr i64, ptr %tids.p, i64 %i
-  %tid = load atomic i64, ptr %tid.p acquire, align 8
-  %runs = icmp ne i64 %tid, 0                 ; id 0 would mean the caller itself
+  %tid = phi i64 [1, %choose], [%next, %continue]
+  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
+$record
+  %kernel = load atomic i64, ptr %record.kernel acquire, align 8
+  %runs = icmp ne i64 %kernel, 0              ; id 0 would mean the caller itself
   br i1 %runs, label %move, label %continue
 move:
-  %result = call i64 (i64, ...) @syscall(i64 203, i64 %tid, i64 8, ptr %mask.p)
+  %result = call i64 (i64, ...) @syscall(i64 203, i64 %kernel, i64 8, ptr %mask.p)
   br label %continue
 continue:
-  %next = add i64 %i, 1
+  %next = add i64 %tid, 1
+  %more = icmp sle i64 %next, %started
+  br i1 %more, label %loop, label %exit
+exit:
+  ret void
+}
+
+; Pull the workers that have a chunk and have not run since the last look.  Result: how many
+; workers are pulled.
+define internal i64 @pull_workers(ptr %pool) {
+entry:
+$fields
+  %time = alloca [2 x i64]
+  %cpus = load i64, ptr %cpus.p
+  %avoid = load i64, ptr %avoid.p
+  %placed = icmp sge i64 %avoid, 0
+  %wanted = icmp ne i64 %cpus, 0
+  %possible = and i1 %placed, %wanted
+  br i1 %possible, label %where, label %exit
+where:
+  %cpu32 = call i32 @sched_getcpu()
+  %cpu = sext i32 %cpu32 to i64
+  %known = icmp ult i64 %cpu, 64
+  br i1 %known, label %choose, label %exit
+choose:
+  %bit = shl i64 1, %cpu
+  store i64 %bit, ptr %own.p
+  %started = load i64, ptr %started.p
+  br label %loop
+loop:
+  %tid = phi i64 [1, %choose], [%next, %continue]
+  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
+$record
+  %working = load atomic i64, ptr %record.working monotonic, align 8
+  %already = load atomic i64, ptr %record.pulled monotonic, align 8
+  %away = icmp ugt i64 %working, %already
+  br i1 %away, label %clock, label %continue
+clock:                                        ; of a thread: see clock_getcpuclockid(3)
+  %kernel = load atomic i64, ptr %record.kernel acquire, align 8
+  %not.kernel = xor i64 %kernel, -1
+  %shifted = shl i64 %not.kernel, 3
+  %clock.id = or i64 %shifted, 6
+  %failed = call i64 (i64, ...) @syscall(i64 228, i64 %clock.id, ptr %time)
+  %told = icmp eq i64 %failed, 0
+  br i1 %told, label %compare, label %continue
+compare:
+  %nanoseconds.p = getelementptr i64, ptr %time, i64 1
+  %seconds = load i64, ptr %time
+  %nanoseconds = load i64, ptr %nanoseconds.p
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %nanoseconds
+  %seen = load i64, ptr %record.seen
+  store i64 %now, ptr %record.seen
+  %stands = icmp eq i64 %now, %seen
+  br i1 %stands, label %pull, label %continue
+pull:
+  store atomic i64 1, ptr %record.pulled monotonic, align 8
+  %result = call i64 (i64, ...) @syscall(i64 203, i64 %kernel, i64 8, ptr %own.p)
+  %pulls.before = load i64, ptr %pulls.p
+  %pulls.after = add i64 %pulls.before, 1
+  store i64 %pulls.after, ptr %pulls.p
+  br label %continue
+continue:
+  %next = add i64 %tid, 1
+  %more = icmp sle i64 %next, %started
+  br i1 %more, label %loop, label %exit
+exit:
+  %pulls = load i64, ptr %pulls.p
+  ret i64 %pulls
+}
+
+; Send the pulled workers away.
+define internal void @release_workers(ptr %pool) {
+entry:
+$fields
+  store i64 0, ptr %pulls.p
+  store i64 -1, ptr %avoid.p
+  call void @place_workers(ptr %pool)
+  %started = load i64, ptr %started.p
+  br label %loop
+loop:
+  %tid = phi i64 [1, %entry], [%next, %loop]
+  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
+$record
+  store atomic i64 0, ptr %record.pulled monotonic, align 8
+  %next = add i64 %tid, 1
   %more = icmp sle i64 %next, %started
   br i1 %more, label %loop, label %exit
 exit:
@@ -300,30 +420,49 @@ run:
   %done.before = atomicrmw add ptr %done.p, i64 1 release, align 8
   br label %take
 
-join:
-  %spun = phi i64 [0, %take], [%spun.next, %idle], [0, %awake]
+join:                                         ; %turn counts looks at the workers
+  %turn = phi i64 [0, %take], [%turn.next, %again], [$last_turn, %awake]
+  br label %spin
+spin:
+  %spun = phi i64 [0, %join], [%spun.next, %idle]
   %done = load atomic i64, ptr %done.p acquire, align 8
   %complete = icmp eq i64 %done, %n
-  br i1 %complete, label %exit, label %missing
+  br i1 %complete, label %finish, label %missing
 missing:
-  %spin = load atomic i64, ptr %spin.p monotonic, align 8
-  %patient = icmp ult i64 %spun, %spin
-  br i1 %patient, label %idle, label %sleep
+  %patience = load atomic i64, ptr %patience.p monotonic, align 8
+  %patient = icmp ult i64 %spun, %patience
+  br i1 %patient, label %idle, label %inspect
 idle:
   call void @llvm.x86.sse2.pause()
   %spun.next = add i64 %spun, 1
+  br label %spin
+inspect:
+  %pulled = call i64 @pull_workers(ptr %pool)
+  %pulled.some = icmp ne i64 %pulled, 0
+  %turn.next = add i64 %turn, 1
+  %late = icmp ugt i64 %turn.next, $last_turn
+  %leave = or i1 %pulled.some, %late
+  br i1 %leave, label %sleep, label %again
+again:
   br label %join
 sleep:                                        ; announce, then look again
   store atomic i32 1, ptr %waiting.p seq_cst, align 4
   %done.again = load atomic i64, ptr %done.p seq_cst, align 8
   %just.now = icmp eq i64 %done.again, %n
   br i1 %just.now, label %awake, label %wait
-wait:
-  call void @futex_wait(ptr %waiting.p, i32 1)
+wait:                                         ; not for ever: a worker may stop running meanwhile
+  call void @futex_wait_briefly(ptr %waiting.p, i32 1)
   br label %awake
 awake:
   store atomic i32 0, ptr %waiting.p seq_cst, align 4
   br label %join
+finish:
+  %pulls = load i64, ptr %pulls.p
+  %visitors = icmp ne i64 %pulls, 0
+  br i1 %visitors, label %release, label %exit
+release:
+  call void @release_workers(ptr %pool)
+  br label %exit
 exit:
   ret void
 }
@@ -374,6 +513,17 @@ def linux_x86_64() -> str:
     fields = [
         f"  %{name}.p = getelementptr i64, ptr %pool, i64 {index}" for name, index in WORDS.items()
     ]
+    record = [
+        f"  %record.{name} = getelementptr i64, ptr %record, i64 {index}"
+        for name, index in RECORD.items()
+    ]
     return _LINUX_X86_64.substitute(
-        fields="\n".join(fields), pool_words=POOL_WORDS, batch=BATCH, closed=CLOSED
+        fields="\n".join(fields),
+        record="\n".join(record),
+        record_words=RECORD_WORDS,
+        pool_words=POOL_WORDS,
+        batch=BATCH,
+        closed=CLOSED,
+        last_turn=_LOOKS - 1,
+        brief=_BRIEF_NANOSECONDS,
     )

@@ -21,7 +21,17 @@ from dualgrad.compiler.ops.base import OPS
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"runtime": "dualgrad.runtime", "compiler": "dualgrad.compiler", "dualgrad": "dualgrad"}
 LAYER = {"runtime": 0, "compiler": 1, "dualgrad": 2}
-RUNTIME_LEAVES = {"devices", "dtype", "errors", "floats", "config", "srcinfo", "program", "lazy"}
+RUNTIME_LEAVES = {
+    "config",
+    "devices",
+    "dtype",
+    "errors",
+    "floats",
+    "lazy",
+    "program",
+    "records",
+    "srcinfo",
+}
 LAZY = {"llvmlite", "cupy"}
 ARRAYS = {"numpy", "cupy", "llvmlite"}
 LONGEST_FILE, LONGEST_FUNCTION = 600, 60

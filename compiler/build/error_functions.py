@@ -5,13 +5,12 @@ The polynomials and their errors come from tests/references/fit_special.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dualgrad.compiler.build.exponential import Exponential
 from dualgrad.compiler.build.formats import INF
 from dualgrad.compiler.build.logarithm import Logarithm
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ Their source is tests/references/fit_mathlib.py, which prints them with their er
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dualgrad.runtime.dtype import DType, float32, float64, int32, int64
+from dualgrad.runtime.records import dataclass
 
 INF = float("inf")
 NAN = float("nan")

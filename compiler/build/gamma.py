@@ -8,7 +8,6 @@ tests/references/fit_special.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 from dualgrad.compiler.build import trigonometry
@@ -16,6 +15,7 @@ from dualgrad.compiler.build.formats import INF, NAN
 from dualgrad.compiler.build.logarithm import Logarithm
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64
+from dualgrad.runtime.records import dataclass
 
 _LOG_PI = 1.1447298858494002
 _STIRLING = 0.41893853320467274  # (log(2 pi) - 1) / 2

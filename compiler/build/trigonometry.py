@@ -9,7 +9,6 @@ multiplied in fixed point, float32 ones in float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -17,6 +16,7 @@ from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.build.doubleword import DoubleWord
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64, int32, int64, uint64
+from dualgrad.runtime.records import dataclass
 
 _LOW = 0xFFFFFFFF
 # (sin(r)/r - 1) / r**2 and (cos(r) - 1 + r**2/2) / r**4 in r**2 on |r| <= pi/4 (float64) and

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
 from operator import attrgetter, index
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
+from dualgrad.runtime.records import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

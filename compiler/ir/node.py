@@ -12,7 +12,6 @@ beside it, not in it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number, Operand, Unit, Value
 from dualgrad.runtime.dtype import bool_, float64, int64
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import user_line_key
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ this makes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import (
     Atom,
@@ -33,6 +32,7 @@ from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import unflatten
 from dualgrad.compiler.passes.fuse import Group, index_in
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dualgrad.compiler.ir.dims import (
     Dim,
     Expr,
@@ -31,6 +29,7 @@ from dualgrad.compiler.kernel.scalar import Scalar, const, load, reg
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.passes.fuse import Group
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.records import dataclass
 
 # Of GPUs: tiles that keep one busy, their size, and what an unknown size is taken for.
 _BUSY, _TILE, _TYPICAL = 128, 64, 512

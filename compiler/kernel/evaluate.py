@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, substitute, sym
@@ -17,6 +16,7 @@ from dualgrad.compiler.ops.index import Index
 from dualgrad.compiler.ops.view import Reshape, View
 from dualgrad.compiler.passes.fuse import EXPENSIVE, formula_of
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.records import dataclass, field
 
 At = tuple[Dim, ...]
 

@@ -53,13 +53,13 @@ block sums are added in index order (the first as it is).  `blocks_of` is their 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
+from dualgrad.runtime.records import dataclass
 
 K_BLOCK = 512
 Device = Literal["cpu", "cuda"]

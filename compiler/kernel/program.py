@@ -8,7 +8,6 @@ Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
 
 from dualgrad.compiler.ir.dims import Atom
@@ -27,6 +26,7 @@ from dualgrad.compiler.kernel.printer import common_text, render
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import KernelInfo
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

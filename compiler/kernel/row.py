@@ -9,8 +9,6 @@ is what takes time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym
 from dualgrad.compiler.ir.node import Node
 from dualgrad.compiler.kernel.build import (
@@ -31,6 +29,7 @@ from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import behind_views
 from dualgrad.compiler.passes.fuse import EXPENSIVE, Group, cost, index_in
+from dualgrad.runtime.records import dataclass, field
 
 
 @dataclass

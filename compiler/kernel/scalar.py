@@ -21,13 +21,13 @@ once, whatever it converts from, and one from it is exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.runtime.dtype import DType, bool_, float64, int64
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.floats import rounded
+from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler.ir.dims import Dim

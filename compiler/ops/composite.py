@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from dualgrad.compiler.ir.dims import current_env
@@ -22,6 +21,7 @@ from dualgrad.compiler.ops.base import renamed
 from dualgrad.compiler.ops.elementwise import narrowed, widened
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, unit_names
+from dualgrad.runtime.records import dataclass
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,7 +9,6 @@ the cheapest by number of multiplications for few operands, greedy for many (as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from math import prod
@@ -27,6 +26,7 @@ from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.runtime.records import dataclass
 
 Labels = tuple[str, ...]
 Path = tuple[tuple[int, int], ...]  # numbers of two operands; their product comes last

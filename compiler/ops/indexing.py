@@ -9,7 +9,6 @@ of them stood if no slice, None or Ellipsis comes between them, else in front.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim, Offset, product, same
@@ -31,6 +30,7 @@ from dualgrad.compiler.ops.view import Index as At
 from dualgrad.compiler.ops.view import View, expand_to
 from dualgrad.runtime.dtype import bool_, int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
+from dualgrad.runtime.records import dataclass, field
 
 if TYPE_CHECKING:
     from dualgrad.compiler.build.builder import Builder

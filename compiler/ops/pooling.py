@@ -7,7 +7,6 @@ the first largest element of the window, as PyTorch's does.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
@@ -22,6 +21,7 @@ from dualgrad.compiler.ops.reduce import limits, spread
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.records import dataclass
 
 
 class FirstMax(Max):

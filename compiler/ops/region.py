@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, same
@@ -20,6 +19,7 @@ from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import Index, Permute, View, expand_to
 from dualgrad.runtime.errors import ShapeError
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ NumPy module, the inputs in the widest precision at hand and nothing else; it mu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.runtime.dtype import DType, float32
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ Nodes of a row group are on one of two levels: `full` (one value per element of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -30,6 +29,7 @@ from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.scan import Scan
 from dualgrad.compiler.ops.view import View, through_views
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.records import dataclass, field
 
 Kind = Literal["map", "contract", "row", "column", "scan", "region", "update", "call"]
 SOLO = {"region", "update", "call"}  # kinds of one node: nothing else is in their kernels

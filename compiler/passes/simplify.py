@@ -10,7 +10,6 @@ Rules on views, whose parameters have to be computed, are functions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
@@ -23,6 +22,7 @@ from dualgrad.compiler.ops.elementwise import Cast
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.view import Expand, Permute, Reshape
 from dualgrad.runtime.dtype import bool_, float32
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -16,6 +15,7 @@ from dualgrad.compiler.launch import Launch
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, public_caller
 from dualgrad.runtime.linker import llvm_version
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import Location
 
 if TYPE_CHECKING:

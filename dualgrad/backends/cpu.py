@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import time
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import HostCall, Program, decode_error
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -101,11 +101,14 @@ class CpuCode:
 
 
 class CpuBound:
-    """A program for known sizes: everything a launch needs, worked out."""
+    """A program for known sizes: everything a launch needs, worked out.
+
+    record    the same for native code, where some has asked (see `dualgrad.entries.program`)
+    """
 
     __slots__ = (
-        "arena", "code", "constant", "launch", "lines", "outputs", "pack", "prefix", "program",
-        "scalars", "values",
+        "arena", "code", "constant", "heavy", "launch", "lines", "outputs", "pack", "prefix",
+        "program", "record", "scalars", "values",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +117,7 @@ class CpuBound:
         offsets, self.arena = plan_arena(program.spaces, values)
         numbers = [*offsets, *(values[a] for a in program.symbols)]
         self.prefix = struct.pack(f"={len(numbers)}q", *numbers)
+        self.record: Any = None
         self.scalars = scalar_packer(program)
         self.outputs = [(size_of(t.shape, values), t.dtype) for t in program.outputs]
         self.constant = _address(0) + self.prefix
@@ -121,8 +125,8 @@ class CpuBound:
         self.code, self.program, self.lines, self.values = code, program, lines, values
         touched = [*program.inputs, *(t.size for t in program.outputs)]
         total = sum(evaluate(n, values) for n in touched)
-        heavy = total > _HELD_BELOW or any(k.kind == "contract" for k in program.kernels)
-        self.launch = code.loaded if heavy else code.loaded.launch_held
+        self.heavy = total > _HELD_BELOW or any(k.kind == "contract" for k in program.kernels)
+        self.launch = code.loaded if self.heavy else code.loaded.launch_held
 
     def run(self, arrays: list[Array], scalars: tuple[float, ...] = ()) -> list[Array]:
         outputs = [new_array(shape, dtype) for shape, dtype in self.outputs]

@@ -11,7 +11,7 @@ import json
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,7 @@ from dualgrad.runtime.devices import device_index
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
 from dualgrad.runtime.program import decode_error
+from dualgrad.runtime.records import dataclass, field
 
 if TYPE_CHECKING:
     from dualgrad.compiler.kernel.ir import Device

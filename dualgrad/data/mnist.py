@@ -11,7 +11,6 @@ import os
 import tempfile
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -23,6 +22,7 @@ from dualgrad.data.dataset import TensorDataset
 from dualgrad.data.idx import read_idx
 from dualgrad.runtime.config import user_cache_folder
 from dualgrad.runtime.errors import DataError
+from dualgrad.runtime.records import dataclass
 
 MIRRORS: Final = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",

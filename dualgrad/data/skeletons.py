@@ -10,12 +10,13 @@ Source of the spline: E. Catmull, R. Rom, "A class of local interpolating spline
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dualgrad.runtime.records import dataclass
 
 Point = tuple[float, float]
 

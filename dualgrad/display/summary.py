@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from dualgrad.runtime.device_array import DeviceArray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
+from dualgrad.runtime.records import dataclass
 
 Array = np.ndarray[Any, Any]
 _CHUNK = 1 << 16  # elements looked at at once

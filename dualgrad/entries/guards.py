@@ -18,12 +18,12 @@ import ctypes
 import types
 
 from dualgrad.gradients.hooks import on_leaves
-from dualgrad.runtime.native import layout
-from dualgrad.runtime.native.language import Cell, Native, Word, c, call, native, stack
+from dualgrad.runtime.native import layout, library
+from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
 from dualgrad.tensor import Tensor
 
-ARGUMENTS, FIRST, REGISTERS = 0, 8, 248
-FRAME = 256  # words; what is below is no address
+ARGUMENTS, FIRST = 0, 8
+FRAME = 2048  # words; what is below is no address
 DONE = 1
 
 TYPE, LENGTH, ITEMS = layout.TYPE, layout.LENGTH, layout.ITEMS
@@ -41,8 +41,7 @@ known = Cell(8)
 NONE, INT, FLOAT, TEXT, BYTES, TUPLE, HOOKED = range(7)
 
 
-def learn() -> None:
-    """Tell native code where the objects are that it asks for; once, when it is loaded."""
+def _bind() -> None:
     objects = (None, int, float, str, bytes, tuple, on_leaves)
     for k, x in enumerate(objects):
         known.memory[k] = id(x)
@@ -185,12 +184,10 @@ def entries_are(p: Word, frame: Word) -> Word:
         return 0
     for _ in range(count):
         c.PyDict_Next(owner, cursor, cursor + 8, cursor + 16)
-        if cursor[1] != p[0]:
-            if not same_text(cursor[1], p[0]):
-                return 0
-        if p[1] == SAME:
-            if cursor[2] != p[2]:
-                return 0
+        if cursor[1] != p[0] and not same_text(cursor[1], p[0]):
+            return 0
+        if p[1] == SAME and cursor[2] != p[2]:
+            return 0
         if p[1] == LOAD:
             frame[p[2]] = cursor[2]
         p = p + 24
@@ -237,9 +234,8 @@ def is_float(p: Word, frame: Word) -> Word:
 def is_tensor(p: Word, frame: Word) -> Word:
     """[operand, signature, flag, grad_fn]"""
     x = at(frame, p[1])
-    if x[SIG] != p[2]:
-        if not same_signature(x[SIG], p[2]):
-            return 0
+    if x[SIG] != p[2] and not same_signature(x[SIG], p[2]):
+        return 0
     return p + 40 if has_history(x, p[3], p[4]) else 0
 
 
@@ -353,3 +349,6 @@ def fits() -> bool:
         and ctypes.c_size_t.from_address(held).value == id(known)
         and ctypes.c_double.from_address(id(number) + 8 * FLOAT_BITS).value == 3.5
     )
+
+
+library.when_loaded(_bind)

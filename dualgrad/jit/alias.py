@@ -7,7 +7,6 @@ distances.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime import memory
 from dualgrad.runtime.device_array import DeviceArray, ForeignMemory, address_of
+from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import Place
 from dualgrad.tensor import Tensor
 

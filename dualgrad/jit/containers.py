@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import is_
 from typing import Any
 
 from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.lifting import settled
+from dualgrad.runtime.records import dataclass
 
 Value = Callable[[Any], Any]  # makes a value from the results of a run
 Spec = Callable[[Any], Value]

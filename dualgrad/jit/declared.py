@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from dualgrad.jit.places import ENTRY, ROOT, SIZE, Arguments, Place
 from dualgrad.jit.survey import survey
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.records import dataclass, field
 
 Dims = tuple[int, ...] | None  # of an argument; None: all
 Roots = tuple[tuple[Any, Any], ...]

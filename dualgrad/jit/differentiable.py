@@ -15,7 +15,6 @@ What is saved: what the tape of eager mode would save (see `keeping`).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from typing import Any
 
@@ -32,6 +31,7 @@ from dualgrad.jit.alias import Source
 from dualgrad.jit.keeping import Kept, keeping, leaves_of
 from dualgrad.jit.tape import Arrival, Edge, FlowBack, Step, Tape, Value
 from dualgrad.runtime.errors import GradientError
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.staging import Executable, compile_traced
 from dualgrad.tensor import Tensor
 

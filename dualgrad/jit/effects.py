@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -33,6 +32,7 @@ from dualgrad.jit.errors import Unsupported
 from dualgrad.jit.numbers import Number
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.floats import decode
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Location, user_location
 from dualgrad.state import state
 

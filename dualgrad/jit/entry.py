@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from dualgrad.jit.alias import memory_of
 from dualgrad.jit.path import Path
 from dualgrad.jit.survey import Survey
+from dualgrad.runtime.records import dataclass, field
 
 MAX_PATHS = 16  # per entry; what needs more runs eagerly
 

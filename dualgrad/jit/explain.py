@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from time import perf_counter
@@ -26,6 +25,7 @@ from dualgrad.jit.places import SIZE, Part, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import TENSOR, Survey, survey
 from dualgrad.runtime.errors import TraceError
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Location, user_location
 
 Key = tuple[Any, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +30,7 @@ from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.staging import compile_traced
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor

@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 from abc import get_cache_token
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +42,7 @@ from dualgrad.jit.notes import (
 from dualgrad.jit.places import Place
 from dualgrad.jit.survey import REGISTRIES, Survey
 from dualgrad.jit.table import ARGUMENT, ELEMENT, Look, Table
+from dualgrad.runtime.records import dataclass
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -177,7 +177,7 @@ class Writer:
             self.table.value(self.table.load(look, None), x)
         elif id(x) in self.fresh:
             self.add_same(x, look, self.fresh[id(x)])
-        elif isinstance(x, Tensor) or isinstance(x, tuple | list | dict) or _is_record(x):
+        elif isinstance(x, Tensor | tuple | list | dict) or _is_record(x):
             v = self.fresh[id(x)] = self.variable()
             self.terms.append(f"({v} := {look}).__class__ is {self.name(kind)}")
             self.table.load(look, x)

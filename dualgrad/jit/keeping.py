@@ -20,7 +20,7 @@ it may be changed in place, as optimizers and running statistics do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from dualgrad.compiler.batching import Batched
@@ -33,6 +33,7 @@ from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import Expand, View
 from dualgrad.compiler.passes.fuse import EXPENSIVE, cost
 from dualgrad.jit.tape import Guard, Name, Step, Value, is_number
+from dualgrad.runtime.records import dataclass, field
 
 
 class Place(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dualgrad.compiler.ir.node import Node, const_node
@@ -15,6 +14,7 @@ from dualgrad.jit.keeping import keeping
 from dualgrad.jit.numbers import Number, plain
 from dualgrad.jit.tape import NOWHERE, OUTSIDE, Edge, Guard, Step, Tape, Value, absent
 from dualgrad.jit.trace import Trace, Unsupported
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Location
 from dualgrad.tensor import Tensor
 

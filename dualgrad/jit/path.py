@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +23,7 @@ from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Place as Line
 from dualgrad.staging import Executable
 from dualgrad.tensor import Tensor

@@ -9,8 +9,9 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import Any
+
+from dualgrad.runtime.records import dataclass
 
 Part = tuple[Any, str, Any, Any]  # value, kind, key, the owner's part (None for a root)
 

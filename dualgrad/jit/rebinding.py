@@ -8,7 +8,6 @@ the globals of modules are always the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dualgrad.jit.errors import Unsupported
@@ -26,6 +25,7 @@ from dualgrad.jit.notes import (
 )
 from dualgrad.jit.snapshot import Snapshot
 from dualgrad.jit.survey import Survey
+from dualgrad.runtime.records import dataclass
 
 # What is not bound anew but changed as a whole.
 _WHOLE = {

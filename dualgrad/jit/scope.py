@@ -6,13 +6,13 @@ import dis
 import sys
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from dualgrad.jit.kinds import OWN, TEXTS, UNSEEN, UNSEEN_ATTRIBUTES, is_foreign, root_name
+from dualgrad.runtime.records import dataclass, field
 
 Globals = dict[str, Any]
 Ran = tuple[types.CodeType, Globals]

@@ -7,7 +7,6 @@ the program uses, and so where the row begins and ends, is known at the end of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.node import Node, input_node, replace, topological
@@ -28,6 +27,7 @@ from dualgrad.jit.alias import (
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.device_array import address_of
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:

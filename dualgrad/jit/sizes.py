@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import (
@@ -23,6 +22,7 @@ from dualgrad.compiler.ir.size import traced_size
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.jit.places import SIZE, STRIDE, Place
+from dualgrad.runtime.records import dataclass, field
 
 if TYPE_CHECKING:
     from dualgrad.jit.survey import Survey

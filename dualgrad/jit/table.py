@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import types
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dualgrad.entries import guards
 from dualgrad.jit.notes import CELL_CONTENTS, CLASS_ATTRIBUTE, GET, ITEM, MISSING, SLOT
 from dualgrad.runtime.native import layout
 from dualgrad.runtime.native.language import Native
+from dualgrad.runtime.records import dataclass, field
 
 ARGUMENT, ELEMENT = "argument", "element"  # ways to look besides those of notes
 

@@ -9,7 +9,6 @@ gradient itself is to be differentiated, the units that it runs are a tape again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dualgrad.compiler.batching import is_gradient
@@ -24,6 +23,7 @@ from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.gradients.tape import Absent
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Place
 
 Name = tuple[str, Any]

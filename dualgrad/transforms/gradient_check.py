@@ -9,7 +9,6 @@ differ are entries compared one by one, to say which.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from dualgrad.creation import tensor
 from dualgrad.runtime.dtype import float64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, GradientError
+from dualgrad.runtime.records import dataclass
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 from dualgrad.transforms import trees

@@ -24,6 +24,7 @@ intrinsics below.  There are no exceptions: C-API functions return 0 after they 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -61,6 +62,11 @@ class Cell:
     def memory(self) -> Any:
         """All of its words, as a ctypes array."""
         return self._memory
+
+    @property
+    def at(self) -> Word:
+        """Their address."""
+        return ctypes.addressof(self._memory)
 
     @property
     def word(self) -> int:

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ else:
 
 _lock = threading.RLock()
 _loaded: list[bool] = []
+_waiting: list[Callable[[], None]] = []
 
 
 def load() -> bool:
@@ -37,6 +39,14 @@ def load() -> bool:
             if not _loaded:
                 _loaded.append(config.native and layout.is_known() and _load())
     return _loaded[0]
+
+
+def when_loaded(bind: Callable[[], None]) -> None:
+    """Call `bind`, which fills cells, when the native functions are there."""
+    if is_loaded():
+        bind()
+    else:
+        _waiting.append(bind)
 
 
 def is_loaded() -> bool:
@@ -58,6 +68,8 @@ def _load() -> bool:
         f.call = ctypes.PYFUNCTYPE(ctypes.c_int64, *words)(f.address)
     for x in cells:
         x.bind((ctypes.c_int64 * x.words).from_address(found[x.name]))
+    for bind in _waiting:
+        bind()
     return True
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, ceil_div, evaluate, substitute, sym, symbol_of, symbols
 from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Kernel, Operand, Store
@@ -31,6 +30,7 @@ from dualgrad.compiler.lower.cuda.kernel import (
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.tiles import TILES
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.records import dataclass
 
 _PROCESSORS = 132  # of the device that tiles are chosen for
 _TYPICAL = 512  # what an unknown size is taken for in that choice

@@ -11,7 +11,6 @@ is left over at the end, is done one by one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import (
     Atom,
@@ -38,6 +37,7 @@ from dualgrad.compiler.lower.cuda.kernel import (
 from dualgrad.compiler.lower.cuda.scalars import Formulas
 from dualgrad.compiler.lower.cuda.space import Access, Space, SpaceCode, name_of, step_along
 from dualgrad.compiler.lower.cuda.transpose import Tiling, TransposeCode
+from dualgrad.runtime.records import dataclass
 
 VECTOR_BYTES = 16  # the longest access of one thread
 _FEW = 16384  # threads that no device is filled with

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
@@ -31,6 +30,7 @@ from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.scalars import Formulas, ScalarCode
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
+from dualgrad.runtime.records import dataclass
 
 THREADS = 256  # of a block
 UNROLL = 8  # turns of a loop side by side

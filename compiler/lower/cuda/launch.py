@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.plain import Plain, plain_dim, read_dim
 from dualgrad.runtime.program import HostCall
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, product, symbol_of
 from dualgrad.compiler.kernel.ir import Buffer, Check, Kernel, Loop, Stmt, Store, accesses_of
 from dualgrad.compiler.lower.cuda.kernel import KernelCode, Signature
 from dualgrad.compiler.lower.cuda.scalars import Formulas
+from dualgrad.runtime.records import dataclass
 
 Access = tuple[Buffer, Dim]
 

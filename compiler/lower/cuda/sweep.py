@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, coefficient, symbol_of
 from dualgrad.compiler.kernel.ir import Buffer, Loop, Stmt, Store
@@ -32,6 +32,7 @@ from dualgrad.compiler.lower.cuda.teams import (
     roots_of,
     size_of,
 )
+from dualgrad.runtime.records import dataclass
 
 _IN_FLIGHT = 16  # elements of a thread whose loads are under way at the same time
 _LONGEST_BODY = 512  # primitives in the body of a loop that is unrolled for that

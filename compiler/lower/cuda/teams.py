@@ -30,7 +30,6 @@ most 64 of the 255 registers of a thread at any time: the rest is for the work i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, product, symbol_of, symbols, terms_of
@@ -49,6 +48,7 @@ from dualgrad.compiler.kernel.ir import (
 )
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.passes.fuse import EXPENSIVE
+from dualgrad.runtime.records import dataclass
 
 WARP = 32
 BLOCK = 128  # threads of a block of narrow teams

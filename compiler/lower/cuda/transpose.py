@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Dim, ceil_div, product, symbol_of
 from dualgrad.compiler.kernel.ir import Buffer, Loop, Store
@@ -17,6 +16,7 @@ from dualgrad.compiler.kernel.scalar import load
 from dualgrad.compiler.lower.cuda.ctype import memory_type, register_type
 from dualgrad.compiler.lower.cuda.kernel import THREADS, KernelText, scalars_in
 from dualgrad.compiler.lower.cuda.space import Access, Space, SpaceCode, name_of, step_along
+from dualgrad.runtime.records import dataclass
 
 TILE = 32  # a warp goes along one side
 _ROWS = THREADS // TILE  # that a block takes at once

@@ -6,13 +6,12 @@ block of K is summed: height * vectors accumulators, one row of B, one broadcast
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dualgrad.compiler.kernel.ir import K_BLOCK
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import DTypeError
 from dualgrad.runtime.program import Target
+from dualgrad.runtime.records import dataclass
 
 _FLOATS = {32: "float", 64: "double"}
 _WIDEST = 8

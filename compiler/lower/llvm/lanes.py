@@ -8,7 +8,6 @@ depend on that variable are computed once, as scalars, and repeated into all lan
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.floats import encode
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, terms_of
 from dualgrad.compiler.kernel.ir import Buffer
@@ -26,6 +25,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
 )
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
+from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)

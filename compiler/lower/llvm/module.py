@@ -6,7 +6,6 @@ frame on its stack, then calls each kernel, in chunks on the thread pool where t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
@@ -28,6 +27,7 @@ from dualgrad.runtime.program import (
     HANDLE_DATA_OFFSET,
     Target,
 )
+from dualgrad.runtime.records import dataclass
 
 # Cost of one element in units of 1/16 ns, for deciding whether threads pay.  Rough is enough.
 _COST_MEMORY, _COST_DIVIDE, _COST_PRIMITIVE = 4, 8, 1
