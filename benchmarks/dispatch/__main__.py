@@ -17,10 +17,12 @@ from tempfile import TemporaryDirectory
 from benchmarks.arms import REFERENCE, STATIC, Arm, choose_arms
 from benchmarks.dispatch import first
 from benchmarks.dispatch.measure import (
+    EAGER_OFF,
     JAX,
     JAX_JIT,
     KERNELS,
     NUMPY,
+    STATIC_OFF,
     TORCH,
     TORCH_COMPILE,
     Arms,
@@ -35,8 +37,8 @@ from dualgrad.runtime.host import cpu_count
 Table = list[tuple[str, ...]]
 # The first arm of a group has the results that are expected of the others.
 GROUP_ARMS = {
-    "eager": (REFERENCE, NUMPY, TORCH, JAX),
-    "compiled": (REFERENCE, STATIC, KERNELS, TORCH_COMPILE, JAX_JIT),
+    "eager": (REFERENCE, EAGER_OFF, NUMPY, TORCH, JAX),
+    "compiled": (REFERENCE, STATIC, STATIC_OFF, KERNELS, TORCH_COMPILE, JAX_JIT),
     "memory": (REFERENCE, NUMPY, TORCH, JAX),
 }
 FIRST_ARMS: dict[str, tuple[Arm, ...]] = {
@@ -75,23 +77,23 @@ def beyond(result: Measured) -> str:
 def eager_table(results: Sequence[Measured]) -> Table:
     arms = GROUP_ARMS["eager"]
     rows = [
-        (r.row.name, *(spread(r, arm) for arm in arms), ratio(r, REFERENCE, arms[1:]))
+        (r.row.name, *(spread(r, arm) for arm in arms), ratio(r, REFERENCE, arms[2:]))
         for r in results
     ]
-    return [("call", "dualgrad", "NumPy", "torch", "jax", "ratio"), *rows]
+    return [("call", "dualgrad", "entries off", "NumPy", "torch", "jax", "ratio"), *rows]
 
 
 def compiled_table(results: Sequence[Measured]) -> Table:
     head = (
-        "call", "compiled", "kernels", "beyond", "undecorated", "torch.compile", "jax.jit", "ratio",
+        "call", "compiled", "kernels", "beyond", "entries off", "undecorated",
+        "torch.compile", "jax.jit", "ratio",
     )  # fmt: skip
     rows = []
     for r in results:
-        own = (spread(r, STATIC), spread(r, KERNELS), beyond(r), spread(r, REFERENCE))
-        others = (TORCH_COMPILE, JAX_JIT)
-        rows.append(
-            (r.row.name, *own, *(spread(r, arm) for arm in others), ratio(r, STATIC, others))
-        )
+        first, others = (STATIC, KERNELS), (TORCH_COMPILE, JAX_JIT)
+        rest = (STATIC_OFF, REFERENCE, *others)
+        own = (*(spread(r, arm) for arm in first), beyond(r), *(spread(r, arm) for arm in rest))
+        rows.append((r.row.name, *own, ratio(r, STATIC, others)))
     return [head, *rows]
 
 
