@@ -8,6 +8,7 @@ with their quartiles.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -122,7 +123,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "groups", nargs="*", help=f"what to measure (default: all): {', '.join(TITLES)}"
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows with this in their name")
+    parser.add_argument(
+        "--only",
+        type=re.compile,
+        default=re.compile(""),
+        metavar="REGEX",
+        help="rows with such names",
+    )
     parser.add_argument("--quick", action="store_true", help="rougher, without torch.compile")
     parser.add_argument("--no-peers", action="store_true", help="leave other frameworks out")
     parser.add_argument("--repeats", type=int, help=f"blocks of each library (default: {_REPEATS})")
@@ -144,7 +151,7 @@ def run_group(
     with TemporaryDirectory(prefix="dualgrad-bench-") as folder, ExitStack() as stack:
         processes = Arms(arms, arguments.threads, Path(folder), stack)
         for row in GROUPS[group]:
-            if arguments.only not in row.name:
+            if not arguments.only.search(row.name):
                 continue
             result = processes.measure(group, row, Effort(arguments.repeats), group == "memory")
             results.append(result)
@@ -166,7 +173,7 @@ def main(argv: Sequence[str]) -> int:
         notes += [note for note in left_out if note not in notes]
     for group in arguments.groups or TITLES:
         if group == "first":
-            firsts = [r for r in FIRST if arguments.only in r[1]]
+            firsts = [r for r in FIRST if arguments.only.search(r[1])]
             of_group = {name: chosen[f"first {name}"] for name in FIRST_ARMS}
             found = first.table(firsts, of_group, min(3, arguments.repeats), arguments.threads)
             table: Table = [first.COLUMNS, *map(tuple, found)]
