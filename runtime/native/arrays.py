@@ -62,17 +62,24 @@ def new_array(record: Word) -> Word:
     block = take(record[0])
     if not block:
         return _in_python(record)
+    made = array_on(record, block)
+    if not made:
+        give(block)
+    return made
+
+
+@native
+def array_on(record: Word, block: Word) -> Word:
+    """The array that a record describes, owner of a block; 0 with an exception set."""
     dtype = record[1]
     c.Py_IncRef(dtype)  # the next call takes a reference
     made = call(
         _new_from_descr.word, _array_type.word, dtype, record[2], record + 24, 0, block, _FLAGS, 0
     )
-    if not made:
-        give(block)
-        return 0
-    c.Py_IncRef(_handler.word)
-    made[_HANDLER] = _handler.word
-    set_int32(made, _FLAGS_AT, int32(made, _FLAGS_AT) | _OWNS_DATA)
+    if made:
+        c.Py_IncRef(_handler.word)
+        made[_HANDLER] = _handler.word
+        set_int32(made, _FLAGS_AT, int32(made, _FLAGS_AT) | _OWNS_DATA)
     return made
 
 
@@ -163,6 +170,7 @@ def _free(context: Word, block: Word, size: Word) -> Word:
 
 # -- what native code needs of the process --------------------------------------------------------
 
+Array = np.ndarray[Any, Any]
 _kept: list[Any] = []  # objects whose addresses stand in cells
 
 
@@ -177,7 +185,22 @@ def make_in_python(slow: Callable[..., Any], slow_empty: Callable[..., Any]) -> 
     _slow.word, _slow_empty.word = id(slow), id(slow_empty)
 
 
-def is_pooled(array: np.ndarray[Any, Any]) -> bool:
+def on_pool(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+    """A new array of the shape.  Raises MemoryError, never OutOfMemory."""
+    block = take(nbytes) if nbytes <= MOST else 0
+    if not block:
+        raise MemoryError
+    record = (ctypes.c_int64 * (3 + len(shape)))(nbytes, id(dtype), len(shape), *shape)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int64, ctypes.c_int64)(array_on.address)
+    try:
+        made: Array = make(ctypes.addressof(record), block)
+    except BaseException:
+        give(block)
+        raise
+    return made
+
+
+def is_pooled(array: Array) -> bool:
     """Whether the memory of an array is a block of the pool, and its own."""
     at = id(array) + layout.ARRAY_HANDLER
     return library.is_loaded() and ctypes.c_ssize_t.from_address(at).value == _handler.word
