@@ -1,8 +1,9 @@
 """Host memory for arrays and arenas, from a pool.
 
 Where native code runs, arrays own blocks of the native pool (`native.arrays`); elsewhere, and
-before it has been loaded, they lie on blocks of the pool in Python (`blocks`).  Here is what both have in common: statistics, a limit,
-the error when there is no more memory, and `guarded`, which has every array made in Python.
+before it has been loaded, they lie on blocks of the pool in Python (`blocks`).  Here is what both
+have in common: statistics, a limit, the error when there is no more memory, and `guarded`, which
+has every array made in Python.
 """
 
 from __future__ import annotations
@@ -68,12 +69,13 @@ class MemoryStats:
 
 
 class _NativeBlock:
-    """A block of the native pool."""
+    """A block of the native pool.  Raises OutOfMemory."""
 
     __slots__ = ("address", "nbytes")
 
     def __init__(self, nbytes: int) -> None:
-        self.address = pool.take(nbytes)
+        self.address = 0
+        self.address = arrays.take_or_raise(nbytes)
         self.nbytes = nbytes
 
     # at interpreter exit the globals of this module may be gone
@@ -106,8 +108,9 @@ def _of_numpy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         raise _negative(nbytes)
     if _settings.guards is not None or not library.is_loaded():
         return ndarray(shape, dtype, _block(nbytes))
-    made: Array = _with_room(nbytes, lambda: arrays.on_pool(shape, dtype, nbytes))
-    return made
+    if nbytes > pool.MOST:
+        raise _out_of_memory(nbytes)
+    return arrays.on_pool(shape, dtype, nbytes)
 
 
 def scratch(nbytes: int) -> Block:
@@ -123,30 +126,27 @@ def _block(nbytes: int) -> Any:
 
 
 def _take(nbytes: int) -> Any:
-    return _with_room(nbytes, lambda: _taken(nbytes))
-
-
-def _taken(nbytes: int) -> Any:
-    """A block from the pool.  Raises MemoryError."""
-    if not library.is_loaded():
+    if nbytes > pool.MOST:
+        raise _out_of_memory(nbytes)
+    if library.is_loaded():
+        return _NativeBlock(nbytes)
+    try:
         return blocks.take(nbytes)
-    if nbytes <= pool.MOST:
-        block = _NativeBlock(nbytes)
-        if block.address:
-            return block
-    raise MemoryError
-
-
-def _with_room(nbytes: int, make: Callable[[], Any]) -> Any:
-    """What `make` gives, once more if memory could be found.  Raises OutOfMemory."""
-    try:
-        return make()
     except MemoryError:
-        gc.collect()  # cycles may hold tensors
+        gc.collect()
     try:
-        return make()
+        return blocks.take(nbytes)
     except MemoryError:
         raise _out_of_memory(nbytes) from None
+
+
+def _make_room(nbytes: int) -> None:
+    """Find memory for a block of the native pool.  Raises OutOfMemory."""
+    gc.collect()  # cycles may hold tensors
+    block = pool.take(nbytes)
+    if not block:
+        raise _out_of_memory(nbytes)
+    pool.give(block)
 
 
 def _out_of_memory(nbytes: int) -> OutOfMemory:
@@ -232,7 +232,7 @@ def _set_up() -> None:
     pool.limit.word = _settings.limit
     blocks.count_in(pool.counts.memory)
     arrays.elsewhere.word = _settings.guards is not None
-    arrays.make_in_python(_of_numpy, _empty)
+    arrays.make_in_python(_of_numpy, _make_room)
     _builtin.fill(arrays.empty)
 
 

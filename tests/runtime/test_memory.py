@@ -19,6 +19,7 @@ from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory
 from dualgrad.runtime.memory import check_guards, empty, guarded, reset_peak, scratch, stats
 from dualgrad.runtime.native import library, pool
 
+library.load()  # as the first op does
 SIZES = [0, 1, 63, 64, 65, 1023, 1024, 1025, 1153, 4096, 65535, 65536, 65537, 300_001, 3_000_000]
 
 
