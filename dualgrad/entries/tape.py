@@ -278,7 +278,7 @@ def _place(code: Word, frame: Word) -> Word:
 
 
 @native
-def record(self: Word, arguments: Word, count: Word) -> Word:
+def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     """`record(unit, operands, outputs, known)` for Python."""
     if count == 4:
         operands = arguments[1]
