@@ -33,6 +33,11 @@ def offset_of(owner: type, slot: str) -> int:
     return ctypes.c_ssize_t.from_address(member + 16).value
 
 
+def slot(owner: type, name: str) -> int:
+    """The same in words, which every such entry is one of; 0 where the layout is not known."""
+    return offset_of(owner, name) // 8 if is_known() else 0
+
+
 class _Probe:
     __slots__ = ("first", "second")
 
