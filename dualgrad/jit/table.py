@@ -57,6 +57,7 @@ class Table:
         self._dicts: dict[int, _Entries] = {}
         self._lists: dict[int, _Entries] = {}
         self.kept: list[Any] = []  # whose addresses are in the table
+        self.loaded: list[int] = []  # registers that refer to what calls may let go of
 
     def stop(self) -> None:
         """Note that something cannot be decided by native code."""
@@ -91,6 +92,7 @@ class Table:
     def load(self, look: Look, x: Any) -> int:
         """Have what is found in a register, which is that of `x` from now on."""
         register = self.new_register(x)
+        self.loaded.append(register)
         try:
             self._look(look, guards.LOAD, register)
         except Unserved:
@@ -209,6 +211,7 @@ class Table:
     def dict_of(self, x: Any, attributes: Any, same: bool) -> None:
         """The dict of an instance: the same one at each call, or a register of its own."""
         register = self.new_register(None if same else attributes)
+        self.loaded.append(register)
         self.emit(guards.dict_of, register, self.operand(x))
         if same:
             self.emit(guards.is_object, register, self.operand(attributes))
