@@ -29,18 +29,33 @@ from dualgrad.entries.guards import (
     DONE,
     FRAME,
     GRAD,
+    GRAD_FN,
     LENGTH,
     LIST_ITEMS,
     OWN_WORDS,
     at,
     passes,
 )
-from dualgrad.entries.program import FAILED, HEAVY, INPUTS, OUTPUTS, run_program
-from dualgrad.entries.state import mode_of_thread
-from dualgrad.entries.tensors import ARRAY, FALSE, NONE, REQUIRES, TRUE, VERSION, new_tensor, taken
+from dualgrad.entries.making import (
+    ARRAY,
+    BASE,
+    FALSE,
+    NONE,
+    OUTPUT_NUMBER,
+    REQUIRES,
+    TRUE,
+    VERSION,
+    ZERO,
+    detach,
+    freed_node,
+    mode_of_thread,
+    new_tensor,
+    taken,
+)
+from dualgrad.entries.program import FAILED, HEAVY, INPUTS, run_program
 from dualgrad.runtime.config import Config, config
 from dualgrad.runtime.native import layout, library
-from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
+from dualgrad.runtime.native.language import Cell, Word, c, native, stack
 
 RESULT, STATE, COUNT, STARTED = 1, 2, 3, 4
 GUARDING, RUNNING, RUN, RAISED = 0, 1, 2, 3
@@ -52,7 +67,7 @@ VALUES, TYPES = 1, 2
 TIMED = 32  # one run in so many is timed
 ITEMS = layout.ITEMS
 
-EAGER = layout.offset_of(Config, "eager") // 8
+EAGER = layout.slot(Config, "eager")
 _slow, _config, _entry_at, _eager_at = Cell(), Cell(), Cell(), Cell()
 
 
@@ -334,6 +349,34 @@ def only_tensor(p: Word, frame: Word) -> Word:
         frame[STATE] = RAISED
         return 0
     return p + 24
+
+
+@native
+def show_again(p: Word, frame: Word) -> Word:
+    """[register, tensor, whether it has memory of its own]: the tensor detached, held."""
+    x = detach(at(frame, p[2]))
+    if not x:
+        frame[STATE] = RAISED
+        return 0
+    frame[p[1]] = own(frame, x)
+    if p[3]:
+        c.Py_DecRef(x[BASE])
+        x[BASE] = taken(NONE.word)
+    return p + 32
+
+
+@native
+def free_graph(p: Word, frame: Word) -> Word:
+    """[operand, name, types]: a new tensor comes from a graph that is gone."""
+    x = at(frame, p[1])
+    node = freed_node(p[2], p[3])
+    if not node:
+        frame[STATE] = RAISED
+        return 0
+    c.Py_DecRef(x[GRAD_FN])
+    x[GRAD_FN] = node
+    x[OUTPUT_NUMBER] = taken(ZERO.word)
+    return p + 32
 
 
 @native

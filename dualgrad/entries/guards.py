@@ -44,14 +44,13 @@ LIST_ITEMS = 3  # where a list has the address of its elements
 CELL_CONTENTS = 2  # of a cell
 FLOAT_BITS = 2  # of a float
 SIG, REQUIRES_GRAD, GRAD_FN, GRAD = (
-    layout.offset_of(Tensor, name) // 8 for name in ("sig", "requires_grad", "_grad_fn", "_grad")
+    layout.slot(Tensor, name) for name in ("sig", "requires_grad", "_grad_fn", "_grad")
 )
 ARRAY_BASE, ARRAY_FLAGS = layout.ARRAY_BASE // 8, layout.ARRAY_FLAGS
 OWNS, WRITEABLE = 0x4, 0x400  # among the flags
 MOST_SEEN = 1024  # words of the table of `are_distinct`
 ANY, SAME, LOAD = 0, 1, 2  # what `entries_are` does with a value
 HISTORY = 1  # as a grad_fn: any but None
-
 
 
 class Words:
@@ -64,7 +63,7 @@ class Words:
         self.kept = kept
 
 
-OWN_WORDS = layout.offset_of(Words, "words") // 8
+OWN_WORDS = layout.slot(Words, "words")
 CONTENTS = 4  # where an object of type bytes has its contents, in words
 
 # Addresses of objects of the process.

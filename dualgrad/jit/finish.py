@@ -26,6 +26,7 @@ from dualgrad.jit.path import Output, Path, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.rebinding import Rebinding, rebindings
 from dualgrad.jit.rebuild import (
+    Again,
     Constant,
     New,
     OfContainer,
@@ -174,7 +175,24 @@ class Finish:
                 self.gradients.attach(key, out, r.node)
             return r.memo[key]
 
-        return rebuild
+        plain = unit is None and not uncounted and self._is_plain(x)
+        attached, late = self.gradients.slots, self.gradients.late
+        return Again(
+            rebuild,
+            behind,
+            lambda: plain and key not in attached and key not in late,
+            x.base is None,
+        )
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether a second handle has nothing besides memory."""
+        history = x._grad_fn is not None or x.requires_grad or is_lost(x)
+        return (
+            not history
+            and type(x) is Tensor
+            and x.origin is None
+            and (id(x) not in self.trace.grads)
+        )
 
     def _memory(self, x: Tensor) -> Rebuild:
         """The memory of a traced tensor whose history is no part of the result."""

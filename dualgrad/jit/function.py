@@ -512,9 +512,9 @@ _python_call: Any = Function.__call__
 
 def _serve_natively() -> None:
     """Let native code make the calls that it can."""
-    entry, eager = (layout.offset_of(Function, name) // 8 for name in ("_entry", "_eager"))
+    entry, eager = (layout.slot(Function, name) for name in ("_entry", "_eager"))
     calls.serve(_python_call, entry, eager)
-    call = callables.method(Function, "__call__", calls.call_function, keywords=True)
+    call = callables.method(Function, "__call__", calls.call_function)
     Function.__call__ = call  # type: ignore[method-assign]
 
 

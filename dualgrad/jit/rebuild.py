@@ -46,6 +46,23 @@ class OfGradient:
         return r.found.tensors[self.number]._grad
 
 
+@dataclass(frozen=True, eq=False)
+class Again:
+    """Another handle on the memory of a tensor.
+
+    make   makes it, whatever it is
+    plain  whether it is what `detach` gives; with `own`, one that is no view
+    """
+
+    make: Callable[[Results], Any]
+    behind: Rebuild
+    plain: Callable[[], bool]
+    own: bool
+
+    def __call__(self, r: Results) -> Any:
+        return self.make(r)
+
+
 @dataclass(frozen=True)
 class OfNumber:
     """A number that is computed from those of the call."""

@@ -13,9 +13,8 @@ from dualgrad.backends.cpu import CpuBound
 from dualgrad.compiler.launch import size_of
 from dualgrad.entries import calls, guards
 from dualgrad.entries.guards import Words
+from dualgrad.entries.making import NONE, PLAIN, RECORDS
 from dualgrad.entries.program import record_of
-from dualgrad.entries.state import PLAIN, RECORDS
-from dualgrad.entries.tensors import NONE
 from dualgrad.jit.alias import Source
 from dualgrad.jit.containers import Effect
 from dualgrad.jit.guards import Writer
@@ -24,6 +23,7 @@ from dualgrad.jit.path import Path, Sizes
 from dualgrad.jit.places import ATTRIBUTE, CELL, ENTRY, GLOBAL, Place
 from dualgrad.jit.rebinding import Rebinding
 from dualgrad.jit.rebuild import (
+    Again,
     Constant,
     New,
     OfContainer,
@@ -80,7 +80,8 @@ class _Replay:
 
     def registers(self, count: int) -> int:
         """The first of a row of registers."""
-        return [self.table.new_register() for _ in range(count)][0] if count else guards.FIRST
+        row = [self.table.new_register() for _ in range(count)]
+        return row[0] if row else guards.FIRST
 
     def operand(self, x: Any) -> int:
         return self.table.operand(x)
@@ -90,7 +91,7 @@ class _Replay:
         return id(x)
 
     def words(self) -> Words:
-        if self.path.calls or any(o.freed is not None for o in self.path.outputs):
+        if self.path.calls:
             raise Unserved
         table = self.table.words()  # takes registers
         self.check_gradients()
@@ -283,6 +284,11 @@ class _Replay:
         for k, output in enumerate(path.outputs[:count]):
             if output.requires_grad:
                 self.emit(calls.ask_gradient, self.tensors + k)
+            if output.freed is not None:
+                if self.path.symbols is not None:
+                    raise Unserved
+                name, types = self.constant(output.freed), self.constant((output.type,))
+                self.emit(calls.free_graph, self.tensors + k, name, types)
             times, line = output.changes
             if times:
                 self.owned += 2
@@ -351,6 +357,13 @@ class _Replay:
             return register
         if isinstance(x, New):
             return self.new_container(x)
+        if isinstance(x, Again) and x.plain():
+            if id(x) not in self.made:
+                behind = self.value(x.behind)
+                self.made[id(x)] = register
+                self.owned += 1
+                self.emit(calls.show_again, register, behind, int(x.own))
+            return self.made[id(x)]
         raise Unserved
 
     def new_container(self, x: New) -> int:
