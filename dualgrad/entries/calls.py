@@ -3,7 +3,7 @@
 What native code needs of a function are the words of its *entry*:
 
     [0] number of parameters         [2] number of tables
-    [1] how many are by position     [3] the Python function, whose defaults count, or 0
+    [1] how many are by position     [3] the Python function, whose defaults count
     [4...] tables, then the names of the parameters
 
 The plan of a program for known sizes has its record, the dict of the values behind its symbols,
@@ -81,9 +81,10 @@ def serve(slow: Any, entry: int, eager: int) -> None:
 def call_function(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     """A call of a compiled function, as METH_FASTCALL | METH_KEYWORDS."""
     entry = self[_entry_at.word]
+    settings = (_config.at)[0]
     if not entry or entry == NONE.word or self[_eager_at.word] != FALSE.word:
         return leave(self, arguments, count, names)
-    if (_config.word)[EAGER] != FALSE.word:
+    if settings[EAGER] != FALSE.word:
         return leave(self, arguments, count, names)
     c.Py_IncRef(entry)
     found = serve_call(entry[OWN_WORDS] + 8 * CONTENTS, arguments, count, names)
@@ -166,11 +167,9 @@ def fill_in(entry: Word, bound: Word, count: Word) -> Word:
     """Put in defaults; whether all parameters have a value."""
     total = entry[0]
     first = total
-    defaults = 0
-    if entry[3]:
-        defaults = c.PyFunction_GetDefaults(entry[3])
-        if defaults:
-            first = total - defaults[LENGTH]
+    defaults = c.PyFunction_GetDefaults(entry[3])
+    if defaults:
+        first = total - defaults[LENGTH]
     for k in range(count, total):
         if not bound[k]:
             if k < first:

@@ -59,7 +59,8 @@ class Words:
     __slots__ = ("kept", "words")
 
     def __init__(self, words: Iterable[int], *kept: object) -> None:
-        self.words = struct.pack(f"={len(numbers := [*words])}q", *numbers)
+        numbers = [*words]
+        self.words = struct.pack(f"={len(numbers)}q", *numbers)
         self.kept = kept
 
 

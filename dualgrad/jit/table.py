@@ -19,6 +19,8 @@ from dualgrad.runtime.records import dataclass, field
 
 ARGUMENT, ELEMENT = "argument", "element"  # ways to look besides those of notes
 
+_TYPE_WORDS = 50  # of any class
+
 
 class Look(NamedTuple):
     """Where something is looked for: as Python text, and as a way of looking, owner and key."""
@@ -242,7 +244,7 @@ class Table:
 
     def bases(self, c: type, held: tuple[type, ...]) -> None:
         """A class has this __mro__, whose place in classes is looked for."""
-        words = (ctypes.c_size_t * (type(c).__basicsize__ // 8)).from_address(id(c))[:]
+        words = (ctypes.c_size_t * _TYPE_WORDS).from_address(id(c))[:]
         if id(held) not in words:
             self.stop()
             return
