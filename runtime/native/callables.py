@@ -1,12 +1,13 @@
 """Native functions as callables of Python.
 
-They follow the convention METH_FASTCALL: `f(self, arguments, count)` gets the address of `count`
-borrowed references and returns a new one, or 0 with an exception set.
+They follow the convention METH_FASTCALL | METH_KEYWORDS: `f(self, arguments, count, names)` gets
+the address of `count` borrowed references, and of more by the tuple `names` (0: there are none).
+It returns a new reference, or 0 with an exception set.
 
-A `Builtin` exists before there is native code for it: until then a callback runs its Python
-function, so a module can offer it at import, when nothing has been compiled or loaded.  Who has
-imported it calls native code as soon as that is there, since CPython looks the address up in the
-method's definition at each call.
+A `Builtin` exists before there is native code for it, so that a module can offer it at import,
+when nothing has been compiled or loaded.  Its code is PyObject_Vectorcall until then, which has
+the same parameters, and its `self` the Python function that this calls.  Who has imported it calls
+native code as soon as that is there, since CPython looks the address up at each call.
 
 Source: "Implementing functions and methods" in Python's C API, PyMethodDef.
 """
@@ -21,10 +22,7 @@ from dualgrad.runtime.config import config
 from dualgrad.runtime.native import layout
 from dualgrad.runtime.native.language import Native
 
-_FAST_CALL, _KEYWORDS = 0x80, 0x02
-_Python = ctypes.PYFUNCTYPE(
-    ctypes.py_object, ctypes.c_void_p, ctypes.POINTER(ctypes.py_object), ctypes.c_ssize_t
-)
+_FAST_CALL_WITH_KEYWORDS = 0x80 | 0x02
 
 
 class _Definition(ctypes.Structure):
@@ -39,7 +37,7 @@ class _Definition(ctypes.Structure):
 
 
 class Builtin:
-    """A function of positional arguments, in Python (`slow`) and later in native code.
+    """A function, in Python (`slow`) and later in native code, whose `self` is `slow`.
 
     call    what to call: a builtin function, or `slow` itself where there is no native code
     """
@@ -48,21 +46,17 @@ class Builtin:
         self.slow, self.call = slow, slow
         if not (config.native and layout.is_known()):
             return
-
-        def run(_: Any, arguments: Any, count: int) -> Any:
-            return self.slow(*arguments[:count])
-
-        self._code = _Python(run)
-        address = ctypes.cast(self._code, ctypes.c_void_p).value
-        self._definition = _Definition(name.encode(), address, _FAST_CALL, None)
+        run = ctypes.cast(ctypes.pythonapi.PyObject_Vectorcall, ctypes.c_void_p).value
+        self._definition = _Definition(name.encode(), run, _FAST_CALL_WITH_KEYWORDS, None)
         _lasting.append(self)  # CPython keeps the address of the definition
         make = ctypes.pythonapi.PyCFunction_NewEx
         make.restype = ctypes.py_object
-        make.argtypes = [ctypes.c_void_p] * 3
-        self.call = make(ctypes.byref(self._definition), None, None)
+        make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+        self.call = make(ctypes.byref(self._definition), slow, None)
 
     def fill(self, function: Native) -> None:
         """Let native code run from now on."""
+        assert function.count == 4, function.name
         if self.call is not self.slow:
             self._definition.code = function.address
 
@@ -70,11 +64,10 @@ class Builtin:
 _lasting: list[Any] = []
 
 
-def method(owner: type, name: str, function: Native, keywords: bool = False) -> Any:
-    """A method of a class: `function` gets the object as `self`, and with `keywords` a fourth
-    word, the tuple of names or 0."""
-    flags = _FAST_CALL | (_KEYWORDS if keywords else 0)
-    definition = _Definition(name.encode(), function.address, flags, None)
+def method(owner: type, name: str, function: Native) -> Any:
+    """A method of a class: `function` gets the object as `self`."""
+    assert function.count == 4, function.name
+    definition = _Definition(name.encode(), function.address, _FAST_CALL_WITH_KEYWORDS, None)
     _lasting.append(definition)
     make = ctypes.pythonapi.PyDescr_NewMethod
     make.restype = ctypes.py_object

@@ -1,0 +1,15 @@
+"""When native entries are loaded: before the first op runs."""
+
+from __future__ import annotations
+
+from dualgrad.dispatch import first_plan
+from dualgrad.entries import tape  # noqa: F401
+from dualgrad.runtime.native import library
+
+
+def start() -> None:
+    """Load native entries, if this interpreter can run them and they are not switched off."""
+    library.load()
+
+
+first_plan.append(start)
