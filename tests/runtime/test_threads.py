@@ -18,6 +18,8 @@ from dualgrad.runtime.linker import host_object, link_library
 from dualgrad.runtime.threads import get_num_threads, pool, set_num_threads
 from dualgrad.runtime.threads_ir import BATCH, MAX_THREADS, SERIAL, SYMBOLS
 
+pytestmark = pytest.mark.xdist_group("threads")
+
 # context: [0] counts, [1] tids (-1 before), [2] steps that the slowest chunk idles, less 1,
 # [3] pool, [4] parallel_for, [5] inner context, [6] inner chunks
 BODIES = """
