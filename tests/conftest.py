@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 # dualgrad reads the environment once, when it is imported; processes that tests start inherit it.
-CACHE = tempfile.mkdtemp(prefix="dualgrad-tests-")
+# Those of pytest-xdist share the cache of the one that has started them.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+CACHE = os.environ["DG_CACHE_DIR"] if WORKER else tempfile.mkdtemp(prefix="dualgrad-tests-")
 os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 
 import dualgrad as dg  # noqa: E402
 from dualgrad.jit import programs  # noqa: E402
 from dualgrad.runtime.config import config as settings  # noqa: E402
+
+pytest_plugins = ["semantics.scoreboard"]  # where several processes run, one has all reports
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,8 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With several processes (-n), tests of one `xdist_group` run one after another."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "loadgroup"
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if not WORKER:
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
