@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 # dualgrad reads the environment once, when it is imported; processes that tests start inherit it.
-# Those of pytest-xdist share the cache of the one that has started them.
+# Those of pytest-xdist share the cache of the one that has started them, sessions with
+# DG_TESTS_CACHE a folder that stays.
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
-CACHE = os.environ["DG_CACHE_DIR"] if WORKER else tempfile.mkdtemp(prefix="dualgrad-tests-")
+KEPT = os.environ["DG_CACHE_DIR"] if WORKER else os.environ.get("DG_TESTS_CACHE")
+CACHE = KEPT or tempfile.mkdtemp(prefix="dualgrad-tests-")
 os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 
 import dualgrad as dg  # noqa: E402
@@ -37,7 +39,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not WORKER:
+    if not KEPT:
         shutil.rmtree(CACHE, ignore_errors=True)
 
 

@@ -16,9 +16,10 @@ from dualgrad.runtime import threads
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.runtime.threads import get_num_threads, pool, set_num_threads
-from dualgrad.runtime.threads_ir import BATCH, FEW, MAX_THREADS, SERIAL, SYMBOLS, WORDS
+from dualgrad.runtime.threads_ir import BATCH, MAX_THREADS, SERIAL, SYMBOLS
 
 pytestmark = pytest.mark.xdist_group("threads")
+
 
 @pytest.fixture(scope="module")
 def bodies():
@@ -237,26 +238,3 @@ def test_a_system_without_native_threads_gets_a_serial_pool(bodies, monkeypatch)
     job = Job(20).run(bodies["count"], 20)
     assert (job.counts == 1).all()
     assert (job.tids == 0).all()
-
-
-@needs_threads
-def test_no_worker_is_woken_for_one_job_of_few_chunks(bodies):
-    def used(n):
-        return set(Job(n, steps=1 << 14).run(bodies["count"], n).tids.tolist())
-
-    def rest():
-        while pool()._words[WORDS["sleepers"]] < 2:
-            time.sleep(0.001)
-        time.sleep(0.01)
-
-    for _ in range(20):
-        rest()
-        assert used(FEW) == {0}
-    rest()
-    assert any(used(FEW) != {0} for _ in range(5000))  # one after the other, it pays
-    for _ in range(5000):
-        rest()
-        if used(64) != {0}:
-            break
-    else:
-        pytest.fail("nobody helps")

@@ -27,9 +27,12 @@ PRELUDE = """
         return set(job.tids[:n].tolist())
 """
 
-pytestmark = pytest.mark.skipif(
-    not threads._has_native_threads(), reason="parallel_for is serial on this system"
-)
+pytestmark = [
+    pytest.mark.xdist_group("threads"),
+    pytest.mark.skipif(
+        not threads._has_native_threads(), reason="parallel_for is serial on this system"
+    ),
+]
 
 
 def start(text, tmp_path, *arguments):
