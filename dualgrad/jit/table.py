@@ -268,8 +268,17 @@ class Table:
             elif isinstance(x.keys, int):
                 out += self._list_words(x, x.keys)
             else:
-                out += self._dict_words(x)
+                out += self._with_version(x, self._dict_words(x))
         return out
+
+    def _with_version(self, x: _Entries, words: list[int]) -> list[int]:
+        """Questions that are asked again only when a dict has been changed."""
+        loads = any(how == guards.LOAD for how, _ in x.held.values())
+        if loads or x.owner < guards.FRAME or not guards.versions_count():
+            return words
+        far = 8 * (4 + len(words))
+        note = [guards.note_version.address, far]
+        return [guards.unchanged.address, x.owner, 0, far + 16, *words, *note]
 
     def _list_words(self, x: _Entries, count: int) -> list[int]:
         if len(x.held) == count and all(how == guards.SAME for how, _ in x.held.values()):
