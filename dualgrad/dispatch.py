@@ -8,6 +8,7 @@ summation asked about sizes is kept as guards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from dualgrad.runtime.records import dataclass, field
 
 Strides = tuple[int, ...] | None  # in elements; None: contiguous
 MAX_PLANS = 20_000
+first_plan: list[Callable[[], None]] = []  # what to do before there are plans
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Plan:
     types: tuple[TensorType, ...]
     single: TensorType | None  # the type of the one output, where that is all there is
     # operands and outputs that the gradient reads, by the operands that want one
-    saves: dict[int, frozenset[int]] = field(default_factory=dict)
+    saves: dict[int, Any] = field(default_factory=dict)
     native: bool = True  # whether native code might run it
     entries: list[Any] = field(default_factory=list)  # what it needs for that
 
@@ -110,6 +112,8 @@ def signature_key(unit: Unit, operands: tuple[Any, ...], write: bool) -> tuple[A
 
 def make_plan(unit: Unit, operands: tuple[Any, ...], write: bool = False) -> Plan:
     """The plan of a unit; with `write` its one result overwrites operand 0."""
+    while first_plan:
+        first_plan.pop()()
     if len(_plans) > MAX_PLANS:
         _plans.clear()
     key = signature_key(unit, operands, write)

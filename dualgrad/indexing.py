@@ -27,7 +27,7 @@ from dualgrad.compiler.ops.indexing import (
 )
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.gradients.history import NOTHING
-from dualgrad.gradients.tape import record
+from dualgrad.gradients.tape import record_eagerly
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import OperandError
 from dualgrad.state import state
@@ -130,7 +130,7 @@ def shared(x: Tensor, key: Any) -> Tensor | None:
         array, TensorType(array.shape, type.dtype, False, type.device), layout, Key(key)
     )
     if x.requires_grad and state.grad_enabled:
-        record(read_key(x, key).view, (x,), (out,), NOTHING)
+        record_eagerly(read_key(x, key).view, (x,), (out,), NOTHING)
     return out
 
 

@@ -33,7 +33,7 @@ from dualgrad.gradients.flow import backward
 from dualgrad.gradients.history import Named, Origin, Viewing
 from dualgrad.gradients.hooks import Hookable
 from dualgrad.gradients.rewriting import check_unseen, write_recorded
-from dualgrad.gradients.tape import Saves, TapeNode, record
+from dualgrad.gradients.tape import Saves, TapeNode, record_eagerly
 from dualgrad.indexing import Indexable
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime import buffers
@@ -216,7 +216,7 @@ class Tensor(
         if state.grad_enabled:
             for x in operands:
                 if isinstance(x, Tensor) and x.requires_grad:
-                    record(unit, operands, outputs, plan.saves)
+                    record_eagerly(unit, operands, outputs, plan.saves)
                     break
         for note in noted:
             note(unit, operands, plan)

@@ -17,6 +17,7 @@ rounds its result once.  bfloat16 is the upper half of a float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def _make(name: str) -> DType:
     numpy = np.dtype(name)
     bits = 8 * numpy.itemsize
     short = "b1" if numpy.kind == "b" else f"{numpy.kind}{bits}"
-    return DType(name, short, numpy.kind, bits, numpy.itemsize, numpy)
+    return DType(name, short, intern(numpy.kind), bits, numpy.itemsize, numpy)
 
 
 bool_ = _make("bool")

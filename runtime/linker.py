@@ -7,6 +7,7 @@ the processor stands in the disk cache too.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -201,9 +202,12 @@ def link(name: str, object_code: bytes, symbols: Iterable[str]) -> tuple[dict[st
 
 
 def link_library(name: str, object_code: bytes, symbols: Iterable[str]) -> dict[str, int]:
-    """Addresses of `symbols` in `object_code`, which stays loaded as long as the process."""
+    """Addresses of `symbols` in `object_code`, which stays loaded as long as the process: objects
+    that outlive the interpreter may still call it."""
     addresses, library = link(name, object_code, symbols)
     _permanent.append(library)
+    if hasattr(ctypes, "pythonapi"):  # the list goes with the interpreter
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
     return addresses
 
 

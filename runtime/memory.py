@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import mmap
 import os
 import sys
@@ -30,6 +31,7 @@ from numpy import ndarray
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError, CompileError, OutOfMemory
 from dualgrad.runtime.host import memory_bytes
+from dualgrad.runtime.native import arrays, library, pool
 from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.srcinfo import user_line_key
 
@@ -296,17 +298,40 @@ def _block(nbytes: int) -> Any:
 def stats() -> MemoryStats:
     """How much memory is in use, was at most, and is free for reuse."""
     pooled = sum(kind.size * len(kind.free) for kind in (*_small, *_bigger.values()))
-    return MemoryStats(_tally.live, _tally.peak, pooled, _tally.allocations)
+    live, peak, taken = _tally.live, _tally.peak, _tally.allocations
+    if library.is_loaded():
+        pooled += pool.owned.word - pool.live.word
+        live, peak = live + pool.live.word, peak + pool.peak.word
+        taken += pool.taken.word
+    return MemoryStats(live, peak, pooled, taken)
 
 
 def release() -> None:
     """Give free large blocks back to the system."""
     _mappings.release_cached()
+    if library.is_loaded():
+        pool.release_down_to(0)
 
 
 def reset_peak() -> None:
     """Let `peak_bytes` start again from what is live now."""
     _tally.peak = _tally.live
+    if library.is_loaded():
+        pool.peak.word = pool.live.word
+
+
+def _of_numpy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """What native code asks for where it makes no array itself."""
+    return ndarray(shape, dtype, _block(math.prod(shape) * dtype.itemsize))
+
+
+def _set_up() -> None:
+    pool.cap.word = _mappings.cap
+    arrays.make_in_python(_of_numpy, empty)
+    arrays.elsewhere.word = _tally.guards is not None
+
+
+library.when_loaded(_set_up)
 
 
 class _Guards:
@@ -391,12 +416,19 @@ def guarded() -> Iterator[None]:
     without an error, which raises the CompileError of the first damage.
     """
     before = _tally.guards
-    guards = _tally.guards = _Guards()
+    guards = _Guards()
+    _watch(guards)
     try:
         yield
     finally:
-        _tally.guards = before
+        _watch(before)
     guards.check()
+
+
+def _watch(guards: _Guards | None) -> None:
+    _tally.guards = guards
+    if library.is_loaded():
+        arrays.elsewhere.word = guards is not None
 
 
 def check_guards() -> None:

@@ -28,12 +28,12 @@ def _package_roots() -> tuple[str, ...]:
 
 _OWN_ROOTS = _package_roots()
 _GLUE_FILES = (contextlib.__file__, functools.__file__)
-_is_own_file: dict[str, bool] = {}
+own_files: dict[str, bool] = {}  # those seen so far
 
 
 def _classify(filename: str) -> bool:
     own = filename.startswith((*_OWN_ROOTS, "<frozen ")) or filename in _GLUE_FILES
-    _is_own_file[filename] = own
+    own_files[filename] = own
     return own
 
 
@@ -46,7 +46,7 @@ def _is_own(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     if filename == "<string>":  # generated code, such as the __init__ of a dataclass
         return str(frame.f_globals.get("__name__")).startswith("dualgrad.")
-    own = _is_own_file.get(filename)
+    own = own_files.get(filename)
     return _classify(filename) if own is None else own
 
 
@@ -168,7 +168,7 @@ def user_place(depth: int = 1) -> Place | None:
     frame takes time.
     """
     frame: FrameType | None = sys._getframe(depth)
-    known = _is_own_file
+    known = own_files
     while frame is not None:
         code = frame.f_code
         own = known.get(code.co_filename)
@@ -210,7 +210,7 @@ _WRAPPERS = {"__call__", "__init__", "call", "method"}
 def user_line_key() -> tuple[str, int] | None:
     """(filename, line) of the innermost user frame: the cheap form, for tagging nodes."""
     frame: FrameType | None = sys._getframe(1)
-    known = _is_own_file
+    known = own_files
     while frame is not None:
         filename = frame.f_code.co_filename
         own = known.get(filename)

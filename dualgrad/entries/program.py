@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
-from dualgrad.runtime.native.arrays import new_array
+from dualgrad.runtime.native.arrays import elsewhere, new_array
 from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
+from dualgrad.runtime.native.pool import give, take
 from dualgrad.runtime.profile import counters
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ ENTRY, CONTEXT, INPUTS, OUTPUTS, PARAMS, WORDS, SCALARS, KINDS = range(8)
 ARENA, HEAVY, KERNELS, RECORDS = range(8, 12)
 FAILED, REFUSED = -1, -2  # what `run_program` returns beside error words
 _SMALL = 64  # words of params that the stack takes
-_ALIGNMENT = 64
 _LAUNCHES, _KERNELS = 0, 1
 _MINUS_ONE = -0x4010000000000000  # the bits of the double, which may stand for an error
 
@@ -44,9 +44,12 @@ def run_program(record: Word, handles: Word, scalars: Word) -> Word:
     """Run a program: `handles` are its inputs, and get its outputs, new arrays that the caller
     owns; `scalars` are Python's own ints, floats and bools.
 
-    Returns 0; or an error word, FAILED with an exception set, or REFUSED for an integer that is no
-    int64: then there are no outputs.
+    Returns 0; or an error word, FAILED with an exception set, or REFUSED where Python has to do it,
+    or to say why it cannot: for an integer that is no int64, or for memory.  Then there are no
+    outputs.
     """
+    if record[ARENA] and elsewhere.word:
+        return REFUSED
     space = stack(_SMALL)
     words = record[WORDS] + record[SCALARS]
     params = space
@@ -109,24 +112,33 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
     """Run the program; where it fails the outputs are let go."""
     arena = 0
     if record[ARENA]:
-        arena = c.aligned_alloc(_ALIGNMENT, record[ARENA])
+        arena = take(record[ARENA])
         if not arena:
-            c.PyErr_NoMemory()
             _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
-            return FAILED
+            return REFUSED
         params[0] = arena
     (counted.at)[_LAUNCHES] += 1
     (counted.at)[_KERNELS] += record[KERNELS]
     if record[HEAVY]:
-        thread = c.PyEval_SaveThread()
-        error = call(record[ENTRY], handles, params, record[CONTEXT])
-        c.PyEval_RestoreThread(thread)
+        error = _launch_free(record, handles, params)
     else:
         error = call(record[ENTRY], handles, params, record[CONTEXT])
-    if arena:
-        c.free(arena)
+    give(arena)
     if error:
         _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
+    return error
+
+
+@native
+def _launch_free(record: Word, handles: Word, params: Word) -> Word:
+    """Launch while other threads run; they may let go of the tensors that had the inputs."""
+    inputs = record[INPUTS]
+    for k in range(inputs):
+        c.Py_IncRef(handles[k])
+    thread = c.PyEval_SaveThread()
+    error = call(record[ENTRY], handles, params, record[CONTEXT])
+    c.PyEval_RestoreThread(thread)
+    _drop(handles, inputs)
     return error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
 from dualgrad.runtime.native.layout import slot
 from dualgrad.tensor import Tensor
@@ -13,6 +12,7 @@ OUTPUT_NUMBER, REQUIRES = slot(Tensor, "output_number"), slot(Tensor, "requires_
 SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Tensor, "_version")
 
 NONE, TRUE, FALSE, ZERO, TENSOR = Cell(), Cell(), Cell(), Cell(), Cell()
+_ZERO = 0
 _LIST_ITEMS = 3  # where a list has the address of its elements
 
 
@@ -59,8 +59,3 @@ def ready() -> None:
     """Tell native code where things are; the library is loaded."""
     NONE.word, TRUE.word, FALSE.word, TENSOR.word = id(None), id(True), id(False), id(Tensor)
     ZERO.word = id(_ZERO)
-
-
-_ZERO = 0
-
-library.when_loaded(ready)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dualgrad.compiler.ops.view import View
 from dualgrad.gradients.hooks import move_retention, retain, retains
-from dualgrad.gradients.tape import STALE, Saves, TapeNode, next_number
+from dualgrad.gradients.tape import STALE, Kept, Saves, TapeNode, next_number
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import GradientError, ShapeError
 from dualgrad.runtime.srcinfo import user_place
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # and what kind it is.
 Origin = tuple["Tensor", Any, int, str]
 OPEN, NO_GRAD, SEVERAL, FUNCTION = "", "no_grad", "several", "function"
-NOTHING: Saves = {1: frozenset(), 2: frozenset(), 3: frozenset()}  # read by gradients of views
+NOTHING: Saves = {1: Kept(), 2: Kept(), 3: Kept()}  # read by gradients of views
 _MANY = 32  # views from which on the list of them is searched for dead ones
 _next_view = itertools.count(1).__next__
 

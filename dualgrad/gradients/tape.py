@@ -7,6 +7,7 @@ operands and results that its gradient reads.  See `flow` for the way back.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Union
 
 from dualgrad.compiler.batching import Batched, is_gradient
@@ -15,6 +16,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit, apply
 from dualgrad.dispatch import used_by_gradient
 from dualgrad.runtime.errors import GradientError
+from dualgrad.runtime.native.callables import Builtin
 from dualgrad.runtime.srcinfo import Location, Place, user_place
 
 if TYPE_CHECKING:
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
     from dualgrad.tensor import Tensor
 
 Edge = Union[None, "Tensor", tuple["TapeNode", int]]
-Saves = dict[int, frozenset[int]]  # what a gradient reads, by the operands that want one, as bits
+Saves = dict[int, "Kept"]  # what a gradient reads, by the operands that want one, as bits
 _GRADIENTS = (Vjp, Batched)
 NUMBERS = 1 << 40  # of the views of a tensor that get their history from one node
-_numbers = itertools.count(step=NUMBERS)
-next_number = _numbers.__next__
+numbers = itertools.count(step=NUMBERS)
+next_number = numbers.__next__
 
 
 class Absent:
@@ -44,6 +46,24 @@ class Absent:
     @property
     def sig(self) -> TensorType:
         return self.type
+
+
+absents: dict[TensorType, Absent] = {}
+
+
+def absent(type: TensorType) -> Absent:
+    """What stands for operands of a type; there is one for each."""
+    found = absents.get(type)
+    return absents.setdefault(type, Absent(type)) if found is None else found
+
+
+class Kept(frozenset[int]):
+    """What a gradient reads: numbers of operands, then of outputs; the same in `bits`."""
+
+    __slots__ = ("bits",)
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        self.bits = sum(1 << k for k in self)
 
 
 class Stale:
@@ -94,7 +114,7 @@ class TapeNode:
             bit += bit
         saves = known.get(wanted)
         if saves is None:
-            saves = known[wanted] = used_by_gradient(unit, operands, wanted)
+            saves = known[wanted] = Kept(used_by_gradient(unit, operands, wanted))
         kept: list[Any] = []
         versions: list[int] = []
         for k, x in enumerate(operands):
@@ -103,7 +123,7 @@ class TapeNode:
                 if k in saves:
                     version = x._version[0]
                 else:
-                    x = Absent(x.type)
+                    x = absent(x.type)
             kept.append(x)
             versions.append(version)
         self.edges = tuple(edges)
@@ -112,7 +132,7 @@ class TapeNode:
         results: list[Any] = []
         for k, o in enumerate(outputs):
             saved = n + k in saves
-            results.append(o.detached() if saved else Absent(o.type))
+            results.append(o.detached() if saved else absent(o.type))
             versions.append(o._version[0] if saved else 0)
         self.outputs = tuple(results)
         self.versions = tuple(versions)
@@ -242,12 +262,12 @@ def edge_of(x: Any) -> Edge:
     return (node, x.output_number)
 
 
-def saves_of(unit: Unit, operands: tuple[Any, ...], known: Saves) -> frozenset[int]:
-    """What the gradient of a unit reads: numbers of operands, then of outputs."""
+def saves_of(unit: Unit, operands: tuple[Any, ...], known: Saves) -> Kept:
+    """What the gradient of a unit reads."""
     wanted = sum(1 << k for k, x in enumerate(operands) if getattr(x, "requires_grad", False))
     saves = known.get(wanted)
     if saves is None:
-        saves = known[wanted] = used_by_gradient(unit, operands, wanted)
+        saves = known[wanted] = Kept(used_by_gradient(unit, operands, wanted))
     return saves
 
 
@@ -264,3 +284,7 @@ def record(
                 continue
             o.requires_grad = True
             o._grad_fn, o.output_number = node, k
+
+
+recording = Builtin("record", record)
+record_eagerly = recording.call  # `record` where nothing is traced

@@ -38,6 +38,10 @@ def slot(owner: type, name: str) -> int:
     return offset_of(owner, name) // 8 if is_known() else 0
 
 
+_core: Any = np._core  # type: ignore[attr-defined]
+NUMPY_API = _core.multiarray._ARRAY_API  # the capsule of the C functions of NumPy
+
+
 class _Probe:
     __slots__ = ("first", "second")
 
@@ -76,12 +80,17 @@ def _tuples_fit() -> bool:
 
 
 def _arrays_fit() -> bool:
-    """All but the handler, whose place is looked for when there is one to look for."""
-    array = np.zeros((3, 5), np.float32)[1:]
+    owner, other = np.zeros((3, 5), np.float32), np.ones(7)
+    array = owner[1:]
     at = id(array)
+    handler = _word(id(owner) + ARRAY_HANDLER) if type(owner).__basicsize__ > ARRAY_HANDLER else 0
+    if not handler or handler != _word(id(other) + ARRAY_HANDLER):
+        return False  # owners of memory name the same capsule, and views none
     shape, strides = _word(at + ARRAY_SHAPE), _word(at + ARRAY_STRIDES)
     return (
-        _word(at + ARRAY_DATA) == array.ctypes.data
+        _word(handler + 8 * TYPE) == id(type(NUMPY_API))
+        and _word(at + ARRAY_HANDLER) == 0
+        and _word(at + ARRAY_DATA) == array.ctypes.data
         and ctypes.c_int.from_address(at + ARRAY_NDIM).value == 2
         and [_word(shape), _word(shape + 8)] == [2, 5]
         and [_word(strides), _word(strides + 8)] == [20, 4]
