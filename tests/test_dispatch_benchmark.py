@@ -102,7 +102,16 @@ def test_command_writes_its_tables(tmp_path: Path) -> None:
     tables = tmp_path / "tables.md"
     mark = "<!-- {} of what `python -m benchmarks.dispatch --markdown` writes -->"
     tables.write_text(f"before\n{mark.format('begin')}\nold\n{mark.format('end')}\nafter\n")
-    done = run("--only", "x + ", "--repeats", "1", "--threads", "1", "--markdown", str(tables))
+    done = run(
+        "--only",
+        r"x \+ 1.*4 n|x \+ y`, 1M",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        "--markdown",
+        str(tables),
+    )
     assert done.returncode == 0, done.stderr
     lines = tables.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")

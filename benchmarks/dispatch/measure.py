@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arms import ARMS, STATIC, Arm
+from benchmarks.arms import ARMS, REFERENCE, STATIC, Arm
 from benchmarks.dispatch.rows import Row
 from benchmarks.process import Process, WorkerFailed
 
-# Programs are noted where Python launches them, so native entries are off.
-KERNELS = replace(STATIC, name="kernels", settings=(("DG_NATIVE", "0"),))
+_OFF = (("DG_NATIVE", "0"),)
+EAGER_OFF = replace(REFERENCE, name="eager without entries", settings=_OFF)
+STATIC_OFF = replace(STATIC, name="compiled without entries", settings=_OFF)
+KERNELS = replace(STATIC_OFF, name="kernels")  # programs are noted where Python launches them
 JAX = Arm(
     "jax", "jax", finish="block_until_ready", caches="JAX_COMPILATION_CACHE_DIR",
     settings=(("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),),
@@ -47,7 +49,7 @@ class Measured:
     nanoseconds  per call, by the name of the arm
     faults       page faults per call, by the name of the arm
     left_out     arms that cannot run it or compute something else, with the reason
-    same_bits    whether the compiled function's first result has the bits of the eager one's
+    same_bits    whether dualgrad's results are the same bits, compiled or not
     """
 
     row: Row
@@ -103,8 +105,8 @@ class Arms:
                 result.left_out[arm.name] = str(failure)
                 continue
             expected = expected or numbers
-            if arm == STATIC:
-                result.same_bits = numbers == expected
+            if not arm.peer and arm != NUMPY:
+                result.same_bits &= numbers == expected
             difference = _difference(numbers, expected)
             if difference <= row.tolerance:
                 able.append(arm)

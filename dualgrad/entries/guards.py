@@ -15,11 +15,24 @@ and the state behind them.  A guard that cannot be decided that way fails: Pytho
 from __future__ import annotations
 
 import ctypes
+import struct
+import sys
 import types
+from collections.abc import Iterable
+from functools import cache
 
 from dualgrad.gradients.hooks import on_leaves
 from dualgrad.runtime.native import layout, library
-from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
+from dualgrad.runtime.native.language import (
+    Cell,
+    Word,
+    c,
+    call,
+    fill,
+    int32,
+    native,
+    stack,
+)
 from dualgrad.tensor import Tensor
 
 ARGUMENTS, FIRST = 0, 8
@@ -31,10 +44,28 @@ LIST_ITEMS = 3  # where a list has the address of its elements
 CELL_CONTENTS = 2  # of a cell
 FLOAT_BITS = 2  # of a float
 SIG, REQUIRES_GRAD, GRAD_FN, GRAD = (
-    layout.offset_of(Tensor, name) // 8 for name in ("sig", "requires_grad", "_grad_fn", "_grad")
+    layout.slot(Tensor, name) for name in ("sig", "requires_grad", "_grad_fn", "_grad")
 )
+ARRAY_BASE, ARRAY_FLAGS = layout.ARRAY_BASE // 8, layout.ARRAY_FLAGS
+OWNS, WRITEABLE = 0x4, 0x400  # among the flags
+MOST_SEEN = 1024  # words of the table of `are_distinct`
 ANY, SAME, LOAD = 0, 1, 2  # what `entries_are` does with a value
 HISTORY = 1  # as a grad_fn: any but None
+
+
+class Words:
+    """Words that native code reads, and what has to live as long: the first slot has both."""
+
+    __slots__ = ("kept", "words")
+
+    def __init__(self, words: Iterable[int], *kept: object) -> None:
+        numbers = [*words]
+        self.words = struct.pack(f"={len(numbers)}q", *numbers)
+        self.kept = kept
+
+
+OWN_WORDS = layout.slot(Words, "words")
+CONTENTS = 4  # where an object of type bytes has its contents, in words
 
 # Addresses of objects of the process.
 known = Cell(8)
@@ -91,6 +122,12 @@ def copy(p: Word, frame: Word) -> Word:
 def is_object(p: Word, frame: Word) -> Word:
     """[operand, operand]: they are one object."""
     return p + 24 if at(frame, p[1]) == at(frame, p[2]) else 0
+
+
+@native
+def differs(p: Word, frame: Word) -> Word:
+    """[operand, object]"""
+    return p + 24 if at(frame, p[1]) != p[2] else 0
 
 
 @native
@@ -326,6 +363,54 @@ def are_apart(p: Word, frame: Word) -> Word:
 
 
 @native
+def are_distinct(p: Word, frame: Word) -> Word:
+    """[register, count, size]: no word of a row is there twice; `size`, a power of two, is that of
+    the table which they are put in."""
+    seen = stack(MOST_SEEN)
+    mask = p[3] - 1
+    row = frame + 8 * p[1]
+    fill(seen, 0, 8 * p[3])
+    for k in range(p[2]):
+        x = row[k]
+        place = (x >> 4 ^ x >> 11) & mask
+        while seen[place]:
+            if seen[place] == x:
+                return 0
+            place = (place + 1) & mask
+        seen[place] = x
+    return p + 32
+
+
+@native
+def owners(p: Word, frame: Word) -> Word:
+    """[register, count, count of classes, class...]: what has the memory of each array in a row,
+    in place of it: the array itself, or a base of one of these classes."""
+    row = frame + 8 * p[1]
+    for k in range(p[2]):
+        array = row[k]
+        base = array[ARRAY_BASE]
+        if base:
+            j = 0
+            while j < p[3] and p[4 + j] != base[TYPE]:
+                j += 1
+            if j == p[3]:
+                return 0
+            row[k] = base
+        elif not int32(array, ARRAY_FLAGS) & OWNS:
+            return 0
+    return p + 32 + 8 * p[3]
+
+
+@native
+def are_writeable(p: Word, frame: Word) -> Word:
+    """[count, register...]: arrays that may be changed."""
+    for k in range(p[1]):
+        if not int32(frame[p[2 + k]], ARRAY_FLAGS) & WRITEABLE:
+            return 0
+    return p + 16 + 8 * p[1]
+
+
+@native
 def is_among(x: Word, addresses: Word, count: Word) -> Word:
     """Whether a word is one of these, which increase."""
     low = 0
@@ -339,14 +424,17 @@ def is_among(x: Word, addresses: Word, count: Word) -> Word:
     return addresses[low] == x
 
 
+@cache
 def fits() -> bool:
     """Whether objects that only guards look at are laid out as they expect."""
     cell, items, number = types.CellType(known), [known, 3.5], 3.5
+    text = (7).to_bytes(8, sys.byteorder)
     held = ctypes.c_size_t.from_address(id(items) + 8 * LIST_ITEMS).value
     return (
         ctypes.c_size_t.from_address(id(cell) + 8 * CELL_CONTENTS).value == id(known)
         and ctypes.c_ssize_t.from_address(id(items) + 8 * LENGTH).value == 2
         and ctypes.c_size_t.from_address(held).value == id(known)
+        and ctypes.c_size_t.from_address(id(text) + 8 * CONTENTS).value == 7
         and ctypes.c_double.from_address(id(number) + 8 * FLOAT_BITS).value == 3.5
     )
 

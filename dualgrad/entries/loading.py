@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dualgrad.dispatch import first_plan
-from dualgrad.entries import ops, tape
+from dualgrad.entries import ops, tape  # noqa: F401
 from dualgrad.runtime.native import library
-
-_READY = (tape.ready, ops.ready)
 
 
 def start() -> None:
     """Load native entries, if this interpreter can run them and they are not switched off."""
-    if library.load():
-        for ready in _READY:
-            ready()
+    library.load()
 
 
 first_plan.append(start)

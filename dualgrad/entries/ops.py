@@ -17,7 +17,6 @@ from dualgrad.compiler.ir import value
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.dispatch import Alias, Plan
-from dualgrad.entries import state, tensors
 from dualgrad.entries.program import FAILED, record_of, run_program
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
 from dualgrad.entries.tape import DONE, record_unit
@@ -349,8 +348,6 @@ def _put_class(cls: type, kind: int) -> None:
 
 def ready() -> None:
     """Let native code run where Python's does so far; the library is loaded."""
-    tensors.ready()
-    state.ready()
     _classes.update({Tensor: _TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER})
     for cls, kind in _classes.items():
         _put_class(cls, kind)
@@ -359,5 +356,6 @@ def ready() -> None:
     value.applying.fill(apply)
 
 
+library.when_loaded(ready)
 dispatch.noted.append(note)
 dispatch.held_elsewhere.append(_entries.clear)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
-from dualgrad.runtime.native.arrays import elsewhere, new_array
+from dualgrad.runtime.native.arrays import elsewhere, new_array, take_or_raise
 from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
-from dualgrad.runtime.native.pool import give, take
+from dualgrad.runtime.native.pool import give
 from dualgrad.runtime.profile import counters
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ def run_program(record: Word, handles: Word, scalars: Word) -> Word:
     """Run a program: `handles` are its inputs, and get its outputs, new arrays that the caller
     owns; `scalars` are Python's own ints, floats and bools.
 
-    Returns 0; or an error word, FAILED with an exception set, or REFUSED where Python has to do it,
-    or to say why it cannot: for an integer that is no int64, or for memory.  Then there are no
-    outputs.
+    Returns 0; or an error word, FAILED with an exception set, or REFUSED for an integer that is no
+    int64 and while the pool is not to be asked: then there are no outputs.
     """
-    if record[ARENA] and elsewhere.word:
+    if elsewhere.word:
         return REFUSED
     space = stack(_SMALL)
     words = record[WORDS] + record[SCALARS]
@@ -112,10 +111,10 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
     """Run the program; where it fails the outputs are let go."""
     arena = 0
     if record[ARENA]:
-        arena = take(record[ARENA])
+        arena = take_or_raise(record[ARENA])
         if not arena:
             _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
-            return REFUSED
+            return FAILED
         params[0] = arena
     (counted.at)[_LAUNCHES] += 1
     (counted.at)[_KERNELS] += record[KERNELS]
@@ -123,7 +122,8 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
         error = _launch_free(record, handles, params)
     else:
         error = call(record[ENTRY], handles, params, record[CONTEXT])
-    give(arena)
+    if arena:
+        give(arena)
     if error:
         _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
     return error

@@ -67,3 +67,6 @@ def ready() -> None:
     _none.word, _true.word, _state.word = id(None), id(True), id(state)
     _trace.word, _grad_enabled.word = map(id, _NAMES)
     _watched.word = _watchers
+
+
+library.when_loaded(ready)

@@ -11,8 +11,9 @@ from dualgrad.gradients import tape
 from dualgrad.gradients.tape import STALE, Absent, Kept, TapeNode
 from dualgrad.runtime import srcinfo
 from dualgrad.runtime.dtype import DType, float32
+from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
-from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
 from dualgrad.tensor import Tensor
 
 ARRAY, BASE, GRAD, GRAD_FN = (slot(Tensor, n) for n in ("array", "base", "_grad", "_grad_fn"))
@@ -284,8 +285,8 @@ def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
         operands = arguments[1]
         outputs = arguments[2]
         done = record_unit(
-            arguments[0], operands + 8 * ITEMS, operands[ITEMS - 1],
-            outputs + 8 * ITEMS, outputs[ITEMS - 1], arguments[3],
+            arguments[0], operands + 8 * ITEMS, operands[LENGTH],
+            outputs + 8 * ITEMS, outputs[LENGTH], arguments[3],
         )  # fmt: skip
         if done == FAILED:
             return 0
@@ -294,8 +295,8 @@ def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     return c.PyObject_Vectorcall(self, arguments, count, names)
 
 
-def ready() -> None:
-    """Let native code run where Python's does so far; the library is loaded."""
+def _bind() -> None:
+    """Let native code run where Python's does so far."""
     places = {
         TENSOR: Tensor, TAPE_NODE: TapeNode, ABSENT: Absent, VJP: Vjp, BATCHED: Batched,
         NONE: None, TRUE: True, FALSE: False, STALE_NODE: STALE, FLOAT: float32.kind,
@@ -305,3 +306,6 @@ def ready() -> None:
     for cell, x in places.items():
         cell.word = id(x)
     tape.recording.fill(record)
+
+
+library.when_loaded(_bind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
 from dualgrad.runtime.native.layout import slot
 from dualgrad.tensor import Tensor
@@ -59,3 +60,6 @@ def ready() -> None:
     """Tell native code where things are; the library is loaded."""
     NONE.word, TRUE.word, FALSE.word, TENSOR.word = id(None), id(True), id(False), id(Tensor)
     ZERO.word = id(_ZERO)
+
+
+library.when_loaded(ready)

@@ -126,7 +126,8 @@ class Writer:
         self.names: dict[str, Any] = {"MISSING": MISSING, "all_same": all_same, "apart": apart}
         self.names |= {"Known": Known, "state": state, "on_leaves": on_leaves}
         self.constants: dict[int, str] = {}
-        self.terms = [f"state.grad_enabled is {state.grad_enabled}"]
+        self.grad_enabled = state.grad_enabled
+        self.terms = [f"state.grad_enabled is {self.grad_enabled}"]
         self.fresh: dict[int, str] = {}  # objects that are new at each call, by id: their names
         self.facts: dict[int, str] = {}  # lifted numbers
         self.sizes: dict[int, str] = {}  # lifted sizes

@@ -19,6 +19,8 @@ from dualgrad.runtime.records import dataclass, field
 
 ARGUMENT, ELEMENT = "argument", "element"  # ways to look besides those of notes
 
+_TYPE_WORDS = 50  # of any class
+
 
 class Look(NamedTuple):
     """Where something is looked for: as Python text, and as a way of looking, owner and key."""
@@ -57,6 +59,7 @@ class Table:
         self._dicts: dict[int, _Entries] = {}
         self._lists: dict[int, _Entries] = {}
         self.kept: list[Any] = []  # whose addresses are in the table
+        self.loaded: list[int] = []  # registers that refer to what calls may let go of
 
     def stop(self) -> None:
         """Note that something cannot be decided by native code."""
@@ -91,6 +94,7 @@ class Table:
     def load(self, look: Look, x: Any) -> int:
         """Have what is found in a register, which is that of `x` from now on."""
         register = self.new_register(x)
+        self.loaded.append(register)
         try:
             self._look(look, guards.LOAD, register)
         except Unserved:
@@ -209,6 +213,7 @@ class Table:
     def dict_of(self, x: Any, attributes: Any, same: bool) -> None:
         """The dict of an instance: the same one at each call, or a register of its own."""
         register = self.new_register(None if same else attributes)
+        self.loaded.append(register)
         self.emit(guards.dict_of, register, self.operand(x))
         if same:
             self.emit(guards.is_object, register, self.operand(attributes))
@@ -239,7 +244,7 @@ class Table:
 
     def bases(self, c: type, held: tuple[type, ...]) -> None:
         """A class has this __mro__, whose place in classes is looked for."""
-        words = (ctypes.c_size_t * (type(c).__basicsize__ // 8)).from_address(id(c))[:]
+        words = (ctypes.c_size_t * _TYPE_WORDS).from_address(id(c))[:]
         if id(held) not in words:
             self.stop()
             return

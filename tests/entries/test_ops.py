@@ -46,7 +46,8 @@ def facts(x):
     node = x.grad_fn
     return (
         x.array.tobytes(), x.array.dtype, x.array.shape, x.array.strides if x.size else (),
-        x.array.flags.writeable,        x.type, x.layout, x.sig, x.version, x.requires_grad, type(x), x.base is None,
+        x.array.flags.writeable, x.type, x.layout, x.sig, x.version, x.requires_grad, type(x),
+        x.base is None,
         (x.grad, x.node, x.owner), x.origin is None,
         node and (node.name, x.output_number, node.place, len(node.edges), node.versions),
     )  # fmt: skip
