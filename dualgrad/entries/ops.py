@@ -128,7 +128,7 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
-    outputs = _results(entry, arguments)
+    outputs = results(entry, arguments)
     records = outputs > 0 and requiring and mode & RECORDS
     if records and not _recorded(entry, arguments, count, outputs):
         c.Py_DecRef(outputs)
@@ -138,7 +138,9 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
 
 
 @native
-def _results(entry: Word, arguments: Word) -> Word:
+def results(entry: Word, arguments: Word) -> Word:
+    """The tuple of a unit's results, which are not recorded; 0 with an exception set; or
+    NOT_SERVED.  The caller keeps the entry's plan."""
     arrays = stack(32)
     numbers = stack(16)
     tensors = entry[TENSORS]
