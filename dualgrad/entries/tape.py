@@ -281,7 +281,7 @@ def _place(code: Word, frame: Word) -> Word:
 @native
 def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     """`record(unit, operands, outputs, known)` for Python."""
-    if count == 4:
+    if count == 4 and not names:
         operands = arguments[1]
         outputs = arguments[2]
         done = record_unit(

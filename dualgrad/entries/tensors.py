@@ -13,6 +13,7 @@ OUTPUT_NUMBER, REQUIRES = slot(Tensor, "output_number"), slot(Tensor, "requires_
 SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Tensor, "_version")
 
 NONE, TRUE, FALSE, ZERO, TENSOR = Cell(), Cell(), Cell(), Cell(), Cell()
+_ZERO = 0
 _LIST_ITEMS = 3  # where a list has the address of its elements
 
 
@@ -60,7 +61,5 @@ def ready() -> None:
     NONE.word, TRUE.word, FALSE.word, TENSOR.word = id(None), id(True), id(False), id(Tensor)
     ZERO.word = id(_ZERO)
 
-
-_ZERO = 0
 
 library.when_loaded(ready)
