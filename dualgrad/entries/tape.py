@@ -23,6 +23,7 @@ SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Ten
 EDGES, SAVED, NUMBER = (slot(TapeNode, n) for n in ("edges", "inputs", "number"))
 RESULTS, PLACE, RELEASED = (slot(TapeNode, n) for n in ("outputs", "place", "released"))
 TYPES, UNIT, VERSIONS = (slot(TapeNode, n) for n in ("types", "unit", "versions"))
+KEPT = slot(TapeNode, "kept")
 ABSENT_TYPE = slot(Absent, "type")
 BITS = slot(Kept, "bits")
 DTYPE, KIND = slot(TensorType, "dtype"), slot(DType, "kind")
@@ -30,7 +31,7 @@ FILE = slot(CodeType, "co_filename")
 
 DONE, NOT_SERVED, FAILED = 0, 1, -1
 _MOST = 60  # operands and results, whose numbers are bits of a word
-_LIST_ITEMS = 3  # where a list has the address of its elements
+LIST_ITEMS = 3  # where a list has the address of its elements
 
 TENSOR, TAPE_NODE, ABSENT, VJP, BATCHED = Cell(), Cell(), Cell(), Cell(), Cell()
 NONE, TRUE, FALSE, STALE_NODE, FLOAT = Cell(), Cell(), Cell(), Cell(), Cell()
@@ -84,9 +85,12 @@ def record_unit(
     if not kept:
         return FAILED if c.PyErr_Occurred() else NOT_SERVED
     saved = c.PyLong_AsLong(kept[BITS])
+    c.Py_IncRef(kept)
     node = c.PyType_GenericAlloc(TAPE_NODE.word, 0)
     if not node:
+        c.Py_DecRef(kept)
         return FAILED
+    node[KEPT] = kept
     done = DONE
     if _fill(node, unit, operands, count, outputs, n, wanted, saved):
         done = FAILED
@@ -169,7 +173,7 @@ def _save(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
         versions[ITEMS + k] = c.PyLong_FromLong(0)
         (node[SAVED])[ITEMS + k] = taken(x)
     elif saved:
-        versions[ITEMS + k] = taken(((x[VERSION])[_LIST_ITEMS])[0])
+        versions[ITEMS + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
         (node[SAVED])[ITEMS + k] = taken(x)
     else:
         versions[ITEMS + k] = c.PyLong_FromLong(0)
@@ -182,7 +186,7 @@ def _keep(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
     """Note result k, or its type; whether that fails."""
     versions = node[VERSIONS]
     if saved:
-        versions[ITEMS + count + k] = taken(((x[VERSION])[_LIST_ITEMS])[0])
+        versions[ITEMS + count + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
         (node[RESULTS])[ITEMS + k] = detached(x)
     else:
         versions[ITEMS + count + k] = c.PyLong_FromLong(0)

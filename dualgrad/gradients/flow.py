@@ -16,6 +16,7 @@ from dualgrad.gradients.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leave
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
+from dualgrad.runtime.native.callables import Builtin
 from dualgrad.state import enable_grad, no_grad, state
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def backward(
     weights = [_seed_of(x, g, "backward") for x, g in zip(roots, seeds, strict=True)]
     with enable_grad() if create_graph else no_grad():
         if inputs is None:
-            Flow(create_graph).start(roots, weights).run(retain_graph)
+            if create_graph or state.trace is not None or state.looks_for:
+                Flow(create_graph).start(roots, weights).run(retain_graph)
+            else:
+                flow_back(tuple(roots), tuple(weights), bool(retain_graph))
             return
         reach = Reach(roots, inputs, "backward", collects=False)
         flow = Flow(create_graph, reach).start(roots, weights)
@@ -45,6 +49,14 @@ def backward(
             g = flow.found.get(key)
             if g is not None:
                 flow.add(x, g)
+
+
+def _flow_back(roots: Sequence[Tensor], weights: Sequence[Tensor], retain: bool) -> None:
+    Flow(False).start(roots, weights).run(retain)
+
+
+flowing = Builtin("flow_back", _flow_back)
+flow_back = flowing.call
 
 
 def gradients(
