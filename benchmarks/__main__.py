@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shlex
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import gpu
-from benchmarks.arms import ARMS, Arm
+from benchmarks.arms import ARMS, choose_arms
 from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure
 from benchmarks.report import (
@@ -67,23 +66,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def choose_arms(quick: bool, peers: bool) -> tuple[list[Arm], list[str]]:
-    """The arms that can run, and a line for each that cannot."""
-    chosen, left_out = [], []
-    for arm in ARMS:
-        if arm.peer and not peers:
-            reason = "left out by --no-peers"
-        elif importlib.util.find_spec(arm.framework) is None:
-            reason = f"{arm.framework} is not installed"
-        elif arm.slow and quick:
-            reason = "left out by --quick, for its first calls take long"
-        else:
-            chosen.append(arm)
-            continue
-        left_out.append(f"{arm.name}: {reason}")
-    return chosen, left_out
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark; 1 if static and eager results differ, else 0."""
     if argv[:1] == ["gpu"]:
@@ -91,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _arguments(argv)
     others = Others()
     threads = arguments.threads or cpu_count()
-    arms, left_out = choose_arms(arguments.quick, not arguments.no_peers)
+    arms, left_out = choose_arms(ARMS, arguments.quick, not arguments.no_peers)
     machine = describe([arm.framework for arm in arms], threads)
     run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
     print(header_text(run), flush=True)

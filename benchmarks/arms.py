@@ -6,8 +6,9 @@ framework cannot disturb another, and so that a first call is a first call.
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,13 @@ _THREADS = (
     "NPROC",  # the thread pools of XLA
 )  # fmt: skip
 # whatever is set where the benchmark is started, it measures the defaults
-_DEFAULTS = {"DG_CACHE": "1", "DG_CHECK": "0", "DG_EAGER": "0", "DG_VERIFY": "0"}
+_DEFAULTS = {
+    "DG_CACHE": "1",
+    "DG_CHECK": "0",
+    "DG_EAGER": "0",
+    "DG_NATIVE": "1",
+    "DG_VERIFY": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Arm:
     finish     method of a result that waits until it is computed; "" if steps are synchronous
     caches     environment variable that names the folder of its disk cache, "" without one
     slow       its first call takes many seconds, so `--quick` leaves it out
+    settings   further environment variables with their values
     """
 
     name: str
@@ -36,6 +44,7 @@ class Arm:
     finish: str = ""
     caches: str = ""
     slow: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def peer(self) -> bool:
@@ -45,7 +54,9 @@ class Arm:
     def environment(self, cache: Path, threads: int) -> Mapping[str, str]:
         """Environment of its processes."""
         caches = {self.caches: str(cache)} if self.caches else {}
-        return {**os.environ, **_DEFAULTS, **dict.fromkeys(_THREADS, str(threads)), **caches}
+        counts = dict.fromkeys(_THREADS, str(threads))
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        return {**kept, **_DEFAULTS, **counts, **caches, **dict(self.settings)}
 
 
 REFERENCE = Arm("dualgrad eager", "dualgrad", caches="DG_CACHE_DIR")
@@ -61,3 +72,20 @@ ARMS = (
     ),
     Arm("jax.jit", "jax", "jax.jit", finish="block_until_ready"),
 )  # fmt: skip
+
+
+def choose_arms(arms: Sequence[Arm], quick: bool, peers: bool) -> tuple[list[Arm], list[str]]:
+    """The arms that can run, and a line for each that cannot."""
+    chosen, left_out = [], []
+    for arm in arms:
+        if arm.peer and not peers:
+            reason = "left out by --no-peers"
+        elif importlib.util.find_spec(arm.framework) is None:
+            reason = f"{arm.framework} is not installed"
+        elif arm.slow and quick:
+            reason = "left out by --quick, for its first calls take long"
+        else:
+            chosen.append(arm)
+            continue
+        left_out.append(f"{arm.name}: {reason}")
+    return chosen, left_out

@@ -1,4 +1,4 @@
-"""The other end of `benchmarks.worker`."""
+"""The other end of `benchmarks.worker`, and of other processes that answer requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,20 +21,22 @@ class WorkerFailed(Exception):
     """An arm cannot run; the text says why in one line."""
 
 
-class Worker:
-    """A process that runs one arm of one workload."""
+class Process:
+    """A process that answers requests, one JSON object per line."""
 
-    def __init__(self, arm: Arm, workload: str, arrays: Path, cache: Path, threads: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.worker", workload, arm.framework]
-        self._errors = (arrays.parent / "errors.txt").open("w+")
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], errors: Path
+    ) -> None:
+        """Run `python -m module arguments`; its error output goes to a file."""
+        self._errors = errors.open("w+")
         self._process = subprocess.Popen(
-            [*command, arm.decorator, arm.finish, str(arrays)],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
             cwd=ROOT,
-            env=dict(arm.environment(cache, threads)),
+            env=dict(environment),
         )
 
     def __enter__(self) -> Self:
@@ -73,6 +75,15 @@ class Worker:
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
         return lines[-1] if lines else f"exit status {self._process.returncode}"
+
+
+class Worker(Process):
+    """A process that runs one arm of one workload."""
+
+    def __init__(self, arm: Arm, workload: str, arrays: Path, cache: Path, threads: int) -> None:
+        arguments = [workload, arm.framework, arm.decorator, arm.finish, str(arrays)]
+        environment = arm.environment(cache, threads)
+        super().__init__("benchmarks.worker", arguments, environment, arrays.parent / "errors.txt")
 
 
 class _Watch:

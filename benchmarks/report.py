@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.machine import Machine
-from benchmarks.results import ArmResult, Run, WorkloadResult
+from benchmarks.results import ArmResult, Run, WorkloadResult, percentile
 
 
 def _marks(program: str) -> tuple[str, str]:
@@ -57,6 +57,14 @@ def time_text(nanoseconds: float) -> str:
 def _range_text(low: float, high: float, middle: float) -> str:
     name, size = _unit(middle, _TIMES)
     return f"{_three(low / size)}-{_three(high / size)} {name}"
+
+
+def spread_text(nanoseconds: list[float]) -> str:
+    """The median of some times with their quartiles: 4.12 us (4.03-4.35)."""
+    low, middle, high = (percentile(nanoseconds, p) for p in (25, 50, 75))
+    name, size = _unit(middle, _TIMES)
+    numbers = f"({_three(low / size)}-{_three(high / size)})"
+    return f"{_three(middle / size)} {name} {numbers}"
 
 
 def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
@@ -175,11 +183,26 @@ def write_section(
     notes: Sequence[str] = (),
 ) -> None:
     """Put one table, with how it came about, into a file, between the marks of its program."""
+    write_tables(path, program, argv, machine, others_share, {"": table}, notes)
+
+
+def write_tables(
+    path: Path,
+    program: str,
+    argv: Sequence[str],
+    machine: Machine,
+    others_share: float | None,
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Put tables, by their titles, into a file as `write_section` does."""
     first, last = _marks(program)
     heads = [f"{label}: {text}" for label, text in machine.lines()]
     heads += [
         others_text(others_share),
         f"command: `{shlex.join(['python', '-m', program, *argv])}`",
     ]
-    lines = [first, "", *(f"- {text}" for text in (*heads, *notes)), "", *markdown_table(table)]
+    lines = [first, "", *(f"- {text}" for text in (*heads, *notes))]
+    for title, table in tables.items():
+        lines += ["", *([f"## {title}", ""] if title else []), *markdown_table(table)]
     write_markdown(path, "\n".join([*lines, "", last]), first, last)

@@ -134,7 +134,7 @@ def _owner_of(array: Any) -> tuple[Any, Any]:
         if type(below) in memory.BLOCK_TYPES:
             return below, top
         top = below
-    return array, array
+    return (top, top) if memory.is_pooled(top) else (array, array)
 
 
 def _known(owner: Any, flat: Array | DeviceArray, x: Tensor) -> Storage:

@@ -70,6 +70,8 @@ class Plan:
     single: TensorType | None  # the type of the one output, where that is all there is
     # operands and outputs that the gradient reads, by the operands that want one
     saves: dict[int, Any] = field(default_factory=dict)
+    native: bool = True  # whether native code might run it
+    entries: list[Any] = field(default_factory=list)  # what it needs for that
 
     def run(self, operands: tuple[Any, ...]) -> list[Any]:
         """New arrays of the program's outputs."""
@@ -87,12 +89,17 @@ _variants: dict[tuple[Any, ...], list[Recipe]] = {}
 
 
 find_plan = _plans.get
+# who wants to know of the plans that Python has run
+noted: list[Callable[[Unit, tuple[Any, ...], Plan], None]] = []
+held_elsewhere: list[Callable[[], None]] = []  # lets go of plans that others have
 
 
 def forget() -> None:
     """Let go of all programs of eager ops."""
     _plans.clear()
     _variants.clear()
+    for let_go in held_elsewhere:
+        let_go()
 
 
 cuda.forgetful.append(forget)

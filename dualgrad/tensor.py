@@ -26,7 +26,7 @@ from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
-from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key
+from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, noted, signature_key
 from dualgrad.display.printing import Shown, kind_of
 from dualgrad.exchange import Exchangeable
 from dualgrad.gradients.flow import backward
@@ -54,6 +54,17 @@ from dualgrad.state import state
 from dualgrad.values import Valued
 
 Array = np.ndarray[Any, Any]
+_strided: dict[tuple[TensorType, tuple[int, ...]], tuple[TensorType, tuple[int, ...]]] = {}
+_MANY = 100_000
+
+
+def signature(type: TensorType, layout: tuple[int, ...]) -> tuple[TensorType, tuple[int, ...]]:
+    """What ops on strided tensors are known by: the same object for equal ones, but for those
+    made long ago."""
+    if len(_strided) > _MANY:
+        _strided.clear()
+    key = (type, layout)
+    return _strided.setdefault(key, key)
 
 
 class Tensor(
@@ -142,7 +153,7 @@ class Tensor(
         """A tensor over an array whose type and strides (in elements) are known."""
         self = object.__new__(Tensor)
         self.array, self._type, self.layout = array, type, layout
-        self.sig = type if layout is None else (type, layout)
+        self.sig = type if layout is None else signature(type, layout)
         self.node = self.owner = self.base = self.origin = self._grad_fn = self._grad = None
         self.requires_grad = False
         self._version = [0, None, None]
@@ -179,7 +190,7 @@ class Tensor(
         """Give a traced tensor its values."""
         type = self._type = self._type.with_shape(array.shape)
         self.array, self.node, self.owner, self.layout = array, None, None, layout
-        self.sig = type if layout is None else (type, layout)
+        self.sig = type if layout is None else signature(type, layout)
 
     # -- running ops --------------------------------------------------------------------------
 
@@ -207,6 +218,8 @@ class Tensor(
                 if isinstance(x, Tensor) and x.requires_grad:
                     record_eagerly(unit, operands, outputs, plan.saves)
                     break
+        for note in noted:
+            note(unit, operands, plan)
         return outputs
 
     @staticmethod

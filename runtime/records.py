@@ -3,8 +3,8 @@
 `dataclasses.dataclass` writes and compiles up to seven methods for each class, half a millisecond
 of import time, and a framework has more than a hundred such classes, of which a process makes
 instances of a few.  This `dataclass` means the same, for what is used of it here: comparing,
-hashing and printing are closures over the names of the fields, and `__init__` is compiled when
-the first instance is made.  `dataclasses.fields`, `replace` and `is_dataclass` take its classes.
+hashing and printing are closures over the names of the fields, and `__init__` is compiled for
+classes of many instances only.  `fields`, `replace` and `is_dataclass` take its classes.
 
     @dataclass(frozen=True)
     class Point:
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, FrozenInstanceError, field
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -25,6 +25,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 __all__ = ["dataclass", "field"]
 
 T = TypeVar("T")
+_MANY = 20
 _PLACE = "__record__"  # where a class keeps its fields, with those of its bases
 
 
@@ -63,7 +64,7 @@ def _make(cls: type[Any], frozen: bool, eq: bool, repr: bool) -> None:
         _PLACE: fields,
         "__dataclass_fields__": _Fields(cls),
         "__match_args__": tuple(n for n, f in fields.items() if f.init),
-        "__init__": _first_init(cls, frozen),
+        "__init__": _first_init(cls, frozen, fields),
     }
     if eq:
         get = _values([n for n, f in fields.items() if f.compare])
@@ -105,15 +106,49 @@ class _Fields:
         return twin.__dataclass_fields__  # type: ignore[no-any-return]
 
 
-def _first_init(cls: type[Any], frozen: bool) -> Callable[..., None]:
-    """An `__init__` that puts a compiled one in its place."""
+def _first_init(cls: type[Any], frozen: bool, fields: dict[str, Any]) -> Callable[..., None]:
+    """An `__init__` that reads the fields, until a class has so many instances that compiling
+    one pays."""
+    made = 0
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        init = _compiled_init(cls, frozen)
-        cls.__init__ = init
-        init(self, *args, **kwargs)
+        nonlocal made
+        made += 1
+        values = _bound(fields, args, kwargs) if made < _MANY else None
+        if values is None:  # or arguments that do not fit: Python says it best
+            init = _compiled_init(cls, frozen)
+            cls.__init__ = init
+            init(self, *args, **kwargs)
+            return
+        put = object.__setattr__ if frozen else setattr
+        for name, value in values:
+            put(self, name, value)
+        if hasattr(self, "__post_init__"):
+            self.__post_init__()
 
     return __init__
+
+
+def _bound(
+    fields: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterable[tuple[str, Any]] | None:
+    """The value of each field for these arguments; None if they do not fit."""
+    if len(args) == len(fields) and not kwargs and all(f.init for f in fields.values()):
+        return zip(fields, args, strict=True)
+    given = [n for n, f in fields.items() if f.init]
+    if len(args) > len(given) or not kwargs.keys() <= {*given[len(args) :]}:
+        return None
+    values = dict(zip(given, args, strict=False)) | kwargs
+    for name, f in fields.items():
+        if name in values:
+            continue
+        if f.default_factory is not MISSING:
+            values[name] = f.default_factory()
+        elif f.default is not MISSING:
+            values[name] = f.default
+        elif f.init:
+            return None
+    return [(name, values[name]) for name in fields if name in values]
 
 
 def _compiled_init(cls: type[Any], frozen: bool) -> Callable[..., None]:

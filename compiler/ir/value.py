@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import ArgumentError
+from dualgrad.runtime.native.callables import Builtin
 from dualgrad.runtime.srcinfo import public_code
 
 if TYPE_CHECKING:
@@ -448,7 +449,7 @@ def public(*methods: str) -> Callable[[F], F]:
     return attach
 
 
-def apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
+def _apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
     """Run a unit on values and Python numbers; the values decide how."""
     for x in operands:
         if isinstance(x, Value):
@@ -464,6 +465,10 @@ def apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
         actual=kinds or "no operands",
         hint="make one with dg.tensor(...)",
     )
+
+
+applying = Builtin("apply", _apply)
+apply = applying.call
 
 
 def plain_number(x: Any) -> Any:

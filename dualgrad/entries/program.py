@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
-from dualgrad.runtime.native.arrays import new_array
+from dualgrad.runtime.native.arrays import elsewhere, new_array, take_or_raise
 from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
+from dualgrad.runtime.native.pool import give
 from dualgrad.runtime.profile import counters
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ ENTRY, CONTEXT, INPUTS, OUTPUTS, PARAMS, WORDS, SCALARS, KINDS = range(8)
 ARENA, HEAVY, KERNELS, RECORDS = range(8, 12)
 FAILED, REFUSED = -1, -2  # what `run_program` returns beside error words
 _SMALL = 64  # words of params that the stack takes
-_ALIGNMENT = 64
 _LAUNCHES, _KERNELS = 0, 1
 _MINUS_ONE = -0x4010000000000000  # the bits of the double, which may stand for an error
 
@@ -45,8 +45,10 @@ def run_program(record: Word, handles: Word, scalars: Word) -> Word:
     owns; `scalars` are Python's own ints, floats and bools.
 
     Returns 0; or an error word, FAILED with an exception set, or REFUSED for an integer that is no
-    int64: then there are no outputs.
+    int64 and while the pool is not to be asked: then there are no outputs.
     """
+    if elsewhere.word:
+        return REFUSED
     space = stack(_SMALL)
     words = record[WORDS] + record[SCALARS]
     params = space
@@ -109,9 +111,8 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
     """Run the program; where it fails the outputs are let go."""
     arena = 0
     if record[ARENA]:
-        arena = c.aligned_alloc(_ALIGNMENT, record[ARENA])
+        arena = take_or_raise(record[ARENA])
         if not arena:
-            c.PyErr_NoMemory()
             _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
             return FAILED
         params[0] = arena
@@ -124,7 +125,7 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
     else:
         error = call(record[ENTRY], handles, params, record[CONTEXT])
     if arena:
-        c.free(arena)
+        give(arena)
     if error:
         _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
     return error

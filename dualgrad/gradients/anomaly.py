@@ -18,6 +18,7 @@ import numpy as np
 from dualgrad.compiler.batching import is_gradient
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.view import View
+from dualgrad.entries.state import watch
 from dualgrad.gradients.flow import Flow
 from dualgrad.gradients.tape import Edge, TapeNode
 from dualgrad.jit.errors import Unsupported
@@ -90,6 +91,7 @@ def _replace() -> None:
         _open += 1
         if _open > 1:
             return
+        watch(1)
         visits = ((kind, "push", _looking_push) for kind in _kinds(TapeNode))
         for owner, name, make in (*_LOOKS, *visits):
             old = owner.__dict__[name]
@@ -102,6 +104,7 @@ def _put_back() -> None:
     with _lock:
         _open -= 1
         if not _open:
+            watch(-1)
             while _replaced:
                 setattr(*_replaced.pop())
 

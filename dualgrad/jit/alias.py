@@ -40,16 +40,15 @@ class Source:
 
 
 def apart(arrays: list[Array]) -> bool:
-    """Whether arrays lie in blocks of the pool, each in one of its own; a quick test."""
-    blocks = [a.base for a in arrays]
-    return len(set(map(id, blocks))) == len(blocks) and (
-        memory.BLOCK_TYPES.issuperset(map(type, blocks))
-        or all(
-            type(b) in memory.BLOCK_TYPES
-            or (type(a) is DeviceArray and type(b) is not ForeignMemory)
-            for a, b in zip(arrays, blocks, strict=True)
-        )
-    )
+    """Whether each array lies in memory that has one owner, and another; a quick test."""
+    owners = [_owner(a) for a in arrays]
+    return None not in owners and len(set(map(id, owners))) == len(owners)
+
+
+def _owner(array: Array) -> Any:
+    if type(array) is not DeviceArray:
+        return memory.block_below(array)
+    return None if type(array.base) is ForeignMemory else array.base
 
 
 def families(arrays: list[Array]) -> list[list[int]]:

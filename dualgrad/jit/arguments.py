@@ -11,6 +11,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from dualgrad.entries.calls import MOST
+from dualgrad.entries.guards import CONTENTS, Words
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of code objects
@@ -42,6 +45,14 @@ class Binder:
         self.takes_names = bool(code.co_flags & _VARKEYWORDS)
         if not self.keywords:
             self.count = len(self.names)
+
+    def entry(self, tables: list[Words]) -> Words | None:
+        """What native code needs of the function; see `dualgrad.entries.calls`."""
+        if not tables or not 0 <= self.count <= MOST:
+            return None
+        head = [self.count, self.only, len(tables), id(self.function)]
+        at = [id(t.words) + 8 * CONTENTS for t in tables]
+        return Words([*head, *at, *map(id, self.names)], self.function, tables, self.names)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """The call in its one form; None if Python will refuse it."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from dualgrad.jit.guards import Writer
 from dualgrad.jit.path import Path
+from dualgrad.jit.replay import plan_calls
 from dualgrad.jit.survey import Survey
+from dualgrad.runtime.native import library
 
 MAX_SIGNATURES = 1000  # of a tensor whose sizes are symbols
 
@@ -15,14 +17,17 @@ class Checked:
     """The check of a path, and the sizes of tensors that it knows.
 
     made   how many checks of the path there have been
+    words  the path for native code, if that serves it
     """
 
-    __slots__ = ("_signatures", "check", "made", "path")
+    __slots__ = ("_signatures", "check", "made", "path", "words")
 
     def __init__(self, path: Path, found: Survey, args: tuple[Any, ...], made: int) -> None:
+        library.load()
         writer = Writer(found, args, path.needs(found))
         self.path, self.made = path, made
         self.check = writer.made()
+        self.words = plan_calls(path, writer)
         self._signatures = writer.signatures
 
     def learn(self, found: Survey) -> None:

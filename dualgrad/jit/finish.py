@@ -22,9 +22,20 @@ from dualgrad.jit.lifting import Lifting, check_held, settled
 from dualgrad.jit.numbers import Number
 from dualgrad.jit.objects import Objects
 from dualgrad.jit.outflow import Gradients
-from dualgrad.jit.path import Output, Path, Rebuild, Results, Sizes, grad_pattern
+from dualgrad.jit.path import Output, Path, Results, Sizes, grad_pattern
 from dualgrad.jit.places import ELEMENT, SIZE, STRIDE, Place, is_writeable, write
 from dualgrad.jit.rebinding import Rebinding, rebindings
+from dualgrad.jit.rebuild import (
+    Again,
+    Constant,
+    New,
+    OfContainer,
+    OfGradient,
+    OfNumber,
+    OfOutput,
+    OfTensor,
+    Rebuild,
+)
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.sizes import concrete_unit
 from dualgrad.jit.snapshot import Snapshot
@@ -87,12 +98,12 @@ class Finish:
         if isinstance(x, Number):
             number = len(self.numbers)
             self.numbers.append(x)
-            return lambda r: r.numbers[number]
+            return OfNumber(number)
         if type(x) in (bool, int, float, str, bytes, type(None)):
-            return lambda r: x
+            return Constant(x)
         k = self.containers.get(id(x))
         if k is not None:
-            return _container(k)
+            return OfContainer(k)
         if type(x) in (list, tuple, dict):
             return self._once(x)
         found = self.objects.rebuild(x)
@@ -100,7 +111,7 @@ class Finish:
             return found
         # The same object each time, if no new one is made by each call.
         self.cacheable = False
-        return lambda r: x
+        return Constant(x)
 
     @cached_property
     def objects(self) -> Objects:
@@ -116,32 +127,17 @@ class Finish:
                 raise Unsupported("a container that holds itself is returned")
             return found
         self.made[key] = None
-        build = self._new_container(x)
-
-        def rebuild(r: Results) -> Any:
-            if key not in r.memo:
-                r.memo[key] = build(r)
-            return r.memo[key]
-
-        self.made[key] = rebuild
-        return rebuild
-
-    def _new_container(self, x: Any) -> Rebuild:
-        kind = type(x)
-        if kind is dict:
-            items = {k: self.spec(v) for k, v in x.items()}
-            return lambda r: {k: p(r) for k, p in items.items()}
-        parts = [self.spec(v) for v in x]
-        return lambda r: kind(p(r) for p in parts)
+        parts = tuple(self.spec(v) for v in (x.values() if type(x) is dict else x))
+        made = self.made[key] = New(type(x), parts, tuple(x) if type(x) is dict else ())
+        return made
 
     def _tensor(self, x: Tensor) -> Rebuild:
         trace = self.trace
         if x.node is None and id(x) in trace.position:
-            k = trace.position[id(x)]
-            return lambda r: r.found.tensors[k]
+            return OfTensor(trace.position[id(x)])
         number = self.gradient_of.get(id(x))
         if number is not None and self.found.tensors[number]._grad is x:
-            return lambda r: r.found.tensors[number]._grad
+            return OfGradient(number)
         view = trace.views.source_of(x)
         if view is not None:
             return self._view(x, *view)
@@ -149,7 +145,7 @@ class Finish:
         slot = self.emit(x)
         grad = trace.grads.get(id(x), (x, None))[1]
         if grad is None:
-            return lambda r: r.tensors[slot]
+            return OfOutput(slot)
         grad_spec = self.spec(grad)
 
         def with_grad(r: Results) -> Tensor:
@@ -179,19 +175,35 @@ class Finish:
                 self.gradients.attach(key, out, r.node)
             return r.memo[key]
 
-        return rebuild
+        plain = unit is None and not uncounted and self._is_plain(x)
+        attached, late = self.gradients.slots, self.gradients.late
+        return Again(
+            rebuild,
+            behind,
+            lambda: plain and key not in attached and key not in late,
+            x.base is None,
+        )
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether a second handle has nothing besides memory."""
+        history = x._grad_fn is not None or x.requires_grad or is_lost(x)
+        return (
+            not history
+            and type(x) is Tensor
+            and x.origin is None
+            and (id(x) not in self.trace.grads)
+        )
 
     def _memory(self, x: Tensor) -> Rebuild:
         """The memory of a traced tensor whose history is no part of the result."""
         k = self.trace.position.get(id(x))
         if x.node is None and k is not None:
-            return lambda r: r.found.tensors[k]
+            return OfTensor(k)
         view = self.trace.views.source_of(x)
         if id(x) not in self.slots:
             self.bare[id(x)] = x
         if view is None:
-            slot = self.emit(x)
-            return lambda r: r.tensors[slot]
+            return OfOutput(self.emit(x))
         source, unit = view
         behind = self._memory(source)
         if id(x) not in self.slots:
@@ -308,10 +320,6 @@ def view_of(base: Tensor, unit: Unit | None, values: dict[Atom, int]) -> Tensor:
     with no_grad():
         (out,) = base.apply_unit(unit, (base,))
     return out  # type: ignore[no-any-return]
-
-
-def _container(k: int) -> Rebuild:
-    return lambda r: r.found.containers[k]
 
 
 def finish_trace(
@@ -525,7 +533,7 @@ def _copied(t: Tensor) -> Tensor:
 def first_run(path: Path, work: Finish) -> None:
     """Run the program for the traced call: the traced tensors themselves receive the values."""
     trace = work.trace
-    path.runs += 1
+    path.counts[0] += 1
     arrays: list[Any] = [t.array for t in trace.tensors]
     numbers = work.found.numbers
     results = path.sizes.bound.run(arrays, numbers[: path.scalars])

@@ -17,6 +17,8 @@ from weakref import WeakSet
 
 from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
+from dualgrad.entries import calls
+from dualgrad.entries.guards import Words
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.checked import Checked
@@ -44,6 +46,7 @@ from dualgrad.jit.tracing import (
 from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
+from dualgrad.runtime.native import callables, layout, library
 from dualgrad.runtime.srcinfo import user_location
 from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
@@ -81,7 +84,7 @@ class Function(Generic[P, R]):
     # What is left for `__dict__` are attributes that users have given it.
     __slots__ = (
         "__dict__", "__weakref__", "__wrapped_function__", "_arguments", "_binder", "_checks",
-        "_count", "_eager", "_eager_calls", "_lock", "_options", "_programs", "_reasons",
+        "_count", "_eager", "_eager_calls", "_entry", "_lock", "_options", "_programs", "_reasons",
         "_restructured", "_uncacheable", "declared", "history", "scopes", "strict",
     )  # fmt: skip
 
@@ -100,6 +103,7 @@ class Function(Generic[P, R]):
         self._eager_calls = 0
         self._uncacheable = 0
         self._checks: list[Checked] = []  # the latest first
+        self._entry: Words | None = None  # what native code serves of them
         self._restructured = 0
         self._lock = self._programs.lock
         self.history = self._programs.history
@@ -264,6 +268,7 @@ class Function(Generic[P, R]):
             checked = Checked(path, noted, args, made + 1)
         others = [c for c in self._checks if c.path is not path]
         self._checks = [checked, *others[: MAX_CHECKS - 1]]
+        self._entry = self._binder.entry([c.words for c in self._checks if c.words is not None])
 
     # -- tracing ------------------------------------------------------------------------------
 
@@ -332,7 +337,7 @@ class Function(Generic[P, R]):
         self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None
-            self._entry(outcome.scope, outcome.found).paths.append(outcome.path)
+            self._entry_of(outcome.scope, outcome.found).paths.append(outcome.path)
         else:
             self._uncacheable += 1
             if self._uncacheable > MAX_UNCACHEABLE:
@@ -346,7 +351,7 @@ class Function(Generic[P, R]):
         watch = tracing.watch
         return old.joined(watch.ran, watch.names, watch.computed)
 
-    def _entry(self, scope: Scope, found: Survey) -> Entry:
+    def _entry_of(self, scope: Scope, found: Survey) -> Entry:
         """Where paths of this structure are kept."""
         if not self.scopes or scope is not self.scopes[0][0]:
             self.scopes.insert(0, (scope, {}))
@@ -357,7 +362,7 @@ class Function(Generic[P, R]):
         """A call could not be traced: it runs eagerly, and so do others like it."""
         scope = self._scope_with(tracing)
         found = survey(tracing.roots, scope)
-        self._entry(scope, found).note_unfit(found, tracing.trace.sharing.decides)
+        self._entry_of(scope, found).note_unfit(found, tracing.trace.sharing.decides)
         if isinstance(error, Unsupported):
             self._note_eager_call()
             self._fall_back(error)
@@ -398,7 +403,7 @@ class Function(Generic[P, R]):
         with self._lock:
             self._programs.attempts += 1
             self.scopes.clear()
-            self._checks = []
+            self._checks, self._entry = [], None
 
     # -- explaining ---------------------------------------------------------------------------
 
@@ -500,3 +505,17 @@ def function(
         return functools.partial(function, strict=strict, dynamic=dynamic, static=static)
     check_decorated(fn)
     return Function(fn, strict, dynamic, static)
+
+
+_python_call: Any = Function.__call__
+
+
+def _serve_natively() -> None:
+    """Let native code make the calls that it can."""
+    entry, eager = (layout.slot(Function, name) for name in ("_entry", "_eager"))
+    calls.serve(_python_call, entry, eager)
+    call = callables.method(Function, "__call__", calls.call_function)
+    Function.__call__ = call  # type: ignore[method-assign]
+
+
+library.when_loaded(_serve_natively)

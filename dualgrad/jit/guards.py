@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from dualgrad.entries import guards as native
 from dualgrad.gradients.hooks import on_leaves
 from dualgrad.jit.kinds import PLAIN, is_foreign, slots_of
 from dualgrad.jit.notes import (
@@ -40,6 +41,7 @@ from dualgrad.jit.notes import (
 )
 from dualgrad.jit.places import Place
 from dualgrad.jit.survey import REGISTRIES, Survey
+from dualgrad.jit.table import ARGUMENT, ELEMENT, Look, Table
 from dualgrad.runtime.records import dataclass
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
@@ -110,18 +112,28 @@ class Needs:
 
 
 class Writer:
-    """Writes the check of one path; `found` is a survey of the call at hand, with notes."""
+    """Writes the check of one path; `found` is a survey of the call at hand, with notes.
 
-    def __init__(self, found: Survey, args: tuple[Any, ...], needs: Needs) -> None:
-        self.found, self.needs = found, needs
+    With a `table` it is also written as one for native code.
+    """
+
+    def __init__(
+        self, found: Survey, args: tuple[Any, ...], needs: Needs, table: Table | None = None
+    ) -> None:
+        self.found, self.needs, self.args = found, needs, args
+        self.table = Table() if table is None else table
         self.lifted = {*needs.numbers, *needs.sizes}
         self.names: dict[str, Any] = {"MISSING": MISSING, "all_same": all_same, "apart": apart}
         self.names |= {"Known": Known, "state": state, "on_leaves": on_leaves}
         self.constants: dict[int, str] = {}
-        self.terms = [f"state.grad_enabled is {state.grad_enabled}"]
+        self.grad_enabled = state.grad_enabled
+        self.terms = [f"state.grad_enabled is {self.grad_enabled}"]
         self.fresh: dict[int, str] = {}  # objects that are new at each call, by id: their names
         self.facts: dict[int, str] = {}  # lifted numbers
         self.sizes: dict[int, str] = {}  # lifted sizes
+        self.fact_registers: dict[int, int] = {}
+        self.size_registers: dict[int, tuple[int, int]] = {}  # and which part of what is there
+        self.hookable = False  # whether hooks of tensors matter
         self.signatures: dict[int, tuple[list[int], dict[Any, tuple[Any, ...]]]] = {}
         self.fact_at = {
             (part[1], id(part[3][0]), part[2]): k
@@ -152,39 +164,50 @@ class Writer:
 
     # -- what is new at each call -------------------------------------------------------------
 
-    def add(self, x: Any, look: str, key: tuple[str, int, Any]) -> None:
+    def add(self, x: Any, look: Look, key: tuple[str, int, Any]) -> None:
         """Something that is compared by structure; `key` is where its fact stands."""
         kind = type(x)
         if kind is int or kind is float:
             self.add_number(x, look, self.fact_at[key])
         elif x is None or kind is bool or isinstance(x, enum.Enum):
-            self.terms.append(f"{look} is {self.name(x)}")
+            self.add_same(x, look, self.name(x))
         elif kind in PLAIN:
             v = self.variable()
             same = f"{v}.__class__ is {self.name(kind)} and {v} == {self.name(x)}"
             self.terms.append(f"(({v} := {look}) is {self.name(x)} or {same})")
+            self.table.value(self.table.load(look, None), x)
         elif id(x) in self.fresh:
-            self.terms.append(f"{look} is {self.fresh[id(x)]}")
-        elif isinstance(x, Tensor):
+            self.add_same(x, look, self.fresh[id(x)])
+        elif isinstance(x, Tensor | tuple | list | dict) or _is_record(x):
             v = self.fresh[id(x)] = self.variable()
             self.terms.append(f"({v} := {look}).__class__ is {self.name(kind)}")
-            self.add_tensor(x, v)
-        elif isinstance(x, tuple | list | dict) or _is_record(x):
-            v = self.fresh[id(x)] = self.variable()
-            self.terms.append(f"({v} := {look}).__class__ is {self.name(kind)}")
-            self.add_parts(x, v)
+            self.table.load(look, x)
+            self.table.of_class(x, kind)
+            if isinstance(x, Tensor):
+                self.add_tensor(x, v)
+            else:
+                self.add_parts(x, v)
         else:
-            self.terms.append(f"{look} is {self.name(x)}")
+            self.add_same(x, look, self.name(x))
+
+    def add_same(self, x: Any, look: Look, name: str) -> None:
+        """A place holds the object of this name."""
+        self.terms.append(f"{look} is {name}")
+        self.table.same(look, x)
 
     def variable(self) -> str:
         return f"v{len(self.fresh)}_{len(self.terms)}"
 
-    def add_number(self, x: int | float, look: str, fact: int) -> None:
+    def add_number(self, x: int | float, look: Look, fact: int) -> None:
         v = self.variable()
         self.terms.append(f"({v} := {look}).__class__ is {self.name(type(x))}")
+        register = self.table.load(look, None)
         if fact in self.lifted:
-            self.facts[fact] = v
-        elif isinstance(x, int):
+            self.facts[fact], self.fact_registers[fact] = v, register
+            self.table.emit(native.is_of, register, id(type(x)))
+            return
+        self.table.value(register, x)
+        if isinstance(x, int):
             self.terms.append(f"{v} == {x}")
         else:  # bit by bit: zeros have signs, and NaN is not itself
             self.terms.append(f"{v}.hex() == {x.hex()!r}")
@@ -192,10 +215,12 @@ class Writer:
     def add_parts(self, x: Any, v: str) -> None:
         if isinstance(x, tuple):
             self.terms.append(f"len({v}) == {len(x)}")
+            self.table.tuple_length(x)
             self.add_elements(x, v)
         attributes = getattr(x, "__dict__", None)
         if attributes is not None:
             self.fresh[id(attributes)] = f"{v}.__dict__"
+            self.table.dict_of(x, attributes, False)
         for owner, at in ((x, v), (attributes, f"{v}.__dict__")):
             notes = self.notes.get(id(owner), ()) if owner is not None else ()
             for note in notes:  # before the elements are looked at
@@ -204,17 +229,19 @@ class Writer:
             for how, _, key, held in notes:
                 if how in (ITEM, GET, SLOT):
                     kind = "entry" if owner is x and how != SLOT else "attribute"
-                    look = _LOOK[how].format(o=at, k=self.name(key))
+                    look = Look(_LOOK[how].format(o=at, k=self.name(key)), how, owner, key)
                     self.add(held, look, (kind, id(x), key))
 
     def add_elements(self, x: tuple[Any, ...], v: str) -> None:
+        how = ARGUMENT if x is self.args else ELEMENT
         for k, e in enumerate(x):
-            self.add(e, f"{v}[{k}]", ("element", id(x), k))
+            self.add(e, Look(f"{v}[{k}]", how, x, k), ("element", id(x), k))
 
     def add_tensor(self, t: Tensor, v: str) -> None:
         number = self.number_of[id(t)]
         part = self.found.tensor_part(number)
         lifted = [k for k in sorted(self.needs.sizes) if self.found.fact_parts[k][3] is part]
+        known = None
         if lifted:
             known = {t.sig: tuple(self.found.facts[k] for k in lifted)}
             self.signatures[number] = (lifted, known)
@@ -225,13 +252,20 @@ class Writer:
             same = "==" if isinstance(t.sig, tuple) else "is"
             self.terms.append(f"{v}.sig {same} {self.name(t.sig)}")
         self.terms.append(f"{v}.requires_grad is {t.requires_grad}")
-        grad_fn = "not None" if id(t) in self.fresh and t.grad_fn is not None else "None"
-        if id(t) not in self.fresh:
+        fresh = id(t) in self.fresh
+        grad_fn = "not None" if fresh and t.grad_fn is not None else "None"
+        if not fresh:
             grad_fn = self.name(t.grad_fn)
         self.terms.append(f"{v}._grad_fn is {grad_fn}")
-        if id(t) in self.fresh:
-            hooked = "False" if id(t) in on_leaves else f"id({v}) not in on_leaves"
-            self.terms.append(hooked)
+        place = native.HISTORY if grad_fn == "not None" else id(None if fresh else t.grad_fn)
+        register = self.table.tensor(t, known, place)
+        self.size_registers |= {k: (register, j) for j, k in enumerate(lifted)}
+        if fresh and id(t) in on_leaves:
+            self.terms.append("False")
+            self.table.stop()
+        elif fresh:
+            self.terms.append(f"id({v}) not in on_leaves")
+            self.hookable = True
 
     # -- what is the same at each call --------------------------------------------------------
 
@@ -239,47 +273,59 @@ class Writer:
         how, owner, key, held = note
         if how == CLASS and id(owner) in self.fresh:
             return
-        o = self.fresh.get(id(owner)) or self.name(owner)
+        o, table = self.fresh.get(id(owner)) or self.name(owner), self.table
         if how in _LOOK:
             if id(owner) not in self.fresh:
-                self.add_place(note, _LOOK[how].format(o=o, k=self.name(key)))
+                text = _LOOK[how].format(o=o, k=self.name(key))
+                self.add_place(note, Look(text, how, owner, key))
         elif how in (LENGTH, KEYS):
             if id(owner) not in self.fresh:
                 self.add_extent(note, o)
         elif how == CONTENTS:
             self.terms.append(f"len({o}) == {len(held)} and all_same({o}, {self.name(held)})")
+            table.stop()
         elif how == CODE:
             code, defaults, named = map(self.name, held)
             self.terms.append(f"{o}.__code__ is {code} and {o}.__defaults__ is {defaults}")
             self.terms.append(f"{o}.__kwdefaults__ is {named}")
+            table.code_of(owner, *held)
         elif how == CLASS:
             kind, attributes = held
             self.terms.append(f"{o}.__class__ is {self.name(kind)}")
+            table.of_class(owner, kind)
             if attributes is not None:
                 self.terms.append(f"{o}.__dict__ is {self.name(attributes)}")
+                table.dict_of(owner, attributes, True)
         elif how == BASES:
             self.terms.append(f"{o}.__mro__ is {self.name(held)}")
+            table.bases(owner, held)
         elif how == REGISTERED:
             self.names["registrations"] = get_cache_token
             self.terms.append(f"registrations() == {held}")
+            table.emit(native.gives, id(get_cache_token), table.operand(held))
         elif how == VALUES:
             self.terms.append("False")  # the elements of an array cannot be compared by identity
+            table.stop()
 
     def add_extent(self, note: Note, o: str) -> None:
         """How many elements a container has, or which keys."""
-        how, _, _, held = note
+        how, owner, _, held = note
         if how == LENGTH:
             self.terms.append(f"len({o}) == {held}")
-        elif all(type(k) is str for k in held):
+            self.table.length(owner, held)
+            return
+        self.table.keys(owner, held)
+        if all(type(k) is str for k in held):
             self.terms.append(f"[*{o}] == {self.name(held)}")
         else:
             self.terms.append(f"len({o}) == {len(held)} and all_same({o}, {self.name(held)})")
 
-    def add_place(self, note: Note, look: str) -> None:
+    def add_place(self, note: Note, look: Look) -> None:
         """A place in the state."""
         how, owner, key, held = note
         if held is MISSING and how == CELL_CONTENTS:
             self.terms.append("False")  # to look at an empty cell raises
+            self.table.stop()
             return
         storage = (id(owner), None if how == CELL_CONTENTS else key)
         fact = self.stored.get(storage)
@@ -287,10 +333,8 @@ class Writer:
             self.add_number(held, look, fact)
         elif self.is_new(storage, held):
             self.add(held, look, ("", 0, None))
-        elif id(held) in self.fresh:
-            self.terms.append(f"{look} is {self.fresh[id(held)]}")
         else:
-            self.terms.append(f"{look} is {self.name(held)}")
+            self.add_same(held, look, self.fresh.get(id(held)) or self.name(held))
 
     def is_new(self, storage: Storage, held: Any) -> bool:
         """Whether a place in the state holds another object after each call, or may well: the
@@ -320,11 +364,15 @@ class Writer:
     def made(self) -> Check:
         """The check as a function of the arguments."""
         found = self.found
+        if self.hookable:
+            self.table.emit(native.none_hooked)
         fresh = {name for name in self.fresh.values() if "." not in name}
         if fresh:
             others = self.name(frozenset(found.seen - self.fresh.keys()))
             ids = ", ".join(f"id({name})" for name in sorted(fresh))
             self.terms.append(f"apart({{{ids}}}, {others}, {len(fresh)})")
+            own = [key for key, name in self.fresh.items() if "." not in name]
+            self.table.apart(own, found.seen - self.fresh.keys())
         parts = [self.listed(found.tensors), self.numbers(), self.symbols()]
         if self.needs.effects:
             parts += map(self.listed, (found.containers, found.objects, found.owners))

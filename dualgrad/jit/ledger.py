@@ -177,7 +177,8 @@ class Ledger:
 
     def evaluator(self, results: Iterable[Number], places: Mapping[int, int]) -> Evaluate | None:
         """A function from the facts of a call to the values of the program's scalars and, after
-        these, of `results`; it returns None where a guard does not hold.
+        these, of `results`; it returns None where a guard does not hold.  Its attribute `results`
+        is how many there are; `facts` says which facts they are, where nothing is computed.
 
         `places` says for each number in `facts` which fact it is.  None where there is nothing
         to compute or to guard.
@@ -185,6 +186,7 @@ class Ledger:
         names = [*self.scalars, *(self._text(x) for x in results)]
         # A fact may be what stands for it in the trace of another thread.
         types = {f"n{k}": kind for k, kind in self._kinds.items()}
+        sources = names
         names = [f"{types[n]}({n})" if n in types else n for n in names]
         if not names and not self.lines:
             return None
@@ -196,7 +198,11 @@ class Ledger:
             "    except Exception:\n        return None\n"
         )
         exec(compile(source, "<numbers of a compiled function>", "exec"), self._space)
-        return self._space.pop("evaluate")  # type: ignore[no-any-return]
+        evaluate: Any = self._space.pop("evaluate")
+        evaluate.results = len(names)
+        if not self.lines and types.keys() >= set(sources):
+            evaluate.facts = [places[int(n[1:])] for n in sources]
+        return evaluate  # type: ignore[no-any-return]
 
     def held(self) -> list[Number]:
         """The numbers that something still refers to."""

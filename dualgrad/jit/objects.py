@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from dualgrad.jit.kinds import INERT, PLAIN, is_foreign, is_value, slots_of
-from dualgrad.jit.path import Rebuild, Results
+from dualgrad.jit.path import Results
+from dualgrad.jit.rebuild import Rebuild
 
 Fill = Callable[[Any, Results], None]
 _VALUES = (tuple, frozenset, int, float, complex, str, bytes)  # bases whose instances are fixed

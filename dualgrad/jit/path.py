@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from dualgrad.jit.guards import Known, Needs
 from dualgrad.jit.ledger import Evaluate
 from dualgrad.jit.places import Place, write
 from dualgrad.jit.rebinding import Rebinding
+from dualgrad.jit.rebuild import Rebuild
 from dualgrad.jit.sizes import SizeFacts
 from dualgrad.jit.survey import Survey
 from dualgrad.runtime.records import dataclass, field
@@ -42,10 +44,7 @@ class Results:
     values: dict[Atom, int]  # behind the symbols of sizes
     numbers: tuple[Any, ...] = ()  # computed from the call's numbers
     node: ProgramNode | None = None  # of the tape, where gradients flow out of the program
-    memo: dict[int, Any] = field(default_factory=dict)  # objects that occur more than once
-
-
-Rebuild = Callable[[Results], Any]
+    memo: dict[Any, Any] = field(default_factory=dict)  # objects that occur more than once
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,21 @@ class Path:
     scalars: int = 0  # how many of these numbers the program takes
     assigned: list[tuple[int, Rebuild]] = field(default_factory=list)  # facts that are changed
     seconds_tracing: float = 0.0
-    runs: int = 0
-    timed: int = 0  # runs whose time was taken
-    seconds: float = 0.0  # of these
+    # Runs, how many of them have been timed, and nanoseconds of these; native code counts, too.
+    counts: Any = field(default_factory=lambda: (ctypes.c_int64 * 3)())
     rebound: list[Rebinding] = field(default_factory=list)
+    plans: dict[tuple[int, ...], Any] | None = None  # for native code, by sizes
+    make_plan: Callable[[Path, Sizes], Any] | None = None
+
+    @property
+    def runs(self) -> int:
+        return int(self.counts[0])
+
+    def plan_sizes(self, make_plan: Callable[[Path, Sizes], Any]) -> None:
+        """Have plans for all sizes that come from now on."""
+        if self.plans is None:
+            self.make_plan = make_plan
+            self.plans = {key: make_plan(self, sizes) for key, sizes in self.known.items()}
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""
@@ -137,9 +147,13 @@ class Path:
         if found is None:
             if len(self.known) >= MAX_SIZES:
                 self.known.clear()
+                if self.plans is not None:
+                    self.plans.clear()
             values = self.symbols.values(facts)
             found = Sizes(values, self.executable.bind(values), self.single)
             self.known[key] = found
+            if self.make_plan is not None and self.plans is not None:
+                self.plans[key] = self.make_plan(self, found)
         return found
 
     def computes(self, found: Survey | Known, facts: Any) -> bool:
@@ -182,8 +196,7 @@ class Path:
 
     def run_quick(self, tensors: list[Tensor], sizes: Sizes, numbers: tuple[Any, ...]) -> Tensor:
         """Run a path with a `single` result, which has no effects; `tensors` are the survey's."""
-        self.runs = runs = self.runs + 1
-        started = 0.0 if runs % TIMED else perf_counter()
+        started = self._start()
         scalars = numbers[: self.scalars] if self.scalars else ()
         arrays: list[Any] = [tensors[s.number].array for s in self.sources]
         results = sizes.bound.run(arrays, scalars)
@@ -198,9 +211,14 @@ class Path:
             self._note_time(started)
         return out
 
-    def _note_time(self, started: float) -> None:
-        self.timed += 1
-        self.seconds += perf_counter() - started
+    def _start(self) -> int:
+        """Count a run; the time, if it is timed."""
+        self.counts[0] += 1
+        return 0 if self.counts[0] % TIMED else perf_counter_ns()
+
+    def _note_time(self, started: int) -> None:
+        self.counts[1] += 1
+        self.counts[2] += perf_counter_ns() - started
 
     def arrays(self, found: Survey | Known) -> list[Any]:
         """The memory that the program reads and writes at this call."""
@@ -222,8 +240,7 @@ class Path:
 
         An IndexOutOfBounds or LibraryError of the program leaves everything as it was.
         """
-        self.runs = runs = self.runs + 1
-        started = 0.0 if runs % TIMED else perf_counter()
+        started = self._start()
         results = sizes.bound.run(self.arrays(found), found.numbers[: self.scalars])
         if self.aliasing is not None:
             self.aliasing.note_changes(found.tensors)
@@ -259,15 +276,29 @@ class Path:
             for s in block.sources
         ]
         scalars = made.found.numbers[: self.scalars]
-        made.node = block.record(taken, made.tensors, results, scalars, made.values)
-        for t, output in zip(made.tensors, self.outputs, strict=True):
+        made.node = self.record_call(taken, made.tensors, results, scalars, made.values)
+
+    def record_call(
+        self,
+        taken: list[Tensor],
+        made: list[Tensor],
+        results: list[Array],
+        scalars: tuple[Any, ...],
+        values: dict[Atom, int],
+    ) -> ProgramNode:
+        """Put a call on the tape; see `Block.record`."""
+        assert self.block is not None
+        node = self.block.record(taken, made, results, scalars, values)
+        for t, output in zip(made, self.outputs, strict=True):
             if output.slot is not None:
-                t.grad_fn, t.output_number = made.node, output.slot
+                t.grad_fn, t.output_number = node, output.slot
+        return node
 
     def report(self, number: int) -> str:
         program, times = self.executable.program, self.executable.times
         origin = "from cache" if times.cached else "new"
-        pace = f" of {1e6 * self.seconds / self.timed:.1f} us" if self.timed else ""
+        _, timed, time = self.counts
+        pace = f" of {1e-3 * time / timed:.1f} us" if timed else ""
         lines = [
             f"  program {number}: {self.signature}",
             f"    runs {self.runs}{pace}, inputs {len(self.sources)}"

@@ -38,7 +38,8 @@ class Scope:
     appended: set[str] = field(default_factory=set)  # names that are used as in x.append(...)
     used: set[str] = field(default_factory=set)  # names that are used in any other way
     guess: bool = False  # nothing ran yet: this is the code that may run, as far as one can see
-    _known: set[tuple[types.CodeType, int]] = field(default_factory=set)
+    # by identity: the hash of a code object takes a microsecond
+    _known: dict[tuple[int, int], Ran] = field(default_factory=dict)
 
     def joined(self, ran: Iterable[Ran], names: Iterable[str], computed: bool) -> Scope:
         """The scope with what ran in another trace; itself, if that is nothing new."""
@@ -50,7 +51,7 @@ class Scope:
             {*self.appended},
             {*self.used},
             self.guess,
-            {*self._known},
+            {**self._known},
         )
         out._add(ran, names, computed)
         return self if out._size == self._size else out
@@ -64,24 +65,32 @@ class Scope:
         self.names.update(names)
         self.used.update(names)
         for code, space in ran:
-            if (code, id(space)) in self._known:
+            key = (id(code), id(space))
+            if key in self._known:
                 continue
-            self._known.add((code, id(space)))
+            self._known[key] = (code, space)
             module = space.get("__name__")
-            names, computed = read_by(code)
             if is_foreign(module):
                 own = root_name(module) == OWN
-                self.names |= {*code.co_names} - (TEXTS if own else frozenset())
+                self.names |= {*code.co_names} - TEXTS if own else {*code.co_names}
                 self.used.update(code.co_names)
-                self.wide = self.wide or (computed and not own)
-                continue
-            self.names |= names
-            self.wide = self.wide or computed
-            appended, used = uses_of(code)
-            self.appended |= appended
-            self.used |= used
-            self.ran.append((code, space))
-            self.codes.add(code)
+                self.wide = self.wide or (not own and read_by(code)[1])
+            elif not self._has(code, space):
+                self._add_users(code, space)
+
+    def _has(self, code: types.CodeType, space: Globals) -> bool:
+        """Whether equal code ran there, which another compilation of one text may have made."""
+        return code in self.codes and any(s is space and c == code for c, s in self.ran)
+
+    def _add_users(self, code: types.CodeType, space: Globals) -> None:
+        names, computed = read_by(code)
+        self.names |= names
+        self.wide = self.wide or computed
+        appended, used = uses_of(code)
+        self.appended |= appended
+        self.used |= used
+        self.ran.append((code, space))
+        self.codes.add(code)
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualgrad.jit.bytecode import constant_argument
+from dualgrad.jit.kinds import OWN
 from dualgrad.jit.scope import Ran
 from dualgrad.jit.trace import Unsupported
 from dualgrad.runtime import cuda
@@ -92,7 +93,10 @@ class Watch:
     def __init__(self) -> None:
         self.found: Unsupported | None = None
         self.stopped = False
-        self._codes: dict[tuple[types.CodeType, int], dict[str, Any]] = {}
+        # by identity: the hash of a code object takes a microsecond
+        self._codes: dict[tuple[int, int], Ran] = {}
+        self._usual: set[tuple[int, int]] = set()  # those that may run again without a look
+        self._own: dict[int, dict[str, Any]] = {}  # globals of dualgrad's modules
         self._trace: Any = None  # while something is skipped
         self._skipped: types.FrameType | None = None  # an import, or code of a device's driver
         self._states: tuple[Any, Any] | None = None  # while it watches
@@ -102,7 +106,7 @@ class Watch:
     @property
     def ran(self) -> Iterable[Ran]:
         """Code objects that ran, with their globals."""
-        return [(code, space) for (code, _), space in self._codes.items()]
+        return self._codes.values()
 
     def __enter__(self) -> Watch:
         self._base: types.FrameType | None = sys._getframe(1)
@@ -137,24 +141,41 @@ class Watch:
         if self._skipped is not None:
             if event == "return" and frame is self._skipped:
                 self._skipped, state.trace = None, self._trace
+        elif event == "c_call":
+            if id(frame.f_globals) not in self._own:
+                self._c_call(frame, arg)
         elif event == "call":
-            code = frame.f_code
-            if frame.f_globals.get("__name__") in cuda.modules:
+            key = (id(frame.f_code), id(frame.f_globals))
+            if key not in self._usual:
+                self._call(frame, key)
+
+    def _call(self, frame: types.FrameType, key: tuple[int, int]) -> None:
+        """A Python function starts."""
+        code, space, outer = frame.f_code, frame.f_globals, frame.f_back
+        if space.get("__name__") in cuda.modules:
+            self._skip(frame)
+            return
+        self._codes[key] = (code, space)
+        root = _root_of(frame)
+        if code in _ENVIRONMENT and outer is not None:
+            self._impure(outer, "os.environ")
+        elif root in _IMPURE_PYTHON and outer is not None:
+            self._impure(outer, f"{root}.{code.co_name}")
+        elif code.co_name == "<module>":
+            if _is_imported(frame):
                 self._skip(frame)
-                return
-            self._codes[code, id(frame.f_globals)] = frame.f_globals
-            outer = frame.f_back
-            if code in _ENVIRONMENT and outer is not None:
-                self._impure(outer, "os.environ")
-            elif _root_of(frame) in _IMPURE_PYTHON and outer is not None:
-                self._impure(outer, f"{_root_of(frame)}.{code.co_name}")
-            elif code.co_name == "<module>" and _is_imported(frame):
-                self._skip(frame)
-        elif event == "c_call" and _root_of(frame) != "dualgrad":
-            self._look_up(frame, arg)
-            called = impurity(arg)
-            if called is not None:
-                self._impure(frame, called)
+        else:
+            self._usual.add(key)
+
+    def _c_call(self, frame: types.FrameType, function: Any) -> None:
+        """A C function is called."""
+        if _root_of(frame) == OWN:
+            self._own[id(frame.f_globals)] = frame.f_globals
+            return
+        self._look_up(frame, function)
+        called = impurity(function)
+        if called is not None:
+            self._impure(frame, called)
 
     def _skip(self, frame: types.FrameType) -> None:
         """What runs from here on until a frame returns is no part of the function."""
@@ -193,7 +214,7 @@ class Watch:
             if _is_importing(user):
                 return
             user = user.f_back
-        if user is None or _root_of(user) == "dualgrad":
+        if user is None or _root_of(user) == OWN:
             return
         if self.found is None:
             code = user.f_code

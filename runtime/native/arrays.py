@@ -50,7 +50,7 @@ _TYPE, _LENGTH, _ITEMS = layout.TYPE, layout.LENGTH, layout.ITEMS
 _array_type, _new_from_descr = Cell(), Cell()
 _handler, _handler_struct = Cell(), Cell(_HANDLER_WORDS)  # a capsule, and what it points to
 _tuple_type, _int_type, _dtype_type = Cell(), Cell(), Cell()
-_slow, _slow_empty = Cell(), Cell()  # functions of Python
+_slow, _make_room = Cell(), Cell()  # functions of Python
 elsewhere = Cell()  # not 0: all arrays are made in Python
 
 
@@ -59,9 +59,9 @@ def new_array(record: Word) -> Word:
     """A new array, row-major and with arbitrary contents; 0 with an exception set."""
     if elsewhere.word:
         return _in_python(record)
-    block = take(record[0])
+    block = take_or_raise(record[0])
     if not block:
-        return _in_python(record)
+        return 0
     dtype = record[1]
     c.Py_IncRef(dtype)  # the next call takes a reference
     made = call(
@@ -77,8 +77,27 @@ def new_array(record: Word) -> Word:
 
 
 @native
+def take_or_raise(nbytes: Word) -> Word:
+    """A block of the pool; 0 with OutOfMemory set."""
+    block = take(nbytes)
+    if block:
+        return block
+    argument = stack(1)
+    argument[0] = c.PyLong_FromLongLong(nbytes)
+    if not argument[0]:
+        return 0
+    done = c.PyObject_Vectorcall(_make_room.word, argument, 1, 0)
+    c.Py_DecRef(argument[0])
+    if not done:
+        return 0
+    c.Py_DecRef(done)
+    block = take(nbytes)
+    return block if block else c.PyErr_NoMemory()
+
+
+@native
 def _in_python(record: Word) -> Word:
-    """The array that Python makes, or its OutOfMemory."""
+    """The array that Python makes."""
     arguments = stack(2)
     count = record[2]
     shape = c.PyTuple_New(count)
@@ -97,10 +116,10 @@ def _in_python(record: Word) -> Word:
 
 
 @native
-def empty(self: Word, arguments: Word, count: Word) -> Word:
+def empty(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     """empty(shape, dtype); whatever is not quite ordinary goes to Python."""
     record = stack(_RECORD)
-    if count == 2:
+    if count == 2 and not names:
         shape = arguments[0]
         dtype = arguments[1]
         if shape[_TYPE] == _tuple_type.word and dtype[_TYPE] == _dtype_type.word:
@@ -124,7 +143,7 @@ def empty(self: Word, arguments: Word, count: Word) -> Word:
                 if k == dims:
                     record[0] = nbytes
                     return new_array(record)
-    return c.PyObject_Vectorcall(_slow_empty.word, arguments, count, 0)
+    return c.PyObject_Vectorcall(self, arguments, count, names)
 
 
 # -- the data handler -----------------------------------------------------------------------------
@@ -163,21 +182,29 @@ def _free(context: Word, block: Word, size: Word) -> Word:
 
 # -- what native code needs of the process --------------------------------------------------------
 
+Array = np.ndarray[Any, Any]
 _kept: list[Any] = []  # objects whose addresses stand in cells
 
 
-def make_in_python(slow: Callable[..., Any], slow_empty: Callable[..., Any]) -> None:
-    """Say what native code calls where it does not make an array itself; once, before it runs.
+def make_in_python(slow: Callable[..., Any], make_room: Callable[[int], None]) -> None:
+    """Say what native code calls where it needs Python; once, before it runs.
 
-    slow         (shape, NumPy's dtype) -> array, or it raises OutOfMemory: where the pool has no
-                 memory, or is not to be asked
-    slow_empty   (shape, dtype) -> array, for arguments of any kind
+    slow        (shape, NumPy's dtype) -> array, while the pool is not to be asked
+    make_room   (bytes) -> None, where the pool has no such block; it raises OutOfMemory
     """
-    _kept.extend((slow, slow_empty))
-    _slow.word, _slow_empty.word = id(slow), id(slow_empty)
+    _kept.extend((slow, make_room))
+    _slow.word, _make_room.word = id(slow), id(make_room)
 
 
-def is_pooled(array: np.ndarray[Any, Any]) -> bool:
+def on_pool(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+    """A new array, of at most MOST bytes.  Raises OutOfMemory."""
+    record = (ctypes.c_int64 * (3 + len(shape)))(nbytes, id(dtype), len(shape), *shape)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int64)(new_array.address)
+    made: Array = make(ctypes.addressof(record))
+    return made
+
+
+def is_pooled(array: Array) -> bool:
     """Whether the memory of an array is a block of the pool, and its own."""
     at = id(array) + layout.ARRAY_HANDLER
     return library.is_loaded() and ctypes.c_ssize_t.from_address(at).value == _handler.word

@@ -34,8 +34,8 @@ _CLASSES = 320
 _LARGE_CLASS = 16 + 6 * 8  # the class of LARGE; those above it hold mappings
 
 free = Cell(_CLASSES)  # the first free block of each class
-live, peak, taken = Cell(), Cell(), Cell()  # bytes in use, most that were, blocks handed out
-owned = Cell()  # bytes of all blocks, in use or free
+counts = Cell(4)
+LIVE, PEAK, TAKEN, OWNED = range(4)  # bytes in use, most that were, blocks handed out, all bytes
 cached = Cell()  # bytes of the free ones that are mappings
 cap = Cell()  # most of these that are kept
 limit = Cell()  # most bytes that may be in use; 0: as many as there are
@@ -54,7 +54,8 @@ def take(nbytes: Word) -> Word:
         step = 1 << (bits - 4)
         size = (nbytes + step - 1) & -step
         kind = (bits - 10) * 8 + (size >> (bits - 4))
-    if limit.word and live.word + size > limit.word:
+    now = counts.at
+    if limit.word and now[LIVE] + size > limit.word:
         return 0
     classes = free.at
     block = classes[kind]
@@ -66,13 +67,13 @@ def take(nbytes: Word) -> Word:
         block = _made(size)
         if not block:
             return 0
-        owned.word += size
+        now[OWNED] += size
         block[_CLASS] = kind
         block[_SIZE] = size
-    taken.word += 1
-    live.word += size
-    if live.word > peak.word:
-        peak.word = live.word
+    now[TAKEN] += 1
+    now[LIVE] += size
+    if now[LIVE] > now[PEAK]:
+        now[PEAK] = now[LIVE]
     return block
 
 
@@ -82,7 +83,7 @@ def give(block: Word) -> Word:
     if not block:
         return 0
     size = block[_SIZE]
-    live.word -= size
+    (counts.at)[LIVE] -= size
     if size >= LARGE:
         if cached.word + size > cap.word:
             release_down_to(cap.word - size)
@@ -125,8 +126,9 @@ def _made(size: Word) -> Word:
         place = _slab.word
         _slab.word = place + size + _HEADER
         return place + _HEADER
-    if limit.word and live.word + cached.word + size > limit.word:
-        release_down_to(limit.word - live.word - size)
+    room = limit.word - (counts.at)[LIVE] - size
+    if limit.word and cached.word > room:
+        release_down_to(room)
     start = _mapped(size + PAGE)
     return start + _HEADER if start else 0
 
@@ -161,5 +163,5 @@ def _asked(size: Word) -> Word:
 
 @native
 def _unmap(block: Word, size: Word) -> Word:
-    owned.word -= size
+    (counts.at)[OWNED] -= size
     return c.munmap(block - _HEADER, size + PAGE)

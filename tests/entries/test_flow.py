@@ -214,14 +214,15 @@ def test_an_error_in_a_node_of_the_users():
 
 def test_hooks_that_are_there_and_hooks_that_come():
     seen = []
+    x = dg.tensor([1.0, 2.0], requires_grad=True)
 
     class Hooking(Doubling):
         @staticmethod
         def backward(ctx, g):
-            x.register_hook(lambda g: seen.append(g.numpy().copy()))
+            held[0].register_hook(lambda g: seen.append(g.numpy().copy()))
             return g * 2.0
 
-    x = dg.tensor([1.0, 2.0], requires_grad=True)
+    held = [x]
     (Hooking.apply(x * 3.0) * 1.0).sum().backward()
     np.testing.assert_array_equal(seen, [[6.0, 6.0]])
     y = x * 2.0
@@ -230,6 +231,7 @@ def test_hooks_that_are_there_and_hooks_that_come():
     np.testing.assert_array_equal(y.grad.numpy(), [4.0, 8.0])
     assert len(seen) == 2
     del x, y
+    held.clear()
     gc.collect()
     assert not on_leaves
     assert not on_nodes

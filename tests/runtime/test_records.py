@@ -201,13 +201,27 @@ def test_instances_that_hold_themselves_are_printed() -> None:
     assert repr(x) == "Somewhere(x=1, names=[...])"
 
 
-def test_methods_are_compiled_with_the_first_instance() -> None:
+def test_many_instances_compile_an_init() -> None:
     @records.dataclass(frozen=True)
     class Late:
         x: int
+        y: tuple[int, ...] = ()
 
+    first = Late(1)
     before = Late.__init__
-    Late(1)
+    for k in range(100):
+        assert Late(k, (k,)) == Late(x=k, y=(k,))
     assert Late.__init__ is not before
     assert Late.__init__.__qualname__.endswith("Late.__init__")
     assert Late.__init__.__globals__ is globals()
+    assert first == Late(1) != Late(1, (2,))
+
+
+@each_pair
+def test_compiled_init(std: Any, own: Any) -> None:
+    expected = made(std)
+    for _ in range(50):
+        found = made(own)
+    assert [repr(vars(x)) for x in found if x is not TypeError] == [
+        repr(vars(x)) for x in expected if x is not TypeError
+    ]

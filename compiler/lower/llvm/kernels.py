@@ -9,13 +9,16 @@ Vector loops run on vectors of four registers while they can, then on single mas
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.loops import TILE
 from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, Frame
@@ -113,7 +116,7 @@ class KernelCode(ScalarCode):
             length = self.f.sub(stop, first)
             whole = self.f.value(f"and i64 {length}, {-wide}")
             main = self.f.add(first, whole)
-            with self.f.loop(first, main, wide) as i, self.scope(Lanes(wide, atom)):
+            with self.f.loop(first, main, wide) as i, self.scope(Lanes(wide, atom, ahead=True)):
                 self.atoms[atom] = i
                 self.run(body)
         if known is None or known % wide:
@@ -152,7 +155,7 @@ class KernelCode(ScalarCode):
             ]
             for a, vs in zip(r.accumulators, start, strict=True)
         ]
-        with self.scope():
+        with self.scope(replace(self.lanes, ahead=False)):
             self.atoms[symbol_of(r.var)] = i
             after = self.step(r.accumulators, state)
             self.assign(r.stores)
@@ -307,6 +310,7 @@ def kernel_function(
     buffers = ir.buffers_of(kernel.body)
     code = KernelCode(signature, buffers, frame, names, target, checked)
     code.open_buffers(buffers)
+    code.streams = _streams(kernel.body)
     if is_parallel(kernel):
         (loop,) = kernel.body
         assert isinstance(loop, Loop)
@@ -314,6 +318,24 @@ def kernel_function(
     else:
         code.run(kernel.body)
     return code.finish()
+
+
+def _streams(body: tuple[Stmt, ...]) -> frozenset[str]:
+    """The buffers that one innermost loop alone touches: no other has them in cache."""
+    loops = [s for s in ir.walk(body) if isinstance(s, Reduce) or _is_long(s)]
+    touched = Counter(b.name for loop in loops for b in ir.buffers_of((loop,)))
+    return frozenset(name for name, times in touched.items() if times == 1)
+
+
+def _is_long(stmt: Stmt) -> bool:
+    """Whether a statement is a vector loop, other than over a row of a tile."""
+    if not isinstance(stmt, Loop) or stmt.kind != "vector":
+        return False
+    extent = stmt.extent
+    bounds: list[Dim] = [extent]
+    if not isinstance(extent, int):
+        bounds = [n for m, _ in extent.terms for atom in m if atom.kind == "min" for n in atom.args]
+    return not any(isinstance(n, int) and n <= TILE for n in bounds)
 
 
 def is_parallel(kernel: ir.Kernel) -> bool:

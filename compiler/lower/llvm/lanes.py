@@ -27,6 +27,7 @@ class Lanes:
     width: int = 1
     atom: Atom | None = None  # the loop variable that the lanes run through
     mask: str | None = None  # an <width x i1>, or None: all lanes count
+    ahead: bool = False  # whether what comes next in memory is read next
 
 
 def element(dtype: DType) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, terms_of
+from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, symbols, terms_of
 from dualgrad.compiler.kernel.ir import Buffer
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.frame import ERROR, Frame
@@ -26,6 +26,10 @@ from dualgrad.compiler.lower.llvm.lanes import (
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
+
+# Bytes: how far ahead of a loop memory is asked for, and how much of it comes at a time.  Without
+# it, exp and negation of 4e6 numbers take 1.2 and 1.4 times as long.
+_AHEAD, _LINE = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class MemoryCode:
         self.lanes = Lanes()
         self.atoms: dict[Atom, Value] = {}
         self.scopes: list[dict[object, str]] = [{}]
+        self.streams: frozenset[str] = frozenset()  # buffers that one loop alone touches
         self.exit = self.f.new_block()
 
     def open_buffers(self, buffers: Iterable[Buffer]) -> None:
@@ -211,7 +216,9 @@ class MemoryCode:
         whole = vector(kind, width)
         mask = self.lanes.mask
         if step == 1 and mask is None:
-            value = self.f.load(whole, self.pointer(buffer, index, shift), align)
+            address = self.pointer(buffer, index, shift)
+            value = self.f.load(whole, address, align)
+            self.prefetch(buffer, index, address)
         elif step == 1:
             name = f"llvm.masked.load.{suffix_of(kind, width)}.p0"
             read = self.names.intrinsic(name, whole, "ptr", "i32", f"<{width} x i1>", whole)
@@ -226,6 +233,18 @@ class MemoryCode:
         else:
             value = self._gather(buffer, index, shift, whole)
         return self._from_memory(value, buffer.dtype, width)
+
+    def prefetch(self, buffer: Buffer, index: Dim, address: str, write: bool = False) -> None:
+        """Ask for the memory that the loop reaches soon, if the buffer streams through it."""
+        if not self.lanes.ahead or buffer.name not in self.streams:
+            return
+        if symbols(index) <= {self.lanes.atom}:  # the same memory each time the loop runs
+            return
+        kinds = ("ptr", "i32", "i32", "i32")
+        fetch = self.names.intrinsic("llvm.prefetch.p0", "void", *kinds)
+        for line in range(0, self.lanes.width * buffer.dtype.itemsize, _LINE):
+            place = self.f.at(address, _AHEAD + line, "i8")
+            self.f.call(fetch, ("ptr", place), ("i32", int(write)), ("i32", 3), ("i32", 1))
 
     def _addresses(self, buffer: Buffer, index: Dim, shift: Shift | None) -> str:
         kind, width = in_memory(buffer.dtype), self.lanes.width
@@ -276,7 +295,9 @@ class MemoryCode:
             value = self.f.value(f"zext {vector('i1', width)} {value} to {vector('i8', width)}")
         whole = vector(kind, width)
         if width == 1 or (step == 1 and self.lanes.mask is None):
-            self.f.store(whole, value, self.pointer(buffer, index, shift), align)
+            address = self.pointer(buffer, index, shift)
+            self.f.store(whole, value, address, align)
+            self.prefetch(buffer, index, address, write=True)
             return
         flags = f"<{width} x i1>"
         if step == 1:

@@ -1,0 +1,352 @@
+"""Eager ops in native code: `apply(unit, *operands)`, where a plan is known.
+
+A table finds the *entry* of a plan by the unit and what stands for each operand: the signature of
+a tensor, which is one object for all tensors of a type and layout, or the class of a number.  What
+has no entry goes to Python, and so does an op that is traced, or fails: Python's own path raises
+what there is to raise.  Python also makes the entries, one when a plan is first run there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from dualgrad import dispatch
+from dualgrad.backends.cpu import CpuBound
+from dualgrad.compiler.ir import value
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import Unit
+from dualgrad.dispatch import Alias, Plan
+from dualgrad.entries.program import FAILED, record_of, run_program
+from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
+from dualgrad.entries.tensors import ARRAY, REQUIRES, SIG, TRUE, new_tensor, taken
+from dualgrad.gradients.tape import Absent, record
+from dualgrad.runtime.native import library
+from dualgrad.runtime.native.language import Cell, Word, c, native, shifted, stack
+from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
+from dualgrad.tensor import Tensor
+
+# words of an entry
+HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ = range(11)
+MOST = 16  # operands, and results
+NOT_SERVED = -1
+_MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
+_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
+_KINDS = 64  # places for classes of operands; half of them are used at most
+_ABSENT_TYPE = slot(Absent, "type")
+
+_kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
+_table, _mask = Cell(), Cell()  # addresses of entries, and how many places there are, less one
+_record = Cell()
+
+
+@native
+def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
+    """See `value.apply`."""
+    if not names and count > 1 and count <= MOST + 1:
+        found = stack(2)
+        entry = find(arguments, count, found)
+        if entry:
+            outputs = _run(entry, arguments, count, found[0])
+            if outputs != NOT_SERVED:
+                return outputs
+    return c.PyObject_Vectorcall(function, arguments, count, names)
+
+
+@native
+def find(arguments: Word, count: Word, found: Word) -> Word:
+    """The entry for a unit and its operands, or 0.
+
+    Writes which operands require gradients and which are no tensors but stand for some, as bits.
+    """
+    keys = stack(17)
+    keys[0] = arguments[0]
+    mixed = arguments[0] * _MIX
+    requiring = 0
+    absent = 0
+    for k in range(1, count):
+        x = arguments[k]
+        cls = x[TYPE]
+        kind = kind_of(cls)
+        if kind == _TENSOR:
+            key = x[SIG]
+            if x[REQUIRES] == TRUE.word:
+                requiring |= 1 << k
+        elif kind == _NUMBER:
+            key = cls
+        elif kind == _ABSENT:
+            key = x[_ABSENT_TYPE]
+            absent |= 1 << k
+        else:
+            return 0
+        keys[k] = key
+        mixed = (mixed ^ key) * _MIX
+    found[0] = requiring
+    found[1] = absent
+    return _known(keys, count, mixed ^ shifted(mixed, 32), absent)
+
+
+@native
+def _known(keys: Word, count: Word, mixed: Word, absent: Word) -> Word:
+    """The entry of these keys, unless it reads operands that are absent."""
+    mask = _mask.word
+    table = _table.word
+    if not table:
+        return 0
+    k = mixed & mask
+    while table[k]:
+        entry = table[k]
+        if entry[HASH] == mixed and entry[COUNT] == count:
+            own = entry[KEYS]
+            same = 0
+            while same < count and own[same] == keys[same]:
+                same += 1
+            if same == count:
+                return 0 if absent & entry[READ] else entry
+        k = (k + 1) & mask
+    return 0
+
+
+@native
+def kind_of(cls: Word) -> Word:
+    """What operands of a class are; 0: what native code does not know."""
+    table = _kinds.at
+    k = (cls >> 4) & 63
+    while table[2 * k]:
+        if table[2 * k] == cls:
+            return table[2 * k + 1]
+        k = (k + 1) & 63
+    return 0
+
+
+@native
+def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
+    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED."""
+    mode = mode_of_thread()
+    if not mode & PLAIN:
+        return NOT_SERVED
+    plan = taken(entry[PLAN])  # it keeps the entry
+    outputs = _results(entry, arguments)
+    if outputs > 0 and requiring and mode & RECORDS:
+        if not _recorded(plan, arguments, count, outputs):
+            c.Py_DecRef(outputs)
+            outputs = 0
+    c.Py_DecRef(plan)
+    return outputs
+
+
+@native
+def _results(entry: Word, arguments: Word) -> Word:
+    arrays = stack(32)
+    numbers = stack(16)
+    tensors = entry[TENSORS]
+    operands = entry[TAKEN]
+    for k in range(tensors):
+        arrays[k] = (arguments[operands[k]])[ARRAY]
+    for k in range(entry[NUMBERS]):
+        numbers[k] = arguments[operands[tensors + k]]
+    if entry[PROGRAM]:
+        error = run_program(entry[PROGRAM], arrays, numbers)
+        if error:
+            # Python says what is wrong: the program fails there as well
+            return 0 if error == FAILED else NOT_SERVED
+    return results_over(entry, arguments, arrays + 8 * tensors)
+
+
+@native
+def results_over(entry: Word, arguments: Word, arrays: Word) -> Word:
+    """The tuple of results over new arrays, whose references it takes."""
+    count = entry[RESULTS]
+    made = entry[MADE]
+    outputs = c.PyTuple_New(count)
+    used = 0
+    for k in range(count):
+        type = made[2 * k]
+        if type:
+            x = new_tensor(arrays[used], type) if outputs else 0 * c.Py_DecRef(arrays[used])
+            used += 1
+        else:
+            x = taken(arguments[made[2 * k + 1]])
+        if outputs:
+            outputs[ITEMS + k] = x
+            if not x:
+                c.Py_DecRef(outputs)
+                outputs = 0
+        elif x:
+            c.Py_DecRef(x)
+    return outputs
+
+
+@native
+def _recorded(plan: Word, arguments: Word, count: Word, outputs: Word) -> Word:
+    """Whether the unit could be put on the tape; else an exception is set."""
+    words = stack(19)
+    words[0] = plan
+    words[1] = outputs
+    for k in range(count):
+        words[2 + k] = arguments[k]
+    done = c.PyObject_Vectorcall(_record.word, words, 2 + count, 0)
+    if done:
+        c.Py_DecRef(done)
+    return done != 0
+
+
+def _recorded_in_python(
+    plan: Plan, outputs: tuple[Tensor, ...], unit: Unit, *operands: Any
+) -> None:
+    record(unit, operands, outputs, plan.saves)
+
+
+# -- entries ------------------------------------------------------------------------------------
+
+
+class Entry:
+    """The entry of a plan, at `address` while this object lives, and with it the objects whose
+    addresses are its keys."""
+
+    __slots__ = ("_kept", "address", "hash")
+
+    def __init__(self, keys: list[Any], plan: Plan) -> None:
+        read = [k + 1 for k in (*plan.operands, *plan.numbers)]
+        made: list[int] = []
+        for r in plan.results:
+            made += (0, r.operand + 1) if isinstance(r, Alias) else (id(r), 0)
+        parts = [_words(*map(id, keys)), _words(*read), _words(*made)]
+        self.hash = _hash_of(keys)
+        program = 0 if plan.bound is None else record_of(plan.bound)  # type: ignore[arg-type]
+        words = _words(
+            self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
+            len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
+            len(plan.results), ctypes.addressof(parts[2]), sum(1 << k for k in read),
+        )  # fmt: skip
+        self._kept = (words, parts, keys)
+        self.address = ctypes.addressof(words)
+
+
+def _words(*numbers: int) -> Any:
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _hash_of(keys: list[Any]) -> int:
+    """What `find` computes."""
+    mixed = id(keys[0]) * _MIX & _WORD
+    for key in keys[1:]:
+        mixed = (mixed ^ id(key)) * _MIX & _WORD
+    mixed ^= mixed >> 32
+    return mixed - (mixed >> 63 << 64)
+
+
+_WORD = (1 << 64) - 1
+
+
+class _Table:
+    """The entries of plans, by their hashes: linear probing, at most half full."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
+        self._room(1 << 10)
+
+    def add(self, keys: list[Any], plan: Plan) -> None:
+        """Let native code run a plan where it meets these keys."""
+        ids = tuple(map(id, keys))
+        if ids in self.known:
+            return
+        if len(self.known) > dispatch.MAX_PLANS:
+            self.clear()
+        entry = Entry(keys, plan)
+        plan.entries.append(entry)  # native code that runs a plan keeps that alone
+        self.known[ids] = entry, plan
+        if 2 * len(self.known) > len(self.places):
+            self._room(2 * len(self.places))
+            for e, _ in self.known.values():
+                self._put(e)
+        else:
+            self._put(entry)
+
+    def _room(self, places: int) -> None:
+        self.places = _words(*[0] * places)
+        if library.is_loaded():
+            self.publish()
+
+    def publish(self) -> None:
+        """Tell native code where the entries are."""
+        _table.word, _mask.word = ctypes.addressof(self.places), len(self.places) - 1
+
+    def _put(self, entry: Entry) -> None:
+        places = self.places
+        k = entry.hash & (len(places) - 1)
+        while places[k]:
+            k = (k + 1) & (len(places) - 1)
+        places[k] = entry.address
+
+
+_entries = _Table()
+
+
+def note(unit: Unit, operands: tuple[Any, ...], plan: Plan) -> None:
+    """Have native code run a plan from now on, if it can."""
+    if not plan.native:
+        return
+    plan.native = library.load() and _is_served(operands, plan)
+    if plan.native:
+        keys = [_key_of(x) for x in operands]
+        if None not in keys:
+            _entries.add([unit, *keys], plan)
+
+
+def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
+    if len(operands) > MOST or len(plan.results) > MOST:
+        return False
+    if not (plan.bound is None or isinstance(plan.bound, CpuBound)):
+        return False
+    return all(isinstance(r, TensorType) or r.strides is None for r in plan.results)
+
+
+def _key_of(x: Any) -> Any:
+    """What stands for an operand in the table; None for what native code does not know."""
+    cls = type(x)
+    if cls not in _classes and not _learn(cls):
+        return None
+    kind = _classes[cls]
+    return x.sig if kind == _TENSOR else x.type if kind == _ABSENT else cls
+
+
+_classes: dict[type, int] = {}
+_READ = ("array", "requires_grad", "sig", "apply_unit")
+
+
+def _learn(cls: type) -> bool:
+    """Whether operands of a class are tensors like all others."""
+    plain = issubclass(cls, Tensor) and all(getattr(cls, n) is getattr(Tensor, n) for n in _READ)
+    if not plain or 2 * len(_classes) >= _KINDS:
+        return False
+    _classes[cls] = _TENSOR
+    _put_class(cls, _TENSOR)
+    return True
+
+
+def _put_class(cls: type, kind: int) -> None:
+    table = _kinds.memory
+    k = (id(cls) >> 4) & (_KINDS - 1)
+    while table[2 * k]:
+        k = (k + 1) & (_KINDS - 1)
+    table[2 * k], table[2 * k + 1] = id(cls), kind
+
+
+def ready() -> None:
+    """Let native code run where Python's does so far; the library is loaded."""
+    _classes.update({Tensor: _TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER})
+    for cls, kind in _classes.items():
+        _put_class(cls, kind)
+    _record.word = id(_recorded_in_python)
+    _entries.publish()
+    value.applying.fill(apply)
+
+
+library.when_loaded(ready)
+dispatch.noted.append(note)
+dispatch.held_elsewhere.append(_entries.clear)

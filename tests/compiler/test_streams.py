@@ -1,0 +1,51 @@
+"""Loops ask ahead for memory that streams through them, and for no other."""
+
+import pytest
+
+import dualgrad as dg
+from dualgrad import functional
+
+ROW = dg.ones(512)
+GRID = dg.ones(256, 512)
+OTHER = dg.zeros(256, 512)
+
+
+def fetches(f, *args):
+    """How many cache lines the loops of a compiled function ask for, to be read and written."""
+    compiled = dg.function(f)
+    compiled(*args)
+    calls = [line for line in compiled.llvm().splitlines() if "call void @llvm.prefetch" in line]
+    written = sum(", i32 1, i32 3, i32 1)" in line for line in calls)
+    return len(calls) - written, written
+
+
+def lines(count):
+    """The lines that a main loop of float32 touches of so many arrays."""
+    return count * fetches(lambda x: -x, dg.ones(100_000))[0]
+
+
+def test_every_operand_of_a_long_loop_streams():
+    assert lines(1) >= 1
+    assert fetches(lambda x: -x, dg.ones(100_000)) == (lines(1), lines(1))
+    assert fetches(lambda x, y: x * 2.0 + y, GRID, OTHER) == (lines(2), lines(1))
+
+
+def test_what_is_read_again_and_again_does_not():
+    assert fetches(lambda x, y: x + y, GRID, ROW) == (lines(1), lines(1))
+    assert fetches(lambda x: x * 2.0, ROW) == (0, 0)
+
+
+def test_rows_that_an_earlier_loop_has_brought_into_the_cache_do_not():
+    assert fetches(lambda x: functional.softmax(x, -1), GRID) == (0, 0)
+    reads, writes = fetches(lambda x: functional.layer_norm(x, (512,)), GRID)
+    assert (reads, writes) == (0, lines(1))
+
+
+def test_tiles_do_not():
+    assert fetches(lambda x: x.T + 1.0, GRID) == (0, 0)
+
+
+@pytest.mark.parametrize("n", [100_003, 8192 * 13])
+def test_asking_beyond_the_end_of_an_array_is_harmless(n):
+    x = dg.arange(n)
+    assert ((-x).numpy() == -x.numpy()).all()
