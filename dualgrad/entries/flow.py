@@ -14,31 +14,35 @@ from typing import Any
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir import value
 from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.entries.ops import apply
 from dualgrad.entries.tape import (
-    BASE,
+    BITS,
     EDGES,
-    FALSE,
-    GRAD,
-    GRAD_FN,
     KEPT,
-    LIST_ITEMS,
-    NONE,
     NUMBER,
-    OUTPUT_NUMBER,
     RELEASED,
-    REQUIRES,
     RESULTS,
     SAVED,
     STALE_NODE,
     TAPE_NODE,
-    TENSOR_TYPE,
-    TRUE,
     TYPES,
     UNIT,
-    VERSION,
     VERSIONS,
     is_tensor,
     put,
+)
+from dualgrad.entries.tensors import (
+    BASE,
+    FALSE,
+    GRAD,
+    GRAD_FN,
+    LIST_ITEMS,
+    NONE,
+    OUTPUT_NUMBER,
+    REQUIRES,
+    TENSOR_TYPE,
+    TRUE,
+    VERSION,
     taken,
 )
 from dualgrad.gradients import flow
@@ -50,7 +54,7 @@ from dualgrad.runtime.native.language import Cell, Word, c, native, stack
 from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
 from dualgrad.tensor import Tensor
 
-BITS, KEPT_UNIT, GRADIENT = slot(Kept, "bits"), slot(Kept, "unit"), slot(Kept, "gradient")
+KEPT_UNIT, GRADIENT = slot(Kept, "unit"), slot(Kept, "gradient")
 HEAP, COUNT, CAPACITY, WAITING, RETAIN = range(5)  # words of a flow
 _MOST = 31  # operands of a gradient
 _FIRST = 32  # nodes that wait at once before there is more room
@@ -360,7 +364,7 @@ def _applied(node: Word, arguments: Word, count: Word) -> Word:
     inputs = taken(node[SAVED])
     outputs = taken(node[RESULTS])
     unit = taken(arguments[0])
-    found = c.PyObject_Vectorcall(_APPLY.word, arguments, count, 0)
+    found = apply(_APPLY.word, arguments, count, 0)
     c.Py_DecRef(unit)
     c.Py_DecRef(outputs)
     c.Py_DecRef(inputs)
@@ -500,7 +504,7 @@ def _bind() -> None:
     places: dict[Cell, Any] = {
         _OWNED: _owned, _EMPTY: _EMPTY_TUPLE, _TUPLE: tuple, _GRAD_NAME: grad,
         _NODE_TYPES: types, _NODE_NUMBER: number, _LEAVES: on_leaves, _NODES: on_nodes.data,
-        _COPY: copy, _APPLY: value.apply, _VISIT: _visited, _GO_ON: _went_on,
+        _COPY: copy, _APPLY: value.applying.slow, _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)

@@ -19,6 +19,8 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.dispatch import Alias, Plan
 from dualgrad.entries.program import FAILED, record_of, run_program
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
+from dualgrad.entries.tape import DONE, record_unit
+from dualgrad.entries.tape import NOT_SERVED as NOT_RECORDED
 from dualgrad.entries.tensors import ARRAY, REQUIRES, SIG, TRUE, new_tensor, taken
 from dualgrad.gradients.tape import Absent, record
 from dualgrad.runtime.native import library
@@ -27,7 +29,7 @@ from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
 # words of an entry
-HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ = range(11)
+HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES = range(12)
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
@@ -127,10 +129,10 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
     outputs = _results(entry, arguments)
-    if outputs > 0 and requiring and mode & RECORDS:
-        if not _recorded(plan, arguments, count, outputs):
-            c.Py_DecRef(outputs)
-            outputs = 0
+    records = outputs > 0 and requiring and mode & RECORDS
+    if records and not _recorded(entry, arguments, count, outputs):
+        c.Py_DecRef(outputs)
+        outputs = 0
     c.Py_DecRef(plan)
     return outputs
 
@@ -178,17 +180,23 @@ def results_over(entry: Word, arguments: Word, arrays: Word) -> Word:
 
 
 @native
-def _recorded(plan: Word, arguments: Word, count: Word, outputs: Word) -> Word:
+def _recorded(entry: Word, arguments: Word, count: Word, outputs: Word) -> Word:
     """Whether the unit could be put on the tape; else an exception is set."""
+    done = record_unit(
+        arguments[0], arguments + 8, count - 1,
+        outputs + 8 * ITEMS, entry[RESULTS], entry[SAVES],
+    )  # fmt: skip
+    if done != NOT_RECORDED:
+        return done == DONE
     words = stack(19)
-    words[0] = plan
+    words[0] = entry[PLAN]
     words[1] = outputs
     for k in range(count):
         words[2 + k] = arguments[k]
-    done = c.PyObject_Vectorcall(_record.word, words, 2 + count, 0)
-    if done:
-        c.Py_DecRef(done)
-    return done != 0
+    made = c.PyObject_Vectorcall(_record.word, words, 2 + count, 0)
+    if made:
+        c.Py_DecRef(made)
+    return made != 0
 
 
 def _recorded_in_python(
@@ -218,6 +226,7 @@ class Entry:
             self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
             len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
             len(plan.results), ctypes.addressof(parts[2]), sum(1 << k for k in read),
+            id(plan.saves),
         )  # fmt: skip
         self._kept = (words, parts, keys)
         self.address = ctypes.addressof(words)
