@@ -503,8 +503,8 @@ def _bind() -> None:
     grad, types, number = _NAMES
     places: dict[Cell, Any] = {
         _OWNED: _owned, _EMPTY: _EMPTY_TUPLE, _TUPLE: tuple, _GRAD_NAME: grad,
-        _NODE_TYPES: types, _NODE_NUMBER: number, _LEAVES: on_leaves, _NODES: vars(on_nodes)["data"],
-        _COPY: copy, _APPLY: value.applying.slow, _VISIT: _visited, _GO_ON: _went_on,
+        _NODE_TYPES: types, _NODE_NUMBER: number, _LEAVES: on_leaves,
+        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow, _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)

@@ -35,12 +35,17 @@ def backward(
     """Add the gradient of the roots (weighted by the seeds) to `.grad` of every leaf behind them,
     or of the inputs alone."""
     weights = [_seed_of(x, g, "backward") for x, g in zip(roots, seeds, strict=True)]
+    if inputs is None and not create_graph and state.trace is None and not state.looks_for:
+        enabled = state.grad_enabled
+        state.grad_enabled = False
+        try:
+            flow_back(tuple(roots), tuple(weights), bool(retain_graph))
+        finally:
+            state.grad_enabled = enabled
+        return
     with enable_grad() if create_graph else no_grad():
         if inputs is None:
-            if create_graph or state.trace is not None or state.looks_for:
-                Flow(create_graph).start(roots, weights).run(retain_graph)
-            else:
-                flow_back(tuple(roots), tuple(weights), bool(retain_graph))
+            Flow(create_graph).start(roots, weights).run(retain_graph)
             return
         reach = Reach(roots, inputs, "backward", collects=False)
         flow = Flow(create_graph, reach).start(roots, weights)
@@ -102,6 +107,8 @@ def _seed_of(root: Tensor, gradient: Tensor | None, op: str) -> Tensor:
 
 
 def _check_seed(root: Tensor, gradient: Tensor, op: str) -> None:
+    if getattr(gradient, "_type", None) is root._type and state.trace is None:
+        return
     if gradient.shape != root.shape:
         raise ShapeError(
             "the seed has another shape",
