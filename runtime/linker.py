@@ -47,7 +47,19 @@ def _llvm() -> Any:
     binding: Any = importlib.import_module("llvmlite.binding")
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    _fork_between_calls(getattr(binding.ffi.lib, "_lock", None))
     return binding
+
+
+def _fork_between_calls(lock: Any) -> None:
+    """A fork waits until no thread is inside of LLVM, so that the child finds LLVM whole, and its
+    lock free."""
+
+    def leave() -> None:
+        lock.__exit__(None, None, None)
+
+    if lock is not None and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.__enter__, after_in_parent=leave, after_in_child=leave)
 
 
 @functools.cache

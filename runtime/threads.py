@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from dualgrad.runtime.config import config
@@ -76,12 +77,14 @@ class Pool:
         return self._threads
 
     def resize(self, threads: int) -> None:
-        """Share the work among this many threads, or as many as the system lets start."""
+        """Share the work among this many threads, or as many as the system lets start, on the
+        CPUs that this thread may use now."""
         if not self._native:
             return
         while self._started < threads - 1 and self._start_worker(self._started + 1):
             self._started += 1
         self._words[WORDS["started"]] = self._started
+        self._place()
         self._threads = min(threads, self._started + 1)
         set_limit = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(self._at["set_limit"])
         set_limit(self.address, self._threads - 1)
@@ -104,14 +107,23 @@ class Pool:
         return max(1, int(_SPIN_SECONDS / best * count))
 
     def _reset(self) -> None:
-        cpus = os.sched_getaffinity(0)
-        placed = len(cpus) <= _PLACED_THREADS and max(cpus) < 63
         ctypes.memset(self.address, 0, ctypes.sizeof(self._words))
         self._words[WORDS["state"]] = CLOSED
         self._words[WORDS["spin"]] = self._spin
         self._words[WORDS["patience"]] = max(1, self._spin // 4)
+        self._place()
+
+    def _place(self) -> None:
+        """Let workers run on the CPUs that this thread may use, and no others."""
+        cpus = os.sched_getaffinity(0)
+        placed = len(cpus) <= _PLACED_THREADS and max(cpus) < 63
         self._words[WORDS["cpus"]] = sum(1 << cpu for cpu in cpus) if placed else 0
         self._words[WORDS["avoid"]] = -1
+        for tid in range(1, self._started + 1):
+            kernel = self._words[WORDS["records"] + RECORD_WORDS * tid + RECORD["kernel"]]
+            if kernel:  # else it has not run yet; it starts with what this thread may use
+                with suppress(OSError):
+                    os.sched_setaffinity(kernel, cpus)
 
     def _start_worker(self, tid: int) -> bool:
         """True, or False if the system refuses another thread."""

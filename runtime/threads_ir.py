@@ -77,6 +77,7 @@ WORDS = {
     "avoid": 50,  # CPU that the workers keep away from; -1: none yet
     "pulls": 51,  # workers pulled during the running job
     "own": 52,  # bit mask of the CPU that they are pulled to
+    "all.pulls": 53,  # pulls since the pool started
     "records": _RECORDS,  # RECORD of each worker; that of tid 0 is not used
 }
 POOL_WORDS = _RECORDS + RECORD_WORDS * MAX_THREADS
@@ -264,12 +265,12 @@ where:
   %cpu = sext i32 %cpu32 to i64
   %avoid = load i64, ptr %avoid.p
   %moved = icmp ne i64 %cpu, %avoid
-  %known = icmp ult i64 %cpu, 64
-  %place = and i1 %moved, %known
-  br i1 %place, label %choose, label %exit
+  br i1 %moved, label %choose, label %exit
 choose:
   store i64 %cpu, ptr %avoid.p
-  %bit = shl i64 1, %cpu
+  %known = icmp ult i64 %cpu, 63              ; bit 63 is never set in the words
+  %place = select i1 %known, i64 %cpu, i64 63
+  %bit = shl i64 1, %place
   %others = xor i64 %bit, -1
   %rest = and i64 %cpus, %others
   %alone = icmp eq i64 %rest, 0
@@ -310,7 +311,7 @@ $fields
 where:
   %cpu32 = call i32 @sched_getcpu()
   %cpu = sext i32 %cpu32 to i64
-  %known = icmp ult i64 %cpu, 64
+  %known = icmp ult i64 %cpu, 63
   br i1 %known, label %choose, label %exit
 choose:
   %bit = shl i64 1, %cpu
@@ -349,6 +350,9 @@ pull:
   %pulls.before = load i64, ptr %pulls.p
   %pulls.after = add i64 %pulls.before, 1
   store i64 %pulls.after, ptr %pulls.p
+  %all.before = load i64, ptr %all.pulls.p
+  %all.after = add i64 %all.before, 1
+  store i64 %all.after, ptr %all.pulls.p
   br label %continue
 continue:
   %next = add i64 %tid, 1
