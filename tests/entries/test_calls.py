@@ -550,7 +550,6 @@ def test_calls_that_fail_leave_nothing_behind() -> None:
 
 
 def test_functions_die_with_what_they_hold() -> None:
-
     f = dg.function(lambda x: x + 1.0)
     warm(f, dg.ones(3))
     path, gone = weakref.ref(f), []
