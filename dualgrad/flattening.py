@@ -31,11 +31,8 @@ def row_types(
     shape: Shape = outputs[0].shape
     size = outputs[0].type.size
     row = (size,)
-    if (
-        not _names_no_axis(unit)
-        or (shape == row and size > 1)
-        or any(o.shape != shape for o in outputs)
-    ):
+    known = shape == row and size not in (0, 1)
+    if known or not _names_no_axis(unit) or any(o.shape != shape for o in outputs):
         return None
     types: dict[int, TensorType] = {}
     for k, x in enumerate(operands):
