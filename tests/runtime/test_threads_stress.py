@@ -45,6 +45,7 @@ def start(text, tmp_path, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**environ, "DG_NUM_THREADS": "3"},
     )
 
@@ -54,7 +55,7 @@ def outcome(process):
     try:
         out, errors = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its forked children as well
         out, errors = process.communicate()
         errors += "\ntook too long"
     return process.returncode, out, errors
