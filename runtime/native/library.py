@@ -64,8 +64,6 @@ def _load() -> bool:
         return False
     for f in described:
         f.address = found[f.name]
-        words = [ctypes.c_int64] * f.count
-        f.call = ctypes.PYFUNCTYPE(ctypes.c_int64, *words)(f.address)
     for x in cells:
         x.bind((ctypes.c_int64 * x.words).from_address(found[x.name]))
     for bind in _waiting:
@@ -75,11 +73,10 @@ def _load() -> bool:
 
 def _stamp() -> str:
     """Changes whenever the text does that the functions become."""
-    folder = Path(__file__).parent
-    files = {folder / "language.py", folder / "writer.py"}
+    files = {language.__file__, str(Path(__file__).with_name("writer.py"))}
     numbers: dict[str, int] = {}
     for f in language.functions():
-        files.add(Path(f.function.__code__.co_filename))
+        files.add(f.function.__code__.co_filename)
         space = f.function.__globals__
         for name in f.function.__code__.co_names:
             value = space.get(name)
@@ -87,6 +84,6 @@ def _stamp() -> str:
                 numbers[f"{f.name}.{name}"] = int(value)
     digest = hashlib.sha256(repr(sorted(numbers.items())).encode())
     for file in sorted(files):
-        digest.update(file.read_bytes())
+        digest.update(Path(file).read_bytes())
     cells = [x.words for x in language.cells()]
     return f"{digest.hexdigest()} {cells} {sys.version_info[:2]}"
