@@ -472,7 +472,7 @@ def versions_count() -> bool:
     instance = _Attributed()
     instance.x = 1
     other: dict[Any, Any] = {}
-    dicts = ({"a": 1}, other, instance.__dict__)
+    dicts: tuple[dict[Any, Any], ...] = ({"a": 1}, other, instance.__dict__)
     changes: tuple[Callable[[Any], object], ...] = (
         lambda d: d.__setitem__("x", 2),
         lambda d: d.update(x=3),

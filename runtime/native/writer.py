@@ -16,7 +16,7 @@ _INTS = frozenset({
     "PyList_Append", "PyType_IsSubtype", "PyErr_GivenExceptionMatches", "PyFrame_GetLasti",
     "PyObject_RichCompareBool", "PyDict_DelItem", "PyList_SetItem", "PyObject_Not", "munmap",
     "PyObject_SetItem", "PyFrame_GetLineNumber", "PySet_Contains", "PyDict_Contains", "madvise",
-    "PyTuple_SetItem", "PyWeakref_GetRef", "PySequence_Contains",
+    "PyTuple_SetItem", "PyErr_CheckSignals", "PyWeakref_GetRef", "PySequence_Contains",
     "PyDict_Next", "PyUnicode_Compare", "PyCell_Set", "clock_gettime",
 })  # fmt: skip
 # C functions with doubles: result and parameters, d or w each
