@@ -53,10 +53,9 @@ class Alias:
     """An output that is an operand itself, or a view of its memory."""
 
     operand: int
-    type: TensorType
+    shape: tuple[int, ...] = ()
     strides: tuple[int, ...] | None = None  # in elements; None: the operand itself
     offset: int = 0
-    layout: Strides = None
 
 
 @dataclass
@@ -239,17 +238,13 @@ class Planner:
         if self.write or not (isinstance(self.unit, View) or is_gradient(self.unit)):
             return None
         for k in self.tensors:
-            x = self.operands[k]
             if output is nodes[k]:
-                return Alias(k, x.type)
+                return Alias(k)
             if through_views(output, (0,) * output.ndim)[0] is not nodes[k]:
                 continue
-            found = view_of(output, nodes[k], x.strides_in_elements)
+            found = view_of(output, nodes[k], self.operands[k].strides_in_elements)
             if found is not None and all(s >= 0 for s in found[1]):  # type: ignore[operator]
-                offset, strides = found
-                layout = None if strides == contiguous_strides(output.shape) else strides
-                type = x.type.with_shape(output.shape)
-                return Alias(k, type, strides, offset, layout)  # type: ignore[arg-type]
+                return Alias(k, output.shape, found[1], found[0])  # type: ignore[arg-type]
         return None
 
     def symbolic(self) -> tuple[dict[Atom, int], list[TensorType], list[Any]]:

@@ -553,8 +553,11 @@ def _alias(unit: Unit, operands: tuple[Any, ...], a: Alias) -> Any:
     x = operands[a.operand]
     if a.strides is None:
         return x
-    how = unit if isinstance(unit, View) else None
-    return x.view_over(strided_view(x.array, a), a.type, a.layout, how)
+    array = strided_view(x.array, a)
+    layout = None if a.strides == contiguous_strides(a.shape) else a.strides
+    return x.view_over(
+        array, x.type.with_shape(a.shape), layout, unit if isinstance(unit, View) else None
+    )
 
 
 def settled(x: Any, operands: tuple[Any, ...]) -> Tensor:
@@ -567,15 +570,15 @@ def settled(x: Any, operands: tuple[Any, ...]) -> Tensor:
 
 
 def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
-    size = array.itemsize
+    size, shape = array.itemsize, a.shape
     strides = tuple([s * size for s in a.strides or ()])
     if isinstance(array, DeviceArray):
-        return array.view(a.type.shape, strides, a.offset * size)
+        return array.view(shape, strides, a.offset * size)
     if array.flags.c_contiguous and array.size:  # what NumPy takes as a buffer
-        return np.ndarray(a.type.shape, array.dtype, array, a.offset * size, strides)
+        return np.ndarray(shape, array.dtype, array, a.offset * size, strides)
     view = np.lib.stride_tricks.as_strided
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
-    return view(start, a.type.shape, strides)
+    return view(start, shape, strides)
 
 
 def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:
