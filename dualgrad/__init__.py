@@ -113,7 +113,6 @@ from dualgrad.creation import (
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.entries import loading as _loading  # noqa: F401
-from dualgrad.entries import ops as _entries  # noqa: F401
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
