@@ -219,7 +219,7 @@ class Tensor(
                     record_eagerly(unit, operands, outputs, plan.saves)
                     break
         for note in noted:
-            note(unit, operands, plan)
+            note(unit, operands, plan, False)
         return outputs
 
     @staticmethod
@@ -504,6 +504,8 @@ class Tensor(
             before(given, plan.saves)
         plan.run(operands)
         self.changed(own=3)
+        for note in noted:
+            note(unit, operands, plan, True)
 
     def check_writeable(self, writer: Named) -> None:
         """Raise ArgumentError unless the memory may be changed."""
