@@ -18,12 +18,14 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.elementwise import Elementwise
+from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import Alias, Plan
 from dualgrad.entries.program import FAILED, record_of, run_program
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
 from dualgrad.entries.tape import DONE, record_unit
 from dualgrad.entries.tape import NOT_SERVED as NOT_RECORDED
 from dualgrad.entries.tensors import ARRAY, REQUIRES, SIG, TRUE, new_tensor, taken
+from dualgrad.entries.views import ViewRecord, new_view
 from dualgrad.gradients.tape import Absent, record
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native, shifted, stack
@@ -132,7 +134,7 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
-    outputs = results(entry, arguments)
+    outputs = results(entry, arguments, mode & RECORDS)
     records = outputs > 0 and requiring and mode & RECORDS
     if records and not _recorded(entry, arguments, count, outputs):
         c.Py_DecRef(outputs)
@@ -142,9 +144,9 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
 
 
 @native
-def results(entry: Word, arguments: Word) -> Word:
-    """The tuple of a unit's results, which are not recorded; 0 with an exception set; or
-    NOT_SERVED.  The caller keeps the entry's plan."""
+def results(entry: Word, arguments: Word, records: Word) -> Word:
+    """The tuple of a unit's results, which are not put on the tape here; 0 with an exception set;
+    or NOT_SERVED.  `records`: whether gradients are on.  The caller keeps the entry's plan."""
     arrays = stack(32)
     numbers = stack(16)
     tensors = entry[TENSORS]
@@ -158,23 +160,25 @@ def results(entry: Word, arguments: Word) -> Word:
         if error:
             # Python says what is wrong: the program fails there as well
             return 0 if error == FAILED else NOT_SERVED
-    return results_over(entry, arguments, arrays + 8 * tensors)
+    return results_over(entry, arguments, arrays + 8 * tensors, records)
 
 
 @native
-def results_over(entry: Word, arguments: Word, arrays: Word) -> Word:
+def results_over(entry: Word, arguments: Word, arrays: Word, records: Word) -> Word:
     """The tuple of results over new arrays, whose references it takes."""
     count = entry[RESULTS]
     made = entry[MADE]
     outputs = c.PyTuple_New(count)
     used = 0
     for k in range(count):
-        type = made[2 * k]
+        type = made[3 * k]
         if type:
             x = new_tensor(arrays[used], type) if outputs else 0 * c.Py_DecRef(arrays[used])
             used += 1
+        elif made[3 * k + 2]:
+            x = new_view(arguments[made[3 * k + 1]], made[3 * k + 2], records)
         else:
-            x = taken(arguments[made[2 * k + 1]])
+            x = taken(arguments[made[3 * k + 1]])
         if outputs:
             outputs[ITEMS + k] = x
             if not x:
@@ -224,19 +228,34 @@ class Entry:
         unit = keys[0]
         read = [k + 1 for k in (*plan.operands, *plan.numbers)]
         made: list[int] = []
-        for r in plan.results:
-            made += (0, r.operand + 1) if isinstance(r, Alias) else (id(r), 0)
+        views = [_view_of(r, keys) for r in plan.results]
+        for r, v in zip(plan.results, views, strict=True):
+            if isinstance(r, Alias):
+                made += 0, r.operand + 1, v.address if v else 0
+            else:
+                made += id(r), 0, 0
+        # operands that have to be there
+        seen = sum({1 << k for k in (*read, *made[1::3]) if k})
         parts = [_words(*ids), _words(*read), _words(*made)]
         self.hash = _hash_of(ids)
         program = 0 if plan.bound is None else record_of(plan.bound)  # type: ignore[arg-type]
         words = _words(
             self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
             len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
-            len(plan.results), ctypes.addressof(parts[2]), sum(1 << k for k in read),
+            len(plan.results), ctypes.addressof(parts[2]), seen,
             id(plan.saves), isinstance(unit, Elementwise) or unit is ASSIGN,
         )  # fmt: skip
-        self._kept = (words, parts, keys)
+        self._kept = (words, parts, keys, views)
         self.address = ctypes.addressof(words)
+
+
+def _view_of(result: Alias | TensorType, keys: list[Any]) -> ViewRecord | None:
+    """The record of a result that is a view of an operand."""
+    if not isinstance(result, Alias) or result.strides is None:
+        return None
+    sig, unit = keys[result.operand + 1], keys[0]
+    type = sig if isinstance(sig, TensorType) else sig[0]
+    return ViewRecord(result, type, unit if isinstance(unit, View) else None)
 
 
 def _words(*numbers: int) -> Any:
@@ -319,7 +338,7 @@ def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
         return False
     if not (plan.bound is None or isinstance(plan.bound, CpuBound)):
         return False
-    return all(isinstance(r, TensorType) or r.strides is None for r in plan.results)
+    return all(t.device == "cpu" for t in plan.types)
 
 
 def _key_of(x: Any) -> Any:

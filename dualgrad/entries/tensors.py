@@ -14,7 +14,7 @@ SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Ten
 
 NONE, TRUE, FALSE, ZERO, TENSOR = Cell(), Cell(), Cell(), Cell(), Cell()
 _ZERO = 0
-_LIST_ITEMS = 3  # where a list has the address of its elements
+LIST_ITEMS = 3  # where a list has the address of its elements
 
 
 @native
@@ -32,7 +32,7 @@ def new_tensor(array: Word, type: Word) -> Word:
     if not version:
         c.Py_DecRef(array)
         return 0
-    items = version[_LIST_ITEMS]
+    items = version[LIST_ITEMS]
     items[0] = taken(ZERO.word)
     items[1] = taken(NONE.word)
     items[2] = taken(NONE.word)
