@@ -407,9 +407,9 @@ class Tensor(
         """A new tensor of this type with one value."""
         type = self._type
         if state.trace is None and type.device == "cpu":
-            array = empty(type.shape, type.dtype)  # type: ignore[arg-type]
-            array.fill(encode(value, type.dtype) if type.dtype.is_low else value)
-            return Tensor.of_array(array, type, None)
+            filled = empty(type.shape, type.dtype)  # type: ignore[arg-type]
+            filled.fill(encode(value, type.dtype) if type.dtype.is_low else value)
+            return Tensor.of_array(filled, type, None)
         dtype, device = type.dtype, type.device
         shape = tuple(map(int, self.shape))
         array = new_array(device, shape, dtype)

@@ -18,6 +18,7 @@ from dualgrad.entries.ops import apply
 from dualgrad.entries.tape import (
     BITS,
     EDGES,
+    EMPTY,
     KEPT,
     NUMBER,
     RELEASED,
@@ -60,8 +61,8 @@ _MOST = 31  # operands of a gradient
 _FIRST = 32  # nodes that wait at once before there is more room
 _GREATER = 4  # Py_GT
 
-_OWNED, _EMPTY, _TUPLE, _GRAD_NAME, _NODE_TYPES, _NODE_NUMBER = (
-    Cell(), Cell(), Cell(), Cell(), Cell(), Cell(),
+_OWNED, _TUPLE, _GRAD_NAME, _NODE_TYPES, _NODE_NUMBER = (
+    Cell(), Cell(), Cell(), Cell(), Cell(),
 )  # fmt: skip
 _LEAVES, _NODES, _COPY, _APPLY, _VISIT, _GO_ON = Cell(), Cell(), Cell(), Cell(), Cell(), Cell()
 
@@ -415,10 +416,10 @@ def _is_as_it_was(x: Word, version: Word) -> Word:
 def _release(node: Word) -> Word:
     """See `TapeNode.release`."""
     put(node, RELEASED, TRUE.word)
-    put(node, SAVED, _EMPTY.word)
-    put(node, RESULTS, _EMPTY.word)
-    put(node, EDGES, _EMPTY.word)
-    put(node, VERSIONS, _EMPTY.word)
+    put(node, SAVED, EMPTY.word)
+    put(node, RESULTS, EMPTY.word)
+    put(node, EDGES, EMPTY.word)
+    put(node, VERSIONS, EMPTY.word)
     return 0
 
 
@@ -494,7 +495,6 @@ def _went_on(waiting: dict[TapeNode, list[Tensor | None]], retain: bool) -> None
     rest.run(retain)
 
 
-_EMPTY_TUPLE: tuple[()] = ()
 _NAMES = ("grad", "types", "number")
 
 
@@ -502,9 +502,10 @@ def _bind() -> None:
     """Let native code run where Python's does so far."""
     grad, types, number = _NAMES
     places: dict[Cell, Any] = {
-        _OWNED: _owned, _EMPTY: _EMPTY_TUPLE, _TUPLE: tuple, _GRAD_NAME: grad,
+        _OWNED: _owned, _TUPLE: tuple, _GRAD_NAME: grad,
         _NODE_TYPES: types, _NODE_NUMBER: number, _LEAVES: on_leaves,
-        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow, _VISIT: _visited, _GO_ON: _went_on,
+        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow,
+        _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)
