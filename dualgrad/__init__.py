@@ -164,6 +164,12 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.host_memory import (
+        memory_stats,
+        release_memory,
+        reset_peak_memory_stats,
+        set_memory_limit,
+    )
     from dualgrad.interop import from_dlpack, frombuffer
     from dualgrad.transforms.derivatives import (
         grad,
@@ -277,6 +283,7 @@ __all__ = [
     "matmul",
     "matrix_power",
     "matrix_transpose",
+    "memory_stats",
     "meshgrid",
     "mm",
     "moveaxis",
@@ -306,8 +313,10 @@ __all__ = [
     "random",
     "randperm",
     "ravel",
+    "release_memory",
     "relu",
     "repeat_interleave",
+    "reset_peak_memory_stats",
     "reshape",
     "result_type",
     "roll",
@@ -315,6 +324,7 @@ __all__ = [
     "seed",
     "select",
     "set_grad_enabled",
+    "set_memory_limit",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -376,6 +386,10 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "hvp": "transforms.derivatives",
     "jacobian": "transforms.derivatives",
     "jvp": "transforms.derivatives",
+    "memory_stats": "host_memory",
+    "release_memory": "host_memory",
+    "reset_peak_memory_stats": "host_memory",
+    "set_memory_limit": "host_memory",
     "value_and_grad": "transforms.derivatives",
     "vjp": "transforms.derivatives",
     "vmap": "transforms.mapping",

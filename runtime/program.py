@@ -34,6 +34,7 @@ from typing import Any
 
 from dualgrad.runtime.records import dataclass
 
+ENTRY = "program"  # what compiled programs call theirs
 HANDLE_DATA_OFFSET = 16
 CONTEXT_POOL = 0
 CONTEXT_PARALLEL_FOR = 1

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from dualgrad.runtime.config import config
@@ -55,7 +56,7 @@ class Pool:
         self._threads = 1
         if self._native:
             self._words = (ctypes.c_int64 * POOL_WORDS).from_address(self.address)
-            self._spin = self._measure_spin()
+            self._spin, self._spin_cycles = self._measure_spin()
             self._libc: Any = ctypes.CDLL(None)
             self._reset()
             self.resize(threads)
@@ -76,12 +77,14 @@ class Pool:
         return self._threads
 
     def resize(self, threads: int) -> None:
-        """Share the work among this many threads, or as many as the system lets start."""
+        """Share the work among this many threads, or as many as the system lets start, on the
+        CPUs that this thread may use now."""
         if not self._native:
             return
         while self._started < threads - 1 and self._start_worker(self._started + 1):
             self._started += 1
         self._words[WORDS["started"]] = self._started
+        self._place()
         self._threads = min(threads, self._started + 1)
         set_limit = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(self._at["set_limit"])
         set_limit(self.address, self._threads - 1)
@@ -93,25 +96,39 @@ class Pool:
             self._reset()
             self.resize(self._threads)
 
-    def _measure_spin(self) -> int:
-        """How many pauses take _SPIN_SECONDS; a pause is 4 to 50 ns long on different CPUs."""
-        pauses = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._at["pauses"])
-        count, best = 1000, 1.0
+    def _measure_spin(self) -> tuple[int, int]:
+        """How many pauses and how many cycles take _SPIN_SECONDS; a pause is 4 to 50 ns long on
+        different CPUs."""
+        pauses = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._at["pauses"])
+        count, best, cycles = 1000, 1.0, 0
         for _ in range(5):
             begin = time.perf_counter()
-            pauses(count)
-            best = min(best, time.perf_counter() - begin)
-        return max(1, int(_SPIN_SECONDS / best * count))
+            passed = pauses(count)
+            seconds = time.perf_counter() - begin
+            if seconds < best:
+                best, cycles = seconds, passed
+        share = _SPIN_SECONDS / best
+        return max(1, int(share * count)), int(share * cycles)
 
     def _reset(self) -> None:
-        cpus = os.sched_getaffinity(0)
-        placed = len(cpus) <= _PLACED_THREADS and max(cpus) < 63
         ctypes.memset(self.address, 0, ctypes.sizeof(self._words))
         self._words[WORDS["state"]] = CLOSED
         self._words[WORDS["spin"]] = self._spin
         self._words[WORDS["patience"]] = max(1, self._spin // 4)
+        self._words[WORDS["rare"]] = 2 * self._spin_cycles
+        self._place()
+
+    def _place(self) -> None:
+        """Let workers run on the CPUs that this thread may use, and no others."""
+        cpus = os.sched_getaffinity(0)
+        placed = len(cpus) <= _PLACED_THREADS and max(cpus) < 63
         self._words[WORDS["cpus"]] = sum(1 << cpu for cpu in cpus) if placed else 0
         self._words[WORDS["avoid"]] = -1
+        for tid in range(1, self._started + 1):
+            kernel = self._words[WORDS["records"] + RECORD_WORDS * tid + RECORD["kernel"]]
+            if kernel:  # else it has not run yet; it starts with what this thread may use
+                with suppress(OSError):
+                    os.sched_setaffinity(kernel, cpus)
 
     def _start_worker(self, tid: int) -> bool:
         """True, or False if the system refuses another thread."""

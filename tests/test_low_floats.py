@@ -49,7 +49,7 @@ from dualgrad.runtime.dtype import (
 from dualgrad.runtime.errors import ArgumentError, CompileError, DTypeError
 from dualgrad.runtime.floats import decode, encode
 from dualgrad.runtime.library import FUNCTIONS
-from dualgrad.runtime.program import Program, Target
+from dualgrad.runtime.program import ENTRY, Program, Target
 
 LOW = (float16, bfloat16)
 NAMES = [d.name for d in LOW]
@@ -298,7 +298,7 @@ def lowered(function: Callable[..., Any], dtype: DType) -> LoopProgram:
 def launch(program: LoopProgram, target: Target, arrays: list[Array]) -> None:
     """Run machine code for a target on arrays of inputs and outputs."""
     code = object_code(module_of(program, target, False).text, target)
-    loaded = load(Program(program.name, code, (), ()), {})
+    loaded = load(Program(ENTRY, code, (), ()), {})
     assert loaded(handles(arrays), bytes(8)) == 0
 
 

@@ -27,7 +27,7 @@ from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
-from dualgrad.runtime.program import HostCall, Program, decode_error
+from dualgrad.runtime.program import ENTRY, HostCall, Program, decode_error
 from dualgrad.runtime.records import dataclass
 from dualgrad.runtime.threads import get_num_threads
 
@@ -81,7 +81,7 @@ class CpuBackend:
         externs = tuple(head["externs"])
         addresses = {n: _routines(n) for n in externs}
         started = time.perf_counter()
-        loaded = cpu.load(Program(launch.name, code, externs, launch.kernels), addresses)
+        loaded = cpu.load(Program(ENTRY, code, externs, launch.kernels), addresses)
         times.load = time.perf_counter() - started
         return CpuCode(loaded, tuple(head["accesses"]))
 

@@ -36,7 +36,10 @@ from dualgrad.entries.guards import (
     at,
     passes,
 )
-from dualgrad.entries.making import (
+from dualgrad.entries.making import detach, freed_node
+from dualgrad.entries.program import FAILED, HEAVY, INPUTS, run_program
+from dualgrad.entries.state import mode_of_thread
+from dualgrad.entries.tensors import (
     ARRAY,
     BASE,
     FALSE,
@@ -46,13 +49,9 @@ from dualgrad.entries.making import (
     TRUE,
     VERSION,
     ZERO,
-    detach,
-    freed_node,
-    mode_of_thread,
     new_tensor,
     taken,
 )
-from dualgrad.entries.program import FAILED, HEAVY, INPUTS, run_program
 from dualgrad.runtime.config import Config, config
 from dualgrad.runtime.native import layout, library
 from dualgrad.runtime.native.language import Cell, Word, c, native, stack

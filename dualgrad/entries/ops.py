@@ -130,7 +130,7 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
-    outputs = _results(entry, arguments, mode & RECORDS)
+    outputs = results(entry, arguments, mode & RECORDS)
     records = outputs > 0 and requiring and mode & RECORDS
     if records and not _recorded(entry, arguments, count, outputs):
         c.Py_DecRef(outputs)
@@ -140,7 +140,9 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
 
 
 @native
-def _results(entry: Word, arguments: Word, records: Word) -> Word:
+def results(entry: Word, arguments: Word, records: Word) -> Word:
+    """The tuple of a unit's results, which are not put on the tape here; 0 with an exception set;
+    or NOT_SERVED.  `records`: whether gradients are on.  The caller keeps the entry's plan."""
     arrays = stack(32)
     numbers = stack(16)
     tensors = entry[TENSORS]

@@ -42,7 +42,7 @@ class Source:
 def apart(arrays: list[Array]) -> bool:
     """Whether each array lies in memory that has one owner, and another; a quick test."""
     owners = [_owner(a) for a in arrays]
-    return None not in owners and len(set(map(id, owners))) == len(owners)
+    return len({id(o) for o in owners if o is not None}) == len(owners)
 
 
 def _owner(array: Array) -> Any:

@@ -13,8 +13,9 @@ from dualgrad.backends.cpu import CpuBound
 from dualgrad.compiler.launch import size_of
 from dualgrad.entries import calls, guards
 from dualgrad.entries.guards import Words
-from dualgrad.entries.making import NONE, PLAIN, RECORDS
 from dualgrad.entries.program import record_of
+from dualgrad.entries.state import PLAIN, RECORDS
+from dualgrad.entries.tensors import NONE
 from dualgrad.jit.alias import Source
 from dualgrad.jit.containers import Effect
 from dualgrad.jit.guards import Writer

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import types
+from functools import cache
 from typing import Any, NamedTuple
 
 from dualgrad.entries import guards
+from dualgrad.jit.kinds import CLASS_TEXTS, FUNCTION_TEXTS
 from dualgrad.jit.notes import CELL_CONTENTS, CLASS_ATTRIBUTE, GET, ITEM, MISSING, SLOT
 from dualgrad.runtime.native import layout
 from dualgrad.runtime.native.language import Native
@@ -20,6 +22,7 @@ from dualgrad.runtime.records import dataclass, field
 ARGUMENT, ELEMENT = "argument", "element"  # ways to look besides those of notes
 
 _TYPE_WORDS = 50  # of any class
+_HEAP_TYPE = 1 << 9  # flag of classes that are not written in C
 
 
 class Look(NamedTuple):
@@ -133,8 +136,10 @@ class Table:
             self._word(owner, layout.ITEMS + key, how, word)
         elif kind == CELL_CONTENTS:
             self._word(owner, guards.CELL_CONTENTS, how, word)
+        elif kind == SLOT and key == "__dict__":
+            self._register_or_compare(guards.dict_of, (self.operand(owner),), how, word)
         elif kind == SLOT:
-            self._word(owner, _slot_of(type(owner), key), how, word)
+            self._word(owner, _slot_of(owner, key), how, word)
         else:
             raise Unserved
 
@@ -268,8 +273,17 @@ class Table:
             elif isinstance(x.keys, int):
                 out += self._list_words(x, x.keys)
             else:
-                out += self._dict_words(x)
+                out += self._with_version(x, self._dict_words(x))
         return out
+
+    def _with_version(self, x: _Entries, words: list[int]) -> list[int]:
+        """Questions that are asked again only when a dict has been changed."""
+        loads = any(how == guards.LOAD for how, _ in x.held.values())
+        if loads or x.owner < guards.FRAME or not guards.versions_count():
+            return words
+        far = 8 * (4 + len(words))
+        note = [guards.note_version.address, far]
+        return [guards.unchanged.address, x.owner, 0, far + 16, *words, *note]
 
     def _list_words(self, x: _Entries, count: int) -> list[int]:
         if len(x.held) == count and all(how == guards.SAME for how, _ in x.held.values()):
@@ -300,8 +314,14 @@ class Table:
         return out
 
 
-def _slot_of(kind: type, name: str) -> int:
-    """Which word of an object a slot is."""
+def _slot_of(owner: Any, name: str) -> int:
+    """Which word of an object a slot is, or a text that a function or a class has."""
+    kind = type(owner)
+    if kind is types.FunctionType or (isinstance(owner, type) and owner.__flags__ & _HEAP_TYPE):
+        found = _text_words(kind is types.FunctionType).get(name)
+        if found is None:
+            raise Unserved
+        return found
     for c in kind.__mro__:
         found = c.__dict__.get(name)
         if found is not None:
@@ -312,3 +332,19 @@ def _slot_of(kind: type, name: str) -> int:
                 return layout.offset_of(c, name) // 8
             break
     raise Unserved
+
+
+@cache
+def _text_words(of_functions: bool) -> dict[str, int]:
+    """Which words of functions, or of classes, are their texts: looked for in an example."""
+
+    def example() -> None: ...
+
+    probe: Any = example if of_functions else type("probe", (), {})
+    names = FUNCTION_TEXTS if of_functions else CLASS_TEXTS
+    texts = {n: f"{n} of {id(probe)}" for n in names}
+    for n, text in texts.items():
+        setattr(probe, n, text)
+    size = type(probe).__basicsize__ // 8
+    words = (ctypes.c_size_t * size).from_address(id(probe))[:]
+    return {n: words.index(id(text)) for n, text in texts.items() if id(text) in words}

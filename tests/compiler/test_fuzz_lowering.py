@@ -20,7 +20,7 @@ from dualgrad.compiler.lower.llvm.target import object_code
 from dualgrad.compiler.lower.reference import run
 from dualgrad.runtime.cpu import handles, host_target, load
 from dualgrad.runtime.floats import decode
-from dualgrad.runtime.program import Program, decode_error
+from dualgrad.runtime.program import ENTRY, Program, decode_error
 
 QUICK, BATCH, BATCHES = 30, 100, 30
 PADDING = 64
@@ -46,7 +46,7 @@ def compiled(case: Case, arrays: dict[str, np.ndarray], checked: bool) -> int:
     """Run the case's machine code on `arrays`; the error word."""
     program = program_of(case)
     module = module_of(program, host_target(), checked)
-    built = Program("fuzz", object_code(module.text, host_target()), (), ())
+    built = Program(ENTRY, object_code(module.text, host_target()), (), ())
     memory = [arrays[b.name] for b in (*program.inputs, *program.outputs)]
     numbers = [struct.pack("d" if isinstance(v, float) else "q", v) for v in case.params.values()]
     sizes = [struct.pack("q", v) for v in case.sizes.values()]

@@ -42,7 +42,7 @@ def compiled(name: str, n: int, train: bool) -> Any:
 def counts(function: Any) -> tuple[int, int]:
     """(kernels of the program, functions that do their work)."""
     kernels = len(re.findall(r"^kernel ", function.ir(), re.M))
-    launched = set(re.findall(r"call void @(\w+\.run)\(", function.llvm()))
+    launched = set(re.findall(r"call void .*@(kernel_\d+)\b", function.llvm()))
     return kernels, len(launched)
 
 

@@ -8,17 +8,17 @@ from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.kernel.ir import Call
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Launcher
+    from dualgrad.compiler.lower.llvm.module import Launches
 
 
-def host_call(entry: Launcher, c: Call) -> None:
+def host_call(entry: Launches, c: Call) -> None:
     """Write addresses and sizes to the stack and call; a failure stops the program."""
     f = entry.f
     arrays = (*c.inputs, c.output)
     with entry.scope():
         entry.open_buffers(x.buffer for x in arrays)
         count = sum(1 + len(x.shape) for x in arrays) + len(c.sizes)
-        words = f.value(f"alloca [{count} x i64], align 64")
+        words = entry.words(count)
         place = 0
         for x in arrays:
             size = product(x.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, symbol_of
@@ -15,10 +16,10 @@ from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Launcher
+    from dualgrad.compiler.lower.llvm.module import Launches
 
 
-def contract_call(entry: Launcher, name: str, c: Contract) -> None:
+def contract_call(entry: Launches, function: str, c: Contract) -> None:
     """Fill a descriptor for each matrix of the batch and call the routine."""
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
@@ -30,7 +31,7 @@ def contract_call(entry: Launcher, name: str, c: Contract) -> None:
             for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
                 if c.k != 0:
                     entry.guard(operand.buffer, _last(operand, c, rows, cols))
-        desc = f.value(f"alloca [{len(DESC)} x i64], align 64")
+        desc = entry.words(len(DESC))
 
         def put(slot: str, value: str | int, kind: str = "i64") -> None:
             f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
@@ -45,7 +46,7 @@ def contract_call(entry: Launcher, name: str, c: Contract) -> None:
         put("pool", pool, "ptr")
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
         put("parallel_for", run, "ptr")
-        put("epilogue", f"@{name}" if c.epilogue else "null", "ptr")
+        put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
         # Scratch memory is sized for so many threads; a pool that has grown since is not used.
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
@@ -67,18 +68,23 @@ def _last(x: Operand, c: Contract, rows: Dim, cols: Dim) -> Dim:
 
 
 def epilogue_function(
-    kernel: Kernel, frame: Frame, names: Declarations, target: Target, checked: bool
+    function: str,
+    kernel: Kernel,
+    slots: Mapping[str, int],
+    frame: Frame,
+    names: Declarations,
+    target: Target,
+    checked: bool,
 ) -> str:
     """What happens to a finished piece of the result: the stores of the kernel's epilogue."""
     (c,) = kernel.body
     assert isinstance(c, Contract)
     signature = (
-        f"internal void @{kernel.name}(ptr %frame, i64 %batch, i64 %row0, i64 %row1,"
+        f"internal void {function}(ptr %frame, i64 %batch, i64 %row0, i64 %row1,"
         " i64 %col0, i64 %col1)"
     )
-    buffers = ir.buffers_of(kernel.body)
-    code = KernelCode(signature, buffers, frame, names, target, checked)
-    code.open_buffers(buffers)
+    code = KernelCode(signature, slots, frame, names, target, checked)
+    code.open_buffers(ir.buffers_of(kernel.body))
     total = c.c.base + c.c.batch * c.batch_var + c.c.row * c.row_var + c.c.col * c.col_var
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)

@@ -19,17 +19,23 @@ _FEW = 16
 
 
 class Function:
-    """The text of one function under construction; `signature` follows `define`."""
+    """The text of one function under construction; `signature` follows `define`.
 
-    def __init__(self, signature: str) -> None:
+    A `rare` one runs once where others run in loops: code generation spends less time on it.
+    """
+
+    def __init__(self, signature: str, rare: bool = False) -> None:
+        attributes = "nounwind noinline optnone" if rare else "nounwind"
         # jump tables would need relocations in data
-        self._lines = [f'define {signature} nounwind "no-jump-tables"="true" {{', "entry:"]
+        self._lines = [f'define {signature} {attributes} "no-jump-tables"="true" {{', "entry:"]
+        self._early: list[str] = []
         self._names = 0
         self.block = "entry"
 
     def text(self, result: str = "void") -> str:
         """The finished function; `result` is the type and value that it returns."""
-        return "\n".join([*self._lines, f"  ret {result}", "}", ""])
+        head, rest = self._lines[:2], self._lines[2:]
+        return "\n".join([*head, *self._early, *rest, f"  ret {result}", "}", ""])
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -40,6 +46,13 @@ class Function:
         """A new name for the value of `expression`."""
         name = f"%{self._new()}"
         self.do(f"{name} = {expression}")
+        return name
+
+    def early(self, expression: str) -> str:
+        """A name for a value that is computed before all others, so that it may be used
+        everywhere; `expression` names only arguments and other early values."""
+        name = f"%{self._new()}"
+        self._early.append(f"  {name} = {expression}")
         return name
 
     def load(self, kind: str, pointer: str, align: int = 8) -> str:

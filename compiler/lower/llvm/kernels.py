@@ -10,7 +10,7 @@ Vector loops run on vectors of four registers while they can, then on single mas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
@@ -39,18 +39,6 @@ UNROLL = 4  # registers that a vector in a main loop spans
 
 class KernelCode(ScalarCode):
     """Writes one function: loops and reductions on top of scalar expressions."""
-
-    def __init__(
-        self,
-        signature: str,
-        arguments: Iterable[ir.Buffer],
-        frame: Frame,
-        names: Declarations,
-        target: Target,
-        checked: bool,
-    ) -> None:
-        super().__init__(signature, arguments, frame, names, target, checked)
-        self.atoms.update(frame.load_symbols(self.f))
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -303,13 +291,18 @@ def register_lanes(body: Iterable[Stmt], target: Target) -> int:
 
 
 def kernel_function(
-    kernel: ir.Kernel, frame: Frame, names: Declarations, target: Target, checked: bool
+    function: str,
+    kernel: ir.Kernel,
+    slots: Mapping[str, int],
+    frame: Frame,
+    names: Declarations,
+    target: Target,
+    checked: bool,
 ) -> str:
     """The function of a map, row or column kernel."""
-    signature = f"internal void @{kernel.name}(ptr %frame, i64 %chunk, i64 %tid)"
-    buffers = ir.buffers_of(kernel.body)
-    code = KernelCode(signature, buffers, frame, names, target, checked)
-    code.open_buffers(buffers)
+    signature = f"internal void {function}(ptr %frame, i64 %chunk, i64 %tid)"
+    code = KernelCode(signature, slots, frame, names, target, checked)
+    code.open_buffers(ir.buffers_of(kernel.body))
     code.streams = _streams(kernel.body)
     if is_parallel(kernel):
         (loop,) = kernel.body

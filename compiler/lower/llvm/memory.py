@@ -7,13 +7,14 @@ repeated where it does not move, and a gather or scatter otherwise.  A computed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, symbols, terms_of
 from dualgrad.compiler.kernel.ir import Buffer
+from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.frame import ERROR, Frame
+from dualgrad.compiler.lower.llvm.frame import ERROR, NUMBERS, Frame
 from dualgrad.compiler.lower.llvm.lanes import (
     Declarations,
     Lanes,
@@ -49,17 +50,20 @@ class MemoryCode:
     def __init__(
         self,
         signature: str,
-        arguments: Iterable[Buffer],
+        slots: Mapping[str, int],
         frame: Frame,
         names: Declarations,
         target: Target,
         checked: bool,
+        rare: bool = False,
     ) -> None:
-        self.f = Function(signature)
-        self.arguments = {b.name: k for k, b in enumerate(arguments)}
+        """`slots` says where in the frame the addresses of buffers stand, by name."""
+        self.f = Function(signature, rare)
+        self.slots = slots
         self.frame, self.names, self.target, self.checked = frame, names, target, checked
         self.lanes = Lanes()
         self.atoms: dict[Atom, Value] = {}
+        self._numbers: dict[object, str] = {}
         self.scopes: list[dict[object, str]] = [{}]
         self.streams: frozenset[str] = frozenset()  # buffers that one loop alone touches
         self.exit = self.f.new_block()
@@ -67,8 +71,30 @@ class MemoryCode:
     def open_buffers(self, buffers: Iterable[Buffer]) -> None:
         """Read the addresses of buffers from the frame, before any loop."""
         for b in buffers:
-            place = self.frame.argument_slot(self.arguments[b.name])
-            self.keep(("base", b.name), self.f.load("ptr", self.f.at("%frame", place, "i64")))
+            place = self.f.at("%frame", self.slots[b.name], "i64")
+            self.keep(("base", b.name), self.f.load("ptr", place))
+
+    def numbers(self) -> str:
+        """The address of the program's numbers, read before all else."""
+        place = self.f.early(f"getelementptr i64, ptr %frame, i64 {NUMBERS}")
+        return self.f.early(f"load ptr, ptr {place}, align 8")
+
+    def number(self, k: int, kind: str) -> str:
+        """The program's k-th number, read before all else."""
+        if not self._numbers:
+            self._numbers[""] = self.numbers()
+        if (k, kind) not in self._numbers:
+            place = self.f.early(f"getelementptr i64, ptr {self._numbers['']}, i64 {k}")
+            self._numbers[k, kind] = self.f.early(f"load {kind}, ptr {place}, align 8")
+        return self._numbers[k, kind]
+
+    def scalar(self, e: Scalar) -> str:
+        """A Python number: a double, an int64, or a bool as 0 or 1."""
+        k = self.frame.number_of_scalar(e)
+        if e.dtype.is_float:
+            return self.number(k, "double")
+        value = self.number(k, "i64")
+        return self.f.early(f"trunc i64 {value} to i1") if e.dtype.kind == "b" else value
 
     # -- scopes -------------------------------------------------------------------------------
 
@@ -114,6 +140,8 @@ class MemoryCode:
 
     def atom(self, atom: Atom) -> Value:
         if atom.kind == "sym":
+            if atom not in self.atoms:
+                self.atoms[atom] = self.number(self.frame.number_of(atom), "i64")
             return self.atoms[atom]
         a, b = (self.dim(x) for x in atom.args)
         if atom.kind == "min":

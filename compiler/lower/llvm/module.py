@@ -6,6 +6,8 @@ frame on its stack, then calls each kernel, in chunks on the thread pool where t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 
 from dualgrad.compiler.ir.dims import Dim, substitute, symbol_of
@@ -15,8 +17,8 @@ from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
-from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
+from dualgrad.compiler.lower.llvm.emit import Value
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, NUMBERS, Frame
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, is_parallel, kernel_function
 from dualgrad.compiler.lower.llvm.lanes import Declarations
@@ -24,6 +26,7 @@ from dualgrad.runtime.program import (
     CONTEXT_EXTERNS,
     CONTEXT_PARALLEL_FOR,
     CONTEXT_POOL,
+    ENTRY,
     HANDLE_DATA_OFFSET,
     Target,
 )
@@ -53,111 +56,121 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
     Kernels that differ only in their buffers share their functions; not under `checked`, where
     errors name the buffer.
     """
-    frame, names = Frame(program), Declarations()
+    common = list(map(str, range(len(program.kernels)))) if checked else program.common_texts
+    users = Counter(common)
+    shared = [k for k, text in zip(program.kernels, common, strict=True) if users[text] > 1]
+    parts = Parts(Frame(program, shared), Declarations(), target, checked, _externs(program))
+    entry = Entry(program, parts)
+    known: dict[str, Shared] = {}
+    functions = []
+    for number, (kernel, text) in enumerate(zip(program.kernels, common, strict=True)):
+        function = f"@kernel_{number}"
+        if users[text] == 1:
+            functions += kernel_functions(function, kernel, parts.frame.slots, parts)
+            entry.launch(function, kernel)
+            continue
+        if text not in known:
+            known[text] = Shared(function, kernel, parts)
+            functions += known[text].functions()
+        entry.launch_shared(known[text], kernel)
+    functions.append(entry.finish())
+    head = f'target triple = "{target.triple}"\n'
+    names = parts.names
+    text = "\n".join([head, *functions, *(f for _, f in names.formulas.values()), names.text()])
+    return Module(text, parts.externs, tuple(parts.frame.accesses))
+
+
+def _externs(program: LoopProgram) -> tuple[str, ...]:
+    """The routines that a program calls, each once."""
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
     routines = [routine_name(s.result.dtype) for s in stmts if isinstance(s, Contract)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
-    externs = tuple(dict.fromkeys(routines))
-    made: dict[str, Launcher] = {}
-    launches, functions = [], []
-    for k, (kernel, common) in enumerate(zip(program.kernels, program.common_texts, strict=True)):
-        known = str(k) if checked else common
-        if known not in made:
-            functions += kernel_functions(kernel, frame, names, target, checked)
-            made[known] = Launcher(kernel, frame, names, target, externs, checked)
-            functions.append(made[known].text())
-        launches.append((made[known], kernel))
-    entry = Entry(program, frame).text(launches)
-    head = f'target triple = "{target.triple}"\n'
-    text = "\n".join(
-        [head, *functions, *(f for _, f in names.formulas.values()), entry, names.text()]
-    )
-    return Module(text, externs, tuple(frame.accesses))
+    return tuple(dict.fromkeys(routines))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the functions of a module share."""
+
+    frame: Frame
+    names: Declarations
+    target: Target
+    checked: bool
+    externs: tuple[str, ...]
 
 
 def kernel_functions(
-    kernel: Kernel, frame: Frame, names: Declarations, target: Target, checked: bool
+    function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts
 ) -> list[str]:
-    """The functions that do the work of a kernel."""
+    """The function that does the work of a kernel, if that needs one."""
     if kernel.kind == "call":
         return []
+    common = (slots, parts.frame, parts.names, parts.target, parts.checked)
     if kernel.kind != "contract":
-        return [kernel_function(kernel, frame, names, target, checked)]
+        return [kernel_function(function, kernel, *common)]
     (stmt,) = kernel.body
     assert isinstance(stmt, Contract)
-    return [epilogue_function(kernel, frame, names, target, checked)] if stmt.epilogue else []
+    return [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
 
 
-class Launcher(KernelCode):
-    """Writes the function that runs one kernel, at places in memory that it is given.
+def may_stop(kernel: Kernel, checked: bool) -> bool:
+    """Whether a kernel can leave an error word."""
+    return checked or any(isinstance(s, Check | Call) for s in ir.walk(kernel.body))
 
-    A place is the slot of a buffer in the frame, and in the bits above how many bytes further on
-    the kernel's indices count from than those of the kernel that the function was written for.
-    """
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        frame: Frame,
-        names: Declarations,
-        target: Target,
-        externs: tuple[str, ...],
-        checked: bool,
-    ) -> None:
-        self.kernel, self.externs = kernel, externs
-        self.function = f"@{kernel.name}.run"
-        self.starts = ir.starts_of(kernel.body)
-        places = "".join(f", i64 %place{k}" for k in range(len(self.starts)))
-        signature = f"internal void {self.function}(ptr %frame, ptr %context{places})"
-        super().__init__(signature, self.starts, frame, names, target, checked)
-        f = self.f
-        for k in range(len(self.starts)):
-            slot = f.value(f"and i64 %place{k}, {(1 << _SLOT_BITS) - 1}")
-            further = f.value(f"ashr i64 %place{k}, {_SLOT_BITS}")
-            address = f.at(f.load("ptr", f.at("%frame", slot, "i64")), further, "i8")
-            f.store("ptr", address, f.at("%frame", frame.argument_slot(k), "i64"))
+class Launches(KernelCode):
+    """Writes a function that runs kernels, whose buffers stand in the frame."""
 
-    def arguments_for(self, kernel: Kernel) -> list[int]:
-        """The arguments of a launch for this kernel."""
-        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
-        return [
-            self.frame.slot(b.name) | (start - own) * b.dtype.itemsize << _SLOT_BITS
-            for (b, start), own in pairs
-        ]
+    def __init__(self, signature: str, slots: Mapping[str, int], parts: Parts) -> None:
+        super().__init__(
+            signature, slots, parts.frame, parts.names, parts.target, parts.checked, rare=True
+        )
+        self.externs = parts.externs
+        self._words: dict[int, str] = {}
 
-    @property
-    def may_stop(self) -> bool:
-        """Whether the kernel can leave an error word."""
-        stmts = ir.walk(self.kernel.body)
-        return self.checked or any(isinstance(s, Check | Call) for s in stmts)
+    def launch(self, function: str, kernel: Kernel) -> None:
+        """Run a kernel; `function` does its work."""
+        first = kernel.body[0]
+        with self.scope():
+            if isinstance(first, Call):
+                host_call(self, first)
+            elif isinstance(first, Contract):
+                contract_call(self, function, first)
+            elif is_parallel(kernel):
+                self._launch_chunks(function, kernel)
+            else:
+                self._call(function)
+        if kernel.kind != "call" and may_stop(kernel, self.checked):
+            self.stop_after_error()
 
-    def text(self) -> str:
-        """The text of the function."""
-        kernel = self.kernel
-        if kernel.kind == "call":
-            (call,) = kernel.body
-            assert isinstance(call, Call)
-            host_call(self, call)
-        elif kernel.kind == "contract":
-            (stmt,) = kernel.body
-            assert isinstance(stmt, Contract)
-            contract_call(self, kernel.name, stmt)
-        elif is_parallel(kernel):
-            self._launch_chunks(kernel)
-        else:
-            self._call(kernel)
-        return self.finish()
+    def stop_after_error(self) -> None:
+        """Leave if the kernel that has run left an error word."""
+        error = self.f.load("i64", self.f.at("%frame", ERROR, "i64"))
+        on = self.f.new_block()
+        self.f.branch(self.f.compare("ne", error, 0), self.exit, on)
+        self.f.start(on)
 
-    def _call(self, kernel: Kernel) -> None:
+    def words(self, count: int) -> str:
+        """Memory for so many words, the same for all who ask."""
+        if count not in self._words:
+            self._words[count] = self.f.early(f"alloca [{count} x i64], align 64")
+        return self._words[count]
+
+    def extern(self, name: str) -> str:
+        """The address of a library routine."""
+        place = CONTEXT_EXTERNS + self.externs.index(name)
+        return self.f.load("ptr", self.f.at("%context", place, "i64"))
+
+    def _call(self, function: str) -> None:
         self.f.store("i64", 1, self.f.at("%frame", CHUNKS, "i64"))
-        self.f.call(f"@{kernel.name}", ("ptr", "%frame"), ("i64", 0), ("i64", 0))
+        self.f.call(function, ("ptr", "%frame"), ("i64", 0), ("i64", 0))
 
-    def _launch_chunks(self, kernel: Kernel) -> None:
+    def _launch_chunks(self, function: str, kernel: Kernel) -> None:
         (loop,) = kernel.body
         assert isinstance(loop, Loop)
         total = substitute(_cost(loop.body), {symbol_of(loop.var): 0}) * loop.extent
         if isinstance(total, int) and total < _SERIAL_BELOW:
-            self._call(kernel)
+            self._call(function)
             return
         f = self.f
         extent = self.dim(loop.extent)
@@ -170,67 +183,106 @@ class Launcher(KernelCode):
         f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
-        f.call(run, ("ptr", pool), ("ptr", f"@{kernel.name}"), ("ptr", "%frame"), ("i64", chunks))
-
-    def extern(self, name: str) -> str:
-        """The address of a library routine."""
-        place = CONTEXT_EXTERNS + self.externs.index(name)
-        return self.f.load("ptr", self.f.at("%context", place, "i64"))
+        f.call(run, ("ptr", pool), ("ptr", function), ("ptr", "%frame"), ("i64", chunks))
 
 
-class Entry:
-    """Writes the entry function, and `run.frame`, which launches the kernels one by one."""
+class Shared:
+    """The functions of a kernel that runs at places in memory that it is given.
 
-    def __init__(self, program: LoopProgram, frame: Frame) -> None:
-        self.program, self.frame = program, frame
+    A place is the slot of a buffer in the frame, and in the bits above how many bytes further on
+    the kernel's indices count from than those of the kernel that the functions were written for.
+    """
 
-    def text(self, launches: list[tuple[Launcher, Kernel]]) -> str:
-        """The functions that run a program; its kernels come with the functions they share."""
-        f = Function("internal void @run.frame(ptr %frame, ptr %context)")
-        leave = f.new_block()
-        for k, (launcher, kernel) in enumerate(launches):
-            if k % _LAUNCHES_IN_BLOCK == 0:
-                f.start_next()
-            passed: list[tuple[str, str | int]] = [
-                ("i64", p) for p in launcher.arguments_for(kernel)
-            ]
-            f.call(launcher.function, ("ptr", "%frame"), ("ptr", "%context"), *passed)
-            if launcher.may_stop:
-                error = f.load("i64", f.at("%frame", ERROR, "i64"))
-                on = f.new_block()
-                f.branch(f.compare("ne", error, 0), leave, on)
-                f.start(on)
-        f.jump(leave)
-        f.start(leave)
-        return f.text() + self._outer()
+    def __init__(self, work: str, kernel: Kernel, parts: Parts) -> None:
+        self.work, self.kernel, self.parts = work, kernel, parts
+        self.function = f"{work}.run"
+        self.starts = ir.starts_of(kernel.body)
 
-    def _outer(self) -> str:
-        """The function with the launch ABI: it fills the frame and calls `run.frame`."""
-        program, frame = self.program, self.frame
-        f = Function(f"i64 @{program.name}(ptr %handles, ptr %params, ptr %context)")
-        slots = f.value(f"alloca [{frame.size} x i64], align 64")
-        f.store("i64", 0, f.at(slots, ERROR, "i64"))
-        arena = f.load("ptr", "%params")
+    def functions(self) -> list[str]:
+        """The function that does the work, and the one that is told the places."""
+        slots = self.parts.frame.window(self.starts)
+        places = "".join(f", i64 %place{k}" for k in range(len(slots)))
+        signature = f"internal void {self.function}(ptr %frame, ptr %context{places})"
+        code = Launches(signature, slots, self.parts)
+        f = code.f
+        for k, window in enumerate(slots.values()):
+            slot = f.value(f"and i64 %place{k}, {(1 << _SLOT_BITS) - 1}")
+            further = f.value(f"ashr i64 %place{k}, {_SLOT_BITS}")
+            address = f.at(f.load("ptr", f.at("%frame", slot, "i64")), further, "i8")
+            f.store("ptr", address, f.at("%frame", window, "i64"))
+        code.launch(self.work, self.kernel)
+        return [*kernel_functions(self.work, self.kernel, slots, self.parts), code.finish()]
+
+    def places_for(self, kernel: Kernel) -> list[int]:
+        """The places where a kernel runs."""
+        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
+        slots = self.parts.frame.slots
+        return [
+            slots[b.name] | (start - own) * b.dtype.itemsize << _SLOT_BITS
+            for (b, start), own in pairs
+        ]
+
+
+class Entry(Launches):
+    """Writes the function with the launch ABI: it fills the frame and runs kernel by kernel."""
+
+    def __init__(self, program: LoopProgram, parts: Parts) -> None:
+        self.program = program
+        signature = f"i64 @{ENTRY}(ptr %handles, ptr %params, ptr %context)"
+        super().__init__(signature, parts.frame.slots, parts)
+        self._launched = 0
+        f, frame = self.f, self.frame
+        f.do(f"%frame = alloca [{frame.size} x i64], align 64")
+        f.store("i64", 0, f.at("%frame", ERROR, "i64"))
         arrays = len(program.inputs) + len(program.outputs)
-        temporaries = len(program.temporaries)
-        numbers = len(program.symbols) + len(program.scalars)
-
-        def put(first: int, k: Value, kind: str, value: str) -> None:
-            f.store(kind, value, f.at(f.at(slots, first, "i64"), k, "i64"))
-
         for k in f.each(arrays):
             handle = f.load("ptr", f.at("%handles", k, "i64"))
             data = f.load("ptr", f.at(handle, HANDLE_DATA_OFFSET, "i8"))
-            put(frame.first_buffer, k, "ptr", data)
-        for k in f.each(temporaries):
-            offset = f.load("i64", f.at(f.at("%params", 1, "i64"), k, "i64"))
-            put(frame.first_buffer + arrays, k, "ptr", f.at(arena, offset, "i8"))
-        for k in f.each(numbers):
-            number = f.load("i64", f.at(f.at("%params", 1 + temporaries, "i64"), k, "i64"))
-            put(frame.symbol_slot(0), k, "i64", number)
-        f.call("@run.frame", ("ptr", slots), ("ptr", "%context"))
-        error = f.load("i64", f.at(slots, ERROR, "i64"))
-        return f.text(f"i64 {error}")
+            self._put(frame.first_buffer, k, data)
+        if program.temporaries:
+            arena, offsets = f.load("ptr", "%params"), f.at("%params", 1, "i64")
+            for k in f.each(len(program.temporaries)):
+                offset = f.load("i64", f.at(offsets, k, "i64"))
+                self._put(frame.first_buffer + arrays, k, f.at(arena, offset, "i8"))
+        if program.symbols or program.scalars:
+            numbers = f.at("%params", 1 + len(program.temporaries), "i64")
+            f.store("ptr", numbers, f.at("%frame", NUMBERS, "i64"))
+
+    def _put(self, first: int, k: Value, address: str) -> None:
+        """Write the k-th of the slots from `first` on."""
+        if isinstance(k, int):
+            place = self.f.at("%frame", first + k, "i64")
+        else:
+            place = self.f.at("%frame", self.f.add(first, k), "i64")
+        self.f.store("ptr", address, place)
+
+    def numbers(self) -> str:
+        place = 1 + len(self.program.temporaries)
+        return self.f.early(f"getelementptr i64, ptr %params, i64 {place}")
+
+    def launch(self, function: str, kernel: Kernel) -> None:
+        self._cut()
+        super().launch(function, kernel)
+
+    def launch_shared(self, shared: Shared, kernel: Kernel) -> None:
+        """Run a kernel by functions that serve others too."""
+        self._cut()
+        places: list[tuple[str, Value]] = [("i64", p) for p in shared.places_for(kernel)]
+        self.f.call(shared.function, ("ptr", "%frame"), ("ptr", "%context"), *places)
+        if may_stop(kernel, self.checked):
+            self.stop_after_error()
+
+    def _cut(self) -> None:
+        """Code generation takes more than linear time on a long block."""
+        self._launched += 1
+        if self._launched % _LAUNCHES_IN_BLOCK == 0:
+            self.f.start_next()
+
+    def finish(self) -> str:
+        self.f.jump(self.exit)
+        self.f.start(self.exit)
+        error = self.f.load("i64", self.f.at("%frame", ERROR, "i64"))
+        return self.f.text(f"i64 {error}")
 
 
 def _cost(body: tuple[ir.Stmt, ...]) -> Dim:

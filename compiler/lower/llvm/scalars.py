@@ -54,8 +54,7 @@ class ScalarCode(MemoryCode):
                 return self.positions(e.position)
             return str(self.dim(e.position))
         if e.op == "param":
-            one = self.frame.load_scalar(self.f, e)
-            return splat(self.f, one, element(e.dtype), width)
+            return splat(self.f, self.scalar(e), element(e.dtype), width)
         if e.op == "cast":
             formula = conversion(e.args[0], e.dtype, converts_half(self.target))
             if formula is not None:
@@ -80,7 +79,7 @@ class ScalarCode(MemoryCode):
             passed = ", ".join(f"{t} %x{k}" for k, t in enumerate(params))
             names.formulas[formula, width] = name, ""
             code = ScalarCode(
-                f"internal {kind} {name}({passed})", (), self.frame, names, self.target, False
+                f"internal {kind} {name}({passed})", {}, self.frame, names, self.target, False
             )
             code.lanes = Lanes(width)
             for k, x in enumerate(formula.params):
