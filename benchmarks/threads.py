@@ -150,7 +150,8 @@ def rows() -> list[Row]:
 def loop_rows() -> list[Row]:
     return [
         Row("empty loop of 2 chunks", Loop(2, times=_FORKS), per=_FORKS, compare=False),
-        Row("the same after 1 ms of rest", Loop(2), pause=_PAUSE, compare=False),
+        Row("empty loop of 4 chunks after 1 ms of rest", Loop(4), pause=_PAUSE, compare=False),
+        Row("loop of 20 us after 1 ms of rest", Loop(2, 20e-6), pause=_PAUSE),
         Row("loop of 50 us, 4 chunks", Loop(4, 50e-6)),
         Row("loop of 200 us, 8 chunks", Loop(8, 200e-6)),
         Row("loop of 1 ms, 64 chunks", Loop(64, 1e-3)),

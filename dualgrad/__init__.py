@@ -113,7 +113,6 @@ from dualgrad.creation import (
 from dualgrad.dtypes import can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from dualgrad.elementwise import *  # noqa: F403
 from dualgrad.entries import loading as _loading  # noqa: F401
-from dualgrad.entries import ops as _entries  # noqa: F401
 from dualgrad.jit.caches import clear_caches
 from dualgrad.jit.effects import debug
 from dualgrad.jit.explain import RetraceWarning, no_retrace
@@ -165,6 +164,12 @@ from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad.host_memory import (
+        memory_stats,
+        release_memory,
+        reset_peak_memory_stats,
+        set_memory_limit,
+    )
     from dualgrad.interop import from_dlpack, frombuffer
     from dualgrad.transforms.derivatives import (
         grad,
@@ -278,6 +283,7 @@ __all__ = [
     "matmul",
     "matrix_power",
     "matrix_transpose",
+    "memory_stats",
     "meshgrid",
     "mm",
     "moveaxis",
@@ -307,8 +313,10 @@ __all__ = [
     "random",
     "randperm",
     "ravel",
+    "release_memory",
     "relu",
     "repeat_interleave",
+    "reset_peak_memory_stats",
     "reshape",
     "result_type",
     "roll",
@@ -316,6 +324,7 @@ __all__ = [
     "seed",
     "select",
     "set_grad_enabled",
+    "set_memory_limit",
     "set_num_threads",
     "set_rng_state",
     "slogdet",
@@ -377,6 +386,10 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "hvp": "transforms.derivatives",
     "jacobian": "transforms.derivatives",
     "jvp": "transforms.derivatives",
+    "memory_stats": "host_memory",
+    "release_memory": "host_memory",
+    "reset_peak_memory_stats": "host_memory",
+    "set_memory_limit": "host_memory",
     "value_and_grad": "transforms.derivatives",
     "vjp": "transforms.derivatives",
     "vmap": "transforms.mapping",

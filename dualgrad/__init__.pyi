@@ -38,6 +38,10 @@ from dualgrad.dtypes import promote_types as promote_types
 from dualgrad.dtypes import result_type as result_type
 from dualgrad.gradients.anomaly import detect_nan as detect_nan
 from dualgrad.gradients.checkpointing import checkpoint as checkpoint
+from dualgrad.host_memory import memory_stats as memory_stats
+from dualgrad.host_memory import release_memory as release_memory
+from dualgrad.host_memory import reset_peak_memory_stats as reset_peak_memory_stats
+from dualgrad.host_memory import set_memory_limit as set_memory_limit
 from dualgrad.interop import from_dlpack as from_dlpack
 from dualgrad.interop import frombuffer as frombuffer
 from dualgrad.jit.caches import clear_caches as clear_caches
@@ -721,6 +725,7 @@ __all__ = [
     "maximum",
     "mean",
     "median",
+    "memory_stats",
     "meshgrid",
     "min",
     "minimum",
@@ -782,9 +787,11 @@ __all__ = [
     "ravel",
     "real",
     "reciprocal",
+    "release_memory",
     "relu",
     "remainder",
     "repeat_interleave",
+    "reset_peak_memory_stats",
     "reshape",
     "result_type",
     "right_shift",
@@ -800,6 +807,7 @@ __all__ = [
     "seed",
     "select",
     "set_grad_enabled",
+    "set_memory_limit",
     "set_num_threads",
     "set_rng_state",
     "sgn",

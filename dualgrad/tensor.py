@@ -49,6 +49,7 @@ from dualgrad.runtime.errors import (
     TraceError,
 )
 from dualgrad.runtime.floats import decode, encode
+from dualgrad.runtime.memory import empty
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
 from dualgrad.values import Valued
@@ -404,7 +405,12 @@ class Tensor(
 
     def filled_like(self, value: float) -> Tensor:
         """A new tensor of this type with one value."""
-        dtype, device = self.type.dtype, self.type.device
+        type = self._type
+        if state.trace is None and type.device == "cpu":
+            array = empty(type.shape, type.dtype)  # type: ignore[arg-type]
+            array.fill(encode(value, type.dtype) if type.dtype.is_low else value)
+            return Tensor.of_array(array, type, None)
+        dtype, device = type.dtype, type.device
         shape = tuple(map(int, self.shape))
         array = new_array(device, shape, dtype)
         out = Tensor.of_array(array, TensorType(shape, dtype, False, device), None)

@@ -167,6 +167,8 @@ def _size_class(nbytes: int) -> _SizeClass:
 def _grow(size: int) -> int:
     """Address of a new block, from the system.  Raises MemoryError."""
     allocate = _slabs.cut if size < LARGE else _mappings.allocate
+    if _tally.limit and _tally.numbers[LIVE] + _mappings.cached + size > _tally.limit:
+        _mappings.release_cached()
     try:
         return allocate(size)
     except (OSError, ValueError, OverflowError, MemoryError):

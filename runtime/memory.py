@@ -218,6 +218,9 @@ def set_limit(nbytes: int) -> None:
     blocks.set_limit(nbytes)
     if library.is_loaded():
         pool.limit.word = nbytes
+    now = stats()
+    if nbytes and now.live_bytes + now.pooled_bytes > nbytes:
+        release()
 
 
 def _watch(guards: _Guards | None) -> None:

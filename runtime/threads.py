@@ -56,7 +56,7 @@ class Pool:
         self._threads = 1
         if self._native:
             self._words = (ctypes.c_int64 * POOL_WORDS).from_address(self.address)
-            self._spin = self._measure_spin()
+            self._spin, self._spin_cycles = self._measure_spin()
             self._libc: Any = ctypes.CDLL(None)
             self._reset()
             self.resize(threads)
@@ -96,21 +96,26 @@ class Pool:
             self._reset()
             self.resize(self._threads)
 
-    def _measure_spin(self) -> int:
-        """How many pauses take _SPIN_SECONDS; a pause is 4 to 50 ns long on different CPUs."""
-        pauses = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._at["pauses"])
-        count, best = 1000, 1.0
+    def _measure_spin(self) -> tuple[int, int]:
+        """How many pauses and how many cycles take _SPIN_SECONDS; a pause is 4 to 50 ns long on
+        different CPUs."""
+        pauses = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._at["pauses"])
+        count, best, cycles = 1000, 1.0, 0
         for _ in range(5):
             begin = time.perf_counter()
-            pauses(count)
-            best = min(best, time.perf_counter() - begin)
-        return max(1, int(_SPIN_SECONDS / best * count))
+            passed = pauses(count)
+            seconds = time.perf_counter() - begin
+            if seconds < best:
+                best, cycles = seconds, passed
+        share = _SPIN_SECONDS / best
+        return max(1, int(share * count)), int(share * cycles)
 
     def _reset(self) -> None:
         ctypes.memset(self.address, 0, ctypes.sizeof(self._words))
         self._words[WORDS["state"]] = CLOSED
         self._words[WORDS["spin"]] = self._spin
         self._words[WORDS["patience"]] = max(1, self._spin // 4)
+        self._words[WORDS["rare"]] = 2 * self._spin_cycles
         self._place()
 
     def _place(self) -> None:

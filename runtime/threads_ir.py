@@ -22,6 +22,9 @@ a system call is needed.  Workers above the limit sleep on the futex `park`.  A 
 out of chunks spins as well, then sleeps on `waiting`.  Each pair of "announce, then look again"
 is sequentially consistent on both sides, so no wake-up can be lost.
 
+Waking a worker takes the caller some 10 us, so a job of few chunks that finds the workers asleep
+is done without them, unless another such job came shortly before.
+
 A worker may lose its processor to another process in the middle of a chunk, for many
 milliseconds.  So a caller that waits looks at the processor time of the workers that have a chunk.
 One whose time stands still it *pulls*: it moves the worker to its own processor, which it then
@@ -39,6 +42,7 @@ MAX_THREADS = 256
 BATCH = 32768
 CLOSED = 0xFFFFFFFF
 
+FEW = 3  # chunks of a job for which no worker is woken
 _LOOKS = 4  # of a waiting caller at the workers before it sleeps
 _BRIEF_NANOSECONDS = 200_000  # of sleep between further looks
 
@@ -70,6 +74,8 @@ WORDS = {
     "limit": POOL_WORKERS,  # workers that may take chunks
     "spin": 41,  # pauses of a worker before sleeping
     "patience": 44,  # pauses of a waiting caller between looks at the workers
+    "rare": 45,  # cycles after which a job of few chunks counts as the first one again
+    "last": 46,  # cycle count at the last job of few chunks that found workers asleep
     "park": 42,  # i32 futex
     "started": 43,  # workers that exist
     "cpus": 48,  # bit mask of the CPUs allowed; 0: workers are not placed
@@ -107,6 +113,7 @@ _LINUX_X86_64 = Template("""\
 @pool = global [$pool_words x i64] zeroinitializer, align 64
 
 declare void @llvm.x86.sse2.pause()
+declare i64 @llvm.readcyclecounter()
 declare i64 @syscall(i64, ...)
 declare i32 @sched_getcpu()
 
@@ -129,9 +136,10 @@ define internal void @futex_wake(ptr %word, i32 %count) {
   ret void
 }
 
-; Used to learn how long a pause takes.
-define void @pauses(i64 %n) {
+; Used to learn how long a pause takes.  Result: cycles.
+define i64 @pauses(i64 %n) {
 entry:
+  %begin = call i64 @llvm.readcyclecounter()
   br label %loop
 loop:
   %i = phi i64 [0, %entry], [%next, %loop]
@@ -140,7 +148,9 @@ loop:
   %more = icmp slt i64 %next, %n
   br i1 %more, label %loop, label %exit
 exit:
-  ret void
+  %end = call i64 @llvm.readcyclecounter()
+  %cycles = sub i64 %end, %begin
+  ret i64 %cycles
 }
 
 ; ---- workers -----------------------------------------------------------------------------------
@@ -478,7 +488,21 @@ $fields
   %limit = load atomic i64, ptr %limit.p monotonic, align 8
   %helped = icmp sgt i64 %limit, 0
   %worthwhile = and i1 %many, %helped
-  br i1 %worthwhile, label %lock, label %serial
+  br i1 %worthwhile, label %size, label %serial
+size:
+  %few = icmp ule i64 %n, $few
+  %sleepers = load atomic i64, ptr %sleepers.p monotonic, align 8
+  %asleep = icmp sgt i64 %sleepers, 0
+  %doubtful = and i1 %few, %asleep
+  br i1 %doubtful, label %clock, label %lock
+clock:
+  %now = call i64 @llvm.readcyclecounter()
+  %last = load atomic i64, ptr %last.p monotonic, align 8
+  store atomic i64 %now, ptr %last.p monotonic, align 8
+  %since = sub i64 %now, %last
+  %rare = load i64, ptr %rare.p
+  %first = icmp ugt i64 %since, %rare
+  br i1 %first, label %serial, label %lock
 lock:                                         ; a nested or second caller works alone
   %exchange = cmpxchg ptr %busy.p, i64 0, i64 1 acquire monotonic, align 8
   %free = extractvalue {i64, i1} %exchange, 1
@@ -528,6 +552,7 @@ def linux_x86_64() -> str:
         pool_words=POOL_WORDS,
         batch=BATCH,
         closed=CLOSED,
+        few=FEW,
         last_turn=_LOOKS - 1,
         brief=_BRIEF_NANOSECONDS,
     )

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 
 # dualgrad reads the environment once, when it is imported; processes that tests start inherit it.
-CACHE = tempfile.mkdtemp(prefix="dualgrad-tests-")
+# Those of pytest-xdist share the cache of the one that has started them, sessions with
+# DG_TESTS_CACHE a folder that stays.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+KEPT = os.environ["DG_CACHE_DIR"] if WORKER else os.environ.get("DG_TESTS_CACHE")
+CACHE = KEPT or tempfile.mkdtemp(prefix="dualgrad-tests-")
 os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 
 import dualgrad as dg  # noqa: E402
 from dualgrad.jit import programs  # noqa: E402
 from dualgrad.runtime.config import config as settings  # noqa: E402
+
+pytest_plugins = ["semantics.scoreboard"]  # where several processes run, one has all reports
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,8 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With several processes (-n), tests of one `xdist_group` run one after another."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "loadgroup"
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if not KEPT:
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

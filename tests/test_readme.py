@@ -115,7 +115,7 @@ def test_install_commands_name_what_exists():
         assert match
         assert match[1] is None or match[1] in extras["optional-dependencies"]
         modules.append(module)
-    assert modules == ["benchmarks --quick", "pytest"]
+    assert modules == ["benchmarks --quick", "pytest -n auto"]
 
 
 def test_environment_table_is_complete():

@@ -44,8 +44,7 @@ def fresh_cache(tmp_path: Path) -> Iterator[None]:
 
 def forget() -> None:
     """Forget all programs, as a new process has."""
-    dispatch._plans.clear()
-    dispatch._variants.clear()
+    dispatch.forget()
     engine._codes.clear()
 
 

@@ -13,10 +13,10 @@ from benchmarks.process import WorkerFailed
 from benchmarks.report import time_text
 
 COLUMNS = (
-    "first call", "library", "import", "llvmlite", "cold", "trace", "passes", "machine code",
-    "load", "cached",
+    "first call", "library", "import", "llvmlite", "entries", "cold", "trace", "passes",
+    "machine code", "load", "cached",
 )  # fmt: skip
-_COLD = ("llvmlite", "total", "trace", "passes", "machine code", "load")
+_COLD = ("llvmlite", "entries", "total", "trace", "passes", "machine code", "load")
 Times = dict[str, float]  # seconds, by stage
 
 

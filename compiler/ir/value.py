@@ -468,7 +468,7 @@ def _apply(unit: Unit, *operands: Operand) -> tuple[Any, ...]:
 
 
 applying = Builtin("apply", _apply)
-apply = applying.call
+apply: Callable[..., tuple[Any, ...]] = applying.call
 
 
 def plain_number(x: Any) -> Any:

@@ -41,7 +41,7 @@ class Composite:
             kinds = inspect.get_annotations(body)
             static = tuple((k, parameter(v, str(kinds.get(k)))) for k, v in static)
         # 1 == 1.0 == True are different parameters.
-        key = (body, static, tuple(type(v) for _, v in static))
+        key = (body, static, tuple([type(v) for _, v in static]))
         found = cls._instances.find(key)
         if found is None:
             static = tuple((k, plain_number(v)) for k, v in static)

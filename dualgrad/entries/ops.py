@@ -16,10 +16,14 @@ from dualgrad.backends.cpu import CpuBound
 from dualgrad.compiler.ir import value
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import Alias, Plan
 from dualgrad.entries.program import FAILED, record_of, run_program
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
+from dualgrad.entries.tape import DONE, record_unit
+from dualgrad.entries.tape import NOT_SERVED as NOT_RECORDED
 from dualgrad.entries.tensors import ARRAY, REQUIRES, SIG, TRUE, new_tensor, taken
+from dualgrad.entries.views import ViewRecord, new_view
 from dualgrad.gradients.tape import Absent, record
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native, shifted, stack
@@ -27,7 +31,7 @@ from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
 # words of an entry
-HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ = range(11)
+HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES = range(12)
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
@@ -126,17 +130,19 @@ def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
-    outputs = _results(entry, arguments)
-    if outputs > 0 and requiring and mode & RECORDS:
-        if not _recorded(plan, arguments, count, outputs):
-            c.Py_DecRef(outputs)
-            outputs = 0
+    outputs = results(entry, arguments, mode & RECORDS)
+    records = outputs > 0 and requiring and mode & RECORDS
+    if records and not _recorded(entry, arguments, count, outputs):
+        c.Py_DecRef(outputs)
+        outputs = 0
     c.Py_DecRef(plan)
     return outputs
 
 
 @native
-def _results(entry: Word, arguments: Word) -> Word:
+def results(entry: Word, arguments: Word, records: Word) -> Word:
+    """The tuple of a unit's results, which are not put on the tape here; 0 with an exception set;
+    or NOT_SERVED.  `records`: whether gradients are on.  The caller keeps the entry's plan."""
     arrays = stack(32)
     numbers = stack(16)
     tensors = entry[TENSORS]
@@ -150,23 +156,25 @@ def _results(entry: Word, arguments: Word) -> Word:
         if error:
             # Python says what is wrong: the program fails there as well
             return 0 if error == FAILED else NOT_SERVED
-    return results_over(entry, arguments, arrays + 8 * tensors)
+    return results_over(entry, arguments, arrays + 8 * tensors, records)
 
 
 @native
-def results_over(entry: Word, arguments: Word, arrays: Word) -> Word:
+def results_over(entry: Word, arguments: Word, arrays: Word, records: Word) -> Word:
     """The tuple of results over new arrays, whose references it takes."""
     count = entry[RESULTS]
     made = entry[MADE]
     outputs = c.PyTuple_New(count)
     used = 0
     for k in range(count):
-        type = made[2 * k]
+        type = made[3 * k]
         if type:
             x = new_tensor(arrays[used], type) if outputs else 0 * c.Py_DecRef(arrays[used])
             used += 1
+        elif made[3 * k + 2]:
+            x = new_view(arguments[made[3 * k + 1]], made[3 * k + 2], records)
         else:
-            x = taken(arguments[made[2 * k + 1]])
+            x = taken(arguments[made[3 * k + 1]])
         if outputs:
             outputs[ITEMS + k] = x
             if not x:
@@ -178,17 +186,23 @@ def results_over(entry: Word, arguments: Word, arrays: Word) -> Word:
 
 
 @native
-def _recorded(plan: Word, arguments: Word, count: Word, outputs: Word) -> Word:
+def _recorded(entry: Word, arguments: Word, count: Word, outputs: Word) -> Word:
     """Whether the unit could be put on the tape; else an exception is set."""
+    done = record_unit(
+        arguments[0], arguments + 8, count - 1,
+        outputs + 8 * ITEMS, entry[RESULTS], entry[SAVES],
+    )  # fmt: skip
+    if done != NOT_RECORDED:
+        return done == DONE
     words = stack(19)
-    words[0] = plan
+    words[0] = entry[PLAN]
     words[1] = outputs
     for k in range(count):
         words[2 + k] = arguments[k]
-    done = c.PyObject_Vectorcall(_record.word, words, 2 + count, 0)
-    if done:
-        c.Py_DecRef(done)
-    return done != 0
+    made = c.PyObject_Vectorcall(_record.word, words, 2 + count, 0)
+    if made:
+        c.Py_DecRef(made)
+    return made != 0
 
 
 def _recorded_in_python(
@@ -209,18 +223,34 @@ class Entry:
     def __init__(self, keys: list[Any], plan: Plan) -> None:
         read = [k + 1 for k in (*plan.operands, *plan.numbers)]
         made: list[int] = []
-        for r in plan.results:
-            made += (0, r.operand + 1) if isinstance(r, Alias) else (id(r), 0)
+        views = [_view_of(r, keys) for r in plan.results]
+        for r, v in zip(plan.results, views, strict=True):
+            if isinstance(r, Alias):
+                made += 0, r.operand + 1, v.address if v else 0
+            else:
+                made += id(r), 0, 0
+        # operands that have to be there
+        seen = sum({1 << k for k in (*read, *made[1::3]) if k})
         parts = [_words(*map(id, keys)), _words(*read), _words(*made)]
         self.hash = _hash_of(keys)
         program = 0 if plan.bound is None else record_of(plan.bound)  # type: ignore[arg-type]
         words = _words(
             self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
             len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
-            len(plan.results), ctypes.addressof(parts[2]), sum(1 << k for k in read),
+            len(plan.results), ctypes.addressof(parts[2]), seen,
+            id(plan.saves),
         )  # fmt: skip
-        self._kept = (words, parts, keys)
+        self._kept = (words, parts, keys, views)
         self.address = ctypes.addressof(words)
+
+
+def _view_of(result: Alias | TensorType, keys: list[Any]) -> ViewRecord | None:
+    """The record of a result that is a view of an operand."""
+    if not isinstance(result, Alias) or result.strides is None:
+        return None
+    sig, unit = keys[result.operand + 1], keys[0]
+    type = sig if isinstance(sig, TensorType) else sig[0]
+    return ViewRecord(result, type, unit if isinstance(unit, View) else None)
 
 
 def _words(*numbers: int) -> Any:
@@ -303,7 +333,7 @@ def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
         return False
     if not (plan.bound is None or isinstance(plan.bound, CpuBound)):
         return False
-    return all(isinstance(r, TensorType) or r.strides is None for r in plan.results)
+    return all(t.device == "cpu" for t in plan.types)
 
 
 def _key_of(x: Any) -> Any:

@@ -119,15 +119,26 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
     (counted.at)[_LAUNCHES] += 1
     (counted.at)[_KERNELS] += record[KERNELS]
     if record[HEAVY]:
-        thread = c.PyEval_SaveThread()
-        error = call(record[ENTRY], handles, params, record[CONTEXT])
-        c.PyEval_RestoreThread(thread)
+        error = _launch_free(record, handles, params)
     else:
         error = call(record[ENTRY], handles, params, record[CONTEXT])
     if arena:
         give(arena)
     if error:
         _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
+    return error
+
+
+@native
+def _launch_free(record: Word, handles: Word, params: Word) -> Word:
+    """Launch while other threads run; they may let go of the tensors that had the inputs."""
+    inputs = record[INPUTS]
+    for k in range(inputs):
+        c.Py_IncRef(handles[k])
+    thread = c.PyEval_SaveThread()
+    error = call(record[ENTRY], handles, params, record[CONTEXT])
+    c.PyEval_RestoreThread(thread)
+    _drop(handles, inputs)
     return error
 
 

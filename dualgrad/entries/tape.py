@@ -7,6 +7,27 @@ from types import CodeType
 from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.entries.tensors import (
+    ARRAY,
+    BASE,
+    FALSE,
+    GRAD,
+    GRAD_FN,
+    LAYOUT,
+    LIST_ITEMS,
+    NODE,
+    NONE,
+    ORIGIN,
+    OUTPUT_NUMBER,
+    OWNER,
+    REQUIRES,
+    SIG,
+    TENSOR,
+    TENSOR_TYPE,
+    TRUE,
+    VERSION,
+    taken,
+)
 from dualgrad.gradients import tape
 from dualgrad.gradients.tape import STALE, Absent, Kept, TapeNode
 from dualgrad.runtime import srcinfo
@@ -14,15 +35,11 @@ from dualgrad.runtime.dtype import DType, float32
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
 from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
-from dualgrad.tensor import Tensor
 
-ARRAY, BASE, GRAD, GRAD_FN = (slot(Tensor, n) for n in ("array", "base", "_grad", "_grad_fn"))
-LAYOUT, NODE, ORIGIN, OWNER = (slot(Tensor, n) for n in ("layout", "node", "origin", "owner"))
-OUTPUT_NUMBER, REQUIRES = slot(Tensor, "output_number"), slot(Tensor, "requires_grad")
-SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Tensor, "_version")
 EDGES, SAVED, NUMBER = (slot(TapeNode, n) for n in ("edges", "inputs", "number"))
 RESULTS, PLACE, RELEASED = (slot(TapeNode, n) for n in ("outputs", "place", "released"))
 TYPES, UNIT, VERSIONS = (slot(TapeNode, n) for n in ("types", "unit", "versions"))
+KEPT = slot(TapeNode, "kept")
 ABSENT_TYPE = slot(Absent, "type")
 BITS = slot(Kept, "bits")
 DTYPE, KIND = slot(TensorType, "dtype"), slot(DType, "kind")
@@ -30,18 +47,10 @@ FILE = slot(CodeType, "co_filename")
 
 DONE, NOT_SERVED, FAILED = 0, 1, -1
 _MOST = 60  # operands and results, whose numbers are bits of a word
-_LIST_ITEMS = 3  # where a list has the address of its elements
 
-TENSOR, TAPE_NODE, ABSENT, VJP, BATCHED = Cell(), Cell(), Cell(), Cell(), Cell()
-NONE, TRUE, FALSE, STALE_NODE, FLOAT = Cell(), Cell(), Cell(), Cell(), Cell()
+TAPE_NODE, ABSENT, VJP, BATCHED = Cell(), Cell(), Cell(), Cell()
+STALE_NODE, FLOAT = Cell(), Cell()
 ABSENTS, NUMBERS, OWN_FILES, USER_PLACE = Cell(), Cell(), Cell(), Cell()
-
-
-@native
-def taken(x: Word) -> Word:
-    """x with one reference more."""
-    c.Py_IncRef(x)
-    return x
 
 
 @native
@@ -84,9 +93,12 @@ def record_unit(
     if not kept:
         return FAILED if c.PyErr_Occurred() else NOT_SERVED
     saved = c.PyLong_AsLong(kept[BITS])
+    c.Py_IncRef(kept)
     node = c.PyType_GenericAlloc(TAPE_NODE.word, 0)
     if not node:
+        c.Py_DecRef(kept)
         return FAILED
+    node[KEPT] = kept
     done = DONE
     if _fill(node, unit, operands, count, outputs, n, wanted, saved):
         done = FAILED
@@ -169,7 +181,7 @@ def _save(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
         versions[ITEMS + k] = c.PyLong_FromLong(0)
         (node[SAVED])[ITEMS + k] = taken(x)
     elif saved:
-        versions[ITEMS + k] = taken(((x[VERSION])[_LIST_ITEMS])[0])
+        versions[ITEMS + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
         (node[SAVED])[ITEMS + k] = taken(x)
     else:
         versions[ITEMS + k] = c.PyLong_FromLong(0)
@@ -182,7 +194,7 @@ def _keep(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
     """Note result k, or its type; whether that fails."""
     versions = node[VERSIONS]
     if saved:
-        versions[ITEMS + count + k] = taken(((x[VERSION])[_LIST_ITEMS])[0])
+        versions[ITEMS + count + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
         (node[RESULTS])[ITEMS + k] = detached(x)
     else:
         versions[ITEMS + count + k] = c.PyLong_FromLong(0)
@@ -281,7 +293,7 @@ def _place(code: Word, frame: Word) -> Word:
 @native
 def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     """`record(unit, operands, outputs, known)` for Python."""
-    if count == 4:
+    if count == 4 and not names:
         operands = arguments[1]
         outputs = arguments[2]
         done = record_unit(
@@ -298,8 +310,8 @@ def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
 def _bind() -> None:
     """Let native code run where Python's does so far."""
     places = {
-        TENSOR: Tensor, TAPE_NODE: TapeNode, ABSENT: Absent, VJP: Vjp, BATCHED: Batched,
-        NONE: None, TRUE: True, FALSE: False, STALE_NODE: STALE, FLOAT: float32.kind,
+        TAPE_NODE: TapeNode, ABSENT: Absent, VJP: Vjp, BATCHED: Batched,
+        STALE_NODE: STALE, FLOAT: float32.kind,
         ABSENTS: tape.absents, NUMBERS: tape.numbers, OWN_FILES: srcinfo.own_files,
         USER_PLACE: srcinfo.user_place,
     }  # fmt: skip

@@ -13,7 +13,8 @@ OUTPUT_NUMBER, REQUIRES = slot(Tensor, "output_number"), slot(Tensor, "requires_
 SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Tensor, "_version")
 
 NONE, TRUE, FALSE, ZERO, TENSOR = Cell(), Cell(), Cell(), Cell(), Cell()
-_LIST_ITEMS = 3  # where a list has the address of its elements
+_ZERO = 0
+LIST_ITEMS = 3  # where a list has the address of its elements
 
 
 @native
@@ -31,7 +32,7 @@ def new_tensor(array: Word, type: Word) -> Word:
     if not version:
         c.Py_DecRef(array)
         return 0
-    items = version[_LIST_ITEMS]
+    items = version[LIST_ITEMS]
     items[0] = taken(ZERO.word)
     items[1] = taken(NONE.word)
     items[2] = taken(NONE.word)
@@ -60,7 +61,5 @@ def ready() -> None:
     NONE.word, TRUE.word, FALSE.word, TENSOR.word = id(None), id(True), id(False), id(Tensor)
     ZERO.word = id(_ZERO)
 
-
-_ZERO = 0
 
 library.when_loaded(ready)

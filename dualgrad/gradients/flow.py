@@ -16,6 +16,7 @@ from dualgrad.gradients.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leave
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
+from dualgrad.runtime.native.callables import Builtin
 from dualgrad.state import enable_grad, no_grad, state
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ def backward(
     """Add the gradient of the roots (weighted by the seeds) to `.grad` of every leaf behind them,
     or of the inputs alone."""
     weights = [_seed_of(x, g, "backward") for x, g in zip(roots, seeds, strict=True)]
+    if inputs is None and not create_graph and state.trace is None and not state.looks_for:
+        enabled = state.grad_enabled
+        state.grad_enabled = False
+        try:
+            flow_back(tuple(roots), tuple(weights), bool(retain_graph))
+        finally:
+            state.grad_enabled = enabled
+        return
     with enable_grad() if create_graph else no_grad():
         if inputs is None:
             Flow(create_graph).start(roots, weights).run(retain_graph)
@@ -45,6 +54,14 @@ def backward(
             g = flow.found.get(key)
             if g is not None:
                 flow.add(x, g)
+
+
+def _flow_back(roots: Sequence[Tensor], weights: Sequence[Tensor], retain: bool) -> None:
+    Flow(False).start(roots, weights).run(retain)
+
+
+flowing = Builtin("flow_back", _flow_back)
+flow_back = flowing.call
 
 
 def gradients(
@@ -90,6 +107,8 @@ def _seed_of(root: Tensor, gradient: Tensor | None, op: str) -> Tensor:
 
 
 def _check_seed(root: Tensor, gradient: Tensor, op: str) -> None:
+    if getattr(gradient, "_type", None) is root._type and state.trace is None:
+        return
     if gradient.shape != root.shape:
         raise ShapeError(
             "the seed has another shape",

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Origin = tuple["Tensor", Any, int, str]
 OPEN, NO_GRAD, SEVERAL, FUNCTION = "", "no_grad", "several", "function"
 NOTHING: Saves = {1: Kept(), 2: Kept(), 3: Kept()}  # read by gradients of views
-_MANY = 32  # views from which on the list of them is searched for dead ones
-_next_view = itertools.count(1).__next__
+MANY = 32  # views from which on the list of them is searched for dead ones
+next_view = itertools.count(1).__next__
 
 
 class Named(Protocol):
@@ -101,7 +101,7 @@ class Viewing:
         kind = OPEN if state.grad_enabled else NO_GRAD
         if self.origin is not None:
             kind = self.origin[3] or kind
-        view.origin = (self, how, _next_view(), kind)
+        view.origin = (self, how, next_view(), kind)
         view._version = self._version
         show(view)
 
@@ -208,7 +208,7 @@ def set_data(x: Tensor, value: Tensor) -> None:
 
 def renumbered(numbers: set[int]) -> dict[int, int]:
     """New numbers for views, in the order of those they had when they were traced."""
-    return {number: _next_view() for number in sorted(numbers)}
+    return {number: next_view() for number in sorted(numbers)}
 
 
 def show(view: Tensor) -> None:
@@ -219,8 +219,13 @@ def show(view: Tensor) -> None:
         known = version[1] = []
     known.append(weakref.ref(view))
     n = len(known)
-    if n >= _MANY and not n & (n - 1):
-        known[:] = [ref for ref in known if ref() is not None]
+    if n >= MANY and not n & (n - 1):
+        thin(known)
+
+
+def thin(known: list[weakref.ref[Tensor]]) -> None:
+    """Forget views that are gone."""
+    known[:] = [ref for ref in known if ref() is not None]
 
 
 def root_of(x: Tensor) -> Tensor:

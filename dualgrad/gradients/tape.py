@@ -58,12 +58,20 @@ def absent(type: TensorType) -> Absent:
 
 
 class Kept(frozenset[int]):
-    """What a gradient reads: numbers of operands, then of outputs; the same in `bits`."""
+    """What a gradient reads: numbers of operands, then of outputs; the same in `bits`.
 
-    __slots__ = ("bits",)
+    `gradient` is the `Vjp` of `unit` where all its results have one, once that has been asked for
+    by native code.
+    """
+
+    __slots__ = ("bits", "gradient", "unit")
+
+    gradient: Vjp | None
+    unit: Unit | None
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
         self.bits = sum(1 << k for k in self)
+        self.gradient = self.unit = None
 
 
 class Stale:
@@ -82,7 +90,7 @@ class TapeNode:
     """One recorded unit."""
 
     __slots__ = (
-        "__weakref__", "edges", "inputs", "number", "outputs", "place", "released", "types",
+        "__weakref__", "edges", "inputs", "kept", "number", "outputs", "place", "released", "types",
         "unit", "versions",
     )  # fmt: skip
 
@@ -91,6 +99,7 @@ class TapeNode:
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     place: Place | None  # the user's line of the forward pass
+    kept: Kept | None  # of nodes that native code visits, what is known of the gradient
 
     def __init__(
         self,
@@ -103,6 +112,7 @@ class TapeNode:
         self.place = user_place(3)  # nobody's node is made by the user's code itself
         self.number = next_number()
         self.released = False
+        self.kept = None
         self.types = tuple([o.type for o in outputs])
         edges: list[Edge] = []
         wanted, bit = 0, 1
@@ -162,14 +172,21 @@ class TapeNode:
         The node is released unless `retain`.
         """
         edges = self.edges if flow.reach is None else flow.reach.only(self.edges)
-        given = tuple(g is not None for g in slots)
-        wanted = tuple(e is not None for e in edges)
-        operands = self.operands(flow.create_graph)
         cotangents = tuple(g for g in slots if g is not None)
-        gradients = apply(Vjp.of(self.unit, given, wanted), *cotangents, *operands)
+        gradients = self.gradients(edges, slots, flow.create_graph)
         if not retain:
             self.release()
         flow.hand_on([e for e in edges if e is not None], cotangents, gradients)
+
+    def gradients(
+        self, edges: tuple[Edge, ...], slots: list[Tensor | None], create_graph: bool
+    ) -> tuple[Tensor, ...]:
+        """The gradient of each operand that has an edge, given those of the results."""
+        given = tuple(g is not None for g in slots)
+        wanted = tuple(e is not None for e in edges)
+        operands = self.operands(create_graph)
+        cotangents = tuple(g for g in slots if g is not None)
+        return apply(Vjp.of(self.unit, given, wanted), *cotangents, *operands)
 
     def push_marked(
         self, flow: Flow, slots: list[Tensor | None], retain: bool, marks: frozenset[int]

@@ -211,15 +211,12 @@ def is_pooled(array: Array) -> bool:
 
 
 def _fill_cells() -> None:
-    api: Any = ctypes.pythonapi
-    address_in, new_capsule = api.PyCapsule_GetPointer, api.PyCapsule_New
-    address_in.restype, address_in.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    new_capsule: Any = ctypes.pythonapi.PyCapsule_New
     new_capsule.restype = ctypes.py_object
     new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
-    functions = ctypes.c_ssize_t * (_NEW_FROM_DESCR + 1)
-    table = functions.from_address(address_in(layout.NUMPY_API, None))
-    _array_type.word, _new_from_descr.word = table[_ARRAY_TYPE], table[_NEW_FROM_DESCR]
+    _array_type.word = layout.numpy_function(_ARRAY_TYPE)
+    _new_from_descr.word = layout.numpy_function(_NEW_FROM_DESCR)
     _tuple_type.word, _int_type.word, _dtype_type.word = id(tuple), id(int), id(DType)
     struct = _handler_struct.memory
     name = b"dualgrad".ljust(_NAME_BYTES - 1, b"\0") + b"\1"  # its version is the last byte

@@ -69,7 +69,7 @@ class Cell:
         return ctypes.addressof(self._memory)
 
     @property
-    def word(self) -> int:
+    def word(self) -> Word:
         return int(self._memory[0])
 
     @word.setter

@@ -42,6 +42,13 @@ _core: Any = np._core  # type: ignore[attr-defined]
 NUMPY_API = _core.multiarray._ARRAY_API  # the capsule of the C functions of NumPy
 
 
+def numpy_function(number: int) -> int:
+    """The entry of NumPy's table of C functions and types, as an address."""
+    address_in: Any = ctypes.pythonapi.PyCapsule_GetPointer
+    address_in.restype, address_in.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return _word(address_in(NUMPY_API, None) + 8 * number)
+
+
 class _Probe:
     __slots__ = ("first", "second")
 

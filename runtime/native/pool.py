@@ -45,7 +45,9 @@ _slab, _slab_end = Cell(), Cell()
 @native
 def take(nbytes: Word) -> Word:
     """The address of a block of at least so many bytes, or 0 where there is no memory."""
-    kind = (nbytes + 63) >> 6 if nbytes > 0 else 1
+    if nbytes < 0:
+        return 0
+    kind = (nbytes + 63) >> 6 if nbytes else 1
     size = kind << 6
     if nbytes > SMALL:
         if nbytes > MOST:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
+import linecache
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from dualgrad.runtime.native.language import INTRINSICS, Cell, Native, c
@@ -16,7 +16,7 @@ _INTS = frozenset({
     "PyList_Append", "PyType_IsSubtype", "PyErr_GivenExceptionMatches", "PyFrame_GetLasti",
     "PyObject_RichCompareBool", "PyDict_DelItem", "PyList_SetItem", "PyObject_Not", "munmap",
     "PyObject_SetItem", "PyFrame_GetLineNumber", "PySet_Contains", "PyDict_Contains", "madvise",
-    "PyTuple_SetItem", "PyWeakref_GetRef", "PySequence_Contains",
+    "PyTuple_SetItem", "PyErr_CheckSignals", "PyWeakref_GetRef", "PySequence_Contains",
     "PyDict_Next", "PyUnicode_Compare", "PyCell_Set", "clock_gettime",
 })  # fmt: skip
 # C functions with doubles: result and parameters, d or w each
@@ -25,6 +25,8 @@ _DOUBLES = {
     "PyFloat_FromDouble": ("w", "d"),
     "PyLong_AsDouble": ("d", "w"),
 }
+
+_INLINED = 32  # lines of a function that becomes a part of those that call it
 
 
 def text_of(described: list[Native], cells: list[Cell]) -> str:
@@ -38,9 +40,10 @@ def text_of(described: list[Native], cells: list[Cell]) -> str:
 
 
 class _Module:
-    """What several functions share: C functions and constant texts."""
+    """What several functions share: C functions, constant texts, and the files they stand in."""
 
     def __init__(self) -> None:
+        self.files: dict[str, dict[int, ast.FunctionDef]] = {}
         self.declared: dict[str, str] = {}
         self.texts: list[str] = []
 
@@ -50,6 +53,19 @@ class _Module:
         escaped = "".join(f"\\{byte:02x}" for byte in raw)
         self.texts.append(f'{name} = internal constant [{len(raw)} x i8] c"{escaped}"')
         return name
+
+    def definition(self, function: FunctionType) -> ast.FunctionDef:
+        """The text of a function; each file is parsed once."""
+        file = function.__code__.co_filename
+        if file not in self.files:
+            tree = ast.parse("".join(linecache.getlines(file, function.__globals__)))
+            found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+            self.files[file] = {_first_line(n): n for n in found}
+        return self.files[file][function.__code__.co_firstlineno]
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 class Unknown(TypeError):
@@ -62,10 +78,7 @@ class _Body:
     def __init__(self, module: _Module, described: Native) -> None:
         self.module, self.described = module, described
         self.globals = described.function.__globals__
-        source = textwrap.dedent(inspect.getsource(described.function))
-        (node,) = ast.parse(source).body
-        assert isinstance(node, ast.FunctionDef)
-        self.node = node
+        self.node = node = module.definition(described.function)
         self.parameters = [a.arg for a in node.args.args]
         self.locals = {*self.parameters, *_assigned(node)}
         self.lines: list[str] = []
@@ -83,7 +96,8 @@ class _Body:
         if not self.ended:
             self.out("ret i64 0")
         taken = ", ".join(f"i64 %a{k}" for k in range(len(self.parameters)))
-        head = f'define i64 @"{self.described.name}"({taken}) nounwind {{\nentry:'
+        inlined = " alwaysinline" if len(self.lines) <= _INLINED else ""
+        head = f'define i64 @"{self.described.name}"({taken}) nounwind{inlined} {{\nentry:'
         return "\n".join([head, *self.entry, *self.lines, "}"])
 
     # -- lines --------------------------------------------------------------------------------
@@ -113,7 +127,7 @@ class _Body:
         self.out(f"br i1 {bit}, label %{yes}, label %{no}")
 
     def unknown(self, node: ast.AST, what: str) -> Unknown:
-        line = self.described.function.__code__.co_firstlineno + getattr(node, "lineno", 1) - 1
+        line = getattr(node, "lineno", self.node.lineno)
         return Unknown(f"{self.described.name}, line {line}: {what}")
 
     # -- statements ---------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from dualgrad.runtime.errors import ArgumentError
 from dualgrad.runtime.threads import get_num_threads, pool, set_num_threads
 from dualgrad.runtime.threads_ir import BATCH, MAX_THREADS, SERIAL, SYMBOLS
 
+pytestmark = pytest.mark.xdist_group("threads")
+
 
 @pytest.fixture(scope="module")
 def bodies():

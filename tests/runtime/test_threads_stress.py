@@ -27,9 +27,12 @@ PRELUDE = """
         return set(job.tids[:n].tolist())
 """
 
-pytestmark = pytest.mark.skipif(
-    not threads._has_native_threads(), reason="parallel_for is serial on this system"
-)
+pytestmark = [
+    pytest.mark.xdist_group("threads"),
+    pytest.mark.skipif(
+        not threads._has_native_threads(), reason="parallel_for is serial on this system"
+    ),
+]
 
 
 def start(text, tmp_path, *arguments):
@@ -42,6 +45,7 @@ def start(text, tmp_path, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**environ, "DG_NUM_THREADS": "3"},
     )
 
@@ -51,7 +55,7 @@ def outcome(process):
     try:
         out, errors = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its forked children as well
         out, errors = process.communicate()
         errors += "\ntook too long"
     return process.returncode, out, errors

@@ -1,4 +1,4 @@
-"""The scoreboard: what the tests of this folder say about each row of the table."""
+"""The scoreboard, a plugin of pytest: what tests say about each row of the table of features."""
 
 from __future__ import annotations
 
