@@ -90,8 +90,8 @@ _variants: dict[tuple[Any, ...], list[Recipe]] = {}
 
 
 find_plan = _plans.get
-# who wants to know of the plans that Python has run
-noted: list[Callable[[Unit, tuple[Any, ...], Plan], None]] = []
+# who wants to know of the plans that Python has run, and whether they overwrite operand 0
+noted: list[Callable[[Unit, tuple[Any, ...], Plan, bool], None]] = []
 held_elsewhere: list[Callable[[], None]] = []  # lets go of plans that others have
 
 
