@@ -220,7 +220,7 @@ class Tensor(
                     record_eagerly(unit, operands, outputs, plan.saves)
                     break
         for note in noted:
-            note(unit, operands, plan)
+            note(unit, operands, plan, False)
         return outputs
 
     @staticmethod
@@ -407,9 +407,9 @@ class Tensor(
         """A new tensor of this type with one value."""
         type = self._type
         if state.trace is None and type.device == "cpu":
-            array = empty(type.shape, type.dtype)  # type: ignore[arg-type]
-            array.fill(encode(value, type.dtype) if type.dtype.is_low else value)
-            return Tensor.of_array(array, type, None)
+            filled = empty(type.shape, type.dtype)  # type: ignore[arg-type]
+            filled.fill(encode(value, type.dtype) if type.dtype.is_low else value)
+            return Tensor.of_array(filled, type, None)
         dtype, device = type.dtype, type.device
         shape = tuple(map(int, self.shape))
         array = new_array(device, shape, dtype)
@@ -510,6 +510,8 @@ class Tensor(
             before(given, plan.saves)
         plan.run(operands)
         self.changed(own=3)
+        for note in noted:
+            note(unit, operands, plan, True)
 
     def check_writeable(self, writer: Named) -> None:
         """Raise ArgumentError unless the memory may be changed."""
@@ -570,12 +572,15 @@ def settled(x: Any, operands: tuple[Any, ...]) -> Tensor:
 
 
 def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
-    size, view = array.itemsize, np.lib.stride_tricks.as_strided
-    strides = tuple(s * size for s in a.strides or ())
+    size, shape = array.itemsize, a.shape
+    strides = tuple([s * size for s in a.strides or ()])
     if isinstance(array, DeviceArray):
-        return array.view(a.shape, strides, a.offset * size)
+        return array.view(shape, strides, a.offset * size)
+    if array.flags.c_contiguous and array.size:  # what NumPy takes as a buffer
+        return np.ndarray(shape, array.dtype, array, a.offset * size, strides)
+    view = np.lib.stride_tricks.as_strided
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
-    return view(start, a.shape, strides)
+    return view(start, shape, strides)
 
 
 def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:

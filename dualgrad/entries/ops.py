@@ -16,6 +16,8 @@ from dualgrad.backends.cpu import CpuBound
 from dualgrad.compiler.ir import value
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Unit
+from dualgrad.compiler.ops.assign import ASSIGN
+from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import Alias, Plan
 from dualgrad.entries.program import FAILED, record_of, run_program
@@ -31,11 +33,13 @@ from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
 # words of an entry
-HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES = range(12)
+HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES, WHOLE = (
+    range(13)
+)
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
-_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
+AS_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
 _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
@@ -72,7 +76,7 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
         x = arguments[k]
         cls = x[TYPE]
         kind = kind_of(cls)
-        if kind == _TENSOR:
+        if kind == AS_TENSOR:
             key = x[SIG]
             if x[REQUIRES] == TRUE.word:
                 requiring |= 1 << k
@@ -220,7 +224,8 @@ class Entry:
 
     __slots__ = ("_kept", "address", "hash")
 
-    def __init__(self, keys: list[Any], plan: Plan) -> None:
+    def __init__(self, keys: list[Any], ids: tuple[int, ...], plan: Plan) -> None:
+        unit = keys[0]
         read = [k + 1 for k in (*plan.operands, *plan.numbers)]
         made: list[int] = []
         views = [_view_of(r, keys) for r in plan.results]
@@ -231,14 +236,14 @@ class Entry:
                 made += id(r), 0, 0
         # operands that have to be there
         seen = sum({1 << k for k in (*read, *made[1::3]) if k})
-        parts = [_words(*map(id, keys)), _words(*read), _words(*made)]
-        self.hash = _hash_of(keys)
+        parts = [_words(*ids), _words(*read), _words(*made)]
+        self.hash = _hash_of(ids)
         program = 0 if plan.bound is None else record_of(plan.bound)  # type: ignore[arg-type]
         words = _words(
             self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
             len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
             len(plan.results), ctypes.addressof(parts[2]), seen,
-            id(plan.saves),
+            id(plan.saves), isinstance(unit, Elementwise) or unit is ASSIGN,
         )  # fmt: skip
         self._kept = (words, parts, keys, views)
         self.address = ctypes.addressof(words)
@@ -257,11 +262,11 @@ def _words(*numbers: int) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
-def _hash_of(keys: list[Any]) -> int:
+def _hash_of(ids: tuple[int, ...]) -> int:
     """What `find` computes."""
-    mixed = id(keys[0]) * _MIX & _WORD
-    for key in keys[1:]:
-        mixed = (mixed ^ id(key)) * _MIX & _WORD
+    mixed = ids[0] * _MIX & _WORD
+    for key in ids[1:]:
+        mixed = (mixed ^ key) * _MIX & _WORD
     mixed ^= mixed >> 32
     return mixed - (mixed >> 63 << 64)
 
@@ -280,14 +285,14 @@ class _Table:
         self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
         self._room(1 << 10)
 
-    def add(self, keys: list[Any], plan: Plan) -> None:
+    def add(self, keys: list[Any], plan: Plan, write: bool) -> None:
         """Let native code run a plan where it meets these keys."""
-        ids = tuple(map(id, keys))
+        ids = (id(keys[0]) + write, *map(id, keys[1:]))
         if ids in self.known:
             return
         if len(self.known) > dispatch.MAX_PLANS:
             self.clear()
-        entry = Entry(keys, plan)
+        entry = Entry(keys, ids, plan)
         plan.entries.append(entry)  # native code that runs a plan keeps that alone
         self.known[ids] = entry, plan
         if 2 * len(self.known) > len(self.places):
@@ -317,15 +322,15 @@ class _Table:
 _entries = _Table()
 
 
-def note(unit: Unit, operands: tuple[Any, ...], plan: Plan) -> None:
-    """Have native code run a plan from now on, if it can."""
+def note(unit: Unit, operands: tuple[Any, ...], plan: Plan, write: bool) -> None:
+    """Have native code run a plan from now on, if it can; with `write` it overwrites operand 0."""
     if not plan.native:
         return
     plan.native = library.load() and _is_served(operands, plan)
     if plan.native:
         keys = [_key_of(x) for x in operands]
         if None not in keys:
-            _entries.add([unit, *keys], plan)
+            _entries.add([unit, *keys], plan, write)
 
 
 def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
@@ -342,7 +347,7 @@ def _key_of(x: Any) -> Any:
     if cls not in _classes and not _learn(cls):
         return None
     kind = _classes[cls]
-    return x.sig if kind == _TENSOR else x.type if kind == _ABSENT else cls
+    return x.sig if kind == AS_TENSOR else x.type if kind == _ABSENT else cls
 
 
 _classes: dict[type, int] = {}
@@ -354,8 +359,8 @@ def _learn(cls: type) -> bool:
     plain = issubclass(cls, Tensor) and all(getattr(cls, n) is getattr(Tensor, n) for n in _READ)
     if not plain or 2 * len(_classes) >= _KINDS:
         return False
-    _classes[cls] = _TENSOR
-    _put_class(cls, _TENSOR)
+    _classes[cls] = AS_TENSOR
+    _put_class(cls, AS_TENSOR)
     return True
 
 
@@ -369,7 +374,9 @@ def _put_class(cls: type, kind: int) -> None:
 
 def ready() -> None:
     """Let native code run where Python's does so far; the library is loaded."""
-    _classes.update({Tensor: _TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER})
+    _classes.update(
+        {Tensor: AS_TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER}
+    )
     for cls, kind in _classes.items():
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)

@@ -58,7 +58,7 @@ def is_known() -> bool:
     if sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
         return False
     if "free-threading" in sys.version or hasattr(sys, "gettotalrefcount"):
-        return False
+        return False  # objects begin with other words
     return _slots_fit() and _tuples_fit() and _arrays_fit()
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dualgrad.runtime.config import config
@@ -77,11 +78,12 @@ def _stamp() -> str:
     numbers: dict[str, int] = {}
     for f in language.functions():
         files.add(f.function.__code__.co_filename)
-        space = f.function.__globals__
-        for name in f.function.__code__.co_names:
-            value = space.get(name)
-            if isinstance(value, int):
-                numbers[f"{f.name}.{name}"] = int(value)
+        space, names = f.function.__globals__, f.function.__code__.co_names
+        modules = [space[n].__dict__ for n in names if isinstance(space.get(n), ModuleType)]
+        for k, values in enumerate((space, *modules)):
+            for name in names:
+                if isinstance(value := values.get(name), int):
+                    numbers[f"{f.name}.{name}.{k}"] = int(value)
     digest = hashlib.sha256(repr(sorted(numbers.items())).encode())
     for file in sorted(files):
         digest.update(Path(file).read_bytes())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from natives import in_python, ran_natively
 from support import draw
 
 import dualgrad as dg
@@ -17,28 +17,11 @@ from dualgrad.compiler.ir import value
 from dualgrad.compiler.ops.arithmetic import Add
 from dualgrad.compiler.ops.base import OPS
 from dualgrad.compiler.ops.sample import Arg
-from dualgrad.entries import ops, state
+from dualgrad.entries import ops
 from dualgrad.runtime.native import library
 from dualgrad.runtime.profile import counters
 
 pytestmark = pytest.mark.skipif(not library.load(), reason="native entries are off here")
-
-
-@contextmanager
-def in_python():
-    state.watch(1)
-    try:
-        yield
-    finally:
-        state.watch(-1)
-
-
-def ran_natively(run):
-    """Whether all programs of a call are run by native code, the second time."""
-    run()
-    before, native = counters.snapshot(), counters.native[0]
-    run()
-    return counters.since(before).launches == counters.native[0] - native > 0
 
 
 def facts(x):
