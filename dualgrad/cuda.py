@@ -8,16 +8,18 @@ DeviceError if there is none.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualgrad.jit.errors import Unsupported as _Unsupported
 from dualgrad.random import default_generator as _default_generator
 from dualgrad.runtime import cuda as _cuda
 from dualgrad.runtime.devices import canonical as _canonical
 from dualgrad.runtime.devices import device_index as _device_index
-from dualgrad.runtime.driver import Driver as _Driver
 from dualgrad.runtime.errors import DeviceError as _DeviceError
 from dualgrad.state import state as _state
+
+if TYPE_CHECKING:
+    from dualgrad.runtime.driver import Driver as _Driver
 
 __all__ = [
     "current_device",

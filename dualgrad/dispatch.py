@@ -38,6 +38,7 @@ from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import Reshape, View, through_views
 from dualgrad.engine import backend_of, compile_graph
+from dualgrad.flattening import row_types
 from dualgrad.recipes import Recipe
 from dualgrad.runtime import cuda
 from dualgrad.runtime.errors import DeviceError, DTypeError, ShapeError
@@ -174,6 +175,7 @@ class Planner:
         self.general = unit
         self.tensors = [k for k, x in enumerate(operands) if hasattr(x, "sig")]
         self.wide = False
+        self.rows: dict[int, TensorType] | None = None  # the operands as rows, where that will do
         check_operands(unit, operands)
         self.crosses = crosses_devices(unit)
         self.device = "" if self.crosses else common_device(unit, operands)
@@ -195,12 +197,15 @@ class Planner:
             copied = self.copy_of(outputs[0].inputs[0], nodes, types[0])
             if copied is not None:
                 return copied
+        self.rows = row_types(self.unit, self.operands, nodes, outputs)
         values, sym_types, strides = self.symbolic()
         variant = self.variant(computed, values, sym_types, strides)
         if variant.executable.is_too_narrow(values):
             self.wide = True
             variant = self.variant(computed, values, sym_types, strides)
         bound = variant.executable.bind(values)
+        if self.rows is not None and not self.write:
+            bound.outputs = [(size_of(types[k].shape, {}), types[k].dtype) for k in computed]
         single = types[0] if len(types) == 1 else None
         return Plan(variant.tensors, variant.numbers, bound, results, types, single)
 
@@ -251,9 +256,11 @@ class Planner:
         """Operand types and strides with symbols for sizes, and the sizes behind them."""
         values: dict[Atom, int] = {}
         known: dict[int, Dim] = {}
+        # rows may be short, but a grid of no blocks cannot be launched
+        least = 2 if self.rows is None else 0 if self.device == "cpu" else 1
 
         def size(n: Dim, offset: bool = False) -> Dim:
-            if not isinstance(n, int) or n < 2 or self.unit.exact:
+            if not isinstance(n, int) or n < least or self.unit.exact:
                 return n
             key = -n if offset else n  # an offset that equals a size is a coincidence
             if key not in known:
@@ -272,7 +279,8 @@ class Planner:
         types, strides = [], []
         for k in self.tensors:
             x = self.operands[k]
-            types.append(x.type.with_shape(tuple(size(n) for n in x.type.shape)))
+            type = x.type if self.rows is None else self.rows[k]
+            types.append(type.with_shape(tuple(size(n) for n in type.shape)))
             steps = x.layout
             strides.append(None if steps is None else tuple(stride(n) for n in steps))
         self.general = self.unit.generalized(size)

@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 from dualgrad.backends.common import Backend, Bound, Code, Times, hash_of
 from dualgrad.backends.cpu import CpuBackend, max_threads
-from dualgrad.backends.cuda import CudaBackend
 from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.ir.node import Graph
 from dualgrad.compiler.ir.types import Layouts
@@ -27,10 +26,12 @@ from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
+    from dualgrad.backends import cuda
     from dualgrad.compiler import codegen
     from dualgrad.compiler.kernel.program import LoopProgram
     from dualgrad.compiler.lower.cuda import module as cuda_codegen
 else:
+    cuda = LazyModule("dualgrad.backends.cuda")
     codegen = LazyModule("dualgrad.compiler.codegen")
     cuda_codegen = LazyModule("dualgrad.compiler.lower.cuda.module")
 
@@ -41,7 +42,7 @@ _cpu = CpuBackend()
 
 def backend_of(device: str) -> Backend:
     """The back end of a device with this canonical name.  Raises DeviceError if there is none."""
-    return _cpu if device == "cpu" else CudaBackend(device)
+    return _cpu if device == "cpu" else cuda.CudaBackend(device)
 
 
 class Executable:

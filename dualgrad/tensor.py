@@ -572,12 +572,15 @@ def settled(x: Any, operands: tuple[Any, ...]) -> Tensor:
 
 
 def strided_view(array: Array | DeviceArray, a: Alias) -> Array | DeviceArray:
-    size, view = array.itemsize, np.lib.stride_tricks.as_strided
-    strides = tuple(s * size for s in a.strides or ())
+    size, shape = array.itemsize, a.shape
+    strides = tuple([s * size for s in a.strides or ()])
     if isinstance(array, DeviceArray):
-        return array.view(a.shape, strides, a.offset * size)
+        return array.view(shape, strides, a.offset * size)
+    if array.flags.c_contiguous and array.size:  # what NumPy takes as a buffer
+        return np.ndarray(shape, array.dtype, array, a.offset * size, strides)
+    view = np.lib.stride_tricks.as_strided
     start = view(array, (a.offset + 1,), (size,))[a.offset :] if a.offset else array
-    return view(start, a.shape, strides)
+    return view(start, shape, strides)
 
 
 def tensors_of(x: Any, op: str, name: str) -> tuple[Tensor, ...]:

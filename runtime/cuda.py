@@ -11,12 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from dualgrad.runtime import cupy_driver
 from dualgrad.runtime.cache import default_cache
-from dualgrad.runtime.driver import Driver, Problem
 from dualgrad.runtime.errors import DeviceError
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.profile import counters
+
+if TYPE_CHECKING:
+    from dualgrad.runtime import cupy_driver
+    from dualgrad.runtime import driver as drivers
+    from dualgrad.runtime.driver import Driver, Problem
+else:
+    cupy_driver = LazyModule("dualgrad.runtime.cupy_driver")
+    drivers = LazyModule("dualgrad.runtime.driver")
 
 _INSTALL = (
     'pip install "dualgrad[cuda13]" (NVIDIA driver 580 or newer) or "dualgrad[cuda12]" (older)'
@@ -81,11 +89,11 @@ def problem() -> Problem | None:
     if _state.drivers:
         return None
     if importlib.util.find_spec("cupy") is None:
-        return Problem("CUDA devices need CuPy, which is not installed", "", _INSTALL)
+        return drivers.Problem("CUDA devices need CuPy, which is not installed", "", _INSTALL)
     try:
         return cupy_driver.problem()
     except ImportError as error:  # of CuPy, or of something that it needs
-        return Problem("CuPy cannot be imported", str(error), _INSTALL)
+        return drivers.Problem("CuPy cannot be imported", str(error), _INSTALL)
 
 
 def available() -> bool:

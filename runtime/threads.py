@@ -26,6 +26,7 @@ from dualgrad.runtime.threads_ir import (
     POOL_WORDS,
     RECORD,
     RECORD_WORDS,
+    RESTS,
     SERIAL,
     SYMBOLS,
     SYMBOLS_THREADED,
@@ -116,6 +117,7 @@ class Pool:
         self._words[WORDS["spin"]] = self._spin
         self._words[WORDS["patience"]] = max(1, self._spin // 4)
         self._words[WORDS["rare"]] = 2 * self._spin_cycles
+        self._words[WORDS["rest"]] = RESTS * self._spin_cycles
         self._place()
 
     def _place(self) -> None:

@@ -28,7 +28,8 @@ is done without them, unless another such job came shortly before.
 A worker may lose its processor to another process in the middle of a chunk, for many
 milliseconds.  So a caller that waits looks at the processor time of the workers that have a chunk.
 One whose time stands still it *pulls*: it moves the worker to its own processor, which it then
-leaves to it by going to sleep, and moves it away again after the job.
+leaves to it by going to sleep, and moves it away again after the job.  Such a worker sleeps, and
+is left alone for a while: processors are scarce.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ BATCH = 32768
 CLOSED = 0xFFFFFFFF
 
 FEW = 3  # chunks of a job for which no worker is woken
+RESTS = 40  # times as long as workers spin, the time after a pull in which none is woken
 _LOOKS = 4  # of a waiting caller at the workers before it sleeps
 _BRIEF_NANOSECONDS = 200_000  # of sleep between further looks
 
@@ -84,6 +86,8 @@ WORDS = {
     "pulls": 51,  # workers pulled during the running job
     "own": 52,  # bit mask of the CPU that they are pulled to
     "all.pulls": 53,  # pulls since the pool started
+    "pulled.at": 54,  # cycle count after the last job with a pull
+    "rest": 55,  # cycles after that in which no worker is woken
     "records": _RECORDS,  # RECORD of each worker; that of tid 0 is not used
 }
 POOL_WORDS = _RECORDS + RECORD_WORDS * MAX_THREADS
@@ -313,11 +317,8 @@ entry:
 $fields
   %time = alloca [2 x i64]
   %cpus = load i64, ptr %cpus.p
-  %avoid = load i64, ptr %avoid.p
-  %placed = icmp sge i64 %avoid, 0
   %wanted = icmp ne i64 %cpus, 0
-  %possible = and i1 %placed, %wanted
-  br i1 %possible, label %where, label %exit
+  br i1 %wanted, label %where, label %exit
 where:
   %cpu32 = call i32 @sched_getcpu()
   %cpu = sext i32 %cpu32 to i64
@@ -378,6 +379,8 @@ define internal void @release_workers(ptr %pool) {
 entry:
 $fields
   store i64 0, ptr %pulls.p
+  %now = call i64 @llvm.readcyclecounter()
+  store i64 %now, ptr %pulled.at.p
   store i64 -1, ptr %avoid.p
   call void @place_workers(ptr %pool)
   %started = load i64, ptr %started.p
@@ -410,7 +413,15 @@ $fields
   %was.closed = atomicrmw xchg ptr %state.p, i64 %open seq_cst, align 8
   %sleepers = load atomic i64, ptr %sleepers.p seq_cst, align 8
   %asleep = icmp sgt i64 %sleepers, 0
-  br i1 %asleep, label %call.workers, label %take
+  br i1 %asleep, label %rested, label %take
+
+rested:                                       ; not soon after a pull
+  %pulled.at = load i64, ptr %pulled.at.p
+  %now = call i64 @llvm.readcyclecounter()
+  %since = sub i64 %now, %pulled.at
+  %rest = load i64, ptr %rest.p
+  %resting = icmp ult i64 %since, %rest
+  br i1 %resting, label %take, label %call.workers
 
 call.workers:
   call void @place_workers(ptr %pool)

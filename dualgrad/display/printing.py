@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,11 @@ from dualgrad.runtime.lazy import LazyModule
 from dualgrad.state import state
 
 if TYPE_CHECKING:
+    import html
+
     from dualgrad.display import markup, summary
 else:
+    html = LazyModule("html")
     markup = LazyModule("dualgrad.display.markup")
     summary = LazyModule("dualgrad.display.summary")
 
@@ -133,7 +135,7 @@ class Shown:
     def _repr_html_(self) -> str:
         """The tensor in notebooks: facts, a table of the values, a summary if it is large."""
         if self.array is None:  # type: ignore[attr-defined]
-            return f"<code>{escape(repr(self))}</code>"
+            return f"<code>{html.escape(repr(self))}</code>"
         array, dtype = self.concrete("printing"), self.type.dtype  # type: ignore[attr-defined]
         facts = f"{dtype.name} {array.shape}{notes_of(self, dtype_too=False)}"
         if array.size > _WHOLE:

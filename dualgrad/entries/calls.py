@@ -37,8 +37,9 @@ from dualgrad.entries.guards import (
     passes,
 )
 from dualgrad.entries.making import detach, freed_node
-from dualgrad.entries.program import FAILED, HEAVY, INPUTS, run_program
+from dualgrad.entries.program import FAILED, INPUTS, run_program
 from dualgrad.entries.state import mode_of_thread
+from dualgrad.entries.tape import detached
 from dualgrad.entries.tensors import (
     ARRAY,
     BASE,
@@ -274,15 +275,12 @@ def run(p: Word, frame: Word) -> Word:
     frame[STATE] = RUNNING
     record = (at(frame, p[3]))[0]
     row = frame + 8 * p[1]
-    heavy = record[HEAVY]
     count = record[INPUTS]
-    if heavy:
-        for k in range(count):
-            c.Py_IncRef(row[k])
+    for k in range(count):
+        c.Py_IncRef(row[k])
     error = run_program(record, row, frame + 8 * p[2])
-    if heavy:
-        for k in range(count):
-            c.Py_DecRef(row[k])
+    for k in range(count):
+        c.Py_DecRef(row[k])
     if error:
         if error == FAILED:
             c.PyErr_Clear()
@@ -364,6 +362,19 @@ def show_again(p: Word, frame: Word) -> Word:
 
 
 @native
+def show(p: Word, frame: Word) -> Word:
+    """[tensor]: a new tensor becomes a second handle, on the value of a first that is its base."""
+    x = at(frame, p[1])
+    base = detached(x)
+    if not base:
+        frame[STATE] = RAISED
+        return 0
+    c.Py_DecRef(x[BASE])
+    x[BASE] = base
+    return p + 16
+
+
+@native
 def free_graph(p: Word, frame: Word) -> Word:
     """[operand, name, types]: a new tensor comes from a graph that is gone."""
     x = at(frame, p[1])
@@ -402,10 +413,13 @@ def change(p: Word, frame: Word) -> Word:
     if not times:
         frame[STATE] = RAISED
         return 0
-    own(frame, version[0])
-    own(frame, version[2])
+    old = version[0]
     version[0] = times
-    version[2] = taken(p[3])
+    c.Py_DecRef(old)
+    old = version[2]
+    if old != p[3]:
+        version[2] = taken(p[3])
+        c.Py_DecRef(old)
     return p + 32
 
 

@@ -1,9 +1,9 @@
 """Gradients on their way back over the tape in native code: what `flow.Flow` does.
 
 Only what most graphs are made of is served: eager ops, without hooks.  The loop stops at a node of
-another kind, or when somebody registers a hook, and `Flow` goes on from there.  Nodes that wait
-are where `Flow` has them, in a dict of lists.  A gradient that no leaf has taken yet is marked as
-`OWNED` in the place where results of ops have their number, which gradients do not use.
+another kind, or when somebody registers a hook, and `Flow` goes on from there.  A gradient that no
+leaf has taken yet is marked as owned in the place where results of ops have their number, which
+gradients do not use.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import Any
 from dualgrad.compiler.grad import Vjp
 from dualgrad.compiler.ir import value
 from dualgrad.compiler.ops.elementwise import copy
-from dualgrad.entries.ops import apply
+from dualgrad.entries.ops import MOST, NOT_SERVED, PLAN, find, results
 from dualgrad.entries.tape import (
     BITS,
     EDGES,
+    EMPTY,
     KEPT,
-    NUMBER,
     RELEASED,
     RESULTS,
     SAVED,
     STALE_NODE,
     TAPE_NODE,
-    TYPES,
     UNIT,
     VERSIONS,
     is_tensor,
@@ -45,6 +44,17 @@ from dualgrad.entries.tensors import (
     VERSION,
     taken,
 )
+from dualgrad.entries.waiting import (
+    COUNT,
+    HEAP,
+    RETAIN,
+    all_waiting,
+    begin,
+    end,
+    pop,
+    slots_of,
+    take_slots,
+)
 from dualgrad.gradients import flow
 from dualgrad.gradients.flow import Flow
 from dualgrad.gradients.hooks import on_leaves, on_nodes
@@ -55,14 +65,8 @@ from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
 from dualgrad.tensor import Tensor
 
 KEPT_UNIT, GRADIENT = slot(Kept, "unit"), slot(Kept, "gradient")
-HEAP, COUNT, CAPACITY, WAITING, RETAIN = range(5)  # words of a flow
-_MOST = 31  # operands of a gradient
-_FIRST = 32  # nodes that wait at once before there is more room
-_GREATER = 4  # Py_GT
 
-_OWNED, _EMPTY, _TUPLE, _GRAD_NAME, _NODE_TYPES, _NODE_NUMBER = (
-    Cell(), Cell(), Cell(), Cell(), Cell(), Cell(),
-)  # fmt: skip
+_OWNED, _TUPLE, _GRAD_NAME = Cell(), Cell(), Cell()
 _LEAVES, _NODES, _COPY, _APPLY, _VISIT, _GO_ON = Cell(), Cell(), Cell(), Cell(), Cell(), Cell()
 
 
@@ -71,22 +75,14 @@ def flow_back(function: Word, arguments: Word, count: Word, names: Word) -> Word
     """See `flow.flow_back`."""
     if count != 3 or names or _is_hooked() or not _is_simple(arguments[0]):
         return c.PyObject_Vectorcall(function, arguments, count, names)
-    waiting = c.PyDict_New()
-    if not waiting:
-        return 0
-    own = stack(5)
-    own[HEAP] = 0
-    own[COUNT] = 0
-    own[CAPACITY] = 0
-    own[WAITING] = waiting
+    own = stack(6)
     own[RETAIN] = arguments[2]
-    failed = _start(own, arguments[0], arguments[1])
+    failed = begin(own)
+    if not failed:
+        failed = _start(own, arguments[0], arguments[1])
     if not failed:
         failed = _loop(own)
-    for k in range(own[COUNT]):
-        c.Py_DecRef((own[HEAP])[2 * k])
-    c.PyMem_RawFree(own[HEAP])
-    c.Py_DecRef(waiting)
+    end(own)
     return 0 if failed else taken(NONE.word)
 
 
@@ -125,14 +121,11 @@ def _loop(own: Word) -> Word:
     while own[COUNT]:
         if c.PyErr_CheckSignals():
             return 1
-        node = _pop(own)
-        if node[TYPE] != TAPE_NODE.word or _is_hooked():
+        if ((own[HEAP])[1])[TYPE] != TAPE_NODE.word or _is_hooked():
             return _go_on(own)
-        c.Py_IncRef(node)
-        slots = taken(c.PyDict_GetItem(own[WAITING], node))
-        failed = c.PyDict_DelItem(own[WAITING], node)
-        if not failed:
-            failed = _visit(own, node, slots)
+        node = pop(own)
+        slots = take_slots(own, node)
+        failed = _visit(own, node, slots)
         c.Py_DecRef(slots)
         c.Py_DecRef(node)
         if failed:
@@ -142,11 +135,15 @@ def _loop(own: Word) -> Word:
 
 @native
 def _go_on(own: Word) -> Word:
-    """Let Python visit all that waits."""
+    """Let Python visit all that waits; whether that fails."""
     arguments = stack(2)
-    arguments[0] = own[WAITING]
+    arguments[0] = all_waiting(own)
     arguments[1] = own[RETAIN]
-    return _is_error(c.PyObject_Vectorcall(_GO_ON.word, arguments, 2, 0))
+    if not arguments[0]:
+        return 1
+    failed = _is_error(c.PyObject_Vectorcall(_GO_ON.word, arguments, 2, 0))
+    c.Py_DecRef(arguments[0])
+    return failed
 
 
 @native
@@ -155,102 +152,6 @@ def _is_error(x: Word) -> Word:
     if x:
         c.Py_DecRef(x)
     return not x
-
-
-# -- nodes that wait, the latest first ----------------------------------------------------------
-
-
-@native
-def _pop(own: Word) -> Word:
-    """The node with the highest number, which leaves the heap; `own[WAITING]` holds it."""
-    heap = own[HEAP]
-    last = own[COUNT] - 1
-    own[COUNT] = last
-    c.Py_DecRef(heap[0])
-    node = heap[1]
-    number = heap[2 * last]
-    moved = heap[2 * last + 1]
-    k = 0
-    while 2 * k + 1 < last:
-        child = 2 * k + 1
-        if child + 1 < last and _is_later(heap[2 * child + 2], heap[2 * child]):
-            child += 1
-        if not _is_later(heap[2 * child], number):
-            break
-        heap[2 * k] = heap[2 * child]
-        heap[2 * k + 1] = heap[2 * child + 1]
-        k = child
-    heap[2 * k] = number
-    heap[2 * k + 1] = moved
-    return node
-
-
-@native
-def _is_later(a: Word, b: Word) -> Word:
-    return c.PyObject_RichCompareBool(a, b, _GREATER)
-
-
-@native
-def _push(own: Word, node: Word) -> Word:
-    """Let a node wait; whether that fails."""
-    count = own[COUNT]
-    if count == own[CAPACITY]:
-        capacity = 2 * count if count else _FIRST
-        heap = c.PyMem_RawRealloc(own[HEAP], 16 * capacity)
-        if not heap:
-            c.PyErr_NoMemory()
-            return 1
-        own[HEAP] = heap
-        own[CAPACITY] = capacity
-    heap = own[HEAP]
-    if node[TYPE] == TAPE_NODE.word:
-        number = taken(node[NUMBER])
-    else:
-        number = c.PyObject_GetAttr(node, _NODE_NUMBER.word)
-        if not number:
-            return 1
-    k = count
-    while k and _is_later(number, heap[(k - 1) // 2 * 2]):
-        above = (k - 1) // 2
-        heap[2 * k] = heap[2 * above]
-        heap[2 * k + 1] = heap[2 * above + 1]
-        k = above
-    heap[2 * k] = number
-    heap[2 * k + 1] = node
-    own[COUNT] = count + 1
-    return 0
-
-
-@native
-def _outputs_of(node: Word) -> Word:
-    """How many results a node has; -1 with an exception set."""
-    if node[TYPE] == TAPE_NODE.word:
-        return (node[TYPES])[LENGTH]
-    types = c.PyObject_GetAttr(node, _NODE_TYPES.word)
-    if not types:
-        return -1
-    count = c.PyObject_Size(types)
-    c.Py_DecRef(types)
-    return count
-
-
-@native
-def _slots_of(own: Word, node: Word) -> Word:
-    """What has arrived at a node (borrowed), which waits from now on; 0 with an exception set."""
-    slots = c.PyDict_GetItemWithError(own[WAITING], node)
-    if slots or c.PyErr_Occurred():
-        return slots
-    count = _outputs_of(node)
-    if count < 0:
-        return 0
-    slots = c.PyList_New(count)
-    if not slots:
-        return 0
-    for k in range(count):
-        (slots[LIST_ITEMS])[k] = taken(NONE.word)
-    failed = c.PyDict_SetItem(own[WAITING], node, slots)
-    c.Py_DecRef(slots)
-    return 0 if failed or _push(own, node) else slots
 
 
 # -- gradients ----------------------------------------------------------------------------------
@@ -278,7 +179,7 @@ def _disown(g: Word) -> Word:
 @native
 def _arrive(own: Word, node: Word, number: Word, g: Word) -> Word:
     """Add a contribution to the gradient of a result; whether that fails."""
-    slots = _slots_of(own, node)
+    slots = slots_of(own, node)
     if not slots:
         return 1
     k = c.PyLong_AsLong(number)
@@ -346,7 +247,7 @@ def _gradients(node: Word, slots: Word) -> Word:
     kept = node[KEPT]
     known = kept and kept != NONE.word and kept[KEPT_UNIT] == node[UNIT]
     if known and node[RELEASED] == FALSE.word:
-        arguments = stack(32)
+        arguments = stack(17)
         count = _operands(node, slots, arguments + 8)
         if count:
             arguments[0] = kept[GRADIENT]
@@ -364,11 +265,26 @@ def _applied(node: Word, arguments: Word, count: Word) -> Word:
     inputs = taken(node[SAVED])
     outputs = taken(node[RESULTS])
     unit = taken(arguments[0])
-    found = apply(_APPLY.word, arguments, count, 0)
+    found = _computed(arguments, count)
+    if found == NOT_SERVED:
+        found = c.PyObject_Vectorcall(_APPLY.word, arguments, count, 0)
     c.Py_DecRef(unit)
     c.Py_DecRef(outputs)
     c.Py_DecRef(inputs)
     return found
+
+
+@native
+def _computed(arguments: Word, count: Word) -> Word:
+    """The results of a gradient that are not to be recorded, where its plan is known."""
+    seen = stack(2)
+    entry = find(arguments, count, seen)
+    if not entry:
+        return NOT_SERVED
+    plan = taken(entry[PLAN])  # it keeps the entry
+    outputs = results(entry, arguments, 0)
+    c.Py_DecRef(plan)
+    return outputs
 
 
 @native
@@ -379,7 +295,7 @@ def _operands(node: Word, slots: Word, operands: Word) -> Word:
     inputs = node[SAVED]
     outputs = node[RESULTS]
     count = inputs[LENGTH]
-    if n + count + n > _MOST:
+    if n + count + n > MOST:
         return 0
     for k in range(n):
         g = (slots[LIST_ITEMS])[k]
@@ -415,10 +331,10 @@ def _is_as_it_was(x: Word, version: Word) -> Word:
 def _release(node: Word) -> Word:
     """See `TapeNode.release`."""
     put(node, RELEASED, TRUE.word)
-    put(node, SAVED, _EMPTY.word)
-    put(node, RESULTS, _EMPTY.word)
-    put(node, EDGES, _EMPTY.word)
-    put(node, VERSIONS, _EMPTY.word)
+    put(node, SAVED, EMPTY.word)
+    put(node, RESULTS, EMPTY.word)
+    put(node, EDGES, EMPTY.word)
+    put(node, VERSIONS, EMPTY.word)
     return 0
 
 
@@ -494,17 +410,16 @@ def _went_on(waiting: dict[TapeNode, list[Tensor | None]], retain: bool) -> None
     rest.run(retain)
 
 
-_EMPTY_TUPLE: tuple[()] = ()
-_NAMES = ("grad", "types", "number")
+_GRAD = "grad"
 
 
 def _bind() -> None:
     """Let native code run where Python's does so far."""
-    grad, types, number = _NAMES
     places: dict[Cell, Any] = {
-        _OWNED: _owned, _EMPTY: _EMPTY_TUPLE, _TUPLE: tuple, _GRAD_NAME: grad,
-        _NODE_TYPES: types, _NODE_NUMBER: number, _LEAVES: on_leaves,
-        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow, _VISIT: _visited, _GO_ON: _went_on,
+        _OWNED: _owned, _TUPLE: tuple, _GRAD_NAME: _GRAD,
+        _LEAVES: on_leaves,
+        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow,
+        _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)

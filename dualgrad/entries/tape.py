@@ -26,6 +26,7 @@ from dualgrad.entries.tensors import (
     TENSOR_TYPE,
     TRUE,
     VERSION,
+    ZERO,
     taken,
 )
 from dualgrad.gradients import tape
@@ -41,16 +42,18 @@ RESULTS, PLACE, RELEASED = (slot(TapeNode, n) for n in ("outputs", "place", "rel
 TYPES, UNIT, VERSIONS = (slot(TapeNode, n) for n in ("types", "unit", "versions"))
 KEPT = slot(TapeNode, "kept")
 ABSENT_TYPE = slot(Absent, "type")
-BITS = slot(Kept, "bits")
+BITS, KEPT_TYPES, KEPT_OUTPUTS = (slot(Kept, n) for n in ("bits", "types", "outputs"))
 DTYPE, KIND = slot(TensorType, "dtype"), slot(DType, "kind")
 FILE = slot(CodeType, "co_filename")
 
 DONE, NOT_SERVED, FAILED = 0, 1, -1
+_PLACES = 64  # instructions whose place is remembered
 _MOST = 60  # operands and results, whose numbers are bits of a word
 
 TAPE_NODE, ABSENT, VJP, BATCHED = Cell(), Cell(), Cell(), Cell()
-STALE_NODE, FLOAT = Cell(), Cell()
-ABSENTS, NUMBERS, OWN_FILES, USER_PLACE = Cell(), Cell(), Cell(), Cell()
+STALE_NODE, FLOAT, EMPTY = Cell(), Cell(), Cell()
+ABSENTS, NUMBERS, OWN_FILES, USER_PLACE, ZEROS = Cell(), Cell(), Cell(), Cell(), Cell()
+places = Cell(2 * _PLACES)  # (code, instruction), and the instruction as a word
 
 
 @native
@@ -140,25 +143,21 @@ def _fill(
     node[NUMBER] = c.PyIter_Next(NUMBERS.word)
     node[EDGES] = c.PyTuple_New(count)
     node[SAVED] = c.PyTuple_New(count)
-    node[RESULTS] = c.PyTuple_New(n)
-    node[TYPES] = c.PyTuple_New(n)
-    node[VERSIONS] = c.PyTuple_New(count + n)
-    if not (node[NUMBER] and node[EDGES] and node[SAVED] and node[RESULTS]):
+    if not (node[NUMBER] and node[EDGES] and node[SAVED]):
         return 1
-    if not (node[TYPES] and node[VERSIONS]):
+    if _note_versions(node, operands, count, outputs, n, saved):
         return 1
     for k in range(count):
         edge = _edge(operands[k]) if wanted >> k & 1 else taken(NONE.word)
         if not edge:
             return 1
         (node[EDGES])[ITEMS + k] = edge
-        if _save(node, operands[k], count, k, saved >> k & 1):
+        x = operands[k]
+        x = taken(x) if saved >> k & 1 or not is_tensor(x) else absent(x[TENSOR_TYPE])
+        if not x:
             return 1
-    for k in range(n):
-        (node[TYPES])[ITEMS + k] = taken((outputs[k])[TENSOR_TYPE])
-        if _keep(node, outputs[k], count, k, saved >> (count + k) & 1):
-            return 1
-    return 0
+        (node[SAVED])[ITEMS + k] = x
+    return _note_types(node, outputs, n) or _note_outputs(node, outputs, n, saved >> count)
 
 
 @native
@@ -174,32 +173,72 @@ def _edge(x: Word) -> Word:
 
 
 @native
-def _save(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
-    """Note operand k, or its type; whether that fails."""
-    versions = node[VERSIONS]
-    if not is_tensor(x):
-        versions[ITEMS + k] = c.PyLong_FromLong(0)
-        (node[SAVED])[ITEMS + k] = taken(x)
-    elif saved:
-        versions[ITEMS + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
-        (node[SAVED])[ITEMS + k] = taken(x)
-    else:
-        versions[ITEMS + k] = c.PyLong_FromLong(0)
-        (node[SAVED])[ITEMS + k] = absent(x[TENSOR_TYPE])
-    return not (node[SAVED])[ITEMS + k]
+def _note_versions(
+    node: Word, operands: Word, count: Word, outputs: Word, n: Word, saved: Word
+) -> Word:
+    """Whether it fails to note the versions of what is saved; mostly all are 0."""
+    changed = 0
+    for k in range(count + n):
+        if saved >> k & 1 and _version(operands, count, outputs, k) != ZERO.word:
+            changed = 1
+    if not changed:
+        node[VERSIONS] = taken((ZEROS.word)[ITEMS + count + n])
+        return 0
+    versions = c.PyTuple_New(count + n)
+    if not versions:
+        return 1
+    for k in range(count + n):
+        version = _version(operands, count, outputs, k) if saved >> k & 1 else ZERO.word
+        versions[ITEMS + k] = taken(version)
+    node[VERSIONS] = versions
+    return 0
 
 
 @native
-def _keep(node: Word, x: Word, count: Word, k: Word, saved: Word) -> Word:
-    """Note result k, or its type; whether that fails."""
-    versions = node[VERSIONS]
-    if saved:
-        versions[ITEMS + count + k] = taken(((x[VERSION])[LIST_ITEMS])[0])
-        (node[RESULTS])[ITEMS + k] = detached(x)
-    else:
-        versions[ITEMS + count + k] = c.PyLong_FromLong(0)
-        (node[RESULTS])[ITEMS + k] = absent(x[TENSOR_TYPE])
-    return not (node[RESULTS])[ITEMS + k]
+def _version(operands: Word, count: Word, outputs: Word, k: Word) -> Word:
+    """The version of what number k of a unit's operands and results stands for."""
+    x = operands[k] if k < count else outputs[k - count]
+    return ((x[VERSION])[LIST_ITEMS])[0] if is_tensor(x) else ZERO.word
+
+
+@native
+def _note_types(node: Word, outputs: Word, n: Word) -> Word:
+    """Whether it fails to note the types of the results: mostly those of the last node."""
+    known = (node[KEPT])[KEPT_TYPES]
+    same = known[LENGTH] == n
+    for k in range(n):
+        same = same and known[ITEMS + k] == (outputs[k])[TENSOR_TYPE]
+    if same:
+        node[TYPES] = taken(known)
+        return 0
+    types = c.PyTuple_New(n)
+    if not types:
+        return 1
+    for k in range(n):
+        types[ITEMS + k] = taken((outputs[k])[TENSOR_TYPE])
+    node[TYPES] = types
+    put(node[KEPT], KEPT_TYPES, types)
+    return put(node[KEPT], KEPT_OUTPUTS, EMPTY.word)
+
+
+@native
+def _note_outputs(node: Word, outputs: Word, n: Word, saved: Word) -> Word:
+    """Whether it fails to keep the results, or what stands for them."""
+    known = (node[KEPT])[KEPT_OUTPUTS]
+    if not saved and known[LENGTH] == n:
+        node[RESULTS] = taken(known)
+        return 0
+    results = c.PyTuple_New(n)
+    if not results:
+        return 1
+    node[RESULTS] = results
+    for k in range(n):
+        o = outputs[k]
+        x = detached(o) if saved >> k & 1 else absent(o[TENSOR_TYPE])
+        if not x:
+            return 1
+        results[ITEMS + k] = x
+    return 0 if saved else put(node[KEPT], KEPT_OUTPUTS, results)
 
 
 @native
@@ -278,15 +317,23 @@ def user_place() -> Word:
 
 @native
 def _place(code: Word, frame: Word) -> Word:
-    lasti = c.PyLong_FromLong(c.PyFrame_GetLasti(frame))
-    if not lasti:
-        return 0
+    """(code, instruction) of a frame; those of loops are made once."""
+    lasti = c.PyFrame_GetLasti(frame)
+    entry = places.at + 16 * (((code >> 4) + (lasti >> 1)) & (_PLACES - 1))
+    known = entry[0]
+    if known and known[ITEMS] == code and entry[1] == lasti:
+        return taken(known)
     place = c.PyTuple_New(2)
     if not place:
-        c.Py_DecRef(lasti)
+        return 0
+    number = c.PyLong_FromLong(lasti)
+    if not number:
+        c.Py_DecRef(place)
         return 0
     place[ITEMS] = taken(code)
-    place[ITEMS + 1] = lasti
+    place[ITEMS + 1] = number
+    put(entry, 0, place)
+    entry[1] = lasti
     return place
 
 
@@ -307,13 +354,17 @@ def record(self: Word, arguments: Word, count: Word, names: Word) -> Word:
     return c.PyObject_Vectorcall(self, arguments, count, names)
 
 
+_empty: tuple[()] = ()
+_zeros = tuple([(0,) * k for k in range(_MOST + 1)])
+
+
 def _bind() -> None:
     """Let native code run where Python's does so far."""
     places = {
         TAPE_NODE: TapeNode, ABSENT: Absent, VJP: Vjp, BATCHED: Batched,
         STALE_NODE: STALE, FLOAT: float32.kind,
         ABSENTS: tape.absents, NUMBERS: tape.numbers, OWN_FILES: srcinfo.own_files,
-        USER_PLACE: srcinfo.user_place,
+        USER_PLACE: srcinfo.user_place, EMPTY: _empty, ZEROS: _zeros,
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)

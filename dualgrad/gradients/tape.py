@@ -60,18 +60,21 @@ def absent(type: TensorType) -> Absent:
 class Kept(frozenset[int]):
     """What a gradient reads: numbers of operands, then of outputs; the same in `bits`.
 
-    `gradient` is the `Vjp` of `unit` where all its results have one, once that has been asked for
-    by native code.
+    Native code keeps here what nodes have in common: `gradient`, the `Vjp` of `unit` where all its
+    results have one, and, of the last node, `types` and, if no result was saved, `outputs`.
     """
 
-    __slots__ = ("bits", "gradient", "unit")
+    __slots__ = ("bits", "gradient", "outputs", "types", "unit")
 
     gradient: Vjp | None
     unit: Unit | None
+    types: tuple[TensorType, ...]
+    outputs: tuple[Absent, ...]
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
         self.bits = sum(1 << k for k in self)
         self.gradient = self.unit = None
+        self.types = self.outputs = ()
 
 
 class Stale:

@@ -7,7 +7,6 @@ differ on a walk over arguments and state ("self.mode: 'a' -> 'b'").
 
 from __future__ import annotations
 
-import html
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.kinds import Same
@@ -25,8 +24,14 @@ from dualgrad.jit.places import SIZE, Part, Place
 from dualgrad.jit.scope import Scope
 from dualgrad.jit.survey import TENSOR, Survey, survey
 from dualgrad.runtime.errors import TraceError
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass, field
 from dualgrad.runtime.srcinfo import Location, user_location
+
+if TYPE_CHECKING:
+    import html
+else:
+    html = LazyModule("html")
 
 Key = tuple[Any, ...]
 MOST_EVENTS = 256  # that are kept

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualgrad.compiler.batching import Batched
 from dualgrad.compiler.grad import Vjp
@@ -31,9 +31,14 @@ from dualgrad.compiler.ir.value import Unit
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.reduce import Reduction
 from dualgrad.compiler.ops.view import Expand, View
-from dualgrad.compiler.passes.fuse import EXPENSIVE, cost
 from dualgrad.jit.tape import Guard, Name, Step, Value, is_number
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass, field
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.passes import fuse
+else:
+    fuse = LazyModule("dualgrad.compiler.passes.fuse")
 
 
 class Place(NamedTuple):
@@ -158,8 +163,8 @@ class Keeping:
             if node not in own or node in wanted or not isinstance(step.unit, Elementwise):
                 continue
             known = {n for v in step.operands if (n := self._place(v)) is not None}
-            price = self._price(node, known, EXPENSIVE)
-            if price < EXPENSIVE:
+            price = self._price(node, known, fuse.EXPENSIVE)
+            if price < fuse.EXPENSIVE:
                 self.dropped[node] = price
 
     def _makers(self) -> dict[Node, int]:
@@ -187,7 +192,7 @@ class Keeping:
             return self._price(node.inputs[0], known, limit, False)
         if not isinstance(node.op, Elementwise) or isinstance(node.op, Copy):
             return limit
-        price = cost(node)
+        price = fuse.cost(node)
         for x in node.inputs:
             if price < limit:
                 price += self._price(x, known, limit - price, False)

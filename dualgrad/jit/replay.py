@@ -282,7 +282,10 @@ class _Replay:
         self.emit(calls.tensors, self.tensors, row, count, plan)
         for k in range(count, results):
             self.emit(calls.drop_array, row + k)
+        self.shown = self.only_shown()
         for k, output in enumerate(path.outputs[:count]):
+            if k in self.shown:
+                continue
             if output.requires_grad:
                 self.emit(calls.ask_gradient, self.tensors + k)
             if output.freed is not None:
@@ -313,6 +316,28 @@ class _Replay:
             self.assign(Place.of(self.found.fact_parts[k]), value)
         self.emit(calls.give, result)
         self.emit(calls.time_run, ctypes.addressof(path.counts))
+
+    def only_shown(self) -> dict[int, int]:
+        """Outputs of which a single second handle is all that is seen, and the identity of what
+        makes that: the new tensor serves as the handle, without the first one's history."""
+        path = self.path
+        if path.block is not None:
+            return {}
+        made = [path.result, *(x for _, x in (*path.grads, *path.assigned))]
+        made += [x.value for x in (*path.effects, *path.rebound)]
+        uses: dict[int, set[int]] = {}
+        while made:
+            x: Any = made.pop()
+            if isinstance(x, New):
+                made += x.parts
+            elif isinstance(x, Again) and isinstance(x.behind, OfOutput) and x.plain():
+                uses.setdefault(x.behind.slot, set()).add(id(x))
+            elif isinstance(x, Again):
+                made.append(x.behind)
+            elif isinstance(x, OfOutput):
+                uses.setdefault(x.slot, set()).update((-1, -2))
+        outputs = path.outputs
+        return {k: min(u) for k, u in uses.items() if len(u) == 1 and not outputs[k].changes[0]}
 
     def put_on_tape(self, row: int, plan: int, scalars: int) -> None:
         """Let Python record the call; see `Path.put_on_tape`."""
@@ -359,6 +384,11 @@ class _Replay:
         if isinstance(x, New):
             return self.new_container(x)
         if isinstance(x, Again) and x.plain():
+            if id(x) not in self.made and id(x) in self.shown.values():
+                assert isinstance(x.behind, OfOutput)
+                self.made[id(x)] = self.tensors + x.behind.slot
+                if not x.own:
+                    self.emit(calls.show, self.made[id(x)])
             if id(x) not in self.made:
                 behind = self.value(x.behind)
                 self.made[id(x)] = register

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dualgrad.entries import guards
 from dualgrad.jit.kinds import CLASS_TEXTS, FUNCTION_TEXTS
 from dualgrad.jit.notes import CELL_CONTENTS, CLASS_ATTRIBUTE, GET, ITEM, MISSING, SLOT
-from dualgrad.runtime.native import layout
+from dualgrad.runtime.native import layout, library
 from dualgrad.runtime.native.language import Native
 from dualgrad.runtime.records import dataclass, field
 
@@ -56,7 +56,7 @@ class Table:
 
     def __init__(self) -> None:
         self.code: list[Any] = []
-        self.unserved = False
+        self.unserved = not library.is_loaded()  # then ids need not be addresses, either
         self._registers: dict[int, int] = {}  # by id of an object of the call at hand
         self._count = guards.FIRST
         self._dicts: dict[int, _Entries] = {}
@@ -124,6 +124,8 @@ class Table:
     def _look(self, look: Look, how: int, word: int) -> None:
         """Load what is found into register `word`, or compare it with the object there."""
         kind, owner, key = look.how, look.owner, look.key
+        if self.unserved:
+            return
         if kind == GET:
             self._ask(self._entries(owner), key, how, word)
         elif kind == CLASS_ATTRIBUTE:
@@ -194,6 +196,8 @@ class Table:
 
     def keys(self, owner: Any, held: list[Any]) -> None:
         """A dict, or the dict of a class, has these keys in this order."""
+        if self.unserved:
+            return
         try:
             self._entries(owner).keys = held
         except Unserved:
@@ -249,6 +253,8 @@ class Table:
 
     def bases(self, c: type, held: tuple[type, ...]) -> None:
         """A class has this __mro__, whose place in classes is looked for."""
+        if self.unserved:
+            return
         words = (ctypes.c_size_t * _TYPE_WORDS).from_address(id(c))[:]
         if id(held) not in words:
             self.stop()

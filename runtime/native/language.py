@@ -86,12 +86,15 @@ class Native:
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.count = function.__code__.co_argcount
         self.address = 0
-        self.call: Callable[..., int] | None = None
+        self._call: Callable[..., int] | None = None
         _functions.append(self)
 
     def __call__(self, *words: int) -> int:
-        assert self.call is not None
-        return self.call(*words)
+        if self._call is None:  # most are called by native code only
+            assert self.address, self.name
+            kind = ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * self.count)
+            self._call = kind(self.address)
+        return self._call(*words)
 
 
 _functions: list[Native] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import sysconfig
 from functools import cache
 from typing import Any
 
@@ -58,8 +57,8 @@ def is_known() -> bool:
     """Whether this interpreter's objects are laid out as native code expects."""
     if sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
         return False
-    if sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount"):
-        return False
+    if "free-threading" in sys.version or hasattr(sys, "gettotalrefcount"):
+        return False  # objects begin with other words
     return _slots_fit() and _tuples_fit() and _arrays_fit()
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dualgrad.runtime.config import config
@@ -64,8 +65,6 @@ def _load() -> bool:
         return False
     for f in described:
         f.address = found[f.name]
-        words = [ctypes.c_int64] * f.count
-        f.call = ctypes.PYFUNCTYPE(ctypes.c_int64, *words)(f.address)
     for x in cells:
         x.bind((ctypes.c_int64 * x.words).from_address(found[x.name]))
     for bind in _waiting:
@@ -75,18 +74,18 @@ def _load() -> bool:
 
 def _stamp() -> str:
     """Changes whenever the text does that the functions become."""
-    folder = Path(__file__).parent
-    files = {folder / "language.py", folder / "writer.py"}
+    files = {language.__file__, str(Path(__file__).with_name("writer.py"))}
     numbers: dict[str, int] = {}
     for f in language.functions():
-        files.add(Path(f.function.__code__.co_filename))
-        space = f.function.__globals__
-        for name in f.function.__code__.co_names:
-            value = space.get(name)
-            if isinstance(value, int):
-                numbers[f"{f.name}.{name}"] = int(value)
+        files.add(f.function.__code__.co_filename)
+        space, names = f.function.__globals__, f.function.__code__.co_names
+        modules = [space[n].__dict__ for n in names if isinstance(space.get(n), ModuleType)]
+        for k, values in enumerate((space, *modules)):
+            for name in names:
+                if isinstance(value := values.get(name), int):
+                    numbers[f"{f.name}.{name}.{k}"] = int(value)
     digest = hashlib.sha256(repr(sorted(numbers.items())).encode())
     for file in sorted(files):
-        digest.update(file.read_bytes())
+        digest.update(Path(file).read_bytes())
     cells = [x.words for x in language.cells()]
     return f"{digest.hexdigest()} {cells} {sys.version_info[:2]}"

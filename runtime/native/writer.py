@@ -145,7 +145,7 @@ class _Body:
             case ast.Assign(targets=[target], value=value):
                 self.assign(target, self.value(value))
             case ast.AugAssign(target=target, op=op, value=value):
-                self.assign(target, self.binary(op, self.read(target), self.value(value), s))
+                self.augment(target, op, value)
             case ast.Return(value=value):
                 self.out(f"ret i64 {'0' if value is None else self.value(value)}")
             case ast.If():
@@ -199,14 +199,18 @@ class _Body:
         first, last = ("0", bounds[0]) if len(bounds) == 1 else bounds[:2]
         if len(bounds) > 2:
             raise self.unknown(s, "a range has no step")
-        self.store_local(name, first)
-        again, inside, after = self.label(), self.label(), self.label()
+        count = self.variable()  # of its own: the body may change what it is told
+        self.out(f"store i64 {first}, ptr {count}")
+        again, begin, inside, after = self.label(), self.label(), self.label(), self.label()
         self.start(again)
-        bit = self.new(f"icmp slt i64 {self.load_local(name)}, {last}")
-        self.out(f"br i1 {bit}, label %{inside}, label %{after}")
+        k = self.new(f"load i64, ptr {count}")
+        self.out(f"br i1 {self.new(f'icmp slt i64 {k}, {last}')}, label %{begin}, label %{after}")
+        self.open(begin)
+        self.store_local(name, k)
+        self.out(f"br label %{inside}")
 
         def step() -> None:
-            self.store_local(name, self.new(f"add i64 {self.load_local(name)}, 1"))
+            self.out(f"store i64 {self.new(f'add i64 {k}, 1')}, ptr {count}")
 
         self.loop(inside, s.body, again, after, step)
 
@@ -222,10 +226,11 @@ class _Body:
         else:
             self.out(f"store i64 {value}, ptr {self.place(target)}")
 
-    def read(self, target: ast.expr) -> str:
-        if isinstance(target, ast.Name):
-            return self.load_local(target.id)
-        return self.new(f"load i64, ptr {self.place(target)}")
+    def augment(self, target: ast.expr, op: ast.operator, value: ast.expr) -> None:
+        """target op= value, where the place is worked out once."""
+        place = f'%"v.{target.id}"' if isinstance(target, ast.Name) else self.place(target)
+        before = self.new(f"load i64, ptr {place}")
+        self.out(f"store i64 {self.binary(op, before, self.value(value), target)}, ptr {place}")
 
     def place(self, target: ast.expr) -> str:
         """The memory that `p[k]` or `CELL.word` stands for."""

@@ -124,6 +124,23 @@ def test_wide_and_deep_graphs():
     np.testing.assert_array_equal(y.grad.numpy(), [1.0, 1.0])
 
 
+def test_thousands_of_nodes_that_wait():
+    """Nodes join and leave in an order that no pattern rules."""
+    found = []
+    for send in (flow.flowing.slow, flow.flowing.call):
+        rng = np.random.default_rng(5)
+        x = dg.tensor(rng.normal(size=3), requires_grad=True)
+        ends = [x * float(k) for k in range(300)]
+        for _ in range(2000):
+            i, j = rng.integers(len(ends), size=2)
+            ends[i] = ends[i] * 0.5 + ends[j] * 0.25 if i != j else ends[i].tanh()
+        seeds = tuple(dg.tensor(rng.normal(size=3)) for _ in ends)
+        with dg.no_grad():
+            send(tuple(ends), seeds, False)
+        found.append(x.grad.numpy().tobytes())
+    assert found[0] == found[1]
+
+
 def test_a_leaf_as_root():
     x = dg.tensor([2.0, 3.0], requires_grad=True)
     seed = dg.tensor([5.0, 7.0])

@@ -94,5 +94,5 @@ def epilogue_function(
     with code.f.loop("%row0", "%row1") as i, code.scope():
         code.atoms[symbol_of(c.row_var)] = i
         code.hoist(body, {symbol_of(c.col_var)})
-        code.lanes_over(c.col_var, "%col0", "%col1", body, None)
+        code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n)
     return code.finish()

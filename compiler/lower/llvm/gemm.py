@@ -95,7 +95,7 @@ def _bounded(x: Dim, limit: int) -> Dim:
 
 
 def _routine(t: Tiling, name: str) -> str:
-    f = Function(f"void @{name}(ptr %desc)")
+    f = Function(f"void @{name}(ptr %desc)", rare=True)
     f.do(f"%plan = alloca [{len(PLAN)} x i64], align 64")
     desc, plan = Record(f, "%desc", DESC), Record(f, "%plan", PLAN)
     m, n, k = desc["m"], desc["n"], desc["k"]

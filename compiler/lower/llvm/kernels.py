@@ -92,22 +92,30 @@ class KernelCode(ScalarCode):
         self.lanes_over(loop.var, 0, self.dim(loop.extent), loop.body, loop.extent)
 
     def lanes_over(
-        self, var: Expr, first: Value, stop: Value, body: tuple[Stmt, ...], extent: Dim | None
+        self,
+        var: Expr,
+        first: Value,
+        stop: Value,
+        body: tuple[Stmt, ...],
+        extent: Dim | None,
+        most: Dim | None = None,
     ) -> None:
-        """body for var in first..stop; `extent` is their distance where it is known."""
+        """body for var in first..stop; `extent` is their distance where it is known, `most` what
+        that is never above."""
         atom = symbol_of(var)
         register = register_lanes(body, self.target)
         wide = register * UNROLL
         known = extent if isinstance(extent, int) else None
         main: Value = first
-        if known is None or known >= wide:
+        few = isinstance(most, int) and most < wide
+        if not few and (known is None or known >= wide):
             length = self.f.sub(stop, first)
             whole = self.f.value(f"and i64 {length}, {-wide}")
             main = self.f.add(first, whole)
             with self.f.loop(first, main, wide) as i, self.scope(Lanes(wide, atom, ahead=True)):
                 self.atoms[atom] = i
                 self.run(body)
-        if known is None or known % wide:
+        if main is first or known is None or known % wide:
             with self.f.loop(main, stop, register) as i:
                 mask = self.mask(self.f.sub(stop, i), register)
                 with self.scope(Lanes(register, atom, mask)):
