@@ -88,6 +88,11 @@ def recurrent(n: int, train: bool) -> Made:
     return (_trained(lambda x: forward(x).sum(), [w, u, b]) if train else forward), (x,)
 
 
+def runtime(n: int, train: bool) -> Made:
+    """x @ x + x: whoever runs it first on a machine makes the code of the runtime."""
+    return (lambda x: x @ x + x), (_random(_WIDTH, _WIDTH),)
+
+
 def three(n: int, train: bool) -> Made:
     """tanh(x) * 2 + 1."""
     return (lambda x: dg.tanh(x) * 2 + 1), (_random(1000),)
@@ -109,7 +114,9 @@ def mlp(n: int, train: bool) -> Made:
     return step, (_random(32, 8), _random(32, 1, seed=5))
 
 
+RUNTIME = "runtime"
 PROGRAMS: dict[str, Callable[[int, bool], Made]] = {
+    RUNTIME: runtime,
     "three": three,
     "mlp": mlp,
     "chain": chain,

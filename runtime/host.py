@@ -5,60 +5,61 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 _UNKNOWN_MEMORY = 8 << 30
 
 
-def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """(controllers, path) of each control group of this process; version 2 has no controllers."""
-    with suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            yield controllers, PurePosixPath(path.lstrip("/"))
+def _text(path: str) -> str:
+    with open(path, "rb") as file:  # a third of pathlib's time: every process asks before it runs
+        return file.read().decode()
 
 
-def _group_folders(root: Path, controller: str) -> Iterator[Path]:
+def _group_folders(root: str, controller: str) -> Iterator[str]:
     """Folders of the control groups around this process, innermost first.
 
     In a container the path may name a folder of the host that is not visible; its parents up to
     the mount point still are.
     """
-    mount = root / "sys/fs/cgroup"
-    for controllers, path in _own_groups(root):
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = mount / controller if controllers else mount
-        for inner in (path, *path.parents):
-            yield base / inner
+    with suppress(OSError, ValueError):
+        for line in _text(f"{root}/proc/self/cgroup").splitlines():
+            _, controllers, path = line.split(":", 2)  # version 2 has no controllers
+            if controllers and controller not in controllers.split(","):
+                continue
+            folder = f"{root}/sys/fs/cgroup" + f"/{controller}" * bool(controllers)
+            inner = path.strip("/")
+            while inner:
+                yield f"{folder}/{inner}"
+                inner = inner.rpartition("/")[0]
+            yield folder
 
 
 def _smallest(
-    root: Path, controller: str, files: Mapping[str, Callable[[Path], float]]
+    root: Path, controller: str, files: Mapping[str, Callable[[str], float]]
 ) -> float | None:
     """The tightest of the limits in these files; a file that cannot be read sets none."""
     limits = []
-    for folder in _group_folders(root, controller):
+    for folder in _group_folders(str(root).rstrip("/"), controller):
         for name, parse in files.items():
             with suppress(OSError, ValueError, ZeroDivisionError):
-                limits.append(parse(folder / name))
+                limits.append(parse(f"{folder}/{name}"))
     return min(limits, default=None)
 
 
-def _quota_v2(path: Path) -> float:
-    quota, period = path.read_text().split()
+def _quota_v2(path: str) -> float:
+    quota, period = _text(path).split()
     return int(quota) / int(period)  # quota "max" is a ValueError: no limit
 
 
-def _quota_v1(path: Path) -> float:
-    quota = int(path.read_text())
+def _quota_v1(path: str) -> float:
+    quota = int(_text(path))
     if quota <= 0:
         raise ValueError("no limit")
-    return quota / int(path.with_name("cpu.cfs_period_us").read_text())
+    return quota / int(_text(f"{os.path.dirname(path)}/cpu.cfs_period_us"))
 
 
-def _amount(path: Path) -> float:
-    return int(path.read_text())
+def _amount(path: str) -> float:
+    return int(_text(path))
 
 
 def cpu_count(root: Path = Path("/")) -> int:

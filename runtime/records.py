@@ -60,11 +60,12 @@ def _make(cls: type[Any], frozen: bool, eq: bool, repr: bool) -> None:
     for name, annotation in own.get("__annotations__", {}).items():
         if not annotation.startswith("ClassVar"):
             fields[name] = _field(cls, name)
+    given = tuple(n for n, f in fields.items() if f.init)
     made: dict[str, Any] = {
         _PLACE: fields,
         "__dataclass_fields__": _Fields(cls),
-        "__match_args__": tuple(n for n, f in fields.items() if f.init),
-        "__init__": _first_init(cls, frozen, fields),
+        "__match_args__": given,
+        "__init__": _first_init(cls, frozen, fields, given),
     }
     if eq:
         get = _values([n for n, f in fields.items() if f.compare])
@@ -106,21 +107,28 @@ class _Fields:
         return twin.__dataclass_fields__  # type: ignore[no-any-return]
 
 
-def _first_init(cls: type[Any], frozen: bool, fields: dict[str, Any]) -> Callable[..., None]:
+def _first_init(
+    cls: type[Any], frozen: bool, fields: dict[str, Any], names: tuple[str, ...]
+) -> Callable[..., None]:
     """An `__init__` that reads the fields, until a class has so many instances that compiling
-    one pays."""
-    made = 0
+    one pays; `names` are those of its parameters."""
+    made, put = 0, object.__setattr__ if frozen else setattr
+    all_given = len(names) == len(fields)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         nonlocal made
         made += 1
-        values = _bound(fields, args, kwargs) if made < _MANY else None
+        values: Iterable[tuple[str, Any]] | None = None
+        if made < _MANY:
+            if all_given and len(args) == len(names) and not kwargs:
+                values = zip(names, args, strict=True)
+            else:
+                values = _bound(fields, names, args, kwargs)
         if values is None:  # or arguments that do not fit: Python says it best
             init = _compiled_init(cls, frozen)
             cls.__init__ = init
             init(self, *args, **kwargs)
             return
-        put = object.__setattr__ if frozen else setattr
         for name, value in values:
             put(self, name, value)
         if hasattr(self, "__post_init__"):
@@ -130,15 +138,12 @@ def _first_init(cls: type[Any], frozen: bool, fields: dict[str, Any]) -> Callabl
 
 
 def _bound(
-    fields: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    fields: dict[str, Any], names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterable[tuple[str, Any]] | None:
     """The value of each field for these arguments; None if they do not fit."""
-    if len(args) == len(fields) and not kwargs and all(f.init for f in fields.values()):
-        return zip(fields, args, strict=True)
-    given = [n for n, f in fields.items() if f.init]
-    if len(args) > len(given) or not kwargs.keys() <= {*given[len(args) :]}:
+    if len(args) > len(names) or not kwargs.keys() <= {*names[len(args) :]}:
         return None
-    values = dict(zip(given, args, strict=False)) | kwargs
+    values = dict(zip(names, args, strict=False)) | kwargs
     for name, f in fields.items():
         if name in values:
             continue

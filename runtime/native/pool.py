@@ -87,10 +87,10 @@ def give(block: Word) -> Word:
     size = block[_SIZE]
     (counts.at)[LIVE] -= size
     if size >= LARGE:
-        if cached.word + size > cap.word:
-            release_down_to(cap.word - size)
         if size > cap.word:
             return _unmap(block, size)
+        if cached.word + size > cap.word:
+            release_down_to(cap.word - size)
         cached.word += size
     classes = free.at
     kind = block[_CLASS]

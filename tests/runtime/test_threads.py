@@ -68,7 +68,7 @@ def test_nothing_to_do(bodies, n):
     assert Job(1).run(bodies["count"], n).counts[0] == 0
 
 
-def uses_all_threads(bodies, attempts=200):
+def uses_all_threads(bodies, attempts=5000):
     used = set()
     for _ in range(attempts):
         used |= set(Job(64, steps=1 << 16).run(bodies["count"], 64).tids.tolist())
