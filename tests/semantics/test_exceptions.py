@@ -13,6 +13,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import functional as F
 from dualgrad import optim
+from dualgrad.jit.trace import Trace
 from dualgrad.runtime.errors import (
     ArgumentError,
     DeviceError,
@@ -603,6 +604,19 @@ def test_need11_strict_functions_raise_errors_of_the_user_as_they_are() -> None:
         with pytest.raises(ShapeError, match="inner dimensions differ"):
             f(dg.ones(2, 3), dg.ones(2, 3))
     assert f(dg.ones(2, 3), dg.ones(3, 2)).shape == (2, 2)
+
+
+def test_need11_an_error_of_the_trace_alone_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eager run does not raise it, so it is none of the function's own."""
+
+    def broken(self: Trace, unit: Any, operands: Any) -> Any:
+        raise ValueError("inside")
+
+    monkeypatch.setattr(Trace, "apply", broken)
+    with pytest.warns(dg.EagerFallback, match="raised an error while it was traced"):
+        assert dg.function(lambda x: x + 1.0)(vector(1, 2)).tolist() == [2.0, 3.0]
+    with pytest.raises(TraceError, match="ValueError: inside"):
+        dg.function(lambda x: x - 1.0, strict=True)(vector(1, 2))
 
 
 # -- results of decorated functions ---------------------------------------------------------------
