@@ -137,7 +137,8 @@ def _entry(leaf: Any) -> tuple[weakref.ref[Any], Hooks, Hooks]:
     key = id(leaf)
     known = on_leaves.get(key)
     if known is None:
-        known = on_leaves[key] = (weakref.ref(leaf, lambda _: on_leaves.pop(key)), {}, {})
+        forget = on_leaves.pop  # at the exit of the interpreter the names of modules are gone
+        known = on_leaves[key] = (weakref.ref(leaf, lambda _: forget(key)), {}, {})
     return known
 
 

@@ -324,7 +324,7 @@ class _Replay:
         if path.block is not None:
             return {}
         made = [path.result, *(x for _, x in (*path.grads, *path.assigned))]
-        made += [x.value for x in (*path.effects, *path.rebound)]
+        made += [x.value for x in path.effects] + [x.value for x in path.rebound]
         uses: dict[int, set[int]] = {}
         while made:
             x: Any = made.pop()

@@ -62,6 +62,7 @@ class Table:
         self._dicts: dict[int, _Entries] = {}
         self._lists: dict[int, _Entries] = {}
         self.kept: list[Any] = []  # whose addresses are in the table
+        self._fresh: list[Any] = []  # objects of the call at hand: they live while this is written
         self.loaded: list[int] = []  # registers that refer to what calls may let go of
 
     def stop(self) -> None:
@@ -78,7 +79,7 @@ class Table:
             self._count = guards.FIRST + 1
         if x is not None:
             self._registers[id(x)] = register
-            self.kept.append(x)
+            self._fresh.append(x)
         return register
 
     def operand(self, x: Any) -> int:

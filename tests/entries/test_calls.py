@@ -549,6 +549,21 @@ def test_calls_that_fail_leave_nothing_behind() -> None:
     assert all(b - a < 5 for a, b in zip(before, after, strict=True))
 
 
+def test_arguments_are_not_kept() -> None:
+    """Neither by the call that makes a table nor by later ones."""
+    f = dg.function(lambda x, parts: x * parts["w"][0])
+    gc.disable()
+    try:
+        for _ in range(6):
+            x, w = dg.ones(3), dg.ones(3)
+            gone = [weakref.ref(x), weakref.ref(w)]
+            f(x, {"w": (w,)})
+            del x, w
+            assert [r() for r in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_functions_die_with_what_they_hold() -> None:
     f = dg.function(lambda x: x + 1.0)
     warm(f, dg.ones(3))

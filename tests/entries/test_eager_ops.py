@@ -44,7 +44,7 @@ def first_samples():
             yield pytest.param(found, id=op.__name__)
 
 
-@pytest.mark.parametrize("sample", first_samples())
+@pytest.mark.parametrize("sample", list(first_samples()))
 def test_all_ops_come_out_as_in_python(sample):
     rng = np.random.default_rng(7)
     operands = [
