@@ -305,16 +305,13 @@ class Function(Generic[P, R]):
                 attempts.succeeded()
                 return result
         self._note_failure(failure, tracing)
-        error = failure.error if isinstance(failure, Raised) else None
+        raised = failure.error if isinstance(failure, Raised) else None
         del failure, tracing
         result = fn(*args, **kwargs)
-        if error is not None:  # no error of the user's: the function has just run without it
-            told = f"{type(error).__name__}: {error}"
-            self._fall_back(
-                Unsupported(
-                    "it raised an error while it was traced, and none when it ran", actual=told
-                )
-            )
+        if raised is not None:  # no error of the user's: the function has just run without it
+            told = f"{type(raised).__name__}: {raised}"
+            what = "it raised an error while it was traced, and none when it ran"
+            self._fall_back(Unsupported(what, actual=told))
         return result
 
     def _lifted(self, roots: Roots, basis: tuple[Survey, Entry] | None) -> list[Place]:
