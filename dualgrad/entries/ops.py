@@ -9,6 +9,7 @@ what there is to raise.  Python also makes the entries, one when a plan is first
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 from dualgrad import dispatch
@@ -44,18 +45,19 @@ _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
 _kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
-_table, _mask = Cell(), Cell()  # addresses of entries, and how many places there are, less one
+_table = Cell()  # address of `_Places`
 _record = Cell()
 
 
 @native
 def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
     """See `value.apply`."""
-    if not names and count > 1 and count <= MOST + 1:
+    mode = mode_of_thread()  # may run Python, so before an entry is looked for
+    if mode & PLAIN and not names and count > 1 and count <= MOST + 1:
         found = stack(2)
         entry = find(arguments, count, found)
         if entry:
-            outputs = _run(entry, arguments, count, found[0])
+            outputs = _run(entry, arguments, count, found[0] if mode & RECORDS else 0, mode)
             if outputs != NOT_SERVED:
                 return outputs
     return c.PyObject_Vectorcall(function, arguments, count, names)
@@ -97,10 +99,11 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
 @native
 def _known(keys: Word, count: Word, mixed: Word, absent: Word) -> Word:
     """The entry of these keys, unless it reads operands that are absent."""
-    mask = _mask.word
     table = _table.word
     if not table:
         return 0
+    mask = table[0]
+    table += 8
     k = mixed & mask
     while table[k]:
         entry = table[k]
@@ -128,15 +131,12 @@ def kind_of(cls: Word) -> Word:
 
 
 @native
-def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
-    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED."""
-    mode = mode_of_thread()
-    if not mode & PLAIN:
-        return NOT_SERVED
+def _run(entry: Word, arguments: Word, count: Word, requiring: Word, mode: Word) -> Word:
+    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED.  `requiring`: the
+    operands for which it has to be recorded."""
     plan = taken(entry[PLAN])  # it keeps the entry
     outputs = results(entry, arguments, mode & RECORDS)
-    records = outputs > 0 and requiring and mode & RECORDS
-    if records and not _recorded(entry, arguments, count, outputs):
+    if outputs > 0 and requiring and not _recorded(entry, arguments, count, outputs):
         c.Py_DecRef(outputs)
         outputs = 0
     c.Py_DecRef(plan)
@@ -274,49 +274,82 @@ def _hash_of(ids: tuple[int, ...]) -> int:
 _WORD = (1 << 64) - 1
 
 
+class _Places:
+    """The entries of plans by their hashes, at `address`: how many places there are, less one,
+    and these. Linear probing, at most half full."""
+
+    __slots__ = ("_words", "address", "count", "known")
+
+    def __init__(self, count: int) -> None:
+        self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
+        self.count = count
+        self._words = _words(count - 1, *[0] * count)
+        self.address = ctypes.addressof(self._words)
+
+    def put(self, ids: tuple[int, ...], entry: Entry, plan: Plan) -> None:
+        """Take in an entry, which is not there, and keep it."""
+        self.known[ids] = entry, plan
+        k = entry.hash & (self.count - 1)
+        while self._words[1 + k]:
+            k = (k + 1) & (self.count - 1)
+        self._words[1 + k] = entry.address
+
+    def with_room(self) -> _Places:
+        """Places for one entry more: these or others."""
+        if len(self.known) > dispatch.MAX_PLANS:
+            return _Places(_FIRST_PLACES)
+        if 2 * len(self.known) + 2 <= self.count:
+            return self
+        larger = _Places(2 * self.count)
+        for ids, held in self.known.items():
+            larger.put(ids, *held)
+        return larger
+
+
+_FIRST_PLACES = 1 << 10
+
+
 class _Table:
-    """The entries of plans, by their hashes: linear probing, at most half full."""
+    """The places that native code looks at.  Threads, and ops in finalizers, may add to them and
+    clear them at any time."""
 
     def __init__(self) -> None:
-        self.clear()
+        self._places = _Places(_FIRST_PLACES)
+        self._adding = threading.Lock()
 
     def clear(self) -> None:
-        """Forget all of them."""
-        self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
-        self._room(1 << 10)
+        """Forget all entries."""
+        self._use(_Places(_FIRST_PLACES))
 
     def add(self, keys: list[Any], plan: Plan, write: bool) -> None:
-        """Let native code run a plan where it meets these keys."""
+        """Let native code run a plan where it meets these keys; not if somebody else is adding one
+        right now."""
         ids = (id(keys[0]) + write, *map(id, keys[1:]))
-        if ids in self.known:
+        if ids in self._places.known or not self._adding.acquire(blocking=False):
             return
-        if len(self.known) > dispatch.MAX_PLANS:
-            self.clear()
-        entry = Entry(keys, ids, plan)
-        plan.entries.append(entry)  # native code that runs a plan keeps that alone
-        self.known[ids] = entry, plan
-        if 2 * len(self.known) > len(self.places):
-            self._room(2 * len(self.places))
-            for e, _ in self.known.values():
-                self._put(e)
-        else:
-            self._put(entry)
+        try:
+            places = self._places
+            if ids not in places.known:
+                entry = Entry(keys, ids, plan)
+                plan.entries.append(entry)  # native code that runs a plan keeps that alone
+                room = places.with_room()
+                room.put(ids, entry, plan)
+                if room is not places:
+                    self._use(room)
+        finally:
+            self._adding.release()
 
-    def _room(self, places: int) -> None:
-        self.places = _words(*[0] * places)
-        if library.is_loaded():
-            self.publish()
+    def _use(self, places: _Places) -> None:
+        before, self._places = self._places, places
+        self.publish()
+        del before  # native code has looked there until now
 
     def publish(self) -> None:
         """Tell native code where the entries are."""
-        _table.word, _mask.word = ctypes.addressof(self.places), len(self.places) - 1
-
-    def _put(self, entry: Entry) -> None:
-        places = self.places
-        k = entry.hash & (len(places) - 1)
-        while places[k]:
-            k = (k + 1) & (len(places) - 1)
-        places[k] = entry.address
+        published = None
+        while library.is_loaded() and published is not self._places:
+            published = self._places
+            _table.word = published.address
 
 
 _entries = _Table()
