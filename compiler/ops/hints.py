@@ -39,5 +39,8 @@ def size_hint(size: Dim, wanted: Shape) -> str:
     if wanted.count(-1) > 1:
         return "write -1 for one size only, and the others out"
     if -1 in wanted:
-        return f"{size} elements are no multiple of {product(n for n in wanted if n != -1)}"
+        known = product(n for n in wanted if n != -1)
+        if known == 0:
+            return "write the size out: beside a size of 0 it cannot be worked out"
+        return f"{size} elements are no multiple of {known}"
     return "write -1 for one size, to have it worked out"

@@ -71,6 +71,12 @@ class Reshape(View):
             error=ValueError,
             match=r"\[reshape\] sizes differ",
         )
+        unknown = Sample(
+            lambda x: reshape(x, (0, 1, -1)),
+            (Arg((0, 3)),),
+            error=ValueError,
+            match=r"\[reshape\] any size would do",
+        )
         return [
             case((2, 6), (3, 4), "contiguous"),
             case((2, 6), (3, -1), "transposed"),
@@ -79,6 +85,7 @@ class Reshape(View):
             case((0, 3), (3, 0), "contiguous"),
             case((2, 3, 4), (6, 4), "transposed"),
             bad,
+            unknown,
         ]
 
 
@@ -247,9 +254,9 @@ def reshape(x: Any, *shape: Any) -> Any:
         known = product(n for n in new if n != -1)
         if new.count(-1) == 1 and known != 0:
             new = tuple(size // known if n == -1 else n for n in new)
-    if not same(product(new), size):
+    if -1 in new or not same(product(new), size):
         raise ShapeError(
-            "sizes differ",
+            "any size would do" if -1 in new and same(size, 0) else "sizes differ",
             op="reshape",
             expect=f"a shape of {x.size} elements, at most one size -1",
             actual=f"{dim_text(x.shape)} -> {dim_text(_as_shape('reshape', shape))}",
