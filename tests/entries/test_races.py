@@ -13,6 +13,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import dispatch
 from dualgrad.entries import ops
+from dualgrad.runtime import memory
 from dualgrad.runtime.native import library
 from dualgrad.runtime.profile import counters
 
@@ -106,3 +107,29 @@ def test_threads_while_plans_are_forgotten(often):
     for t in threads:
         t.join()
     assert not failed
+
+
+def test_an_interrupt_in_a_compiled_call_is_not_lost(monkeypatch):
+    f = dg.function(lambda x: x + 1.0)
+    x = dg.zeros((1 << 18,))
+    for _ in range(3):
+        f(x)
+
+    class Interrupted:
+        """Stands for `gc` while memory is looked for."""
+
+        @staticmethod
+        def collect():
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    try:
+        dg.set_memory_limit(dg.memory_stats().live_bytes + 1000)
+        monkeypatch.setattr(memory, "gc", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            f(x)
+        with pytest.raises(dg.errors.OutOfMemory):
+            f(x)
+    finally:
+        dg.set_memory_limit(None)
+    assert f(x).sum().item() == 1 << 18
