@@ -281,8 +281,8 @@ def arrays(p: Word, frame: Word) -> Word:
 
 @native
 def run(p: Word, frame: Word) -> Word:
-    """[register, register of scalars, plan]: run a program on a row of arrays, which new ones are
-    put behind; from here on Python cannot take over."""
+    """[register, register of scalars, plan, counts]: run a program on a row of arrays, which new
+    ones are put behind; from here on Python cannot take over."""
     frame[STATE] = RUNNING
     record = (at(frame, p[3]))[0]
     row = frame + 8 * p[1]
@@ -295,16 +295,16 @@ def run(p: Word, frame: Word) -> Word:
     if error:
         return give_up(frame) if error == FAILED else 0
     frame[STATE] = RUN
-    return p + 32
+    (p[4])[0] += 1
+    return p + 40
 
 
 @native
-def count_run(p: Word, frame: Word) -> Word:
+def start_run(p: Word, frame: Word) -> Word:
     """[counts]: how many runs, how many of them timed, and nanoseconds of these."""
     counts = p[1]
-    counts[0] += 1
     frame[STARTED] = 0
-    if counts[0] % TIMED == 0:
+    if (counts[0] + 1) % TIMED == 0:
         frame[STARTED] = clock()
     return p + 16
 

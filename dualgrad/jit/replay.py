@@ -252,8 +252,8 @@ class _Replay:
         counts = ctypes.addressof(path.counts)
         results = len(path.sizes.bound.outputs)
         row = self.arrays(path.sources, results)
-        self.emit(calls.count_run, counts)
-        self.emit(calls.run, row, scalars, plan)
+        self.emit(calls.start_run, counts)
+        self.emit(calls.run, row, scalars, plan, counts)
         aliasing = path.aliasing
         for k, times, line in () if aliasing is None else aliasing.changes:
             t = self.tensor_of(aliasing.sources[k])  # type: ignore[union-attr]
