@@ -303,9 +303,10 @@ class _Table:
             self._put(entry)
 
     def _room(self, places: int) -> None:
-        self.places = _words(*[0] * places)
-        if library.is_loaded():
-            self.publish()
+        with library.lock:
+            self.places = _words(*[0] * places)
+            if library.is_loaded():
+                self.publish()
 
     def publish(self) -> None:
         """Tell native code where the entries are."""
@@ -324,9 +325,9 @@ _entries = _Table()
 
 def note(unit: Unit, operands: tuple[Any, ...], plan: Plan, write: bool) -> None:
     """Have native code run a plan from now on, if it can; with `write` it overwrites operand 0."""
-    if not plan.native:
+    if not plan.native or not library.begin():
         return
-    plan.native = library.load() and _is_served(operands, plan)
+    plan.native = library.is_loaded() and _is_served(operands, plan)
     if plan.native:
         keys = [_key_of(x) for x in operands]
         if None not in keys:
@@ -381,9 +382,9 @@ def ready() -> None:
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)
     _entries.publish()
-    value.applying.fill(apply)
 
 
 library.when_loaded(ready)
+library.when_filled(lambda: value.applying.fill(apply))
 dispatch.noted.append(note)
 dispatch.held_elsewhere.append(_entries.clear)
