@@ -24,6 +24,7 @@ from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.linker import kept_object, link_library, load_llvm, made_object
 from dualgrad.runtime.native import language, layout
+from dualgrad.runtime.native.language import Cell, Native
 
 if TYPE_CHECKING:
     from dualgrad.runtime.native import writer
@@ -36,6 +37,7 @@ _TICK = 0.02
 lock = threading.RLock()  # held while cells are filled, and by who changes what stands in them
 pending: list[_Making] = []  # the compilation that native code waits for
 _loaded: list[bool] = []
+_busy: list[bool] = []  # signals and finalizers may run ops while cells are filled
 _filling: list[Callable[[], None]] = []
 _serving: list[Callable[[], None]] = []
 
@@ -57,11 +59,15 @@ def begin() -> bool:
     """
     if _loaded:
         return True
-    if pending and not pending[0].done:
+    if any(not making.done for making in tuple(pending)):
         return False
     with lock:
-        if not _loaded:
-            _go_on()
+        if not (_loaded or _busy):
+            _busy.append(True)
+            try:
+                _go_on()
+            finally:
+                _busy.clear()
     return bool(_loaded)
 
 
@@ -96,6 +102,7 @@ class _Making:
 
     def __init__(self, stamp: str) -> None:
         self.stamp = stamp
+        self.functions, self.cells = [*language.functions()], [*language.cells()]
         self.done = False
         self.found: dict[str, int] | None = None
         self._needed = threading.Event()
@@ -126,7 +133,8 @@ class _Making:
         try:
             self._rest()
             code = kept_object("native", self.stamp)  # another process may have made it by now
-            self.found = _linked(code or made_object("native", self.stamp, self._text))
+            code = code or made_object("native", self.stamp, self._text)
+            self.found = _linked(code, self.functions, self.cells)
         except (CompileError, OSError):  # no sources, or a process that hides Python's functions
             pass
         finally:
@@ -140,12 +148,12 @@ class _Making:
                 return
 
     def _text(self) -> str:
-        return writer.text_of(language.functions(), language.cells())
+        return writer.text_of(self.functions, self.cells)
 
 
-def _linked(code: bytes) -> dict[str, int]:
-    """The addresses of all functions and cells.  Raises CompileError."""
-    names = [*(f.name for f in language.functions()), *(x.name for x in language.cells())]
+def _linked(code: bytes, functions: list[Native], cells: list[Cell]) -> dict[str, int]:
+    """Addresses of functions and cells.  Raises CompileError."""
+    names = [*(f.name for f in functions), *(x.name for x in cells)]
     return link_library("native", code, names)
 
 
@@ -164,11 +172,11 @@ def _find() -> None:
     try:
         stamp = _stamp()
         code = kept_object("native", stamp)
-        found = None if code is None else _linked(code)
+        found = code and _linked(code, language.functions(), language.cells())
     except (CompileError, OSError):
         _loaded.append(False)
         return
-    if found is not None:
+    if found:
         _fill(found)
     else:
         making = _Making(stamp)
@@ -182,9 +190,10 @@ def _fill(found: dict[str, int] | None) -> None:
         _loaded.append(False)
         return
     for f in language.functions():
-        f.address = found[f.name]
+        f.address = found.get(f.name, 0)  # those described since do not count
     for x in language.cells():
-        x.bind((ctypes.c_int64 * x.words).from_address(found[x.name]))
+        if x.name in found:
+            x.bind((ctypes.c_int64 * x.words).from_address(found[x.name]))
     for fill in _filling:
         fill()
     _loaded.append(True)
