@@ -145,24 +145,60 @@ def _machine(opt: int) -> Any:
 def host_object(name: str, text: str) -> bytes:
     """Object code of LLVM IR text that belongs to the runtime itself, from the disk cache if it
     is there.  The text is final: no pass pipeline runs."""
-    return made_object(name, text, lambda: text)
-
-
-def made_object(name: str, stamp: str, make: Callable[[], str], passes: bool = False) -> bytes:
-    """The same for a text that is made only where the disk cache does not have its object under
-    this stamp; with `passes` LLVM's pipeline works on it first."""
-    key = _object_key(name, stamp, host_target())
-    found = default_cache().get(key)
+    found = kept_object(name, text)
     if found is None:
         llvm = _llvm()
-        module = llvm.parse_assembly(make())
+        module = llvm.parse_assembly(text)
         module.verify()
-        machine = _machine(opt=2)
-        if passes:
-            _optimize(module, machine)
-        found = bytes(machine.emit_object(module))
-        default_cache().put(key, found)
+        found = bytes(_machine(opt=2).emit_object(module))
+        default_cache().put(_object_key(name, text, host_target()), found)
     return found
+
+
+def kept_object(name: str, stamp: str) -> bytes | None:
+    """Object code that the disk cache has under this stamp."""
+    return default_cache().get(_object_key(name, stamp, host_target()))
+
+
+def made_object(name: str, stamp: str, make: Callable[[], str]) -> bytes:
+    """Object code, which goes into the disk cache, of a text of many small functions.
+
+    Other threads can use LLVM meanwhile.
+    """
+    llvm = _llvm()
+    module = llvm.parse_assembly(make(), llvm.create_context())
+    module.verify()
+    machine = _machine(opt=1)
+    _optimize(module, machine)
+    found = _emitted(module, machine)
+    default_cache().put(_object_key(name, stamp, host_target()), found)
+    return found
+
+
+def load_llvm() -> None:
+    """Load llvmlite, if there is anything to compile: what it does before a fork is known then."""
+    _llvm()
+
+
+def _emitted(module: Any, machine: Any) -> bytes:
+    """Object code of a module that has an LLVM context of its own.
+
+    LLVM lets threads work on different contexts at once; llvmlite has one lock for everything,
+    which would make others wait for as long as this takes.
+    """
+    ffi = _llvm().ffi
+    emit = getattr(ffi.lib.LLVMPY_TargetMachineEmitToMemory, "_cfn", None)
+    if emit is None:
+        return bytes(machine.emit_object(module))
+    with ffi.OutputString() as error:
+        buffer = emit(machine, module, 1, error)
+        if not buffer:
+            raise CompileError("LLVM emits no object code", actual=str(error))
+    try:
+        size = ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def _optimize(module: Any, machine: Any) -> None:
@@ -172,6 +208,9 @@ def _optimize(module: Any, machine: Any) -> None:
     """
     llvm = _llvm()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    first = llvm.create_new_function_pass_manager()
+    first.add_sroa_pass()
+    first.add_simplify_cfg_pass()
     simplify = llvm.create_new_function_pass_manager()
     simplify.add_sroa_pass()
     simplify.add_instruction_combine_pass()
@@ -180,7 +219,7 @@ def _optimize(module: Any, machine: Any) -> None:
     inline.add_always_inliner_pass()
     defined = [f for f in module.functions if not f.is_declaration]
     for function in defined:
-        simplify.run(function, builder)
+        first.run(function, builder)
     inline.run(module, builder)
     for function in defined:
         simplify.run(function, builder)

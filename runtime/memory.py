@@ -221,19 +221,21 @@ reset_peak = blocks.reset_peak
 
 def set_limit(nbytes: int) -> None:
     """Let no more than so many bytes be in use; 0 is no limit."""
-    _settings.limit = nbytes
-    blocks.set_limit(nbytes)
-    if library.is_loaded():
-        pool.limit.word = nbytes
+    with library.lock:
+        _settings.limit = nbytes
+        blocks.set_limit(nbytes)
+        if library.is_loaded():
+            pool.limit.word = nbytes
     now = stats()
     if nbytes and now.live_bytes + now.pooled_bytes > nbytes:
         release()
 
 
 def _watch(guards: _Guards | None) -> None:
-    _settings.guards = guards
-    if library.is_loaded():
-        arrays.elsewhere.word = guards is not None
+    with library.lock:
+        _settings.guards = guards
+        if library.is_loaded():
+            arrays.elsewhere.word = guards is not None
 
 
 def _set_up() -> None:
@@ -243,10 +245,10 @@ def _set_up() -> None:
     blocks.count_in(pool.counts.memory)
     arrays.elsewhere.word = _settings.guards is not None
     arrays.make_in_python(_of_numpy, _make_room)
-    _builtin.fill(arrays.empty)
 
 
 library.when_loaded(_set_up)
+library.when_filled(lambda: _builtin.fill(arrays.empty))
 
 
 # -- guards --------------------------------------------------------------------------------------

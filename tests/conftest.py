@@ -21,6 +21,9 @@ os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 import dualgrad as dg  # noqa: E402
 from dualgrad.jit import programs  # noqa: E402
 from dualgrad.runtime.config import config as settings  # noqa: E402
+from dualgrad.runtime.native import library  # noqa: E402
+
+library.load()  # no test meets the moment when native code comes in, but for those of it
 
 pytest_plugins = ["semantics.scoreboard"]  # where several processes run, one has all reports
 

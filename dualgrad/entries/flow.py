@@ -414,7 +414,7 @@ _GRAD = "grad"
 
 
 def _bind() -> None:
-    """Let native code run where Python's does so far."""
+    """Tell native code where things are; the library is loaded."""
     places: dict[Cell, Any] = {
         _OWNED: _owned, _TUPLE: tuple, _GRAD_NAME: _GRAD,
         _LEAVES: on_leaves,
@@ -423,7 +423,7 @@ def _bind() -> None:
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)
-    flow.flowing.fill(flow_back)
 
 
 library.when_loaded(_bind)
+library.when_filled(lambda: flow.flowing.fill(flow_back))

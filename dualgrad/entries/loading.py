@@ -9,7 +9,7 @@ from dualgrad.runtime.native import library
 
 def start() -> None:
     """Load native entries, if this interpreter can run them and they are not switched off."""
-    library.load()
+    library.begin()
 
 
 first_plan.append(start)

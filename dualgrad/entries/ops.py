@@ -340,8 +340,11 @@ class _Table:
             self._adding.release()
 
     def _use(self, places: _Places) -> None:
-        before, self._places = self._places, places
-        self.publish()
+        before = self._places
+        with library.lock:  # native code may come in right now
+            self._places = places
+            if library.is_loaded():
+                self.publish()
         del before  # native code has looked there until now
 
     def publish(self) -> None:
@@ -357,9 +360,9 @@ _entries = _Table()
 
 def note(unit: Unit, operands: tuple[Any, ...], plan: Plan, write: bool) -> None:
     """Have native code run a plan from now on, if it can; with `write` it overwrites operand 0."""
-    if not plan.native:
+    if not plan.native or not library.begin():
         return
-    plan.native = library.load() and _is_served(operands, plan)
+    plan.native = library.is_loaded() and _is_served(operands, plan)
     if plan.native:
         keys = [_key_of(x) for x in operands]
         if None not in keys:
@@ -414,9 +417,9 @@ def ready() -> None:
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)
     _entries.publish()
-    value.applying.fill(apply)
 
 
 library.when_loaded(ready)
+library.when_filled(lambda: value.applying.fill(apply))
 dispatch.noted.append(note)
 dispatch.held_elsewhere.append(_entries.clear)

@@ -54,9 +54,10 @@ def watch(more: int) -> None:
     """Let ops be run by Python, in all threads, where somebody looks at them: 1 from now on,
     -1 no longer."""
     global _watchers
-    _watchers += more
-    if library.is_loaded():
-        _watched.word = _watchers
+    with library.lock:
+        _watchers += more
+        if library.is_loaded():
+            _watched.word = _watchers
 
 
 _NAMES = ("trace", "grad_enabled")  # held: native code has their addresses

@@ -359,7 +359,7 @@ _zeros = tuple([(0,) * k for k in range(_MOST + 1)])
 
 
 def _bind() -> None:
-    """Let native code run where Python's does so far."""
+    """Tell native code where things are; the library is loaded."""
     places = {
         TAPE_NODE: TapeNode, ABSENT: Absent, VJP: Vjp, BATCHED: Batched,
         STALE_NODE: STALE, FLOAT: float32.kind,
@@ -368,7 +368,7 @@ def _bind() -> None:
     }  # fmt: skip
     for cell, x in places.items():
         cell.word = id(x)
-    tape.recording.fill(record)
 
 
 library.when_loaded(_bind)
+library.when_filled(lambda: tape.recording.fill(record))

@@ -167,9 +167,14 @@ _in_python = Tensor._write
 
 
 def _ready() -> None:
-    """Let native code run where Python's does so far; the library is loaded."""
+    """Tell native code where things are; the library is loaded."""
     _slow.word, _open.word = id(_in_python), id(OPEN)
+
+
+def _serve() -> None:
+    """Let native code run where Python's does so far."""
     Tensor._write = callables.method(Tensor, "_write", write)  # type: ignore[method-assign]
 
 
 library.when_loaded(_ready)
+library.when_filled(_serve)

@@ -23,7 +23,7 @@ class Checked:
     __slots__ = ("_signatures", "check", "made", "path", "words")
 
     def __init__(self, path: Path, found: Survey, args: tuple[Any, ...], made: int) -> None:
-        library.load()
+        library.begin()
         writer = Writer(found, args, path.needs(found))
         self.path, self.made = path, made
         self.check = writer.made()

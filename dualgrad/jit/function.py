@@ -47,6 +47,7 @@ from dualgrad.runtime import cuda
 from dualgrad.runtime.config import config
 from dualgrad.runtime.errors import ArgumentError, IndexOutOfBounds, LibraryError, TraceError
 from dualgrad.runtime.native import callables, layout, library
+from dualgrad.runtime.native.library import pending
 from dualgrad.runtime.srcinfo import user_location
 from dualgrad.runtime.tracebacks import hide_own_frames
 from dualgrad.state import state
@@ -147,6 +148,8 @@ class Function(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            if pending:
+                library.begin()
             if state.trace is not None or self._eager or config.eager:
                 return self.__wrapped_function__(*args, **kwargs)
             if kwargs or len(args) != self._count:
@@ -516,12 +519,19 @@ def function(
 _python_call: Any = Function.__call__
 
 
-def _serve_natively() -> None:
-    """Let native code make the calls that it can."""
+def _bind() -> None:
+    """Tell native code where things are; the library is loaded."""
     entry, eager = (layout.slot(Function, name) for name in ("_entry", "_eager"))
     calls.serve(_python_call, entry, eager)
+
+
+def _serve_natively() -> None:
+    """Let native code make the calls that it can."""
     call = callables.method(Function, "__call__", calls.call_function)
     Function.__call__ = call  # type: ignore[method-assign]
+    for f in tuple(FUNCTIONS):
+        f._checks = []  # made anew, for native code too, by the next call of each path
 
 
-library.when_loaded(_serve_natively)
+library.when_loaded(_bind)
+library.when_filled(_serve_natively)

@@ -60,7 +60,7 @@ class _Module:
         file = function.__code__.co_filename
         if file not in self.files:
             tree = ast.parse("".join(linecache.getlines(file, function.__globals__)))
-            found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+            found = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
             self.files[file] = {_first_line(n): n for n in found}
         return self.files[file][function.__code__.co_firstlineno]
 
@@ -81,7 +81,7 @@ class _Body:
         self.globals = described.function.__globals__
         self.node = node = module.definition(described.function)
         self.parameters = [a.arg for a in node.args.args]
-        self.locals = {*self.parameters, *_assigned(node)}
+        self.locals = set(described.function.__code__.co_varnames)
         self.lines: list[str] = []
         self.entry: list[str] = []  # stack memory
         self.count = 0
@@ -464,13 +464,3 @@ _COMPARISONS: dict[type, str] = {
     ast.Eq: "eq", ast.NotEq: "ne", ast.Is: "eq", ast.IsNot: "ne",
     ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge",
 }  # fmt: skip
-
-
-def _assigned(node: ast.FunctionDef) -> set[str]:
-    """Names that a function assigns to."""
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _is_stored(n)}
-    return names
-
-
-def _is_stored(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Store)

@@ -45,7 +45,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], An
         functions, cells = language.functions(), language.cells()
         ir = writer.text_of(functions, cells)
         names = [f.name for f in functions] + [x.name for x in cells]
-        found, module.image = link("words", made_object("words", ir, lambda: ir, True), names)
+        found, module.image = link("words", made_object("words", ir, lambda: ir), names)
         for f in functions:
             words = [ctypes.c_int64] * f.count
             f.address = found[f.name]
