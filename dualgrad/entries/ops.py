@@ -39,7 +39,7 @@ HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, 
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
-AS_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
+AS_TENSOR, _ABSENT, NUMBER = 1, 2, 3  # kinds of operands
 _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
@@ -55,7 +55,7 @@ def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
         found = stack(2)
         entry = find(arguments, count, found)
         if entry:
-            outputs = _run(entry, arguments, count, found[0])
+            outputs = run_entry(entry, arguments, count, found[0])
             if outputs != NOT_SERVED:
                 return outputs
     return c.PyObject_Vectorcall(function, arguments, count, names)
@@ -80,7 +80,7 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
             key = x[SIG]
             if x[REQUIRES] == TRUE.word:
                 requiring |= 1 << k
-        elif kind == _NUMBER:
+        elif kind == NUMBER:
             key = cls
         elif kind == _ABSENT:
             key = x[_ABSENT_TYPE]
@@ -128,7 +128,7 @@ def kind_of(cls: Word) -> Word:
 
 
 @native
-def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
+def run_entry(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
     """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED."""
     mode = mode_of_thread()
     if not mode & PLAIN:
@@ -347,6 +347,8 @@ def _key_of(x: Any) -> Any:
     if cls not in _classes and not _learn(cls):
         return None
     kind = _classes[cls]
+    if kind > NUMBER:
+        return None
     return x.sig if kind == AS_TENSOR else x.type if kind == _ABSENT else cls
 
 
@@ -364,6 +366,17 @@ def _learn(cls: type) -> bool:
     return True
 
 
+def kind_in_python(cls: type) -> int:
+    """What `kind_of` finds, once operands of the class have been met."""
+    return _classes.get(cls, 0)
+
+
+def add_kind(cls: type, kind: int) -> None:
+    """Let `kind_of` know another class, which operands are not of."""
+    _classes[cls] = kind
+    _put_class(cls, kind)
+
+
 def _put_class(cls: type, kind: int) -> None:
     table = _kinds.memory
     k = (id(cls) >> 4) & (_KINDS - 1)
@@ -374,9 +387,7 @@ def _put_class(cls: type, kind: int) -> None:
 
 def ready() -> None:
     """Let native code run where Python's does so far; the library is loaded."""
-    _classes.update(
-        {Tensor: AS_TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER}
-    )
+    _classes.update({Tensor: AS_TENSOR, Absent: _ABSENT, int: NUMBER, float: NUMBER, bool: NUMBER})
     for cls, kind in _classes.items():
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native, text
 from dualgrad.state import state
@@ -48,15 +50,17 @@ def _attributes() -> Word:
 
 
 _watchers = 0
+_lock = threading.Lock()
 
 
 def watch(more: int) -> None:
     """Let ops be run by Python, in all threads, where somebody looks at them: 1 from now on,
     -1 no longer."""
     global _watchers
-    _watchers += more
-    if library.is_loaded():
-        _watched.word = _watchers
+    with _lock:
+        _watchers += more
+        if library.is_loaded():
+            _watched.word = _watchers
 
 
 _NAMES = ("trace", "grad_enabled")  # held: native code has their addresses
