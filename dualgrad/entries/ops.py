@@ -46,6 +46,7 @@ _ABSENT_TYPE = slot(Absent, "type")
 _kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
 _table, _mask = Cell(), Cell()  # addresses of entries, and how many places there are, less one
 _record = Cell()
+CLEARED = Cell()  # how many times all entries were forgotten
 
 
 @native
@@ -55,7 +56,7 @@ def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
         found = stack(2)
         entry = find(arguments, count, found)
         if entry:
-            outputs = run_entry(entry, arguments, count, found[0])
+            outputs = run_entry(entry, arguments, count, found[0], mode_of_thread())
             if outputs != NOT_SERVED:
                 return outputs
     return c.PyObject_Vectorcall(function, arguments, count, names)
@@ -128,9 +129,9 @@ def kind_of(cls: Word) -> Word:
 
 
 @native
-def run_entry(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
-    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED."""
-    mode = mode_of_thread()
+def run_entry(entry: Word, arguments: Word, count: Word, requiring: Word, mode: Word) -> Word:
+    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED.  `mode` is that of
+    the thread."""
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
@@ -282,6 +283,7 @@ class _Table:
 
     def clear(self) -> None:
         """Forget all of them."""
+        self.times = getattr(self, "times", 0) + 1
         self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
         self._room(1 << 10)
 
@@ -309,6 +311,7 @@ class _Table:
 
     def publish(self) -> None:
         """Tell native code where the entries are."""
+        CLEARED.word = self.times
         _table.word, _mask.word = ctypes.addressof(self.places), len(self.places) - 1
 
     def _put(self, entry: Entry) -> None:

@@ -3,7 +3,8 @@
 Most op functions look at their arguments, apply one unit to the tensors among them, and return
 what comes out.  Which unit that is follows from the types and layouts of the tensors and from the
 plain arguments: numbers, bools, None, slices, dtypes, and lists or tuples of them.  So a `Shortcut`
-runs the function once for each set of these *keys*, notes the unit, and later goes straight to it.
+watches the function when it meets a set of these *keys* again, notes the unit, and later goes
+straight to it.
 A function that does more (it applies several units or none, changes a tensor, or reads elements)
 has no unit for these keys: it runs in Python.  So does what is traced, and what fails.
 
@@ -24,9 +25,9 @@ from typing import Any
 from dualgrad import dispatch, values
 from dualgrad.compiler.ir.value import METHODS, Unit
 from dualgrad.entries import ops
-from dualgrad.entries.ops import AS_TENSOR, NOT_SERVED, NUMBER, find, kind_of, run_entry
+from dualgrad.entries.ops import AS_TENSOR, CLEARED, NOT_SERVED, NUMBER, find, kind_of, run_entry
 from dualgrad.entries.state import PLAIN, mode_of_thread, watch
-from dualgrad.entries.tensors import LIST_ITEMS, SIG, taken
+from dualgrad.entries.tensors import LIST_ITEMS, REQUIRES, SIG, TRUE, taken
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.callables import FUNCTION, STATE, stand_in
@@ -38,10 +39,10 @@ from dualgrad.tensor import Tensor
 _ITSELF, _TUPLE, _LIST, _SLICE = range(10, 14)
 _MOST_OPERANDS = 16
 MOST = 1024  # sets of keys that a function is learnt for
-# words of a state: the table, its mask, and what to call where the table has nothing
-_TABLE, _MASK, _LEARN = range(3)
+# words of a state: the table, its mask, what learns, and hashes that were met
+_TABLE, _MASK, _LEARN, _MET = range(4)
 # words of an entry
-_HASH, _COUNT, _KEYS, _UNIT, _OPERANDS, _PLACES, _WHOLE = range(7)
+_HASH, _COUNT, _KEYS, _UNIT, _OPERANDS, _PLACES, _WHOLE, _PLAN, _TIMES = range(9)
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio
 _FLOATS = Cell()
 
@@ -53,39 +54,50 @@ def shortcut(function: Word, arguments: Word, flags: Word, names: Word) -> Word:
     state = function[STATE]
     keys = stack(48)
     places = stack(48)
-    if mode_of_thread() & PLAIN:
+    mode = mode_of_thread()
+    if mode & PLAIN:
         used = _all_keys(arguments, count, names, keys, places)
         if used:
-            entry = _known(state, keys, used)
-            if not entry:
+            mixed = _hash(keys, used)
+            entry = _known(state, keys, used, mixed)
+            if entry:
+                if entry[_UNIT]:
+                    found = _result(entry, places, mode)
+                    if found != NOT_SERVED:
+                        return found
+            elif _is_again(state, mixed):
                 return c.PyObject_Vectorcall(state[_LEARN], arguments, count, names)
-            if entry[_UNIT]:
-                found = _result(entry, places)
-                if found != NOT_SERVED:
-                    return found
     return c.PyObject_Vectorcall(function[FUNCTION], arguments, count, names)
 
 
 @native
-def _result(entry: Word, places: Word) -> Word:
+def _result(entry: Word, places: Word, mode: Word) -> Word:
     """What the unit of an entry gives; 0 with an exception set; or NOT_SERVED."""
     words = stack(17)
-    required = stack(2)
+    found = stack(2)
     count = entry[_OPERANDS]
     operands = entry[_PLACES]
     words[0] = entry[_UNIT]
+    requiring = 0
     for k in range(count):
         at = operands[2 * k]
-        words[1 + k] = operands[2 * k + 1] if at < 0 else places[at]
-    plan = find(words, count + 1, required)
-    if not plan:
-        return NOT_SERVED
-    outputs = run_entry(plan, words, count + 1, required[0])
+        x = operands[2 * k + 1] if at < 0 else places[at]
+        words[1 + k] = x
+        if at >= 0 and x[REQUIRES] == TRUE.word:
+            requiring = 1
+    plan = entry[_PLAN]
+    if entry[_TIMES] != CLEARED.word or not plan:
+        plan = find(words, count + 1, found)
+        if not plan:
+            return NOT_SERVED
+        entry[_PLAN] = plan
+        entry[_TIMES] = CLEARED.word
+    outputs = run_entry(plan, words, count + 1, requiring, mode)
     if entry[_WHOLE] or outputs == NOT_SERVED or not outputs:
         return outputs
-    found = taken(outputs[ITEMS])
+    first = taken(outputs[ITEMS])
     c.Py_DecRef(outputs)
-    return found
+    return first
 
 
 @native
@@ -191,12 +203,29 @@ def _first(x: Word, places: Word, used: Word) -> Word:
 
 
 @native
-def _known(state: Word, keys: Word, count: Word) -> Word:
-    """The entry of these keys, or 0."""
+def _hash(keys: Word, count: Word) -> Word:
     mixed = 0
     for k in range(count):
         mixed = (mixed ^ keys[k]) * _MIX
         mixed = mixed ^ shifted(mixed, 32)
+    return mixed
+
+
+@native
+def _is_again(state: Word, mixed: Word) -> Word:
+    """Whether keys have been met not long ago: those of a loop over positions, or of ever new
+    numbers, are not worth learning."""
+    met = state[_MET]
+    k = (mixed >> 8) & 63
+    if met[k] == mixed:
+        return 1
+    met[k] = mixed
+    return 0
+
+
+@native
+def _known(state: Word, keys: Word, count: Word, mixed: Word) -> Word:
+    """The entry of these keys, or 0."""
     table = state[_TABLE]
     mask = state[_MASK]
     k = mixed & mask
@@ -230,8 +259,9 @@ class Shortcut:
         self._kept: list[Any] = []
         self._entries: list[tuple[int, int]] = []  # hash and address of each
         learn = functools.partial(_learn, self)
-        self._state = _words(0, 0, id(learn))
-        self._kept.append(learn)
+        met = _words(*[0] * 64)
+        self._state = _words(0, 0, id(learn), ctypes.addressof(met))
+        self._kept += learn, met
         self._room(8)
         self.call = stand_in(function, shortcut, self._state)
 
@@ -264,7 +294,7 @@ class Shortcut:
         at = [ctypes.addressof(p) for p in parts]
         mixed = _hash_of(keys)
         unit_at = id(unit) if places else 0
-        words = _words(mixed, len(keys), at[0], unit_at, count, at[1], whole)
+        words = _words(mixed, len(keys), at[0], unit_at, count, at[1], whole, 0, 0)
         self._kept.append((words, parts, unit, flat.held, operands if places else None))
         self._entries.append((mixed, ctypes.addressof(words)))
         if 2 * len(self._entries) > len(self._places):
@@ -408,7 +438,7 @@ _WORD = (1 << 64) - 1
 
 
 def _hash_of(keys: tuple[int, ...]) -> int:
-    """What `_known` computes."""
+    """What `_hash` computes."""
     mixed = 0
     for key in keys:
         mixed = (mixed ^ key) * _MIX & _WORD
@@ -432,7 +462,8 @@ def _ready() -> None:
     for cls, kind in kinds.items():
         ops.add_kind(cls, kind)
     of_function: dict[Callable[..., Any], Shortcut] = {}
-    for name, function in METHODS.items():
+    read: Any = Tensor.__getitem__
+    for name, function in (*METHODS.items(), ("__getitem__", read)):
         if getattr(Tensor, name) is function:
             if function not in of_function:
                 of_function[function] = Shortcut(function)

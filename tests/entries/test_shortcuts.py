@@ -120,3 +120,57 @@ def test_methods_show_their_signatures():
     bound = x.sum
     assert bound().item() == 3.0
     assert bound.__self__ is x
+
+
+KEYS = [
+    0, -1, np.s_[1:], np.s_[::2], np.s_[:, 1], np.s_[0, 1], (0, ...), None, ..., (), np.s_[None, 0],
+    np.s_[:0], [0, 2], np.s_[::-1], (slice(None), None, 1), True,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_keys_show_what_numpy_shows(key):
+    array = np.arange(12, dtype="float32").reshape(3, 4)
+    for _ in range(4):
+        x = dg.from_numpy(array)
+        found = x[key]
+        assert found.shape == array[key].shape
+        assert found.numpy().tobytes() == array[key].tobytes()
+        if np.shares_memory(array[key], array):
+            assert np.shares_memory(found.numpy(), array) == (key != np.s_[::-1])
+            expected = known["__getitem__"].function(x, key)
+            assert found.layout == expected.layout
+
+
+def test_views_by_keys_are_seen_to_change():
+    for _ in range(4):
+        w = dg.zeros(4, requires_grad=True)
+        y = w * 1.0
+        y[0] += 3.0
+        y[1:] *= 2.0
+        y[-1] = 5.0
+        assert y.tolist() == [3, 0, 0, 5]
+        y.sum().backward()
+        assert w.grad.tolist() == [1, 2, 2, 0]
+        x = dg.zeros(4)
+        x[0] += 3.0
+        part = x[1:]
+        part += 1.0
+        part[0] = 7.0
+        assert x.tolist() == [3, 7, 1, 1]
+
+
+def test_positions_of_a_loop_are_not_learnt():
+    x = dg.ones(3000)
+    before = len(known["__getitem__"].learnt)
+    for _ in range(2):
+        for k in range(3000):
+            x[k]
+    assert len(known["__getitem__"].learnt) - before < 100
+
+
+def test_a_position_that_is_not_there():
+    x = dg.ones(3)
+    for _ in range(4):
+        with pytest.raises(IndexError):
+            x[3]
