@@ -40,13 +40,14 @@ HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, 
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
-AS_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
+AS_TENSOR, _ABSENT, NUMBER = 1, 2, 3  # kinds of operands
 _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
 _kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
 _table = Cell()  # address of `_Places`
 _record = Cell()
+CLEARED = Cell()  # how many times all entries were forgotten
 
 
 @native
@@ -57,7 +58,7 @@ def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
         found = stack(2)
         entry = find(arguments, count, found)
         if entry:
-            outputs = _run(entry, arguments, count, found[0] if mode & RECORDS else 0, mode)
+            outputs = run_entry(entry, arguments, count, found[0], mode)
             if outputs != NOT_SERVED:
                 return outputs
     return c.PyObject_Vectorcall(function, arguments, count, names)
@@ -82,7 +83,7 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
             key = x[SIG]
             if x[REQUIRES] == TRUE.word:
                 requiring |= 1 << k
-        elif kind == _NUMBER:
+        elif kind == NUMBER:
             key = cls
         elif kind == _ABSENT:
             key = x[_ABSENT_TYPE]
@@ -131,12 +132,15 @@ def kind_of(cls: Word) -> Word:
 
 
 @native
-def _run(entry: Word, arguments: Word, count: Word, requiring: Word, mode: Word) -> Word:
+def run_entry(entry: Word, arguments: Word, count: Word, requiring: Word, mode: Word) -> Word:
     """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED.  `requiring`: the
-    operands for which it has to be recorded."""
+    operands that require gradients; `mode` is that of the thread."""
+    if not mode & PLAIN:
+        return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
     outputs = results(entry, arguments, mode & RECORDS)
-    if outputs > 0 and requiring and not _recorded(entry, arguments, count, outputs):
+    records = outputs > 0 and requiring and mode & RECORDS
+    if records and not _recorded(entry, arguments, count, outputs):
         c.Py_DecRef(outputs)
         outputs = 0
     c.Py_DecRef(plan)
@@ -316,9 +320,11 @@ class _Table:
     def __init__(self) -> None:
         self._places = _Places(_FIRST_PLACES)
         self._adding = threading.Lock()
+        self._times = 0  # that entries were forgotten
 
     def clear(self) -> None:
         """Forget all entries."""
+        self._times += 1
         self._use(_Places(_FIRST_PLACES))
 
     def add(self, keys: list[Any], plan: Plan, write: bool) -> None:
@@ -333,6 +339,7 @@ class _Table:
                 entry = Entry(keys, ids, plan)
                 plan.entries.append(entry)  # native code that runs a plan keeps that alone
                 room = places.with_room()
+                self._times += len(room.known) < len(places.known)
                 room.put(ids, entry, plan)
                 if room is not places:
                     self._use(room)
@@ -352,6 +359,7 @@ class _Table:
         published = None
         while library.is_loaded() and published is not self._places:
             published = self._places
+            CLEARED.word = self._times
             _table.word = published.address
 
 
@@ -383,6 +391,8 @@ def _key_of(x: Any) -> Any:
     if cls not in _classes and not _learn(cls):
         return None
     kind = _classes[cls]
+    if kind > NUMBER:
+        return None
     return x.sig if kind == AS_TENSOR else x.type if kind == _ABSENT else cls
 
 
@@ -400,6 +410,17 @@ def _learn(cls: type) -> bool:
     return True
 
 
+def kind_in_python(cls: type) -> int:
+    """What `kind_of` finds, once operands of the class have been met."""
+    return _classes.get(cls, 0)
+
+
+def add_kind(cls: type, kind: int) -> None:
+    """Let `kind_of` know another class, which operands are not of."""
+    _classes[cls] = kind
+    _put_class(cls, kind)
+
+
 def _put_class(cls: type, kind: int) -> None:
     table = _kinds.memory
     k = (id(cls) >> 4) & (_KINDS - 1)
@@ -410,9 +431,7 @@ def _put_class(cls: type, kind: int) -> None:
 
 def ready() -> None:
     """Let native code run where Python's does so far; the library is loaded."""
-    _classes.update(
-        {Tensor: AS_TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER}
-    )
+    _classes.update({Tensor: AS_TENSOR, Absent: _ABSENT, int: NUMBER, float: NUMBER, bool: NUMBER})
     for cls, kind in _classes.items():
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)
