@@ -435,10 +435,10 @@ def ready() -> None:
     for cls, kind in _classes.items():
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)
-    _entries.publish()
 
 
 library.when_loaded(ready)
+library.when_filled(_entries.publish)
 library.when_filled(lambda: value.applying.fill(apply))
 dispatch.noted.append(note)
 dispatch.held_elsewhere.append(_entries.clear)

@@ -26,7 +26,7 @@ from dualgrad import dispatch, values
 from dualgrad.compiler.ir.value import METHODS, Unit
 from dualgrad.entries import ops
 from dualgrad.entries.ops import AS_TENSOR, CLEARED, NOT_SERVED, NUMBER, find, kind_of, run_entry
-from dualgrad.entries.state import PLAIN, mode_of_thread, watch
+from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread, watch
 from dualgrad.entries.tensors import LIST_ITEMS, REQUIRES, SIG, TRUE, taken
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
@@ -83,10 +83,10 @@ def _result(entry: Word, places: Word, mode: Word) -> Word:
         at = operands[2 * k]
         x = operands[2 * k + 1] if at < 0 else places[at]
         words[1 + k] = x
-        if at >= 0 and x[REQUIRES] == TRUE.word:
+        if at >= 0 and mode & RECORDS and x[REQUIRES] == TRUE.word:
             requiring = 1
     plan = entry[_PLAN]
-    if entry[_TIMES] != CLEARED.word or not plan:
+    if not plan or entry[_TIMES] != CLEARED.word:
         plan = find(words, count + 1, found)
         if not plan:
             return NOT_SERVED
@@ -454,13 +454,17 @@ known: dict[str, Shortcut] = {}  # by the names of methods
 
 
 def _ready() -> None:
-    """Let native code run where Python's does so far; the library is loaded."""
+    """Tell native code where things are; the library is loaded."""
     _FLOATS.word = id(float)
     kinds: dict[type, int] = {tuple: _TUPLE, list: _LIST, slice: _SLICE}
     for cls in (type(None), type(Ellipsis), str, DType):
         kinds[cls] = _ITSELF
     for cls, kind in kinds.items():
         ops.add_kind(cls, kind)
+
+
+def _serve() -> None:
+    """Let methods of tensors be native code; all cells are filled."""
     of_function: dict[Callable[..., Any], Shortcut] = {}
     read: Any = Tensor.__getitem__
     for name, function in (*METHODS.items(), ("__getitem__", read)):
@@ -472,3 +476,4 @@ def _ready() -> None:
 
 
 library.when_loaded(_ready)
+library.when_filled(_serve)
