@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.native.callables import types_of_stand_ins
 
 OWN = "dualgrad"
 _FOREIGN = frozenset(sys.stdlib_module_names) | {
@@ -34,7 +35,7 @@ INERT = (
     types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.GenericAlias, types.CodeType, np.ufunc,
     operator.itemgetter, operator.attrgetter, operator.methodcaller,
-    type(collections.namedtuple("Pair", "x").__dict__["x"]),
+    type(collections.namedtuple("Pair", "x").__dict__["x"]), *types_of_stand_ins(),
 )  # fmt: skip
 # Names that reach state in ways a walk does not see.
 ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})

@@ -20,6 +20,7 @@ Source: PEP 590; "Type Objects" in Python's C API; the first member of PyInstanc
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import functools
 from collections.abc import Callable
@@ -144,7 +145,23 @@ def _function_type() -> Any:
     _lasting.append((members, slots, spec))
     make = api.PyType_FromSpec
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p]
-    return make(ctypes.addressof(spec))
+    made = make(ctypes.addressof(spec))
+    copyreg.pickle(made, _reduced)
+    return made
+
+
+def types_of_stand_ins() -> tuple[type, ...]:
+    """The class of what `stand_in` makes, where it can be made."""
+    return (_function_type(),) if config.native and layout.is_known() else ()
+
+
+def _same(function: Any) -> Any:
+    return function
+
+
+def _reduced(made: Any) -> Any:
+    """Copies of stand-ins, pickled ones too, are the functions that they stand for."""
+    return _same, (made.__wrapped__,)
 
 
 def stand_in(function: Callable[..., Any], code: Native, state: Any) -> Callable[..., Any]:

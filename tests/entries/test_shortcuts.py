@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -174,3 +177,19 @@ def test_a_position_that_is_not_there():
     for _ in range(4):
         with pytest.raises(IndexError):
             x[3]
+
+
+def test_methods_are_functions_to_others():
+    x = dg.tensor([1.0, -2.0])
+    act, table, bound = dg.Tensor.relu, {"exp": dg.Tensor.exp}, x.sum
+    for copied in (pickle.loads(pickle.dumps(act)), copy.copy(act), copy.deepcopy(table)["exp"]):
+        assert copied(x).shape == (2,)
+
+    @dg.function
+    def f(x):
+        return act(x) + table["exp"](x) + bound()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is compiled
+        for _ in range(3):
+            assert np.allclose(f(x).numpy(), np.maximum([1, -2], 0) + np.exp([1, -2]) - 1)
