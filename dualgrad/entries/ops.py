@@ -44,7 +44,7 @@ _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
 _kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
-_table, _mask = Cell(), Cell()  # addresses of entries, and how many places there are, less one
+_table = Cell()  # how many places there are, less one, and the addresses of entries
 _record = Cell()
 
 
@@ -97,13 +97,13 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
 @native
 def _known(keys: Word, count: Word, mixed: Word, absent: Word) -> Word:
     """The entry of these keys, unless it reads operands that are absent."""
-    mask = _mask.word
     table = _table.word
     if not table:
         return 0
+    mask = table[0]
     k = mixed & mask
-    while table[k]:
-        entry = table[k]
+    while table[k + 1]:
+        entry = table[k + 1]
         if entry[HASH] == mixed and entry[COUNT] == count:
             own = entry[KEYS]
             same = 0
@@ -296,7 +296,7 @@ class _Table:
         plan.entries.append(entry)  # native code that runs a plan keeps that alone
         self.known[ids] = entry, plan
         if 2 * len(self.known) > len(self.places):
-            self._room(2 * len(self.places))
+            self._room(2 * (len(self.places) - 1))
             for e, _ in self.known.values():
                 self._put(e)
         else:
@@ -304,20 +304,23 @@ class _Table:
 
     def _room(self, places: int) -> None:
         with library.lock:
-            self.places = _words(*[0] * places)
+            before = getattr(self, "places", None)  # native code reads it until the next is known
+            self.places = _words(places - 1, *[0] * places)
             if library.is_loaded():
                 self.publish()
+            del before
 
     def publish(self) -> None:
         """Tell native code where the entries are."""
-        _table.word, _mask.word = ctypes.addressof(self.places), len(self.places) - 1
+        _table.word = ctypes.addressof(self.places)
 
     def _put(self, entry: Entry) -> None:
         places = self.places
-        k = entry.hash & (len(places) - 1)
-        while places[k]:
-            k = (k + 1) & (len(places) - 1)
-        places[k] = entry.address
+        mask = places[0]
+        k = entry.hash & mask
+        while places[k + 1]:
+            k = (k + 1) & mask
+        places[k + 1] = entry.address
 
 
 _entries = _Table()
@@ -327,11 +330,12 @@ def note(unit: Unit, operands: tuple[Any, ...], plan: Plan, write: bool) -> None
     """Have native code run a plan from now on, if it can; with `write` it overwrites operand 0."""
     if not plan.native or not library.begin():
         return
-    plan.native = library.is_loaded() and _is_served(operands, plan)
-    if plan.native:
-        keys = [_key_of(x) for x in operands]
-        if None not in keys:
-            _entries.add([unit, *keys], plan, write)
+    with library.lock:
+        plan.native = library.is_loaded() and _is_served(operands, plan)
+        if plan.native:
+            keys = [_key_of(x) for x in operands]
+            if None not in keys:
+                _entries.add([unit, *keys], plan, write)
 
 
 def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
