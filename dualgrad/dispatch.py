@@ -92,7 +92,17 @@ _variants: dict[tuple[Any, ...], list[Recipe]] = {}
 find_plan = _plans.get
 # who wants to know of the plans that Python has run, and whether they overwrite operand 0
 noted: list[Callable[[Unit, tuple[Any, ...], Plan, bool], None]] = []
+# who looks at each unit that Python runs: its operands, and its outputs, None if it overwrites
+seen: list[Callable[[Unit, tuple[Any, ...], Any], None]] = []
 held_elsewhere: list[Callable[[], None]] = []  # lets go of plans that others have
+
+
+def tell(unit: Unit, operands: tuple[Any, ...], plan: Plan, outputs: Any) -> None:
+    """Let others know what Python has run; there are no outputs where operand 0 is overwritten."""
+    for note in noted:
+        note(unit, operands, plan, outputs is None)
+    for look in seen:
+        look(unit, operands, outputs)
 
 
 def forget() -> None:

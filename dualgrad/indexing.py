@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualgrad.compiler.ir.types import TensorType
-from dualgrad.compiler.ir.value import Value
+from dualgrad.compiler.ir.value import Value, apply
 from dualgrad.compiler.ops.indexing import (
     ASSIGN_WHERE,
     ASSIGN_WHOLE,
@@ -26,6 +26,7 @@ from dualgrad.compiler.ops.indexing import (
     subscript,
 )
 from dualgrad.compiler.ops.transfer import transfer
+from dualgrad.dispatch import seen
 from dualgrad.gradients.history import NOTHING
 from dualgrad.gradients.tape import record_eagerly
 from dualgrad.runtime.dtype import bool_
@@ -101,7 +102,10 @@ class Indexable(Value):
 
 
 def shared(x: Tensor, key: Any) -> Tensor | None:
-    """x[key] as a view of the same memory; None if it is none, in a trace, or an error."""
+    """x[key] as a view of the same memory; None if it is none, in a trace, or an error.
+
+    NumPy makes it, but for those who look on: they see the unit that makes it as well.
+    """
     kind = key.__class__
     if kind is tuple:
         for part in key:
@@ -125,6 +129,10 @@ def shared(x: Tensor, key: Any) -> Tensor | None:
         layout = tuple([s // size for s in array.strides])
         if min(layout) < 0:
             return None
+    if seen:
+        found: Tensor = apply(read_key(x, key).view, x)[0]
+        if found is not x and found.layout == layout:
+            return found
     type = x.type
     out = x.view_over(
         array, TensorType(array.shape, type.dtype, False, type.device), layout, Key(key)

@@ -26,7 +26,7 @@ from dualgrad.compiler.ops.logical import eq, ne
 from dualgrad.compiler.ops.transfer import transfer
 from dualgrad.compiler.ops.view import View
 from dualgrad.copying import Copying
-from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, noted, signature_key
+from dualgrad.dispatch import Alias, find_or_make, find_plan, make_plan, signature_key, tell
 from dualgrad.display.printing import Shown, kind_of
 from dualgrad.exchange import Exchangeable
 from dualgrad.gradients.flow import backward
@@ -219,8 +219,7 @@ class Tensor(
                 if isinstance(x, Tensor) and x.requires_grad:
                     record_eagerly(unit, operands, outputs, plan.saves)
                     break
-        for note in noted:
-            note(unit, operands, plan, False)
+        tell(unit, operands, plan, outputs)
         return outputs
 
     @staticmethod
@@ -510,8 +509,7 @@ class Tensor(
             before(given, plan.saves)
         plan.run(operands)
         self.changed(own=3)
-        for note in noted:
-            note(unit, operands, plan, True)
+        tell(unit, operands, plan, None)
 
     def check_writeable(self, writer: Named) -> None:
         """Raise ArgumentError unless the memory may be changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dualgrad.runtime.floats import decode
 from dualgrad.state import state
 
 Array = np.ndarray[Any, Any]
+readers: list[Callable[[], None]] = []  # who wants to know that elements are read
 
 
 class Valued:
@@ -50,6 +52,8 @@ class Valued:
         trace = state.trace
         if trace is not None:
             trace.needs_value(self, what)  # type: ignore[arg-type]
+        for told in readers:
+            told()
         if self.array is None:
             raise TraceError(
                 f"a {kind_of(self)} tensor has no values for {what}",

@@ -140,16 +140,23 @@ def _take_in_python(nbytes: int) -> Any:
     try:
         return blocks.take(nbytes)
     except MemoryError:
-        gc.collect()
+        _collect()
     try:
         return blocks.take(nbytes)
     except MemoryError:
         raise _out_of_memory(nbytes) from None
 
 
+def _collect() -> None:
+    """Free cycles, which may hold tensors, unless somebody wants the collector to rest: a trace
+    tells objects by their generation."""
+    if gc.isenabled():
+        gc.collect()
+
+
 def _make_room(nbytes: int) -> None:
     """Find memory for a block of the native pool.  Raises OutOfMemory."""
-    gc.collect()  # cycles may hold tensors
+    _collect()
     block = pool.take(nbytes)
     if not block:
         raise _out_of_memory(nbytes)

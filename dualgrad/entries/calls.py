@@ -69,6 +69,7 @@ ITEMS = layout.ITEMS
 
 EAGER = layout.slot(Config, "eager")
 _slow, _config, _entry_at, _eager_at = Cell(), Cell(), Cell(), Cell()
+_exception = Cell()  # what programs raise, other than signals
 
 
 def serve(slow: Any, entry: int, eager: int) -> None:
@@ -207,6 +208,17 @@ def own(frame: Word, x: Word) -> Word:
 
 
 @native
+def give_up(frame: Word) -> Word:
+    """Let Python make the call after an exception, which it meets as well; but what a signal has
+    raised is not raised again."""
+    if c.PyErr_ExceptionMatches(_exception.word):
+        c.PyErr_Clear()
+    else:
+        frame[STATE] = RAISED
+    return 0
+
+
+@native
 def evaluate(p: Word, frame: Word) -> Word:
     """[register, function, count, (number, operand)..., results]: what a function of a dict of
     numbers returns, a tuple, or None if the path does not serve."""
@@ -223,8 +235,7 @@ def evaluate(p: Word, frame: Word) -> Word:
     found = c.PyObject_CallOneArg(p[2], facts)
     c.Py_DecRef(facts)
     if not found:
-        c.PyErr_Clear()
-        return 0
+        return give_up(frame)
     own(frame, found)
     if found == NONE.word:
         return 0
@@ -270,8 +281,8 @@ def arrays(p: Word, frame: Word) -> Word:
 
 @native
 def run(p: Word, frame: Word) -> Word:
-    """[register, register of scalars, plan]: run a program on a row of arrays, which new ones are
-    put behind; from here on Python cannot take over."""
+    """[register, register of scalars, plan, counts]: run a program on a row of arrays, which new
+    ones are put behind; from here on Python cannot take over."""
     frame[STATE] = RUNNING
     record = (at(frame, p[3]))[0]
     row = frame + 8 * p[1]
@@ -282,20 +293,18 @@ def run(p: Word, frame: Word) -> Word:
     for k in range(count):
         c.Py_DecRef(row[k])
     if error:
-        if error == FAILED:
-            c.PyErr_Clear()
-        return 0
+        return give_up(frame) if error == FAILED else 0
     frame[STATE] = RUN
-    return p + 32
+    (p[4])[0] += 1
+    return p + 40
 
 
 @native
-def count_run(p: Word, frame: Word) -> Word:
+def start_run(p: Word, frame: Word) -> Word:
     """[counts]: how many runs, how many of them timed, and nanoseconds of these."""
     counts = p[1]
-    counts[0] += 1
     frame[STARTED] = 0
-    if counts[0] % TIMED == 0:
+    if (counts[0] + 1) % TIMED == 0:
         frame[STARTED] = clock()
     return p + 16
 
@@ -544,7 +553,7 @@ def give(p: Word, frame: Word) -> Word:
 
 
 def _bind() -> None:
-    _config.word = id(config)
+    _config.word, _exception.word = id(config), id(Exception)
 
 
 library.when_loaded(_bind)

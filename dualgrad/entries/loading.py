@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dualgrad.dispatch import first_plan
-from dualgrad.entries import flow, ops, tape, writes  # noqa: F401
+from dualgrad.entries import flow, ops, shortcuts, tape, writes  # noqa: F401
 from dualgrad.runtime.native import library
 
 

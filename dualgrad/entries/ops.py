@@ -9,6 +9,7 @@ what there is to raise.  Python also makes the entries, one when a plan is first
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 from dualgrad import dispatch
@@ -39,23 +40,25 @@ HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, 
 MOST = 16  # operands, and results
 NOT_SERVED = -1
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
-AS_TENSOR, _ABSENT, _NUMBER = 1, 2, 3  # kinds of operands
+AS_TENSOR, _ABSENT, NUMBER = 1, 2, 3  # kinds of operands
 _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
 
 _kinds = Cell(2 * _KINDS)  # classes of operands: address, kind
-_table = Cell()  # how many places there are, less one, and the addresses of entries
+_table = Cell()  # address of `_Places`
 _record = Cell()
+CLEARED = Cell()  # how many times all entries were forgotten
 
 
 @native
 def apply(function: Word, arguments: Word, count: Word, names: Word) -> Word:
     """See `value.apply`."""
-    if not names and count > 1 and count <= MOST + 1:
+    mode = mode_of_thread()  # may run Python, so before an entry is looked for
+    if mode & PLAIN and not names and count > 1 and count <= MOST + 1:
         found = stack(2)
         entry = find(arguments, count, found)
         if entry:
-            outputs = _run(entry, arguments, count, found[0])
+            outputs = run_entry(entry, arguments, count, found[0], mode)
             if outputs != NOT_SERVED:
                 return outputs
     return c.PyObject_Vectorcall(function, arguments, count, names)
@@ -80,7 +83,7 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
             key = x[SIG]
             if x[REQUIRES] == TRUE.word:
                 requiring |= 1 << k
-        elif kind == _NUMBER:
+        elif kind == NUMBER:
             key = cls
         elif kind == _ABSENT:
             key = x[_ABSENT_TYPE]
@@ -101,9 +104,10 @@ def _known(keys: Word, count: Word, mixed: Word, absent: Word) -> Word:
     if not table:
         return 0
     mask = table[0]
+    table += 8
     k = mixed & mask
-    while table[k + 1]:
-        entry = table[k + 1]
+    while table[k]:
+        entry = table[k]
         if entry[HASH] == mixed and entry[COUNT] == count:
             own = entry[KEYS]
             same = 0
@@ -128,9 +132,9 @@ def kind_of(cls: Word) -> Word:
 
 
 @native
-def _run(entry: Word, arguments: Word, count: Word, requiring: Word) -> Word:
-    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED."""
-    mode = mode_of_thread()
+def run_entry(entry: Word, arguments: Word, count: Word, requiring: Word, mode: Word) -> Word:
+    """The tuple of a unit's results; 0 with an exception set; or NOT_SERVED.  `requiring`: the
+    operands that require gradients; `mode` is that of the thread."""
     if not mode & PLAIN:
         return NOT_SERVED
     plan = taken(entry[PLAN])  # it keeps the entry
@@ -274,53 +278,89 @@ def _hash_of(ids: tuple[int, ...]) -> int:
 _WORD = (1 << 64) - 1
 
 
+class _Places:
+    """The entries of plans by their hashes, at `address`: how many places there are, less one,
+    and these. Linear probing, at most half full."""
+
+    __slots__ = ("_words", "address", "count", "known")
+
+    def __init__(self, count: int) -> None:
+        self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
+        self.count = count
+        self._words = _words(count - 1, *[0] * count)
+        self.address = ctypes.addressof(self._words)
+
+    def put(self, ids: tuple[int, ...], entry: Entry, plan: Plan) -> None:
+        """Take in an entry, which is not there, and keep it."""
+        self.known[ids] = entry, plan
+        k = entry.hash & (self.count - 1)
+        while self._words[1 + k]:
+            k = (k + 1) & (self.count - 1)
+        self._words[1 + k] = entry.address
+
+    def with_room(self) -> _Places:
+        """Places for one entry more: these or others."""
+        if len(self.known) > dispatch.MAX_PLANS:
+            return _Places(_FIRST_PLACES)
+        if 2 * len(self.known) + 2 <= self.count:
+            return self
+        larger = _Places(2 * self.count)
+        for ids, held in self.known.items():
+            larger.put(ids, *held)
+        return larger
+
+
+_FIRST_PLACES = 1 << 10
+
+
 class _Table:
-    """The entries of plans, by their hashes: linear probing, at most half full."""
+    """The places that native code looks at.  Threads, and ops in finalizers, may add to them and
+    clear them at any time."""
 
     def __init__(self) -> None:
-        self.clear()
+        self._places = _Places(_FIRST_PLACES)
+        self._adding = threading.Lock()
+        self._times = 0  # that entries were forgotten
 
     def clear(self) -> None:
-        """Forget all of them."""
-        self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
-        self._room(1 << 10)
+        """Forget all entries."""
+        self._times += 1
+        self._use(_Places(_FIRST_PLACES))
 
     def add(self, keys: list[Any], plan: Plan, write: bool) -> None:
-        """Let native code run a plan where it meets these keys."""
+        """Let native code run a plan where it meets these keys; not if somebody else is adding one
+        right now."""
         ids = (id(keys[0]) + write, *map(id, keys[1:]))
-        if ids in self.known:
+        if ids in self._places.known or not self._adding.acquire(blocking=False):
             return
-        if len(self.known) > dispatch.MAX_PLANS:
-            self.clear()
-        entry = Entry(keys, ids, plan)
-        plan.entries.append(entry)  # native code that runs a plan keeps that alone
-        self.known[ids] = entry, plan
-        if 2 * len(self.known) > len(self.places):
-            self._room(2 * (len(self.places) - 1))
-            for e, _ in self.known.values():
-                self._put(e)
-        else:
-            self._put(entry)
+        try:
+            places = self._places
+            if ids not in places.known:
+                entry = Entry(keys, ids, plan)
+                plan.entries.append(entry)  # native code that runs a plan keeps that alone
+                room = places.with_room()
+                self._times += len(room.known) < len(places.known)
+                room.put(ids, entry, plan)
+                if room is not places:
+                    self._use(room)
+        finally:
+            self._adding.release()
 
-    def _room(self, places: int) -> None:
-        with library.lock:
-            before = getattr(self, "places", None)  # native code reads it until the next is known
-            self.places = _words(places - 1, *[0] * places)
+    def _use(self, places: _Places) -> None:
+        before = self._places
+        with library.lock:  # native code may come in right now
+            self._places = places
             if library.is_loaded():
                 self.publish()
-            del before
+        del before  # native code has looked there until now
 
     def publish(self) -> None:
         """Tell native code where the entries are."""
-        _table.word = ctypes.addressof(self.places)
-
-    def _put(self, entry: Entry) -> None:
-        places = self.places
-        mask = places[0]
-        k = entry.hash & mask
-        while places[k + 1]:
-            k = (k + 1) & mask
-        places[k + 1] = entry.address
+        published = None
+        while library.is_loaded() and published is not self._places:
+            published = self._places
+            CLEARED.word = self._times
+            _table.word = published.address
 
 
 _entries = _Table()
@@ -330,12 +370,11 @@ def note(unit: Unit, operands: tuple[Any, ...], plan: Plan, write: bool) -> None
     """Have native code run a plan from now on, if it can; with `write` it overwrites operand 0."""
     if not plan.native or not library.begin():
         return
-    with library.lock:
-        plan.native = library.is_loaded() and _is_served(operands, plan)
-        if plan.native:
-            keys = [_key_of(x) for x in operands]
-            if None not in keys:
-                _entries.add([unit, *keys], plan, write)
+    plan.native = library.is_loaded() and _is_served(operands, plan)
+    if plan.native:
+        keys = [_key_of(x) for x in operands]
+        if None not in keys:
+            _entries.add([unit, *keys], plan, write)
 
 
 def _is_served(operands: tuple[Any, ...], plan: Plan) -> bool:
@@ -352,6 +391,8 @@ def _key_of(x: Any) -> Any:
     if cls not in _classes and not _learn(cls):
         return None
     kind = _classes[cls]
+    if kind > NUMBER:
+        return None
     return x.sig if kind == AS_TENSOR else x.type if kind == _ABSENT else cls
 
 
@@ -369,6 +410,17 @@ def _learn(cls: type) -> bool:
     return True
 
 
+def kind_in_python(cls: type) -> int:
+    """What `kind_of` finds, once operands of the class have been met."""
+    return _classes.get(cls, 0)
+
+
+def add_kind(cls: type, kind: int) -> None:
+    """Let `kind_of` know another class, which operands are not of."""
+    _classes[cls] = kind
+    _put_class(cls, kind)
+
+
 def _put_class(cls: type, kind: int) -> None:
     table = _kinds.memory
     k = (id(cls) >> 4) & (_KINDS - 1)
@@ -379,16 +431,14 @@ def _put_class(cls: type, kind: int) -> None:
 
 def ready() -> None:
     """Let native code run where Python's does so far; the library is loaded."""
-    _classes.update(
-        {Tensor: AS_TENSOR, Absent: _ABSENT, int: _NUMBER, float: _NUMBER, bool: _NUMBER}
-    )
+    _classes.update({Tensor: AS_TENSOR, Absent: _ABSENT, int: NUMBER, float: NUMBER, bool: NUMBER})
     for cls, kind in _classes.items():
         _put_class(cls, kind)
     _record.word = id(_recorded_in_python)
-    _entries.publish()
 
 
 library.when_loaded(ready)
+library.when_filled(_entries.publish)
 library.when_filled(lambda: value.applying.fill(apply))
 dispatch.noted.append(note)
 dispatch.held_elsewhere.append(_entries.clear)

@@ -116,17 +116,18 @@ def _launch(record: Word, handles: Word, params: Word) -> Word:
             _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
             return FAILED
         params[0] = arena
-    (counted.at)[_LAUNCHES] += 1
-    (counted.at)[_KERNELS] += record[KERNELS]
     if record[HEAVY]:
         error = _launch_free(record, handles, params)
     else:
         error = call(record[ENTRY], handles, params, record[CONTEXT])
     if arena:
         give(arena)
-    if error:
+    if error:  # Python runs it again, and counts that
         _drop(handles + 8 * record[INPUTS], record[OUTPUTS])
-    return error
+        return error
+    (counted.at)[_LAUNCHES] += 1
+    (counted.at)[_KERNELS] += record[KERNELS]
+    return 0
 
 
 @native

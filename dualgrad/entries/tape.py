@@ -332,8 +332,8 @@ def _place(code: Word, frame: Word) -> Word:
         return 0
     place[ITEMS] = taken(code)
     place[ITEMS + 1] = number
+    entry[1] = lasti  # before the old place dies
     put(entry, 0, place)
-    entry[1] = lasti
     return place
 
 

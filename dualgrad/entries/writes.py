@@ -83,11 +83,11 @@ def _write(words: Word, count: Word) -> Word:
     found = stack(2)
     numbers = stack(16)
     arrays = stack(16)
-    entry = find(words, count, found)
-    if not entry:
+    mode = mode_of_thread()  # may run Python, so before an entry is looked for
+    if not mode & PLAIN:
         return 0
-    mode = mode_of_thread()
-    if not mode & PLAIN or not _may(entry, words, count, mode, found[0]):
+    entry = find(words, count, found)
+    if not entry or not _may(entry, words, count, mode, found[0]):
         return 0
     plan = taken(entry[PLAN])  # it keeps the entry
     tensors = entry[TENSORS]

@@ -126,8 +126,8 @@ class Path:
     def plan_sizes(self, make_plan: Callable[[Path, Sizes], Any]) -> None:
         """Have plans for all sizes that come from now on."""
         if self.plans is None:
-            self.make_plan = make_plan
             self.plans = {key: make_plan(self, sizes) for key, sizes in self.known.items()}
+            self.make_plan = make_plan
 
     def serves(self, found: Survey, facts: list[Any]) -> bool:
         """Whether the path does for this call what the function does."""

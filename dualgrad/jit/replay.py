@@ -46,6 +46,8 @@ def plan_calls(path: Path, writer: Writer) -> Words | None:
     """The words of a path's table; the check of the path has been written."""
     if writer.table.unserved or not guards.fits() or not library.is_loaded():
         return None
+    if type(path.sizes.bound) is not CpuBound:
+        return None
     try:
         return _Replay(path, writer).words()
     except Unserved:
@@ -55,8 +57,6 @@ def plan_calls(path: Path, writer: Writer) -> Words | None:
 def plan_of(path: Path, sizes: Sizes) -> Words:
     """The plan of a path's program for some sizes."""
     bound: Any = sizes.bound
-    if type(bound) is not CpuBound:
-        raise Unserved
     types = [o.type.with_shape(size_of(o.type.shape, sizes.values)) for o in path.outputs]
     words = [record_of(bound), id(sizes.values), *map(id, types)]
     return Words(words, bound, sizes.values, types)
@@ -253,8 +253,8 @@ class _Replay:
         counts = ctypes.addressof(path.counts)
         results = len(path.sizes.bound.outputs)
         row = self.arrays(path.sources, results)
-        self.emit(calls.count_run, counts)
-        self.emit(calls.run, row, scalars, plan)
+        self.emit(calls.start_run, counts)
+        self.emit(calls.run, row, scalars, plan, counts)
         aliasing = path.aliasing
         for k, times, line in () if aliasing is None else aliasing.changes:
             t = self.tensor_of(aliasing.sources[k])  # type: ignore[union-attr]

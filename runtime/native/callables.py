@@ -10,12 +10,21 @@ the same parameters, and its `self` the Python function that this calls.  Who ha
 native code as soon as that is there, since CPython looks the address up at each call.
 
 Source: "Implementing functions and methods" in Python's C API, PyMethodDef.
+
+What `stand_in` makes is called in place of a Python function, as a method too.  Its code follows
+the convention of `vectorcallfunc`: `f(function, arguments, flags, names)`, where `flags` is `count`
+and in its highest bit something that does not matter here.
+
+Source: PEP 590; "Type Objects" in Python's C API; the first member of PyInstanceMethodObject.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 from dualgrad.runtime.config import config
@@ -73,3 +82,81 @@ def method(owner: type, name: str, function: Native) -> Any:
     make.restype = ctypes.py_object
     make.argtypes = [ctypes.py_object, ctypes.c_void_p]
     return make(owner, ctypes.byref(definition))
+
+
+FUNCTION, STATE = 2, 4  # words of a stand-in: what it stands for, and what its code needs
+_CODE, _DICT, _SIZE = 3, 5, 6
+_DEFAULT, _VECTOR_CALL, _METHOD_DESCRIPTOR = 1 << 18, 1 << 11, 1 << 17
+_TP_CALL, _TP_DESCR_GET, _TP_MEMBERS = 50, 54, 72  # of typeslots.h
+_READ_ONLY, _T_PYSSIZET = 1, 19
+
+
+class _Member(ctypes.Structure):
+    """PyMemberDef"""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("offset", ctypes.c_ssize_t),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+class _Slot(ctypes.Structure):
+    """PyType_Slot"""
+
+    _fields_ = (("slot", ctypes.c_int), ("value", ctypes.c_void_p))
+
+
+class _Spec(ctypes.Structure):
+    """PyType_Spec"""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("size", ctypes.c_int),
+        ("item_size", ctypes.c_int),
+        ("flags", ctypes.c_uint),
+        ("slots", ctypes.c_void_p),
+    )
+
+
+@cache
+def _function_type() -> Any:
+    """The class of stand-ins: bound to an object as functions of Python are, and called without
+    tuple and dict."""
+    api = ctypes.pythonapi
+    get = api.PyType_GetSlot
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
+    as_method = ctypes.addressof(ctypes.c_char.in_dll(api, "PyInstanceMethod_Type"))
+    as_method_type = ctypes.cast(as_method, ctypes.py_object).value
+    offsets = ((b"__vectorcalloffset__", 8 * _CODE), (b"__dictoffset__", 8 * _DICT))
+    members = (_Member * 3)(
+        *(_Member(name, _T_PYSSIZET, at, _READ_ONLY, None) for name, at in offsets)
+    )
+    slots = (_Slot * 4)(
+        _Slot(_TP_CALL, get(as_method_type, _TP_CALL)),
+        _Slot(_TP_DESCR_GET, get(FunctionType, _TP_DESCR_GET)),
+        _Slot(_TP_MEMBERS, ctypes.addressof(members)),
+    )
+    flags = _DEFAULT | _VECTOR_CALL | _METHOD_DESCRIPTOR
+    spec = _Spec(b"dualgrad.function", 8 * _SIZE, 0, flags, ctypes.addressof(slots))
+    _lasting.append((members, slots, spec))
+    make = api.PyType_FromSpec
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p]
+    return make(ctypes.addressof(spec))
+
+
+def stand_in(function: Callable[..., Any], code: Native, state: Any) -> Callable[..., Any]:
+    """What calls native code in place of a function of Python's, with its name and text.
+
+    `state` is an array of ctypes; both live as long as the process.
+    """
+    assert code.count == 4, code.name
+    made = _function_type()()
+    words = (ctypes.c_void_p * _SIZE).from_address(id(made))
+    words[FUNCTION], words[_CODE] = id(function), code.address
+    words[STATE] = ctypes.addressof(state)
+    _lasting.append((made, function, state))
+    functools.update_wrapper(made, function, updated=())
+    return made  # type: ignore[no-any-return]

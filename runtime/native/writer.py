@@ -18,6 +18,7 @@ _INTS = frozenset({
     "PyObject_SetItem", "PyFrame_GetLineNumber", "PySet_Contains", "PyDict_Contains", "madvise",
     "PyTuple_SetItem", "PyErr_CheckSignals", "PyWeakref_GetRef", "PySequence_Contains",
     "PyDict_Next", "PyUnicode_Compare", "PyCell_Set", "clock_gettime",
+    "PyErr_ExceptionMatches",
 })  # fmt: skip
 # C functions with doubles: result and parameters, d or w each
 _DOUBLES = {

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from natives import in_python
 
 import dualgrad as dg
 from dualgrad.compiler.ops.arithmetic import Add, Mul
@@ -97,3 +98,22 @@ def test_a_failed_check_is_an_error_word():
     assert array is None
     with pytest.raises(IndexError, match="actual: 7"):
         plan.bound.fail(word)
+
+
+def failing(f, x):
+    """How many launches a call takes that an index out of range ends."""
+    for _ in range(3):
+        f(x, dg.tensor([1]))
+    i = dg.tensor([7])
+    before = counters.snapshot()
+    with pytest.raises(dg.errors.IndexOutOfBounds):
+        f(x, i)
+    return counters.since(before).launches
+
+
+@pytest.mark.parametrize("kind", [lambda f: f, dg.function])
+def test_a_run_that_fails_is_counted_once(kind):
+    f, x = kind(lambda x, i: x[i] * 2), dg.tensor([1.0, 2.0])
+    found = failing(f, x)
+    with in_python():
+        assert failing(f, x) == found
