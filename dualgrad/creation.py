@@ -192,11 +192,17 @@ def empty(
     if is_traced(sizes):
         value = zeros((), dtype=kind, device=place)
         return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
+    out = _undefined(sizes, kind, place)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _undefined(sizes: tuple[int, ...], kind: DType, place: str) -> Tensor:
+    """A new tensor with values left undefined."""
     type = TensorType(sizes, kind, False, place)
     out = Tensor.of_array(new_array(place, sizes, kind), type, None)
     if state.trace is not None:
         state.trace.note_created(out, "")
-    return out.requires_grad_(requires_grad)
+    return out
 
 
 def full(
@@ -220,19 +226,24 @@ def full(
         _refuse_values(fill_value, "fill_value")
     sizes = as_shape("full", (shape,))
     kind = as_dtype(fill_value.__class__ if dtype is None else dtype)
-    place = device_named("full", device)
+    out = _filled(sizes, fill_value, kind, device_named("full", device))
+    return out.requires_grad_() if requires_grad else out
+
+
+def _filled(sizes: tuple[int, ...], fill_value: Any, kind: DType, place: str) -> Tensor:
+    """A new tensor filled with a number."""
     if isinstance(fill_value, Number) and state.trace is not None:
         traced = state.trace.filled(sizes, fill_value, kind)
         if traced is not None:
-            return _moved(traced, place).requires_grad_(requires_grad)
+            return _moved(traced, place)
     if is_traced(sizes):
-        value = full((), fill_value, dtype=dtype, device=place)
-        return _full_of_tensor(sizes, value, None).requires_grad_(requires_grad)
-    out = empty(sizes, dtype=kind, device=place)
-    if isinstance(fill_value, int):
+        value = full((), fill_value, dtype=kind, device=place)
+        return _full_of_tensor(sizes, value, None)
+    out = _undefined(sizes, kind, place)
+    if isinstance(fill_value, int) and kind.is_int:
         check_range("full", np.array(fill_value), kind)
     out.fill_array(fill_value)
-    return out.requires_grad_(requires_grad)
+    return out
 
 
 def _full_of_tensor(shape: Any, value: Tensor, dtype: Any) -> Tensor:
@@ -252,14 +263,18 @@ def zeros(
     *shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A new tensor of zeros; arguments as those of `empty`."""
-    kind = float if dtype is None else dtype
-    return full(as_shape("zeros", shape), 0, dtype=kind, device=device, requires_grad=requires_grad)
+    sizes = as_shape("zeros", shape)
+    kind = as_dtype(float if dtype is None else dtype)
+    out = _filled(sizes, 0, kind, device_named("full", device))
+    return out.requires_grad_() if requires_grad else out
 
 
 def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor of ones; arguments as those of `empty`."""
-    kind = float if dtype is None else dtype
-    return full(as_shape("ones", shape), 1, dtype=kind, device=device, requires_grad=requires_grad)
+    sizes = as_shape("ones", shape)
+    kind = as_dtype(float if dtype is None else dtype)
+    out = _filled(sizes, 1, kind, device_named("full", device))
+    return out.requires_grad_() if requires_grad else out
 
 
 def empty_like(
@@ -356,6 +371,11 @@ def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given as integers or as one sequence."""
     if len(shape) == 1 and isinstance(shape[0], tuple | list):
         shape = tuple(shape[0])
+    for n in shape:
+        if n.__class__ is not int or n < 0:
+            break
+    else:
+        return shape
     sizes = [_size(n) for n in shape]
     if None in sizes:
         raise ArgumentError(

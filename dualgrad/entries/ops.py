@@ -359,8 +359,8 @@ class _Table:
         published = None
         while library.is_loaded() and published is not self._places:
             published = self._places
-            CLEARED.word = self._times
             _table.word = published.address
+            CLEARED.word = self._times  # after it: who finds an entry from now on, finds it there
 
 
 _entries = _Table()
