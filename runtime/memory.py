@@ -106,8 +106,11 @@ def _of_numpy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     nbytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0:
         raise _negative(nbytes)
-    if _settings.guards is not None or not library.is_loaded():
-        return ndarray(shape, dtype, _block(nbytes))
+    guards = _settings.guards
+    if guards is not None:
+        return ndarray(shape, dtype, guards.block(nbytes))
+    if not library.is_loaded():  # asked once: it may be loaded from now on
+        return ndarray(shape, dtype, _take_in_python(nbytes))
     if nbytes > pool.MOST:
         raise _out_of_memory(nbytes)
     return arrays.on_pool(shape, dtype, nbytes)
@@ -128,8 +131,12 @@ def _block(nbytes: int) -> Any:
 def _take(nbytes: int) -> Any:
     if nbytes > pool.MOST:
         raise _out_of_memory(nbytes)
-    if library.is_loaded():
-        return _NativeBlock(nbytes)
+    return _NativeBlock(nbytes) if library.is_loaded() else _take_in_python(nbytes)
+
+
+def _take_in_python(nbytes: int) -> Any:
+    if nbytes > pool.MOST:
+        raise _out_of_memory(nbytes)
     try:
         return blocks.take(nbytes)
     except MemoryError:

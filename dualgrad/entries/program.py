@@ -168,7 +168,9 @@ class ProgramRecord:
 def record_of(bound: CpuBound) -> int:
     """The address of the record of a program, which lives as long as `bound` does."""
     if bound.record is None:
-        bound.record = ProgramRecord(bound)
+        with library.lock:  # native code has the address of the first one
+            if bound.record is None:
+                bound.record = ProgramRecord(bound)
     address: int = bound.record.address
     return address
 

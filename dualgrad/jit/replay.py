@@ -198,7 +198,8 @@ class _Replay:
             plan = plan_of(path, path.sizes)
             self.kept.append(plan)
             return id(plan.words) + 8 * guards.CONTENTS
-        path.plan_sizes(plan_of)
+        with library.lock:  # native code has the address of the first dict
+            path.plan_sizes(plan_of)
         assert path.plans is not None
         where = [self.writer.size_registers[k] for k in path.symbols.numbers]
         register = self.table.new_register()
