@@ -123,6 +123,7 @@ def clear(arguments: argparse.Namespace) -> int:
             op="cache clear",
             expect="a folder that this user can write",
             actual=f"{left} entries left in {before.root}",
+            hint="look at who owns the folder; DG_CACHE_DIR names another one",
         )
     return 0
 
