@@ -244,6 +244,7 @@ def _known(state: Word, keys: Word, count: Word, mixed: Word) -> Word:
 
 # -- learning -----------------------------------------------------------------------------------
 
+_NUMBERS = (int, float, bool)  # classes of operands that a function may add
 _learning = threading.Lock()
 
 
@@ -295,7 +296,8 @@ class Shortcut:
         mixed = _hash_of(keys)
         unit_at = id(unit) if places else 0
         words = _words(mixed, len(keys), at[0], unit_at, count, at[1], whole, 0, 0)
-        self._kept.append((words, parts, unit, flat.held, operands if places else None))
+        numbers = [x for x in operands if type(x) in _NUMBERS]  # the entry has their addresses
+        self._kept.append((words, parts, unit, flat.held, numbers))
         self._entries.append((mixed, ctypes.addressof(words)))
         if 2 * len(self._entries) > len(self._places):
             self._room(2 * len(self._places))
@@ -414,7 +416,7 @@ class _Flat:
         for x in operands:
             if id(x) in self.operands:
                 found += self.operands[id(x)], 0
-            elif type(x) in (int, float, bool):
+            elif type(x) in _NUMBERS:
                 found += -1, id(x)
             else:
                 return None
