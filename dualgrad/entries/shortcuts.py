@@ -266,22 +266,8 @@ class Shortcut:
         self._room(8)
         self.call = stand_in(function, shortcut, self._state)
 
-    def learn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the function returns, which is watched meanwhile."""
-        if not _learning.acquire(blocking=False):
-            return self.function(*args, **kwargs)
-        try:
-            watched = _Watched()
-            with watched:
-                out = self.function(*args, **kwargs)
-            flat = _flat(args, kwargs)
-            if flat is not None:
-                self._add(flat, watched, out)
-            return out
-        finally:
-            _learning.release()
-
-    def _add(self, flat: _Flat, watched: _Watched, out: Any) -> None:
+    def add(self, flat: _Flat, watched: _Watched, out: Any) -> None:
+        """Know from now on what a call with these keys does."""
         keys = tuple(flat.keys)
         if keys in self.learnt:
             return
@@ -321,7 +307,19 @@ class Shortcut:
 
 
 def _learn(known: Shortcut, *args: Any, **kwargs: Any) -> Any:
-    return known.learn(args, kwargs)
+    """What the function returns, which is watched meanwhile."""
+    if not _learning.acquire(blocking=False):
+        return known.function(*args, **kwargs)
+    try:
+        watched = _Watched()
+        with watched:
+            out = known.function(*args, **kwargs)
+        flat = _flat(args, kwargs)
+        if flat is not None:
+            known.add(flat, watched, out)
+        return out
+    finally:
+        _learning.release()
 
 
 class _Watched:
