@@ -13,6 +13,7 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim, same
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
+from dualgrad.compiler.ops.arguments import equal
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.composite import Composite, composite, raw
 from dualgrad.compiler.ops.elementwise import cast_node
@@ -51,13 +52,28 @@ class Region(Op, abstract=True):
         """What is stored, in order; together the parts cover the result."""
 
 
+def _check_shown(view: View, base: TensorType, x: TensorType) -> None:
+    """Raise ShapeError unless x has the shape under which a view shows its base: kernels would
+    store outside of the result."""
+    shown = view.infer(base).shape
+    if not equal(x.shape, shown):
+        raise ShapeError(
+            "the operand is no such view of the result",
+            op=view.name,
+            expect=f"shape {shown}",
+            actual=str(x.shape),
+        )
+
+
 class Overwrite(Region):
     """The base, with the elements that a view of it shows replaced by a second operand's."""
 
     view: View
 
     def infer(self, *types: TensorType) -> TensorType:
-        return types[0]
+        base, value = types
+        _check_shown(self.view, base, value)
+        return base
 
     def parts(self, *shapes: tuple[Dim, ...]) -> tuple[Part, ...]:
         base, value = shapes
@@ -127,7 +143,9 @@ class Accumulate(Region):
     shape: tuple[Dim, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
-        return types[0].with_shape(self.shape)
+        out = types[0].with_shape(self.shape)
+        _check_shown(self.view, out, types[0])
+        return out
 
     def parts(self, *shapes: tuple[Dim, ...]) -> tuple[Part, ...]:
         view = self.view
@@ -149,8 +167,17 @@ class Accumulate(Region):
     @staticmethod
     def samples() -> list[Sample]:
         # Slices, diagonals and windows reach it as their gradient.
-        turned = Accumulate.of(Permute.of((1, 0)), (2, 3))
-        return [Sample(lambda x: apply(turned, x)[0], (Arg((3, 2)),), lambda np, x: x.T)]
+        turned = Permute.of((1, 0))
+        good = Sample(
+            lambda x: accumulate(x, turned, x.shape[::-1]), (Arg((3, 2)),), lambda np, x: x.T
+        )
+        bad = Sample(
+            lambda x: accumulate(x, turned, (2, 3)),
+            (Arg((3, 4)),),
+            error=ValueError,
+            match=r"no such view of the result\n  expect: .*\(3, 2\)\n  actual: \(3, 4\)",
+        )
+        return [good, bad]
 
 
 def accumulate(g: Any, view: View, shape: tuple[Dim, ...]) -> Any:
