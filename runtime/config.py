@@ -8,7 +8,7 @@
 | DG_NUM_THREADS | `num_threads` | threads of the pool; None: as many as the process has    |
 | DG_CACHE_DIR   | `cache_dir`   | folder of the disk cache; None: the user's cache folder  |
 | DG_CACHE       | `cache`       | use the disk cache (default on)                          |
-| DG_NATIVE      | `native`      | enter programs by native code (default off, experimental)|
+| DG_NATIVE      | `native`      | enter programs by native code where that can be (on)     |
 | DG_TRACEBACK   | `traceback`   | "user": tracebacks end at the user's line (default);     |
 |                |               | "full": with the frames of dualgrad                      |
 
@@ -131,7 +131,7 @@ class Config:
         self.num_threads = _count(environ, "DG_NUM_THREADS")
         self.cache_dir = _folder(environ, "DG_CACHE_DIR")
         self.cache = _flag(environ, "DG_CACHE", True)
-        self.native = _flag(environ, "DG_NATIVE", False)
+        self.native = _flag(environ, "DG_NATIVE", True)
         self.traceback = _choice(environ, "DG_TRACEBACK", TRACEBACKS)
 
     @contextmanager
