@@ -16,7 +16,7 @@ _THREADS = (
     "DG_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
     "NPROC",  # the thread pools of XLA
 )  # fmt: skip
-# whatever is set where the benchmark is started, it measures with these
+# whatever is set where the benchmark is started, it measures the defaults
 _DEFAULTS = {
     "DG_CACHE": "1",
     "DG_CHECK": "0",

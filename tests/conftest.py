@@ -21,7 +21,7 @@ os.environ.update(DG_VERIFY="1", DG_CACHE_DIR=CACHE, DG_CHECK="0", DG_EAGER="0")
 import dualgrad as dg  # noqa: E402
 from dualgrad.jit import programs  # noqa: E402
 from dualgrad.runtime.config import config as settings  # noqa: E402
-from dualgrad.runtime.native import library  # noqa: E402
+from dualgrad.runtime.native import library, pool  # noqa: E402
 
 library.load()  # no test meets the moment when native code comes in, but for those of it
 
@@ -55,6 +55,8 @@ def fresh_state() -> Iterator[None]:
     with settings.scope(verify=True):
         yield
     dg.set_num_threads(threads)
+    if library.is_loaded():
+        assert not pool.damaged(), "a program has written outside of its memory"
 
 
 @pytest.fixture

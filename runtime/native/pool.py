@@ -116,6 +116,19 @@ def release_down_to(bytes_kept: Word) -> Word:
 
 
 @native
+def damaged() -> Word:
+    """The address of a free block whose header somebody has overwritten, or 0."""
+    classes = free.at
+    for kind in range(_CLASSES):
+        block = classes[kind]
+        while block:
+            if block & 63 or block[_CLASS] != kind:
+                return block
+            block = block[_NEXT]
+    return 0
+
+
+@native
 def _made(size: Word) -> Word:
     """The address of a new block, behind room for its header, or 0."""
     if size < LARGE:

@@ -379,3 +379,17 @@ def test_arrays_from_before_go_on_in_the_same_count():
         assert stats().live_bytes == start
     """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_write_outside_of_a_block_is_noticed():
+    """Each test of the suite ends with this look at the pool; see `fresh_state`."""
+    block = pool.take(192)
+    pool.give(block)
+    header = block - 64
+    kept = ctypes.string_at(header, 64)
+    assert pool.damaged() == 0
+    ctypes.memset(header, 7, 64)  # what a kernel writes behind the block before
+    found = pool.damaged()
+    ctypes.memmove(header, kept, 64)
+    assert found == block
+    assert pool.damaged() == 0
