@@ -21,7 +21,7 @@ def _move(running: Tensor | None, new: Tensor, momentum: Any) -> None:
     """running = (1 - momentum) * running + momentum * new, in place."""
     if running is not None:
         with no_grad():
-            running.mul_(1.0 - momentum).add_(new.detach() * momentum)
+            running.mul_(1.0 - momentum).add_(new.detach().to(running.dtype) * momentum)
 
 
 def _check(op: str, running_mean: Any, running_var: Any) -> None:
