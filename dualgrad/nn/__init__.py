@@ -5,6 +5,15 @@ from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.capture import capture
 from dualgrad.nn.flatten import Flatten
 from dualgrad.nn.group_norm import GroupNorm
+from dualgrad.nn.hooks import (
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from dualgrad.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from dualgrad.nn.layer_norm import LayerNorm
 from dualgrad.nn.linear import Linear
@@ -36,5 +45,12 @@ __all__ = [
     "Sequential",
     "capture",
     "init",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
     "utils",
 ]
