@@ -58,6 +58,15 @@ from dualgrad.nn.embedding import Embedding
 from dualgrad.nn.flatten import Flatten, Unflatten
 from dualgrad.nn.fold import Fold, Unfold
 from dualgrad.nn.group_norm import GroupNorm
+from dualgrad.nn.hooks import (
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from dualgrad.nn.identity import Identity
 from dualgrad.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from dualgrad.nn.layer_norm import LayerNorm
@@ -215,5 +224,12 @@ __all__ = [
     "ZeroPad3d",
     "capture",
     "init",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
     "utils",
 ]
