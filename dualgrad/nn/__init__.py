@@ -1,6 +1,7 @@
 """Modules: parts of models that own their parameters."""
 
 from dualgrad.nn import init, utils
+from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.capture import capture
 from dualgrad.nn.flatten import Flatten
 from dualgrad.nn.linear import Linear
@@ -15,6 +16,7 @@ __all__ = [
     "Flatten",
     "Linear",
     "Module",
+    "MultiheadAttention",
     "Parameter",
     "ReLU",
     "Sequential",
