@@ -34,6 +34,7 @@ from dualgrad.nn.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
@@ -187,6 +188,7 @@ __all__ = [
     "MaxUnpool3d",
     "Mish",
     "Module",
+    "MultiheadAttention",
     "PReLU",
     "PairwiseDistance",
     "Parameter",
