@@ -22,6 +22,7 @@ class State(threading.local):
         self.grad_enabled = True
         self.trace: Trace | None = None
         self.looks_for = ""  # "nan" or "inf" within `detect_nan`
+        self.stream: Callable[[], Any] | None = None  # instead of the default generator, if any
 
 
 state = State()
