@@ -12,11 +12,11 @@ from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.neural import linear
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.creation import empty, zeros
+from dualgrad.functional import dropout
 from dualgrad.nn.init import xavier_normal_, xavier_uniform_, zeros_
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
-from dualgrad.random import dropout
 from dualgrad.ranges import tri
 from dualgrad.runtime.dtype import DType, bool_
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
