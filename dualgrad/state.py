@@ -24,6 +24,7 @@ class State(threading.local):
         self.trace: Trace | None = None
         self.mixed: Mixed | None = None  # within `autocast`
         self.looks_for = ""  # "nan" or "inf" within `detect_nan`
+        self.stream: Callable[[], Any] | None = None  # instead of the default generator, if any
 
 
 state = State()

@@ -37,6 +37,7 @@ from dualgrad.jit.table import Unserved
 from dualgrad.runtime import memory
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Native
+from dualgrad.runtime.native.layout import ITEMS
 from dualgrad.tensor import Tensor
 
 _set_attribute = type.__setattr__
@@ -239,7 +240,7 @@ class _Replay:
         if k in self.writer.size_registers:
             sizes, part = self.writer.size_registers[k]
             register = self.table.new_register()
-            self.emit(guards.word, register, sizes, guards.ITEMS + part)
+            self.emit(guards.word, register, sizes, ITEMS + part)
             return register
         return self.operand(self.found.facts[k])
 
