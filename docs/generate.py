@@ -43,6 +43,7 @@ SPACES: tuple[tuple[str, ModuleType], ...] = (
 OTHER = {"function", "composite", "seed", "initial_seed", "default_generator"}
 OTHER |= {"get_num_threads", "set_num_threads", "is_grad_enabled"}
 MODULES = {"creation": "creation", "ranges": "creation", "fft": "creation", "random": "random"}
+MODULES |= {"dropping": "random"}
 MODULES |= {"selection": "eager", "dtypes": "host"}
 # what is here takes functions, or files
 ABOUT_OTHERS = ("dualgrad.transforms.", "dualgrad.gradients.", "dualgrad.saving.")

@@ -376,8 +376,9 @@ _errors.public_names.update(
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "autograd", "data", "nn", "optim")
+_LATER = ("amp", "array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
+    "autocast": "amp.autocast_mode",
     "cache_info": "diagnosis",
     "checkpoint": "gradients.checkpointing",
     "detect_nan": "gradients.anomaly",
