@@ -19,7 +19,6 @@ from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import Op, renamed
 from dualgrad.compiler.ops.elementwise import Elementwise, narrowed, widened
-from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.precision import KEPT, LOW, SINGLE
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, unit_names
@@ -70,8 +69,6 @@ class Composite:
         if stated is not None or self.raw:
             return stated or KEPT
         ops = [n.op for n in topological(self.trace(*nodes)) if isinstance(n.op, Op)]
-        if any(isinstance(op, Library) for op in ops):
-            return SINGLE
         found = {op.precision for op in ops if not isinstance(op, Elementwise)}
         return LOW if LOW in found else SINGLE if SINGLE in found else KEPT
 
