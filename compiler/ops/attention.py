@@ -120,6 +120,16 @@ def _check_mask(query: Any, key: Any, mask: Any) -> None:
         )
 
 
+def attention_weights(query: Any, key: Any, attn_mask: Any) -> Any:
+    """The softmax that `attention` applies to the values, [..., L, S], from query [..., L, E], key
+    [..., S, E] and a mask as there."""
+    _check(query, key, key, False)
+    if attn_mask is not None:
+        _check_mask(query, key, attn_mask)
+    optional, which = given(None, attn_mask)
+    return _attention_weights(query, key, *optional, causal=False, grouped=False, which=which)
+
+
 def attention(
     query: Any,
     key: Any,
