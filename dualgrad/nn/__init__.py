@@ -129,7 +129,6 @@ from dualgrad.nn.pooling import (
     MaxUnpool3d,
 )
 from dualgrad.nn.recurrent import GRU, LSTM, RNN
-from dualgrad.nn.relu import ReLU
 from dualgrad.nn.rms_norm import RMSNorm
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
