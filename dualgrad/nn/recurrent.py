@@ -15,10 +15,10 @@ from dualgrad.compiler.ops.joining import cat, stack, unbind
 from dualgrad.compiler.ops.neural import linear
 from dualgrad.compiler.ops.recurrent import gru_step, lstm_step, rnn_step, steps
 from dualgrad.creation import empty, zeros
+from dualgrad.functional import dropout as drop
 from dualgrad.nn.cells import check_nonlinearity, check_positive, draw_weights
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
-from dualgrad.random import dropout as drop
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.tensor import Tensor
 
