@@ -109,6 +109,19 @@ def seed(value: int) -> None:
 manual_seed = seed
 
 
+def stream_of_thread() -> Generator:
+    """The stream that functions without a generator draw from.
+
+    That is the default one, but for what a `dualgrad.data.DataLoader` runs to load a batch: that
+    draws from a stream of the batch, so that no order of threads shows.  Traces are kept, and
+    therefore know the default stream only.
+    """
+    own = state.stream
+    if own is None or state.trace is not None:
+        return default_generator
+    return own()  # type: ignore[no-any-return]
+
+
 def initial_seed() -> int:
     """The seed of the default stream."""
     return default_generator.initial_seed()
@@ -134,7 +147,7 @@ def words_for(
     count = each
     for n in shape:
         count *= n
-    return (generator or default_generator).advance(count, device)
+    return (generator or stream_of_thread()).advance(count, device)
 
 
 def _sizes(op: str, shape: Any) -> tuple[int, ...]:

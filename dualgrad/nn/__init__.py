@@ -34,9 +34,11 @@ from dualgrad.nn.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
+from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from dualgrad.nn.conv import (
     Conv1d,
     Conv2d,
@@ -58,12 +60,41 @@ from dualgrad.nn.embedding import Embedding
 from dualgrad.nn.flatten import Flatten, Unflatten
 from dualgrad.nn.fold import Fold, Unfold
 from dualgrad.nn.group_norm import GroupNorm
+from dualgrad.nn.hooks import (
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from dualgrad.nn.identity import Identity
 from dualgrad.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from dualgrad.nn.layer_norm import LayerNorm
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.local_response_norm import LocalResponseNorm
-from dualgrad.nn.loss import CrossEntropyLoss
+from dualgrad.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CosineEmbeddingLoss,
+    CrossEntropyLoss,
+    GaussianNLLLoss,
+    HingeEmbeddingLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MarginRankingLoss,
+    MSELoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    SmoothL1Loss,
+    SoftMarginLoss,
+    TripletMarginLoss,
+    TripletMarginWithDistanceLoss,
+)
 from dualgrad.nn.module import Module
 from dualgrad.nn.padding import (
     CircularPad1d,
@@ -97,6 +128,7 @@ from dualgrad.nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from dualgrad.nn.recurrent import GRU, LSTM, RNN
 from dualgrad.nn.rms_norm import RMSNorm
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
@@ -114,6 +146,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -125,6 +160,8 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -142,6 +179,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
@@ -152,24 +190,33 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "GRUCell",
+    "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "KLDivLoss",
+    "L1Loss",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
+    "MSELoss",
+    "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -178,12 +225,18 @@ __all__ = [
     "MaxUnpool3d",
     "Mish",
     "Module",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "MultiheadAttention",
+    "NLLLoss",
     "PReLU",
     "PairwiseDistance",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -196,6 +249,8 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softmax2d",
     "Softmin",
@@ -205,6 +260,8 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
     "Upsample",
@@ -215,5 +272,12 @@ __all__ = [
     "ZeroPad3d",
     "capture",
     "init",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
     "utils",
 ]
