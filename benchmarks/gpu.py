@@ -22,7 +22,8 @@ from typing import Any
 import dualgrad as dg
 from benchmarks.machine import describe
 from benchmarks.report import aligned, markdown_table, time_text, write_markdown
-from dualgrad import functional, nn, optim
+from benchmarks.training import training_step
+from dualgrad import functional
 from dualgrad.runtime import cuda
 from dualgrad.runtime.cupy_driver import CupyDriver
 from dualgrad.runtime.driver import Driver
@@ -258,28 +259,10 @@ def training(clock: Clock) -> Rows:
     compiled = dg.function(lambda x: x + 1.0, strict=True)
     yield "x + 1 on 4 elements, eager", _time(clock.host(lambda: x + 1.0)), "host"
     yield "x + 1 on 4 elements, compiled", _time(clock.host(lambda: compiled(x))), "host"
-    eager = _step(clock.effort)
+    eager = training_step(clock.effort.width, clock.effort.batch, "cuda")
     yield "training step of an MLP, eager", _time(clock.wall(eager)), "host and device"
-    step = dg.function(_step(clock.effort), strict=True)
+    step = dg.function(training_step(clock.effort.width, clock.effort.batch, "cuda"), strict=True)
     yield "training step of an MLP, compiled", _time(clock.wall(step)), "host and device"
-
-
-def _step(effort: Effort) -> Callable[[], Any]:
-    """784-width-10 with ReLU, cross-entropy, RMSprop."""
-    model = nn.Sequential(nn.Linear(784, effort.width), nn.ReLU(), nn.Linear(effort.width, 10))
-    model = model.to("cuda")
-    optimizer = optim.RMSprop(model.parameters(), lr=1e-3)
-    images = dg.ones(effort.batch, 784, device="cuda")
-    labels = dg.zeros(effort.batch, dtype=dg.int64, device="cuda")
-
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
 
 
 # -- the report -----------------------------------------------------------------------------------

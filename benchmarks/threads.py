@@ -26,7 +26,8 @@ import dualgrad as dg
 from benchmarks.machine import Others, describe
 from benchmarks.report import aligned, time_text, write_section
 from benchmarks.results import percentile
-from dualgrad import functional, nn, optim
+from benchmarks.training import training_step
+from dualgrad import functional
 from dualgrad.runtime.host import cpu_count
 from dualgrad.runtime.linker import host_object, link_library
 from dualgrad.runtime.threads import pool
@@ -173,21 +174,6 @@ def work_rows() -> list[Row]:
         Row("matrix product, 512 x 512 x 512", lambda: square @ square),
         Row("training step, MLP 784-512-10, batch 128, compiled", step),
     ]
-
-
-def training_step() -> Callable[[], Any]:
-    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
-    optimizer = optim.RMSprop(model.parameters(), lr=1e-3)
-    x, target = dg.randn(128, 784), dg.arange(128) % 10
-
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(model(x), target)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
 
 
 class Spinner:

@@ -15,6 +15,7 @@ from dualgrad.compiler.ir.node import Leaf, Node, as_node, is_leaf, replace, top
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.records import dataclass
@@ -97,6 +98,9 @@ class Vjp:
 
     def generalized(self, rename: Rename) -> Vjp:
         return Vjp.of(self.unit.generalized(rename), self.given, self.wanted)
+
+    def precision_on(self, *nodes: Node) -> str:
+        return KEPT  # gradients have the dtypes of the operands, however the unit ran
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         n_given, n_inputs = sum(self.given), len(self.wanted)

@@ -8,6 +8,7 @@ from dualgrad.compiler.ops.normalization import (
     channel_norm,
     check_channels,
     fixed_norm,
+    moved,
     np_standard,
 )
 from dualgrad.compiler.ops.operands import check_tensors
@@ -18,10 +19,10 @@ from dualgrad.tensor import Tensor
 
 
 def _move(running: Tensor | None, new: Tensor, momentum: Any) -> None:
-    """running = (1 - momentum) * running + momentum * new, in place."""
+    """running = (1 - momentum) * running + momentum * new, in place, rounded once."""
     if running is not None:
         with no_grad():
-            running.mul_(1.0 - momentum).add_(new.detach() * momentum)
+            running.copy_(moved(running, new.detach(), momentum, 1.0 - momentum))
 
 
 def _check(op: str, running_mean: Any, running_var: Any) -> None:
@@ -42,7 +43,7 @@ def batch_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """Return (x - mean) / sqrt(var + eps) * weight + bias per channel of x [N, C, ...].

@@ -294,8 +294,7 @@ choose:
   br label %loop
 loop:
   %tid = phi i64 [1, %choose], [%next, %continue]
-  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
-$record
+$record_of_tid
   %kernel = load atomic i64, ptr %record.kernel acquire, align 8
   %runs = icmp ne i64 %kernel, 0              ; id 0 would mean the caller itself
   br i1 %runs, label %move, label %continue
@@ -331,8 +330,7 @@ choose:
   br label %loop
 loop:
   %tid = phi i64 [1, %choose], [%next, %continue]
-  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
-$record
+$record_of_tid
   %working = load atomic i64, ptr %record.working monotonic, align 8
   %already = load atomic i64, ptr %record.pulled monotonic, align 8
   %away = icmp ugt i64 %working, %already
@@ -387,8 +385,7 @@ $fields
   br label %loop
 loop:
   %tid = phi i64 [1, %entry], [%next, %loop]
-  %record = getelementptr [$record_words x i64], ptr %records.p, i64 %tid
-$record
+$record_of_tid
   store atomic i64 0, ptr %record.pulled monotonic, align 8
   %next = add i64 %tid, 1
   %more = icmp sle i64 %next, %started
@@ -556,10 +553,11 @@ def linux_x86_64() -> str:
         f"  %record.{name} = getelementptr i64, ptr %record, i64 {index}"
         for name, index in RECORD.items()
     ]
+    one = f"  %record = getelementptr [{RECORD_WORDS} x i64], ptr %records.p, i64 %tid"
     return _LINUX_X86_64.substitute(
         fields="\n".join(fields),
         record="\n".join(record),
-        record_words=RECORD_WORDS,
+        record_of_tid="\n".join([one, *record]),
         pool_words=POOL_WORDS,
         batch=BATCH,
         closed=CLOSED,

@@ -16,8 +16,8 @@ import dualgrad as dg
 from dualgrad.runtime.errors import DualgradError, GradientError
 
 
-def functions(T: Any) -> dict[str, Any]:
-    """The same functions over PyTorch and dualgrad."""
+def differentiable_functions(T: Any) -> dict[str, Any]:
+    """Functions whose outputs have gradients, over PyTorch or dualgrad."""
 
     class Exp(T.autograd.Function):
         @staticmethod
@@ -65,6 +65,12 @@ def functions(T: Any) -> dict[str, Any]:
             out = out if g is None else out + g
             return out if h is None else out + h * 2
 
+    return {f.__name__: f for f in (Exp, Scaled, Split)}
+
+
+def unusual_functions(T: Any) -> dict[str, Any]:
+    """Functions that mark outputs, change inputs, refuse or return them."""
+
     class Largest(T.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Any) -> Any:
@@ -110,7 +116,12 @@ def functions(T: Any) -> dict[str, Any]:
         def backward(ctx: Any, g: Any) -> Any:
             return -g
 
-    return {f.__name__: f for f in (Exp, Scaled, Split, Largest, Doubled, Once, Same)}
+    return {f.__name__: f for f in (Largest, Doubled, Once, Same)}
+
+
+def functions(T: Any) -> dict[str, Any]:
+    """The same functions over PyTorch and dualgrad."""
+    return {**differentiable_functions(T), **unusual_functions(T)}
 
 
 def with_saved_output(T: Any, leaf: Any, of: Any) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from dualgrad.runtime import cpu
@@ -76,12 +75,7 @@ class Recorder:
         self._on = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._on = False
 
     def time(self, least: float) -> float:

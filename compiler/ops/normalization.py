@@ -217,6 +217,12 @@ def fixed_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps
 
 
 @composite
+def moved(running: Any, new: Any, momentum: Any, rest: Any) -> Any:
+    """running * rest + new * momentum: a running statistic after one more batch."""
+    return running * rest + new * momentum
+
+
+@composite
 def _local_response_norm(x: Any, alpha: Any, beta: Any, k: Any, *, size: int) -> Any:
     x = as_float(x)
     n, c, *space = x.shape

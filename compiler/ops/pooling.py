@@ -379,6 +379,13 @@ def lp_pool2d(
     return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
+def lp_pool3d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """Return (sum x**p)**(1/p) of windows of [N, C, D, H, W]; see `lp_pool2d`."""
+    return _pool_lp(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
 # -- samples --------------------------------------------------------------------------------------
 
 
@@ -472,3 +479,8 @@ def _lp_pool1d_samples() -> list[Sample]:
 @samples_of(lp_pool2d)
 def _lp_pool2d_samples() -> list[Sample]:
     return _lp_pool_samples(lp_pool2d, 2)
+
+
+@samples_of(lp_pool3d)
+def _lp_pool3d_samples() -> list[Sample]:
+    return _lp_pool_samples(lp_pool3d, 3)

@@ -30,11 +30,10 @@ from dualgrad.entries.guards import (
     FRAME,
     GRAD,
     GRAD_FN,
-    LENGTH,
-    LIST_ITEMS,
     OWN_WORDS,
     at,
     passes,
+    under,
 )
 from dualgrad.entries.making import detach, freed_node
 from dualgrad.entries.program import FAILED, INPUTS, run_program
@@ -56,6 +55,7 @@ from dualgrad.entries.tensors import (
 from dualgrad.runtime.config import Config, config
 from dualgrad.runtime.native import layout, library
 from dualgrad.runtime.native.language import Cell, Word, c, native, stack
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS
 
 RESULT, STATE, COUNT, STARTED = 1, 2, 3, 4
 GUARDING, RUNNING, RUN, RAISED = 0, 1, 2, 3
@@ -65,7 +65,6 @@ _WORDS = 3072  # of a frame
 MOST = 32  # parameters
 VALUES, TYPES = 1, 2
 TIMED = 32  # one run in so many is timed
-ITEMS = layout.ITEMS
 
 EAGER = layout.slot(Config, "eager")
 _slow, _config, _entry_at, _eager_at = Cell(), Cell(), Cell(), Cell()
@@ -256,10 +255,9 @@ def find_sizes(p: Word, frame: Word) -> Word:
         return 0
     for k in range(count):
         key[ITEMS + k] = taken((frame[p[4 + 2 * k]])[ITEMS + p[5 + 2 * k]])
-    found = c.PyDict_GetItemWithError(p[2], key)
+    found = under(p[2], key)
     c.Py_DecRef(key)
     if not found:
-        c.PyErr_Clear()
         return 0
     own(frame, taken(found))
     plan = found[OWN_WORDS]
@@ -511,10 +509,7 @@ def make_tuple(p: Word, frame: Word) -> Word:
     if not found:
         frame[STATE] = RAISED
         return 0
-    for k in range(p[2]):
-        found[ITEMS + k] = taken(at(frame, p[3 + k]))
-    frame[p[1]] = own(frame, found)
-    return p + 24 + 8 * p[2]
+    return filled(p, frame, found, found + 8 * ITEMS)
 
 
 @native
@@ -524,8 +519,14 @@ def make_list(p: Word, frame: Word) -> Word:
     if not found:
         frame[STATE] = RAISED
         return 0
+    return filled(p, frame, found, found[LIST_ITEMS])
+
+
+@native
+def filled(p: Word, frame: Word, found: Word, items: Word) -> Word:
+    """Give a new tuple or list its elements."""
     for k in range(p[2]):
-        (found[LIST_ITEMS])[k] = taken(at(frame, p[3 + k]))
+        items[k] = taken(at(frame, p[3 + k]))
     frame[p[1]] = own(frame, found)
     return p + 24 + 8 * p[2]
 

@@ -35,7 +35,6 @@ from dualgrad.entries.tensors import (
     FALSE,
     GRAD,
     GRAD_FN,
-    LIST_ITEMS,
     NONE,
     OUTPUT_NUMBER,
     REQUIRES,
@@ -61,7 +60,7 @@ from dualgrad.gradients.hooks import on_leaves, on_nodes
 from dualgrad.gradients.tape import Kept, TapeNode
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native, stack
-from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
 KEPT_UNIT, GRADIENT = slot(Kept, "unit"), slot(Kept, "gradient")

@@ -34,14 +34,13 @@ from dualgrad.runtime.native.language import (
     native,
     stack,
 )
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS, TYPE
 from dualgrad.tensor import Tensor
 
 ARGUMENTS, FIRST = 0, 8
 FRAME = 2048  # words; what is below is no address
 DONE = 1
 
-TYPE, LENGTH, ITEMS = layout.TYPE, layout.LENGTH, layout.ITEMS
-LIST_ITEMS = 3  # where a list has the address of its elements
 CELL_CONTENTS = 2  # of a cell
 FLOAT_BITS = 2  # of a float
 SIG, REQUIRES_GRAD, GRAD_FN, GRAD = (
@@ -194,9 +193,8 @@ def dict_of(p: Word, frame: Word) -> Word:
 @native
 def look_up(p: Word, frame: Word) -> Word:
     """[register, dict, text]: the value under a key."""
-    found = c.PyDict_GetItemWithError(at(frame, p[2]), p[3])
+    found = under(at(frame, p[2]), p[3])
     if not found:
-        c.PyErr_Clear()
         return 0
     frame[p[1]] = found
     return p + 32
@@ -205,10 +203,16 @@ def look_up(p: Word, frame: Word) -> Word:
 @native
 def entry_is(p: Word, frame: Word) -> Word:
     """[dict, text, object]: what a dict has under a key; 0 for nothing."""
-    found = c.PyDict_GetItemWithError(at(frame, p[1]), p[2])
+    return p + 32 if under(at(frame, p[1]), p[2]) == p[3] else 0
+
+
+@native
+def under(owner: Word, key: Word) -> Word:
+    """What a dict has under a key (borrowed); 0 for nothing, or where the key cannot be hashed."""
+    found = c.PyDict_GetItemWithError(owner, key)
     if not found:
         c.PyErr_Clear()
-    return p + 32 if found == p[3] else 0
+    return found
 
 
 @native
@@ -330,9 +334,8 @@ def is_sized(p: Word, frame: Word) -> Word:
     """[register, operand, dict of signatures, flag, grad_fn]: a tensor of a known signature, and
     what the dict has for it."""
     x = at(frame, p[2])
-    found = c.PyDict_GetItemWithError(p[3], x[SIG])
+    found = under(p[3], x[SIG])
     if not found:
-        c.PyErr_Clear()
         return 0
     frame[p[1]] = found
     return p + 48 if has_history(x, p[4], p[5]) else 0

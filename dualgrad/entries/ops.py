@@ -21,6 +21,7 @@ from dualgrad.compiler.ops.assign import ASSIGN
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.view import View
 from dualgrad.dispatch import Alias, Plan
+from dualgrad.entries.lookup import find_entry, hash_of, mix, put_entry
 from dualgrad.entries.program import FAILED, record_of, run_program
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread
 from dualgrad.entries.tape import DONE, record_unit
@@ -29,17 +30,14 @@ from dualgrad.entries.tensors import ARRAY, REQUIRES, SIG, TRUE, new_tensor, tak
 from dualgrad.entries.views import ViewRecord, new_view
 from dualgrad.gradients.tape import Absent, record
 from dualgrad.runtime.native import library
-from dualgrad.runtime.native.language import Cell, Word, c, native, shifted, stack
+from dualgrad.runtime.native.language import Cell, Word, c, native, stack, words
 from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
-# words of an entry
-HASH, COUNT, KEYS, PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES, WHOLE = (
-    range(13)
-)
+# words of an entry, after those of `lookup`
+PLAN, PROGRAM, TENSORS, NUMBERS, TAKEN, RESULTS, MADE, READ, SAVES, WHOLE = range(3, 13)
 MOST = 16  # operands, and results
 NOT_SERVED = -1
-_MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads the bits of addresses
 AS_TENSOR, _ABSENT, NUMBER = 1, 2, 3  # kinds of operands
 _KINDS = 64  # places for classes of operands; half of them are used at most
 _ABSENT_TYPE = slot(Absent, "type")
@@ -72,7 +70,7 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
     """
     keys = stack(17)
     keys[0] = arguments[0]
-    mixed = arguments[0] * _MIX
+    mixed = mix(0, arguments[0])
     requiring = 0
     absent = 0
     for k in range(1, count):
@@ -91,10 +89,10 @@ def find(arguments: Word, count: Word, found: Word) -> Word:
         else:
             return 0
         keys[k] = key
-        mixed = (mixed ^ key) * _MIX
+        mixed = mix(mixed, key)
     found[0] = requiring
     found[1] = absent
-    return _known(keys, count, mixed ^ shifted(mixed, 32), absent)
+    return _known(keys, count, mixed, absent)
 
 
 @native
@@ -103,20 +101,8 @@ def _known(keys: Word, count: Word, mixed: Word, absent: Word) -> Word:
     table = _table.word
     if not table:
         return 0
-    mask = table[0]
-    table += 8
-    k = mixed & mask
-    while table[k]:
-        entry = table[k]
-        if entry[HASH] == mixed and entry[COUNT] == count:
-            own = entry[KEYS]
-            same = 0
-            while same < count and own[same] == keys[same]:
-                same += 1
-            if same == count:
-                return 0 if absent & entry[READ] else entry
-        k = (k + 1) & mask
-    return 0
+    entry = find_entry(table + 8, table[0], keys, count, mixed)
+    return 0 if entry and absent & entry[READ] else entry
 
 
 @native
@@ -240,17 +226,17 @@ class Entry:
                 made += id(r), 0, 0
         # operands that have to be there
         seen = sum({1 << k for k in (*read, *made[1::3]) if k})
-        parts = [_words(*ids), _words(*read), _words(*made)]
-        self.hash = _hash_of(ids)
+        parts = [words(*ids), words(*read), words(*made)]
+        self.hash = hash_of(ids)
         program = 0 if plan.bound is None else record_of(plan.bound)  # type: ignore[arg-type]
-        words = _words(
+        row = words(
             self.hash, len(keys), ctypes.addressof(parts[0]), id(plan), program,
             len(plan.operands), len(plan.numbers), ctypes.addressof(parts[1]),
             len(plan.results), ctypes.addressof(parts[2]), seen,
             id(plan.saves), isinstance(unit, Elementwise) or unit is ASSIGN,
         )  # fmt: skip
-        self._kept = (words, parts, keys, views)
-        self.address = ctypes.addressof(words)
+        self._kept = (row, parts, keys, views)
+        self.address = ctypes.addressof(row)
 
 
 def _view_of(result: Alias | TensorType, keys: list[Any]) -> ViewRecord | None:
@@ -262,41 +248,22 @@ def _view_of(result: Alias | TensorType, keys: list[Any]) -> ViewRecord | None:
     return ViewRecord(result, type, unit if isinstance(unit, View) else None)
 
 
-def _words(*numbers: int) -> Any:
-    return (ctypes.c_int64 * len(numbers))(*numbers)
-
-
-def _hash_of(ids: tuple[int, ...]) -> int:
-    """What `find` computes."""
-    mixed = ids[0] * _MIX & _WORD
-    for key in ids[1:]:
-        mixed = (mixed ^ key) * _MIX & _WORD
-    mixed ^= mixed >> 32
-    return mixed - (mixed >> 63 << 64)
-
-
-_WORD = (1 << 64) - 1
-
-
 class _Places:
     """The entries of plans by their hashes, at `address`: how many places there are, less one,
-    and these. Linear probing, at most half full."""
+    and these."""
 
     __slots__ = ("_words", "address", "count", "known")
 
     def __init__(self, count: int) -> None:
         self.known: dict[tuple[int, ...], tuple[Entry, Plan]] = {}
         self.count = count
-        self._words = _words(count - 1, *[0] * count)
+        self._words = words(count - 1, *[0] * count)
         self.address = ctypes.addressof(self._words)
 
     def put(self, ids: tuple[int, ...], entry: Entry, plan: Plan) -> None:
         """Take in an entry, which is not there, and keep it."""
         self.known[ids] = entry, plan
-        k = entry.hash & (self.count - 1)
-        while self._words[1 + k]:
-            k = (k + 1) & (self.count - 1)
-        self._words[1 + k] = entry.address
+        put_entry(self._words, 1, self.count - 1, entry.hash, entry.address)
 
     def with_room(self) -> _Places:
         """Places for one entry more: these or others."""

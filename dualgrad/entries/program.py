@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.arrays import elsewhere, new_array, take_or_raise
-from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack
+from dualgrad.runtime.native.language import Cell, Word, c, call, native, stack, words
 from dualgrad.runtime.native.pool import give
 from dualgrad.runtime.profile import counters
 
@@ -153,16 +153,16 @@ class ProgramRecord:
 
     def __init__(self, bound: CpuBound) -> None:
         program, loaded = bound.program, bound.code.loaded
-        params = _words(0, *struct.unpack(f"={len(bound.prefix) // 8}q", bound.prefix))
-        kinds = _words(*(d.is_float for d in program.scalars))
+        params = words(0, *struct.unpack(f"={len(bound.prefix) // 8}q", bound.prefix))
+        kinds = words(*(d.is_float for d in program.scalars))
         arrays = [_array_record(shape, dtype) for shape, dtype in bound.outputs]
-        words = _words(
+        record = words(
             loaded.entry, loaded.context, len(program.inputs), len(arrays),
             ctypes.addressof(params), len(params), len(kinds), ctypes.addressof(kinds),
             bound.arena, bound.heavy, len(program.kernels), *map(ctypes.addressof, arrays),
         )  # fmt: skip
-        self._kept = (words, params, kinds, arrays, loaded, [d for _, d in bound.outputs])
-        self.address = ctypes.addressof(words)
+        self._kept = (record, params, kinds, arrays, loaded, [d for _, d in bound.outputs])
+        self.address = ctypes.addressof(record)
 
 
 def record_of(bound: CpuBound) -> int:
@@ -175,14 +175,10 @@ def record_of(bound: CpuBound) -> int:
     return address
 
 
-def _words(*numbers: int) -> Any:
-    return (ctypes.c_int64 * len(numbers))(*numbers)
-
-
 def _array_record(shape: tuple[int, ...], dtype: DType) -> Any:
     """What `new_array` makes an array from."""
     nbytes = dtype.itemsize * math.prod(shape)
-    return _words(nbytes, id(dtype.numpy), len(shape), *shape)
+    return words(nbytes, id(dtype.numpy), len(shape), *shape)
 
 
 def _bind() -> None:

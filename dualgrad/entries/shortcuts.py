@@ -25,14 +25,15 @@ from typing import Any
 from dualgrad import dispatch, values
 from dualgrad.compiler.ir.value import METHODS, Unit
 from dualgrad.entries import ops
+from dualgrad.entries.lookup import find_entry, hash_of, mix, put_entry
 from dualgrad.entries.ops import AS_TENSOR, CLEARED, NOT_SERVED, NUMBER, find, kind_of, run_entry
 from dualgrad.entries.state import PLAIN, RECORDS, mode_of_thread, watch
-from dualgrad.entries.tensors import LIST_ITEMS, REQUIRES, SIG, TRUE, taken
+from dualgrad.entries.tensors import REQUIRES, SIG, TRUE, taken
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.callables import FUNCTION, STATE, stand_in
-from dualgrad.runtime.native.language import Cell, Word, c, native, shifted, stack
-from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE
+from dualgrad.runtime.native.language import Cell, Word, c, native, stack, words
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS, TYPE
 from dualgrad.tensor import Tensor
 
 # kinds of arguments, after those of `ops`
@@ -41,9 +42,8 @@ _MOST_OPERANDS = 16
 MOST = 1024  # sets of keys that a function is learnt for
 # words of a state: the table, its mask, what learns, and hashes that were met
 _TABLE, _MASK, _LEARN, _MET = range(4)
-# words of an entry
-_HASH, _COUNT, _KEYS, _UNIT, _OPERANDS, _PLACES, _WHOLE, _PLAN, _TIMES = range(9)
-_MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio
+# words of an entry, after those of `lookup`
+_UNIT, _OPERANDS, _PLACES, _WHOLE, _PLAN, _TIMES = range(3, 9)
 _FLOATS = Cell()
 
 
@@ -59,7 +59,7 @@ def shortcut(function: Word, arguments: Word, flags: Word, names: Word) -> Word:
         used = _all_keys(arguments, count, names, keys, places)
         if used:
             mixed = _hash(keys, used)
-            entry = _known(state, keys, used, mixed)
+            entry = find_entry(state[_TABLE], state[_MASK], keys, used, mixed)
             if entry:
                 if entry[_UNIT]:
                     found = _result(entry, places, mode)
@@ -206,8 +206,7 @@ def _first(x: Word, places: Word, used: Word) -> Word:
 def _hash(keys: Word, count: Word) -> Word:
     mixed = 0
     for k in range(count):
-        mixed = (mixed ^ keys[k]) * _MIX
-        mixed = mixed ^ shifted(mixed, 32)
+        mixed = mix(mixed, keys[k])
     return mixed
 
 
@@ -220,25 +219,6 @@ def _is_again(state: Word, mixed: Word) -> Word:
     if met[k] == mixed:
         return 1
     met[k] = mixed
-    return 0
-
-
-@native
-def _known(state: Word, keys: Word, count: Word, mixed: Word) -> Word:
-    """The entry of these keys, or 0."""
-    table = state[_TABLE]
-    mask = state[_MASK]
-    k = mixed & mask
-    while table[k]:
-        entry = table[k]
-        if entry[_HASH] == mixed and entry[_COUNT] == count:
-            own = entry[_KEYS]
-            same = 0
-            while same < count and own[same] == keys[same]:
-                same += 1
-            if same == count:
-                return entry
-        k = (k + 1) & mask
     return 0
 
 
@@ -260,8 +240,8 @@ class Shortcut:
         self._kept: list[Any] = []
         self._entries: list[tuple[int, int]] = []  # hash and address of each
         learn = functools.partial(_learn, self)
-        met = _words(*[0] * 64)
-        self._state = _words(0, 0, id(learn), ctypes.addressof(met))
+        met = words(*[0] * 64)
+        self._state = words(0, 0, id(learn), ctypes.addressof(met))
         self._kept += learn, met
         self._room(8)
         self.call = stand_in(function, shortcut, self._state)
@@ -276,22 +256,22 @@ class Shortcut:
             self._state[_LEARN] = id(self.function)
         unit, operands, whole = watched.unit(out)
         places = None if unit is None else flat.places_of(operands)
-        parts = [_words(*keys), _words(*(places or [0]))]
+        parts = [words(*keys), words(*(places or [0]))]
         count = len(operands) if places else 0
         at = [ctypes.addressof(p) for p in parts]
-        mixed = _hash_of(keys)
+        mixed = hash_of(keys)
         unit_at = id(unit) if places else 0
-        words = _words(mixed, len(keys), at[0], unit_at, count, at[1], whole, 0, 0)
+        entry = words(mixed, len(keys), at[0], unit_at, count, at[1], whole, 0, 0)
         numbers = [x for x in operands if type(x) in _NUMBERS]  # the entry has their addresses
-        self._kept.append((words, parts, unit, flat.held, numbers))
-        self._entries.append((mixed, ctypes.addressof(words)))
+        self._kept.append((entry, parts, unit, flat.held, numbers))
+        self._entries.append((mixed, ctypes.addressof(entry)))
         if 2 * len(self._entries) > len(self._places):
             self._room(2 * len(self._places))
         else:
             self._put(*self._entries[-1])
 
     def _room(self, count: int) -> None:
-        self._places = _words(*[0] * count)
+        self._places = words(*[0] * count)
         self._kept.append(self._places)  # a thread may be looking at the one before
         for entry in self._entries:
             self._put(*entry)
@@ -299,11 +279,7 @@ class Shortcut:
         self._state[_MASK] = count - 1
 
     def _put(self, mixed: int, address: int) -> None:
-        mask = len(self._places) - 1
-        k = mixed & mask
-        while self._places[k]:
-            k = (k + 1) & mask
-        self._places[k] = address
+        put_entry(self._places, 0, len(self._places) - 1, mixed, address)
 
 
 def _learn(known: Shortcut, *args: Any, **kwargs: Any) -> Any:
@@ -432,22 +408,6 @@ def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Flat | None:
         if not flat.add(x):
             return None
     return flat
-
-
-_WORD = (1 << 64) - 1
-
-
-def _hash_of(keys: tuple[int, ...]) -> int:
-    """What `_hash` computes."""
-    mixed = 0
-    for key in keys:
-        mixed = (mixed ^ key) * _MIX & _WORD
-        mixed ^= mixed >> 32
-    return mixed - (mixed >> 63 << 64)
-
-
-def _words(*numbers: int) -> Any:
-    return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
 known: dict[str, Shortcut] = {}  # by the names of methods

@@ -14,7 +14,6 @@ from dualgrad.entries.tensors import (
     GRAD,
     GRAD_FN,
     LAYOUT,
-    LIST_ITEMS,
     NODE,
     NONE,
     ORIGIN,
@@ -35,7 +34,7 @@ from dualgrad.runtime import srcinfo
 from dualgrad.runtime.dtype import DType, float32
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
-from dualgrad.runtime.native.layout import ITEMS, LENGTH, TYPE, slot
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS, TYPE, slot
 
 EDGES, SAVED, NUMBER = (slot(TapeNode, n) for n in ("edges", "inputs", "number"))
 RESULTS, PLACE, RELEASED = (slot(TapeNode, n) for n in ("outputs", "place", "released"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
-from dualgrad.runtime.native.layout import slot
+from dualgrad.runtime.native.layout import LIST_ITEMS, slot
 from dualgrad.tensor import Tensor
 
 ARRAY, BASE, GRAD, GRAD_FN = (slot(Tensor, n) for n in ("array", "base", "_grad", "_grad_fn"))
@@ -14,7 +14,6 @@ SIG, TENSOR_TYPE, VERSION = slot(Tensor, "sig"), slot(Tensor, "_type"), slot(Ten
 
 NONE, TRUE, FALSE, ZERO, TENSOR = Cell(), Cell(), Cell(), Cell(), Cell()
 _ZERO = 0
-LIST_ITEMS = 3  # where a list has the address of its elements
 
 
 @native

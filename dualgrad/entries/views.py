@@ -22,7 +22,6 @@ from dualgrad.entries.tensors import (
     ARRAY,
     BASE,
     LAYOUT,
-    LIST_ITEMS,
     NONE,
     ORIGIN,
     SIG,
@@ -34,7 +33,7 @@ from dualgrad.gradients import history
 from dualgrad.gradients.history import MANY, NO_GRAD, OPEN
 from dualgrad.runtime.native import layout, library
 from dualgrad.runtime.native.language import Cell, Word, c, call, int32, native, stack
-from dualgrad.runtime.native.layout import ITEMS, LENGTH
+from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS
 from dualgrad.tensor import signature
 
 OFFSET, TYPE, STEPS, SIGNATURE, HOW, DIMS, SIZES = range(7)  # words of a record

@@ -8,10 +8,10 @@ holds the numbers of nodes, which may be too large for a word, the table nodes a
 from __future__ import annotations
 
 from dualgrad.entries.tape import NUMBER, TAPE_NODE, TYPES
-from dualgrad.entries.tensors import LIST_ITEMS, NONE, taken
+from dualgrad.entries.tensors import NONE, taken
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native
-from dualgrad.runtime.native.layout import LENGTH, TYPE
+from dualgrad.runtime.native.layout import LENGTH, LIST_ITEMS, TYPE
 
 HEAP, COUNT, TABLE, PLACES, RETAIN = range(5)  # words of a flow
 _FIRST = 64  # places of the table at first; half of them are used, and so many fit into the heap

@@ -27,7 +27,7 @@ from dualgrad.gradients.history import OPEN
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.native import callables, layout, library
 from dualgrad.runtime.native.language import Cell, Word, c, int32, native, stack
-from dualgrad.runtime.native.layout import ITEMS, TYPE, slot
+from dualgrad.runtime.native.layout import ITEMS, LIST_ITEMS, TYPE, slot
 from dualgrad.tensor import Tensor
 
 _MOST = 15  # operands besides the tensor itself
@@ -36,7 +36,6 @@ _DATA, _SHAPE, _STRIDES = (
 )
 _DIMS, _FLAGS, _WRITEABLE = layout.ARRAY_NDIM, layout.ARRAY_FLAGS, 0x400
 _DTYPE, _ITEMSIZE = slot(TensorType, "dtype"), slot(DType, "itemsize")
-_LIST_ITEMS = 3  # where a list has the address of its elements
 _ORIGIN_KIND = ITEMS + 3
 
 _slow, _open = Cell(), Cell()
@@ -149,7 +148,7 @@ def _end(x: Word) -> Word:
 @native
 def _changed(x: Word) -> Word:
     """Note a change in place; see `Viewing.changed`."""
-    items = (x[VERSION])[_LIST_ITEMS]
+    items = (x[VERSION])[LIST_ITEMS]
     times = c.PyLong_FromLongLong(c.PyLong_AsLongLong(items[0]) + 1)
     if not times:
         return FAILED

@@ -50,7 +50,7 @@ from dualgrad.runtime.native import callables, layout, library
 from dualgrad.runtime.native.library import pending
 from dualgrad.runtime.srcinfo import user_location
 from dualgrad.runtime.tracebacks import hide_own_frames
-from dualgrad.state import state
+from dualgrad.state import mode, state
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")  # of a method: its parameters after self
@@ -211,7 +211,7 @@ class Function(Generic[P, R]):
                 return fn(*args, **kwargs)
             if seen.stand_ins:  # another thread is tracing a function of the same state
                 return fn(*args, **kwargs)
-            known = entries.get((*seen.key, state.grad_enabled))
+            known = entries.get((*seen.key, mode()))
             found = found or seen
             if known is None:
                 continue
@@ -232,7 +232,7 @@ class Function(Generic[P, R]):
             return fn(*args, **kwargs)
         with self._lock:
             if programs.attempts == attempts:
-                why = reasons(roots, self.scopes, state.grad_enabled)
+                why = reasons(roots, self.scopes, mode())
                 try:
                     with self.history.tracing(self.name, lambda: self.n_traces, why):
                         return self._trace(roots, found, basis, args, kwargs)
@@ -365,7 +365,7 @@ class Function(Generic[P, R]):
         if not self.scopes or scope is not self.scopes[0][0]:
             self.scopes.insert(0, (scope, {}))
             del self.scopes[MAX_SCOPES:]
-        return self.scopes[0][1].setdefault((*found.key, state.grad_enabled), Entry())
+        return self.scopes[0][1].setdefault((*found.key, mode()), Entry())
 
     def _note_failure(self, error: Exception, tracing: Tracing) -> None:
         """A call could not be traced: it runs eagerly, and so do others like it."""

@@ -14,7 +14,7 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.entries import calls, guards
 from dualgrad.entries.guards import Words
 from dualgrad.entries.program import record_of
-from dualgrad.entries.state import PLAIN, RECORDS
+from dualgrad.entries.state import mode_word
 from dualgrad.entries.tensors import NONE
 from dualgrad.jit.alias import Source
 from dualgrad.jit.containers import Effect
@@ -37,6 +37,7 @@ from dualgrad.jit.table import Unserved
 from dualgrad.runtime import memory
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Native
+from dualgrad.runtime.native.layout import ITEMS
 from dualgrad.tensor import Tensor
 
 _set_attribute = type.__setattr__
@@ -107,7 +108,7 @@ class _Replay:
         self.emit(guards.done)
         if self.table.unserved or self.owned + len(self.held) > calls.HELD_WORDS:
             raise Unserved
-        mode = PLAIN | (RECORDS if self.writer.grad_enabled else 0)
+        mode = mode_word(self.writer.grad_enabled, self.writer.mixed)
         hold = [calls.hold.address, len(self.held), *sorted(self.held)] if self.held else []
         return Words([mode, *table, *hold, *self.code], self.kept, self.table.kept, self.path)
 
@@ -239,7 +240,7 @@ class _Replay:
         if k in self.writer.size_registers:
             sizes, part = self.writer.size_registers[k]
             register = self.table.new_register()
-            self.emit(guards.word, register, sizes, guards.ITEMS + part)
+            self.emit(guards.word, register, sizes, ITEMS + part)
             return register
         return self.operand(self.found.facts[k])
 

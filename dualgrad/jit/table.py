@@ -310,9 +310,10 @@ class Table:
             out += [guards.entries_are.address, x.owner, len(x.keys)]
             for key in x.keys:
                 out += [id(key), *x.held.get(key, (guards.ANY, 0))]
+        known = set(x.keys or ())
         for key, (how, word) in x.held.items():
             self.kept.append(key)
-            if x.keys is not None and key in x.keys:
+            if key in known:
                 continue
             if how == guards.LOAD:
                 out += [guards.look_up.address, word, x.owner, id(key)]

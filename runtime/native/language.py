@@ -77,6 +77,11 @@ class Cell:
         self._memory[0] = value
 
 
+def words(*numbers: int) -> Any:
+    """A ctypes array of words."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 class Native:
     """A function that native code is made of; `address` and calls need the library loaded."""
 

@@ -16,6 +16,7 @@ import numpy as np
 TYPE = 1  # ob_type, in words, of every object
 ITEMS = 3  # the first element of a tuple
 LENGTH = 2  # ob_size of tuples and lists
+LIST_ITEMS = 3  # where a list has the address of its elements
 
 # of PyArrayObject, in bytes (numpy/ndarraytypes.h); the last one is that of NumPy 1.22 and later
 ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_STRIDES = 16, 24, 32, 40

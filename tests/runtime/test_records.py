@@ -17,8 +17,8 @@ Decorator = Callable[..., Any]
 BOTH = (dataclasses.dataclass, records.dataclass)
 
 
-def classes(dataclass: Decorator) -> list[Any]:
-    """One class of each kind that is used in dualgrad."""
+def plain_classes(dataclass: Decorator) -> list[Any]:
+    """Classes with fields, defaults and bases."""
 
     @dataclass
     class Plain:
@@ -48,6 +48,12 @@ def classes(dataclass: Decorator) -> list[Any]:
     @dataclass(eq=False)
     class Identity:
         x: int = 1
+
+    return [Plain, Frozen, Longer, One, Empty, Identity]
+
+
+def special_classes(dataclass: Decorator) -> list[Any]:
+    """Classes with hidden and computed fields, and with methods of their own."""
 
     @dataclass(frozen=True)
     class Hidden:
@@ -84,7 +90,12 @@ def classes(dataclass: Decorator) -> list[Any]:
         def __eq__(self, other: object) -> bool:
             return True
 
-    return [Plain, Frozen, Longer, One, Empty, Identity, Hidden, Computed, Own, OwnEquality]
+    return [Hidden, Computed, Own, OwnEquality]
+
+
+def classes(dataclass: Decorator) -> list[Any]:
+    """One class of each kind that is used in dualgrad."""
+    return plain_classes(dataclass) + special_classes(dataclass)
 
 
 NAN = float("nan")

@@ -20,6 +20,9 @@ from dualgrad.runtime.config import config
 REDEFINITIONS = """
     import gc
     import dualgrad as dg
+    from dualgrad.runtime.native import library
+
+    library.load()  # it is compiled once, in a thread unless somebody waits for it
 
     def resident():
         with open("/proc/self/statm") as f:

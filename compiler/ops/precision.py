@@ -1,0 +1,34 @@
+"""In which precision a unit runs under `dg.autocast`: its precision class.
+
+- LOW     in the 16-bit float of the context: what multiplies matrices
+- SINGLE  in float32: what adds or multiplies many numbers, library routines, and functions whose
+          results leave the range or the accuracy of 16-bit floats (exp, log, powers, losses)
+- KEPT    in the dtypes of its operands, with the usual promotion: everything else
+
+An op class states its class as `precision`; `Contraction`, `Sum`, `Library` ... state it for their
+kind.  The class of a composite follows from the ops of its body, unless the body is marked with
+`single` or `kept`; elementwise ops do not count there, since nothing is rounded between them.
+
+The classes are those of PyTorch's autocast on CUDA, on all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOW, SINGLE, KEPT = "low", "single", "kept"
+
+
+def single(body: F) -> F:
+    """Let a composite run in float32 under autocast, whatever its body does."""
+    body.precision = SINGLE  # type: ignore[attr-defined]
+    return body
+
+
+def kept(body: F) -> F:
+    """Let a composite run in the dtypes of its operands under autocast, whatever its body does."""
+    body.precision = KEPT  # type: ignore[attr-defined]
+    return body

@@ -1,0 +1,5 @@
+"""Automatic mixed precision: `autocast` and what goes with it, under PyTorch's names."""
+
+from dualgrad.amp.autocast_mode import autocast, get_autocast_dtype, is_autocast_enabled
+
+__all__ = ["autocast", "get_autocast_dtype", "is_autocast_enabled"]
