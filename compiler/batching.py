@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.contract import MatMul
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.index import Index, Loads, Update
 from dualgrad.compiler.ops.library import Library
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.reduce import Reduction, Sum, reduce_axes
 from dualgrad.compiler.ops.region import Region
 from dualgrad.compiler.ops.sample import Arg, Sample
@@ -71,6 +72,9 @@ class Batched:
 
     def generalized(self, rename: Rename) -> Batched:
         return Batched.of(self.unit.generalized(rename), self.flags)
+
+    def precision_on(self, *nodes: Node) -> str:
+        return KEPT  # what it does is in the dtypes that the slices have
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         slices = Slices(nodes, self.flags)

@@ -15,6 +15,7 @@ from dualgrad.compiler.ir.node import Leaf, Node, as_node, is_leaf, replace, top
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, Unit
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.transfer import Transfer
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.records import dataclass
@@ -98,6 +99,9 @@ class Vjp:
     def generalized(self, rename: Rename) -> Vjp:
         return Vjp.of(self.unit.generalized(rename), self.given, self.wanted)
 
+    def precision_on(self, *nodes: Node) -> str:
+        return KEPT  # gradients have the dtypes of the operands, however the unit ran
+
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         n_given, n_inputs = sum(self.given), len(self.wanted)
         # Leaves in place of the operands: what lies behind them is not to be looked at.
@@ -109,7 +113,11 @@ class Vjp:
         outputs = self.unit.trace(*inputs)
         seeds = tuple(next(cotangents) if g else None for g in self.given)
         targets = tuple(x for x, w in zip(inputs, self.wanted, strict=True) if w)
-        grads = pullback(outputs, seeds, targets)
+        stated = getattr(self.unit, "gradient", None)
+        if stated is None:
+            grads = pullback(outputs, seeds, targets)
+        else:
+            grads = tuple(itertools.compress(stated(seeds, *inputs), self.wanted))
         full = tuple(
             g if g is not None else expand_to(cast_node(as_node(0.0), x.dtype), x.shape)
             for x, g in zip(targets, grads, strict=True)

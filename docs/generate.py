@@ -43,8 +43,10 @@ SPACES: tuple[tuple[str, ModuleType], ...] = (
 OTHER = {"function", "composite", "seed", "initial_seed", "default_generator"}
 OTHER |= {"get_num_threads", "set_num_threads", "is_grad_enabled"}
 MODULES = {"creation": "creation", "ranges": "creation", "fft": "creation", "random": "random"}
+MODULES |= {"dropping": "random"}
 MODULES |= {"selection": "eager", "dtypes": "host"}
-ABOUT_FUNCTIONS = ("dualgrad.transforms.", "dualgrad.gradients.")  # what is here takes functions
+# what is here takes functions, or files
+ABOUT_OTHERS = ("dualgrad.transforms.", "dualgrad.gradients.", "dualgrad.saving.")
 EAGER = {"bincount"}
 HOST = {"get_rng_state", "set_rng_state", "manual_seed", "broadcast_shapes"}
 KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float"}
@@ -140,7 +142,7 @@ def public_functions() -> list[Entry]:
             value = getattr(space, name)
             if name in OTHER or not inspect.isfunction(value):
                 continue
-            if value.__module__.startswith(ABOUT_FUNCTIONS):
+            if value.__module__.startswith(ABOUT_OTHERS):
                 continue
             entry = found.setdefault(id(value), Entry([], value))
             entry.names.append(f"{prefix}.{name}")

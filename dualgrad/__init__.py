@@ -171,6 +171,7 @@ if TYPE_CHECKING:
         set_memory_limit,
     )
     from dualgrad.interop import from_dlpack, frombuffer
+    from dualgrad.saving import load, load_checkpoint, save, save_checkpoint
     from dualgrad.transforms.derivatives import (
         grad,
         hessian,
@@ -276,6 +277,8 @@ __all__ = [
     "lgamma",
     "linalg",
     "linspace",
+    "load",
+    "load_checkpoint",
     "log_softmax",
     "logdet",
     "logspace",
@@ -321,6 +324,8 @@ __all__ = [
     "result_type",
     "roll",
     "rot90",
+    "save",
+    "save_checkpoint",
     "seed",
     "select",
     "set_grad_enabled",
@@ -371,8 +376,9 @@ _errors.public_names.update(
 
 
 # Imported when first used: many programs need none of them.
-_LATER = ("array_api", "autograd", "data", "nn", "optim")
+_LATER = ("amp", "array_api", "autograd", "data", "nn", "optim")
 _LATER_FROM = {  # name: the module of dualgrad that has it
+    "autocast": "amp.autocast_mode",
     "cache_info": "diagnosis",
     "checkpoint": "gradients.checkpointing",
     "detect_nan": "gradients.anomaly",
@@ -386,9 +392,13 @@ _LATER_FROM = {  # name: the module of dualgrad that has it
     "hvp": "transforms.derivatives",
     "jacobian": "transforms.derivatives",
     "jvp": "transforms.derivatives",
+    "load": "saving.store",
+    "load_checkpoint": "saving.checkpoint",
     "memory_stats": "host_memory",
     "release_memory": "host_memory",
     "reset_peak_memory_stats": "host_memory",
+    "save": "saving.store",
+    "save_checkpoint": "saving.checkpoint",
     "set_memory_limit": "host_memory",
     "value_and_grad": "transforms.derivatives",
     "vjp": "transforms.derivatives",

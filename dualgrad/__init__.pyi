@@ -90,6 +90,10 @@ from dualgrad.runtime.dtype import uint64 as uint64
 from dualgrad.runtime.dtype import uint8 as uint8
 from dualgrad.runtime.threads import get_num_threads as get_num_threads
 from dualgrad.runtime.threads import set_num_threads as set_num_threads
+from dualgrad.saving.checkpoint import load_checkpoint as load_checkpoint
+from dualgrad.saving.checkpoint import save_checkpoint as save_checkpoint
+from dualgrad.saving.store import load as load
+from dualgrad.saving.store import save as save
 from dualgrad.selection import argwhere as argwhere
 from dualgrad.selection import flatnonzero as flatnonzero
 from dualgrad.selection import masked_select as masked_select
@@ -697,6 +701,8 @@ __all__ = [
     "linalg",
     "linear_recurrence",
     "linspace",
+    "load",
+    "load_checkpoint",
     "log",
     "log10",
     "log1p",
@@ -800,6 +806,8 @@ __all__ = [
     "rot90",
     "round",
     "rsqrt",
+    "save",
+    "save_checkpoint",
     "scatter",
     "scatter_add",
     "scatter_reduce",

@@ -6,7 +6,7 @@ from typing import Any
 
 from dualgrad.compiler.ops.attention import attention
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
-from dualgrad.random import dropout
+from dualgrad.dropping import dropout
 from dualgrad.runtime.dtype import bool_
 from dualgrad.tensor import Tensor
 

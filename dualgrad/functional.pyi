@@ -5,8 +5,13 @@ from typing import Any
 import numpy as np
 
 from dualgrad.attention import scaled_dot_product_attention as scaled_dot_product_attention
-from dualgrad.random import dropout as dropout
-from dualgrad.random import rrelu as rrelu
+from dualgrad.dropping import alpha_dropout as alpha_dropout
+from dualgrad.dropping import dropout as dropout
+from dualgrad.dropping import dropout1d as dropout1d
+from dualgrad.dropping import dropout2d as dropout2d
+from dualgrad.dropping import dropout3d as dropout3d
+from dualgrad.dropping import feature_alpha_dropout as feature_alpha_dropout
+from dualgrad.dropping import rrelu as rrelu
 from dualgrad.running import batch_norm as batch_norm
 from dualgrad.running import instance_norm as instance_norm
 from dualgrad.tensor import Tensor as Tensor
@@ -146,6 +151,7 @@ def gaussian_nll_loss(
     reduction: str = "mean",
 ) -> Tensor: ...
 def gelu(x: Tensor, approximate: str = "none") -> Tensor: ...
+def glu(input: Any, axis: int = -1, **dim: Any) -> Tensor: ...
 def group_norm(
     input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-05
 ) -> Tensor: ...
@@ -187,6 +193,9 @@ def lp_pool1d(
 def lp_pool2d(
     input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
 ) -> Tensor: ...
+def lp_pool3d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor: ...
 def margin_ranking_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor: ...
@@ -217,6 +226,30 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any: ...
+def max_unpool1d(
+    input: Any,
+    indices: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor: ...
+def max_unpool2d(
+    input: Any,
+    indices: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor: ...
+def max_unpool3d(
+    input: Any,
+    indices: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor: ...
 def mish(x: Tensor) -> Tensor: ...
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor: ...
 def multi_margin_loss(
@@ -293,6 +326,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -313,11 +347,16 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",
     "gelu",
+    "glu",
     "group_norm",
     "hardshrink",
     "hardsigmoid",
@@ -338,10 +377,14 @@ __all__ = [
     "logsigmoid",
     "lp_pool1d",
     "lp_pool2d",
+    "lp_pool3d",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multi_margin_loss",

@@ -13,7 +13,6 @@ from typing import Any
 from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops import random as ops
-from dualgrad.compiler.ops.activation import leaky_relu
 from dualgrad.compiler.ops.base import broadcast_shapes
 from dualgrad.compiler.ops.joining import split, stack
 from dualgrad.compiler.ops.sort import argsort
@@ -110,6 +109,19 @@ def seed(value: int) -> None:
 manual_seed = seed
 
 
+def stream_of_thread() -> Generator:
+    """The stream that functions without a generator draw from.
+
+    That is the default one, but for what a `dualgrad.data.DataLoader` runs to load a batch: that
+    draws from a stream of the batch, so that no order of threads shows.  Traces are kept, and
+    therefore know the default stream only.
+    """
+    own = state.stream
+    if own is None or state.trace is not None:
+        return default_generator
+    return own()  # type: ignore[no-any-return]
+
+
 def initial_seed() -> int:
     """The seed of the default stream."""
     return default_generator.initial_seed()
@@ -128,14 +140,14 @@ def set_rng_state(state: Tensor) -> None:
 # -- drawing --------------------------------------------------------------------------------------
 
 
-def _words(
+def words_for(
     generator: Generator | None, each: int, shape: tuple[Any, ...], device: str = CPU
 ) -> tuple[Any, Any]:
     """Seed and position for `each` words per element, as operands on a device."""
     count = each
     for n in shape:
         count *= n
-    return (generator or default_generator).advance(count, device)
+    return (generator or stream_of_thread()).advance(count, device)
 
 
 def _sizes(op: str, shape: Any) -> tuple[int, ...]:
@@ -193,7 +205,7 @@ def _draw(
         if not hasattr(p, "__float__"):
             raise not_a_tensor(name, p, "Tensor, bool, int or float")
     numbers = [p if isinstance(p, Tensor) else float(p) for p in parameters]
-    words = _words(generator, each, shape, place)
+    words = words_for(generator, each, shape, place)
     return _drawn(op, words, numbers, shape, dtype, place)
 
 
@@ -327,11 +339,11 @@ def bernoulli(
     kind = default if dtype is None else as_dtype(dtype)
     known = isinstance(p, Tensor) and device is None
     place = p.device if known else device_named("bernoulli", device)
-    p = p if isinstance(p, Tensor) else _probability("bernoulli", p)
-    return _drawn(ops.bernoulli, _words(generator, 1, sizes, place), (p,), sizes, kind, place)
+    p = p if isinstance(p, Tensor) else probability("bernoulli", p)
+    return _drawn(ops.bernoulli, words_for(generator, 1, sizes, place), (p,), sizes, kind, place)
 
 
-def _probability(op: str, p: Any) -> float:
+def probability(op: str, p: Any) -> float:
     if not isinstance(p, int | float) or not 0 <= p <= 1:
         raise ArgumentError(
             "no probability",
@@ -363,7 +375,7 @@ def randint(
     sizes, kind = _sizes("randint", shape), as_dtype(dtype)
     ends = _ends("randint", low, high, kind)
     place = device_named("randint", device)
-    return _drawn(ops.integers, _words(generator, 4, sizes, place), ends, sizes, kind, place)
+    return _drawn(ops.integers, words_for(generator, 4, sizes, place), ends, sizes, kind, place)
 
 
 def _ends(op: str, low: int, high: int, dtype: DType) -> tuple[int, int]:
@@ -390,7 +402,7 @@ def randperm(
     """The integers from 0 to n - 1 in a random order: the order of n random 64-bit numbers."""
     (size,) = as_shape("randperm", (n,))
     place = device_named("randperm", device)
-    out: Tensor = ops.permutation(*_words(generator, 2, (size,)), count=size).to(dtype)
+    out: Tensor = ops.permutation(*words_for(generator, 2, (size,)), count=size).to(dtype)
     return transfer(out, place)  # type: ignore[no-any-return]
 
 
@@ -423,9 +435,9 @@ def multinomial(
         )
     if replacement:
         shape = (*weights.shape[:-1], n)
-        out: Tensor = ops.choices(weights, *_words(generator, 2, shape, weights.device), count=n)
+        out: Tensor = ops.choices(weights, *words_for(generator, 2, shape, weights.device), count=n)
         return out
-    keys = ops.order(weights.detach(), *_words(generator, 2, weights.shape, weights.device))
+    keys = ops.order(weights.detach(), *words_for(generator, 2, weights.shape, weights.device))
     first: Tensor = split(argsort(keys), [n, m - n], -1)[0] if n < m else argsort(keys)
     return first
 
@@ -440,7 +452,7 @@ def _fill(
     generator: Generator | None,
     *parameters: Any,
 ) -> Tensor:
-    start = _words(generator, words, x.shape, x.device)
+    start = words_for(generator, words, x.shape, x.device)
     out: Tensor = x._write(ops.fills(distribution), *start, *parameters)
     return out
 
@@ -469,7 +481,7 @@ def exponential_(x: Tensor, rate: float = 1.0, generator: Generator | None = Non
 
 def bernoulli_(x: Tensor, p: Any = 0.5, generator: Generator | None = None) -> Tensor:
     """Overwrite x with 1 with probability p (a number or a tensor), else 0."""
-    p = p if isinstance(p, Tensor) else _probability("bernoulli_", p)
+    p = p if isinstance(p, Tensor) else probability("bernoulli_", p)
     return _fill(x, ops.bernoulli, 1, generator, p)
 
 
@@ -496,35 +508,3 @@ _DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 for _method in (uniform_, normal_, exponential_, bernoulli_, random_):
     setattr(Tensor, _method.__name__, _method)
-
-
-# -- dropout --------------------------------------------------------------------------------------
-
-
-def dropout(
-    x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None
-) -> Tensor:
-    """x with elements set to 0 with probability p, the others divided by 1 - p.
-
-    x itself unless `training`.
-    """
-    p = _probability("dropout", p)
-    if not training or p == 0:
-        return x
-    out: Tensor = x * 0.0 if p == 1 else ops.dropout(x, *_words(generator, 1, x.shape, x.device), p)
-    return out
-
-
-def rrelu(
-    x: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    generator: Generator | None = None,
-) -> Tensor:
-    """x where x > 0, else x times a slope: uniform in [lower, upper) for each element while
-    `training`, else their mean."""
-    if not training:
-        return leaky_relu(x, (lower + upper) / 2)  # type: ignore[no-any-return]
-    slope = uniform(x.shape, lower, upper, x.dtype, generator, x.device)
-    return leaky_relu(x, slope)  # type: ignore[no-any-return]

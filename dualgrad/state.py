@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 if TYPE_CHECKING:
+    from dualgrad.amp.precision import Mixed
     from dualgrad.jit.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,10 +22,17 @@ class State(threading.local):
     def __init__(self) -> None:
         self.grad_enabled = True
         self.trace: Trace | None = None
+        self.mixed: Mixed | None = None  # within `autocast`
         self.looks_for = ""  # "nan" or "inf" within `detect_nan`
+        self.stream: Callable[[], Any] | None = None  # instead of the default generator, if any
 
 
 state = State()
+
+
+def mode() -> tuple[Any, ...]:
+    """What compiled functions are kept by, besides the state that they read."""
+    return (state.grad_enabled, state.mixed)
 
 
 class _GradMode:

@@ -196,6 +196,8 @@ class Tensor(
     # -- running ops --------------------------------------------------------------------------
 
     def apply_unit(self, unit: Unit, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        if state.mixed is not None:
+            operands = state.mixed.cast(unit, operands)
         trace = state.trace
         if trace is not None:
             return trace.apply(unit, operands)

@@ -146,5 +146,9 @@ class DataError(DualgradError, ValueError):
     """A damaged or foreign file."""
 
 
+class DataTimeout(DualgradError, TimeoutError):
+    """A batch that did not come in time."""
+
+
 class OutOfMemory(DualgradError, MemoryError):
     """Memory could not be allocated."""

@@ -51,6 +51,9 @@ class Unit(Protocol):
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]: ...
 
+    def precision_on(self, *nodes: Node) -> str:
+        """The precision class on such operands; see `compiler.ops.precision`."""
+
 
 class Value:
     """A tensor whose type is known; see `Node` and `dualgrad.Tensor`."""

@@ -12,12 +12,15 @@ from typing import Any
 from dualgrad.compiler.ir.dims import same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arithmetic import absolute, clip
+from dualgrad.compiler.ops.base import LAST, axis_argument, axis_of
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.exponential import expm1, log_sigmoid, sigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.compiler.ops.sample import Arg, Sample, samples_of, unary, unary_samples_of
+from dualgrad.compiler.ops.precision import single
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of, unary, unary_samples_of
+from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.special import erf
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -30,6 +33,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 
 @composite
+@single
 def _softplus(x: Any, beta: Any, threshold: Any) -> Any:
     scaled = beta * x
     return where(scaled > threshold, x, -log_sigmoid(-scaled) / beta)
@@ -254,6 +258,33 @@ def softsign(x: Any) -> Any:
     return _softsign(x)
 
 
+# -- of two halves --------------------------------------------------------------------------------
+
+
+@composite
+def _glu(x: Any, *, axis: int) -> Any:
+    half = x.shape[axis] // 2
+    return narrow(x, axis, 0, half) * sigmoid(narrow(x, axis, half, half))
+
+
+def glu(input: Any, axis: int = LAST, **dim: Any) -> Any:
+    """Return a sigmoid(b) for the halves a and b of input along `axis` (also named `dim`).
+
+    Raises ShapeError if the axis has an odd size.
+    """
+    check_tensors("glu", input)
+    axis = axis_of("glu", axis_argument("glu", axis, dim), input.ndim)
+    if not input.ndim or not same(input.shape[axis] % 2, 0):
+        raise ShapeError(
+            "the axis has no halves",
+            op="glu",
+            expect=f"an even size of axis {axis}",
+            actual=dim_text(input.shape),
+            hint="make the layer before it twice as wide",
+        )
+    return _glu(input, axis=axis)
+
+
 # -- what they should give ------------------------------------------------------------------------
 
 
@@ -349,3 +380,13 @@ def _threshold_samples() -> list[Sample]:
         return np.where(x <= 0.5, -7.0, x)
 
     return unary(lambda x: threshold(x, 0.5, -7.0), reference, few=True)
+
+
+@samples_of(glu)
+def _glu_samples() -> list[Sample]:
+    def reference(np: Any, x: Any) -> Any:
+        a, b = np.split(x, 2, -1)
+        return a / (1 + np.exp(-b))
+
+    good = formula(glu, reference, Arg((3, 4)), relative=2e-6)
+    return [good, Sample(glu, (Arg((2, 3)),), error=ValueError, match="no halves")]

@@ -25,6 +25,7 @@ from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, dim_text, plain_number
 from dualgrad.compiler.ops.hints import broadcast_hint
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.runtime.dtype import DType, promote, promote_scalar
 from dualgrad.runtime.errors import DTypeError, OperandError, ShapeError, unit_names
@@ -43,6 +44,7 @@ class Op:
     abstract: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     checked: ClassVar[bool] = False  # whether a run may stop there: at an index, in a routine
+    precision: ClassVar[str] = KEPT  # under autocast, see `precision`
     vjp: ClassVar[Callable[..., tuple[Any, ...]] | None]
     samples: ClassVar[Callable[[], Iterable[Sample]]]
     _instances: ClassVar[Interned[Any]] = Interned()
@@ -88,6 +90,9 @@ class Op:
     @property
     def name(self) -> str:
         return _snake(type(self).__name__)
+
+    def precision_on(self, *nodes: Node) -> str:
+        return self.precision
 
     def generalized(self: Self, rename: Rename) -> Self:
         """The op with its sizes and offsets renamed: fields annotated with Dim and Offset."""

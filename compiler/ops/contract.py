@@ -14,6 +14,7 @@ from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.hints import product_hint
+from dualgrad.compiler.ops.precision import LOW, low
 from dualgrad.compiler.ops.reduce import Reduction, State, spread
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -28,6 +29,8 @@ DOT_LANES = 16
 
 class Contraction(Op, abstract=True):
     """A sum of products over a shared index, in the canonical order of `kernel.ir.Contract`."""
+
+    precision = LOW
 
     required = Op.required
 
@@ -76,6 +79,8 @@ def _matmul_case(
 class Dot(Reduction):
     """Sums of products over the last axis by chains of fma in 16 lanes (matrix-vector)."""
 
+    precision = LOW
+
     lanes = DOT_LANES
 
     def init(self, b: Builder, dtype: DType) -> State:
@@ -98,6 +103,7 @@ class Dot(Reduction):
 
 
 @composite
+@low
 def _matmul(a: Node, b: Node) -> Any:
     dtype = result_dtype("matmul", [a.type, b.type])
     a, b = cast_node(a, dtype), cast_node(b, dtype)

@@ -11,6 +11,7 @@ from dualgrad.compiler.ops.classify import isinf
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import FloatFunction
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import SINGLE
 from dualgrad.compiler.ops.sample import (
     Arg,
     Sample,
@@ -30,6 +31,8 @@ LN10 = math.log(10.0)
 class Exp(FloatFunction):
     """e**x; error bound: see `Math.exp`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.exp(x)
 
@@ -43,6 +46,8 @@ class Exp(FloatFunction):
 
 class Log(FloatFunction):
     """Natural logarithm; -inf at 0, NaN below.  Error bound: see `Math.log`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.log(x)
@@ -75,6 +80,8 @@ class Sigmoid(FloatFunction):
 class Exp2(FloatFunction):
     """2**x; error bound: see `Math.exp2`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.exp2(x)
 
@@ -88,6 +95,8 @@ class Exp2(FloatFunction):
 
 class Expm1(FloatFunction):
     """e**x - 1; error bound: see `Math.expm1`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.expm1(x)
@@ -103,6 +112,8 @@ class Expm1(FloatFunction):
 class Log1p(FloatFunction):
     """log(1 + x); error bound: see `Math.log1p`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.log1p(x)
 
@@ -117,6 +128,8 @@ class Log1p(FloatFunction):
 class Log2(FloatFunction):
     """Logarithm to base 2; error bound: see `Math.log2`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.log2(x)
 
@@ -130,6 +143,8 @@ class Log2(FloatFunction):
 
 class Log10(FloatFunction):
     """Logarithm to base 10; error bound: see `Math.log10`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.log10(x)

@@ -8,6 +8,7 @@ from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import FloatFunction
 from dualgrad.compiler.ops.powers import hypot, sqrt
+from dualgrad.compiler.ops.precision import SINGLE
 from dualgrad.compiler.ops.sample import Sample, unary
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Tanh(FloatFunction):
 class Sinh(FloatFunction):
     """Hyperbolic sine; error bound: see `Math.sinh`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.sinh(x)
 
@@ -44,6 +47,8 @@ class Sinh(FloatFunction):
 
 class Cosh(FloatFunction):
     """Hyperbolic cosine; error bound: see `Math.cosh`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.cosh(x)

@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dualgrad.compiler.ops.base import Op
+from dualgrad.compiler.ops.precision import SINGLE
 from dualgrad.runtime.program import Param
 
 
 class Library(Op, abstract=True):
     """out = routine(inputs)."""
+
+    precision = SINGLE
 
     required = (*Op.required, "routine")
     routine: ClassVar[str]

@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.reduce import limits, spread
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DType, int64
@@ -239,6 +240,7 @@ def max_pool3d(
 
 
 @composite
+@kept
 def _avg_pool(x: Any, *divisor: Any, geometry: Geometry, include: bool) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
@@ -334,6 +336,7 @@ def avg_pool3d(
 
 
 @composite
+@kept
 def _lp_pool(x: Any, *, p: float, geometry: Geometry) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
@@ -377,6 +380,13 @@ def lp_pool2d(
     The gradient of a norm of 0 is 0; a negative sum has no root: NaN.
     """
     return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """Return (sum x**p)**(1/p) of windows of [N, C, D, H, W]; see `lp_pool2d`."""
+    return _pool_lp(3, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 # -- samples --------------------------------------------------------------------------------------
@@ -472,3 +482,8 @@ def _lp_pool1d_samples() -> list[Sample]:
 @samples_of(lp_pool2d)
 def _lp_pool2d_samples() -> list[Sample]:
     return _lp_pool_samples(lp_pool2d, 2)
+
+
+@samples_of(lp_pool3d)
+def _lp_pool3d_samples() -> list[Sample]:
+    return _lp_pool_samples(lp_pool3d, 3)

@@ -10,6 +10,7 @@ from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.precision import SINGLE, single
 from dualgrad.compiler.ops.reduce import (
     Reduction,
     State,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 class Prod(Reduction):
     """The product of the elements; its gradient at one is the product of all others."""
+
+    precision = SINGLE
 
     def init(self, b: Builder, dtype: DType) -> State:
         return (b.const(1, dtype),)
@@ -77,6 +80,7 @@ class Prod(Reduction):
 
 
 @composite
+@single
 def _prod(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Node:
     return reduce_axes(Prod, cast_node(x, dtype or wide(x.dtype)), axes, keepdims)
 

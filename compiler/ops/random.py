@@ -18,11 +18,13 @@ from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.kernel.scalar import Scalar, bitcast, cast, const, index
+from dualgrad.compiler.ops.activation import SELU_ALPHA, SELU_SCALE
 from dualgrad.compiler.ops.composite import Composite, composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import flatten_index
 from dualgrad.runtime.dtype import DType, float32, float64, int64, uint32, uint64
@@ -234,6 +236,8 @@ class RandomInteger(Random):
 class RandomOrder(Library):
     """The positions of random keys [n] (uint64) in ascending order, int64 [n]."""
 
+    precision = KEPT
+
     checked = False
     routine = "order_of_keys"
     vjp = None
@@ -352,6 +356,31 @@ def dropout(x: Any, seed: Any, position: Any, p: Any) -> Any:
     """x / (1 - p) with probability 1 - p, else 0."""
     u = RandomUniform.of(x.shape, float32).on(seed, position)
     return where(u < p, 0.0, x * (1.0 / (1.0 - p)))
+
+
+def _left_out(x: Any, seed: Any, position: Any, p: Any, axes: int) -> Any:
+    """True with probability p, the same for all that shares the first `axes` axes of x."""
+    shape = (*x.shape[:axes], *(1,) * (x.ndim - axes))
+    return RandomUniform.of(shape, float32).on(seed, position) < p
+
+
+@composite
+def feature_dropout(x: Any, seed: Any, position: Any, p: Any, *, axes: int) -> Any:
+    """x / (1 - p) with probability 1 - p, else 0; see `_left_out`."""
+    return where(_left_out(x, seed, position, p, axes), 0.0, x * (1.0 / (1.0 - p)))
+
+
+@composite
+def alpha_dropout(x: Any, seed: Any, position: Any, p: Any, *, axes: int) -> Any:
+    """scale x + shift with probability 1 - p, else scale low + shift; see `_left_out`.
+
+    low is what SELU has at minus infinity; scale and shift keep mean 0 and variance 1:
+    G. Klambauer et al., "Self-normalizing neural networks", 2017, section "New dropout technique".
+    """
+    low = -SELU_ALPHA * SELU_SCALE
+    scale = 1.0 / ((p * (low * low) + 1.0) * (1.0 - p)) ** 0.5
+    kept = where(_left_out(x, seed, position, p, axes), low, x)
+    return (kept - low * p) * scale
 
 
 @composite

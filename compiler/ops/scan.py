@@ -29,6 +29,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import SINGLE, single
 from dualgrad.compiler.ops.reduce import State, limits, wide
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -81,6 +82,8 @@ def state_dtype(dtype: DType) -> DType:
 
 class CumSum(Scan):
     """Sums of all elements up to each one."""
+
+    precision = SINGLE
 
     def init(self, b: Builder, dtype: DType) -> State:
         # -0.0 leaves every element as it is, also a first one of -0.0.
@@ -154,6 +157,8 @@ def accumulated(
 class LinearRecurrence(Scan):
     """h[i] = a[i] * h[i-1] + b[i] along the axis, from h = 0; each step is one fma."""
 
+    precision = SINGLE
+
     def init(self, b: Builder, dtype: DType) -> State:
         return (b.const(0, state_dtype(dtype)),)
 
@@ -214,6 +219,8 @@ class LinearRecurrence(Scan):
 
 class CumProd(Scan):
     """Products of all elements up to each one."""
+
+    precision = SINGLE
 
     def init(self, b: Builder, dtype: DType) -> State:
         return (b.const(1, state_dtype(dtype)),)
@@ -368,6 +375,7 @@ def row_and_axis(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, 
 
 
 @composite
+@single
 def _accumulated(
     x: Node, *, op: type[Scan], axis: int, reverse: bool, exclusive: bool, dtype: DType | None
 ) -> Any:
@@ -419,6 +427,7 @@ def cumprod(
 
 
 @composite
+@single
 def _linear_recurrence(a: Node, b: Node, *, axis: int, reverse: bool, exclusive: bool) -> Node:
     dtype = wide(result_dtype("linear_recurrence", [a.type, b.type]))
     shape = broadcast_shapes("linear_recurrence", [a.shape, b.shape])

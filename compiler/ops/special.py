@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import FloatFunction
+from dualgrad.compiler.ops.precision import SINGLE
 from dualgrad.compiler.ops.sample import Arg, Sample, unary
 from dualgrad.runtime.errors import ArgumentError
 
@@ -49,6 +50,8 @@ class Erfc(FloatFunction):
 
 class Erfinv(FloatFunction):
     """The inverse of erf; error bound: see `Math.erfinv`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.erfinv(x)

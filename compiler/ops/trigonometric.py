@@ -11,6 +11,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import FloatFunction, operator_reference
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.powers import hypot, sqrt
+from dualgrad.compiler.ops.precision import SINGLE
 from dualgrad.compiler.ops.sample import Sample, binary, unary, unary_samples_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Cos(FloatFunction):
 class Tan(FloatFunction):
     """Tangent; error bound: see `Math.tan`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.tan(x)
 
@@ -62,6 +65,8 @@ class Tan(FloatFunction):
 class Asin(FloatFunction):
     """Arc sine; error bound: see `Math.asin`."""
 
+    precision = SINGLE
+
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.asin(x)
 
@@ -75,6 +80,8 @@ class Asin(FloatFunction):
 
 class Acos(FloatFunction):
     """Arc cosine; error bound: see `Math.acos`."""
+
+    precision = SINGLE
 
     def scalar(self, b: Math, x: Scalar) -> Scalar:
         return b.acos(x)

@@ -1,19 +1,47 @@
-"""Datasets, batches, and the digits used by the examples."""
+"""Datasets, samplers, loaders, and the digits used by the examples."""
 
-from dualgrad.data.collate import default_collate
-from dualgrad.data.dataset import Dataset, TensorDataset
+from dualgrad.data.collate import default_collate, default_convert
+from dualgrad.data.dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from dualgrad.data.idx import read_idx
 from dualgrad.data.loader import DataLoader
 from dualgrad.data.mnist import find_mnist, mnist
+from dualgrad.data.samplers import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from dualgrad.data.synthetic import synthetic_digits
 
 __all__ = [
+    "BatchSampler",
+    "ChainDataset",
+    "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "Subset",
+    "SubsetRandomSampler",
     "TensorDataset",
+    "WeightedRandomSampler",
     "default_collate",
+    "default_convert",
     "find_mnist",
     "mnist",
+    "random_split",
     "read_idx",
     "synthetic_digits",
 ]

@@ -47,6 +47,19 @@ def default_collate(items: Sequence[Any]) -> Any:
     )
 
 
+def default_convert(item: Any) -> Any:
+    """Return an item with tensors in the place of its arrays and NumPy scalars, else as it is."""
+    if isinstance(item, (np.ndarray, np.generic)):
+        return from_numpy(np.asarray(item))
+    if isinstance(item, Mapping):
+        converted = {key: default_convert(value) for key, value in item.items()}
+        return _as_mapping(item, converted)
+    if isinstance(item, (tuple, list)):
+        values = [default_convert(value) for value in item]
+        return type(item)(*values) if hasattr(item, "_fields") else type(item)(values)
+    return item
+
+
 def _stack(arrays: Sequence[Any], dtype: DType) -> Tensor:
     shapes = {np.shape(array) for array in arrays}
     if len(shapes) > 1:
@@ -61,7 +74,11 @@ def _collate_mappings(first: Mapping[Any, Any], items: Sequence[Any]) -> Any:
     if len(keys) > 1:
         raise _uneven("keys", keys)
     batch = {key: default_collate([item[key] for item in items]) for key in first}
-    return batch if type(first) is dict else type(first)(batch)  # type: ignore[call-arg]
+    return _as_mapping(first, batch)
+
+
+def _as_mapping(like: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    return values if type(like) is dict else type(like)(values)  # type: ignore[call-arg]
 
 
 def _collate_sequences(first: Sequence[Any], items: Sequence[Any]) -> Any:

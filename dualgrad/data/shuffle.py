@@ -22,3 +22,14 @@ def random_order(n: int, bits: np.random.PCG64) -> NDArray[np.int64]:
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of 0..n-1 that belongs to a non-negative seed and epoch."""
     return random_order(n, np.random.PCG64([seed, epoch]))
+
+
+def uniform(shape: int | tuple[int, ...], bits: np.random.PCG64) -> NDArray[np.float64]:
+    """Return numbers in 0 <= x < 1 with 53 random bits each."""
+    raw = bits.random_raw(int(np.prod(shape)))
+    return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+
+
+def below(n: int, count: int, bits: np.random.PCG64) -> NDArray[np.int64]:
+    """Return `count` numbers of 0..n-1, all as likely up to n / 2**53."""
+    return (uniform(count, bits) * n).astype(np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dualgrad.runtime.native import library
 from dualgrad.runtime.native.language import Cell, Word, c, native, text
 from dualgrad.state import state
@@ -11,13 +13,15 @@ _THREADS = 64
 
 _dicts = Cell(2 * _THREADS)  # by the last bits of a thread's number: that + 1, its attributes
 _none, _true, _state, _trace, _grad_enabled = Cell(), Cell(), Cell(), Cell(), Cell()
+_mixed = Cell()
+_mixing = Cell()  # how many contexts of mixed precision are open, in all threads
 _watched = Cell()  # how many ask for all ops to be run by Python
 
 
 @native
 def mode_of_thread() -> Word:
-    """PLAIN, unless a trace or something else wants to know of each op; besides RECORDS, where
-    ops on tensors that require gradients are recorded."""
+    """PLAIN, unless a trace or something else wants to know of each op; under autocast its address
+    instead.  Besides RECORDS, where ops on tensors that require gradients are recorded."""
     if _watched.word:
         return 0
     attributes = _attributes()
@@ -26,9 +30,19 @@ def mode_of_thread() -> Word:
         return 0
     if c.PyDict_GetItem(attributes, _trace.word) != _none.word:
         return 0
+    mode = PLAIN
+    if _mixing.word:
+        mixed = c.PyDict_GetItem(attributes, _mixed.word)
+        if mixed != _none.word:
+            mode = mixed
     if c.PyDict_GetItem(attributes, _grad_enabled.word) == _true.word:
-        return PLAIN | RECORDS
-    return PLAIN
+        return mode | RECORDS
+    return mode
+
+
+def mode_word(records: bool, mixed: Any) -> int:
+    """What `mode_of_thread` says where these hold; `mixed` is never freed."""
+    return (PLAIN if mixed is None else id(mixed)) | (RECORDS if records else 0)
 
 
 @native
@@ -47,7 +61,7 @@ def _attributes() -> Word:
     return entry[1]
 
 
-_watchers = 0
+_watchers, _mixers = 0, 0
 
 
 def watch(more: int) -> None:
@@ -60,14 +74,23 @@ def watch(more: int) -> None:
             _watched.word = _watchers
 
 
-_NAMES = ("trace", "grad_enabled")  # held: native code has their addresses
+def mix(more: int) -> None:
+    """Let native code ask whether its thread is within autocast: 1 at its start, -1 at its end."""
+    global _mixers
+    with library.lock:
+        _mixers += more
+        if library.is_loaded():
+            _mixing.word = _mixers
+
+
+_NAMES = ("trace", "grad_enabled", "mixed")  # held: native code has their addresses
 
 
 def ready() -> None:
     """Tell native code where things are; the library is loaded."""
     _none.word, _true.word, _state.word = id(None), id(True), id(state)
-    _trace.word, _grad_enabled.word = map(id, _NAMES)
-    _watched.word = _watchers
+    _trace.word, _grad_enabled.word, _mixed.word = map(id, _NAMES)
+    _watched.word, _mixing.word = _watchers, _mixers
 
 
 library.when_loaded(ready)

@@ -121,12 +121,11 @@ class History:
 def reasons(
     roots: tuple[tuple[Any, Any], ...],
     scopes: Sequence[tuple[Scope, Mapping[Key, Entry]]],
-    mode: bool,
+    mode: tuple[Any, ...],
 ) -> list[str]:
     """How a call that no program serves differs from the nearest one that has a program.
 
-    `mode`, whether gradients are enabled, stands at the end of keys.  Empty if there is no
-    program at all.
+    `mode` (see `state.mode`) stands at the end of keys.  Empty if there is no program at all.
     """
     nearest: tuple[tuple[int, bool], Callable[[], list[str]]] | None = None
     for scope, entries in scopes:
@@ -214,7 +213,9 @@ def _structure(roots: tuple[tuple[Any, Any], ...], scope: Scope, old: Key, new: 
     """Where two keys differ; where they are not of one length, the first place only."""
     parts = located(roots, scope)
     if old[-1] != new[-1]:
-        return [f"gradients are enabled: {old[-1]} -> {new[-1]}"]
+        names = ("gradients are enabled", "autocast")
+        changes = zip(names, old[-1], new[-1], strict=True)
+        return [f"{name}: {a} -> {b}" for name, a, b in changes if a != b]
     found: dict[str, None] = {}
     differing = (k for k, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
     for k in islice(differing, MOST_DIFFERENCES if len(old) == len(new) else 1):

@@ -19,6 +19,7 @@ from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.entries import calls
 from dualgrad.entries.guards import Words
+from dualgrad.gradients.hooks import of_all_modules
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.checked import Checked
@@ -50,7 +51,7 @@ from dualgrad.runtime.native import callables, layout, library
 from dualgrad.runtime.native.library import pending
 from dualgrad.runtime.srcinfo import user_location
 from dualgrad.runtime.tracebacks import hide_own_frames
-from dualgrad.state import state
+from dualgrad.state import mode, state
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")  # of a method: its parameters after self
@@ -194,6 +195,7 @@ class Function(Generic[P, R]):
             ("kwargs", kwargs),
             (self.name, self.__wrapped_function__),
             ("the default generator", random.default_generator),
+            *of_all_modules.items(),
         )
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -211,7 +213,7 @@ class Function(Generic[P, R]):
                 return fn(*args, **kwargs)
             if seen.stand_ins:  # another thread is tracing a function of the same state
                 return fn(*args, **kwargs)
-            known = entries.get((*seen.key, state.grad_enabled))
+            known = entries.get((*seen.key, mode()))
             found = found or seen
             if known is None:
                 continue
@@ -232,7 +234,7 @@ class Function(Generic[P, R]):
             return fn(*args, **kwargs)
         with self._lock:
             if programs.attempts == attempts:
-                why = reasons(roots, self.scopes, state.grad_enabled)
+                why = reasons(roots, self.scopes, mode())
                 try:
                     with self.history.tracing(self.name, lambda: self.n_traces, why):
                         return self._trace(roots, found, basis, args, kwargs)
@@ -365,7 +367,7 @@ class Function(Generic[P, R]):
         if not self.scopes or scope is not self.scopes[0][0]:
             self.scopes.insert(0, (scope, {}))
             del self.scopes[MAX_SCOPES:]
-        return self.scopes[0][1].setdefault((*found.key, state.grad_enabled), Entry())
+        return self.scopes[0][1].setdefault((*found.key, mode()), Entry())
 
     def _note_failure(self, error: Exception, tracing: Tracing) -> None:
         """A call could not be traced: it runs eagerly, and so do others like it."""

@@ -43,7 +43,7 @@ from dualgrad.jit.places import Place
 from dualgrad.jit.survey import REGISTRIES, Survey
 from dualgrad.jit.table import ARGUMENT, ELEMENT, Look, Table
 from dualgrad.runtime.records import dataclass
-from dualgrad.state import state
+from dualgrad.state import mode, state
 from dualgrad.tensor import Tensor
 
 # Per way of looking at a place, an expression for what it holds.
@@ -126,8 +126,9 @@ class Writer:
         self.names: dict[str, Any] = {"MISSING": MISSING, "all_same": all_same, "apart": apart}
         self.names |= {"Known": Known, "state": state, "on_leaves": on_leaves}
         self.constants: dict[int, str] = {}
-        self.grad_enabled = state.grad_enabled
-        self.terms = [f"state.grad_enabled is {self.grad_enabled}"]
+        self.grad_enabled, self.mixed = mode()
+        self.terms = [f"state.grad_enabled is {self.grad_enabled}", "state.mixed is mixed"]
+        self.names["mixed"] = self.mixed
         self.fresh: dict[int, str] = {}  # objects that are new at each call, by id: their names
         self.facts: dict[int, str] = {}  # lifted numbers
         self.sizes: dict[int, str] = {}  # lifted sizes

@@ -14,7 +14,7 @@ from dualgrad.compiler.launch import size_of
 from dualgrad.entries import calls, guards
 from dualgrad.entries.guards import Words
 from dualgrad.entries.program import record_of
-from dualgrad.entries.state import PLAIN, RECORDS
+from dualgrad.entries.state import mode_word
 from dualgrad.entries.tensors import NONE
 from dualgrad.jit.alias import Source
 from dualgrad.jit.containers import Effect
@@ -108,7 +108,7 @@ class _Replay:
         self.emit(guards.done)
         if self.table.unserved or self.owned + len(self.held) > calls.HELD_WORDS:
             raise Unserved
-        mode = PLAIN | (RECORDS if self.writer.grad_enabled else 0)
+        mode = mode_word(self.writer.grad_enabled, self.writer.mixed)
         hold = [calls.hold.address, len(self.held), *sorted(self.held)] if self.held else []
         return Words([mode, *table, *hold, *self.code], self.kept, self.table.kept, self.path)
 

@@ -29,7 +29,7 @@ from dualgrad.jit.trace import Trace, Unsupported
 from dualgrad.jit.watch import Stopped, Watch, uninterrupted
 from dualgrad.runtime.errors import DualgradError, IndexOutOfBounds, LibraryError
 from dualgrad.runtime.srcinfo import Location
-from dualgrad.state import state
+from dualgrad.state import mode, state
 from dualgrad.tensor import Tensor
 
 Roots = tuple[tuple[Any, Any], ...]
@@ -90,16 +90,16 @@ class Tracing:
         Raises Unsupported or Raised, with the state as it was.
         """
         started, errors = time.perf_counter(), DualgradError.made
-        recording_was = state.grad_enabled
+        mode_was = mode()
         state.trace = self.trace
         try:
             with self.symbols.scope(), recording(self.trace.numbers), recorded(), self.watch:
                 self.returned.append(fn(*self.lifting.place(args), **kwargs))
             if self.watch.found is not None:
                 raise self.watch.found
-            if state.grad_enabled is not recording_was:
+            if mode() != mode_was:
                 raise Unsupported(
-                    "set_grad_enabled is called for what comes after the function",
+                    "a mode is set for what comes after the function",
                     hint="use it as a context: with dg.set_grad_enabled(flag): ...",
                 )
             self.trace.calls.finish()
@@ -119,7 +119,8 @@ class Tracing:
             self.undo()
             raise Raised(error) from None
         finally:
-            state.trace, state.grad_enabled = None, recording_was
+            state.trace = None
+            state.grad_enabled, state.mixed = mode_was
             uninterrupted(self.watch.close, self.lifting.restore)
             self.seconds = time.perf_counter() - started
 

@@ -1,10 +1,12 @@
-"""Merging of dimensions."""
+"""Merging of dimensions, and splitting of one."""
 
 from __future__ import annotations
 
 import math
 
+from dualgrad.compiler.ops.axes import unflatten
 from dualgrad.nn.module import Module
+from dualgrad.nn.printing import listed
 from dualgrad.runtime.errors import ShapeError
 from dualgrad.tensor import Tensor
 
@@ -35,4 +37,23 @@ class Flatten(Module):
         return output
 
     def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+        return listed(self, "start_dim", "end_dim")
+
+
+class Unflatten(Module):
+    """Splits the dimension `dim` into several: [n, chw] -> [n, c, h, w] for
+    `Unflatten(1, (c, h, w))`.
+
+    One of the sizes may be -1: what is left.  Raises ShapeError if their product is another.
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]) -> None:
+        self.dim = dim
+        self.unflattened_size = unflattened_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = unflatten(input, self.dim, tuple(self.unflattened_size))
+        return output
+
+    def extra_repr(self) -> str:
+        return listed(self, "dim", "unflattened_size")

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.gradients.flow import Flow
-from dualgrad.gradients.hooks import Handle, Hook, Hooks, check_gradient, refuse_in_trace
+from dualgrad.gradients.hooks import (
+    Handle,
+    Hook,
+    Hooks,
+    check_gradient,
+    of_all_modules,
+    refuse_in_trace,
+)
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
@@ -32,6 +39,21 @@ class HookLists:
         self.named: dict[int, bool] = {}  # hooks that take keyword arguments
         self.always: dict[int, bool] = {}  # hooks that run also if forward raises
 
+    def add(self, kind: str, hook: Hook, first: bool, flags: dict[str, bool]) -> Handle:
+        """Register a hook of a kind, an attribute of this object."""
+        handle = Handle(getattr(self, kind), hook, first)
+        for name, value in flags.items():
+            if value:
+                getattr(self, name)[handle.number] = True
+        return handle
+
+    def with_those(self, others: HookLists) -> HookLists:
+        """The hooks of both, the others first."""
+        both = HookLists()
+        for name, hooks in vars(self).items():
+            getattr(both, name).update({**getattr(others, name), **hooks})
+        return both
+
 
 class Hooked:
     """The part of `Module` that registers hooks."""
@@ -40,15 +62,11 @@ class Hooked:
 
     def _register_hook(self, kind: str, hook: Hook, first: bool, **flags: bool) -> Handle:
         refuse_in_trace("a hook is registered on a module")
-        if self._hooks is None:
+        if "_hooks" not in vars(self):
             object.__setattr__(self, "_hooks", HookLists())
         lists = self._hooks
         assert lists is not None
-        handle = Handle(getattr(lists, kind), hook, first)
-        for name, value in flags.items():
-            if value:
-                getattr(lists, name)[handle.number] = True
-        return handle
+        return lists.add(kind, hook, first, flags)
 
     def register_forward_pre_hook(
         self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False
@@ -91,10 +109,64 @@ class Hooked:
         return self._register_hook("backward", hook, prepend)
 
 
+# -- hooks of all modules
+
+everywhere = HookLists()
+# by the registry of `Module` that a name goes to
+on_registration: dict[str, Hooks] = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+
+
+def _register_everywhere(kind: str, hook: Hook, **flags: bool) -> Handle:
+    refuse_in_trace("a hook is registered on all modules")
+    handle = everywhere.add(kind, hook, False, flags)
+    Hooked._hooks = everywhere  # modules without hooks of their own find it through their class
+    of_all_modules["the hooks of all modules"] = everywhere
+    return handle
+
+
+def register_module_forward_pre_hook(hook: Hook) -> Handle:
+    """`Module.register_forward_pre_hook` of all modules; it runs before their own."""
+    return _register_everywhere("before", hook)
+
+
+def register_module_forward_hook(
+    hook: Hook, *, with_kwargs: bool = False, always_call: bool = False
+) -> Handle:
+    """`Module.register_forward_hook` of all modules; it runs before their own."""
+    return _register_everywhere("after", hook, named=with_kwargs, always=always_call)
+
+
+def register_module_full_backward_pre_hook(hook: Hook) -> Handle:
+    """`Module.register_full_backward_pre_hook` of all modules; it runs before their own."""
+    return _register_everywhere("backward_before", hook)
+
+
+def register_module_full_backward_hook(hook: Hook) -> Handle:
+    """`Module.register_full_backward_hook` of all modules; it runs before their own."""
+    return _register_everywhere("backward", hook)
+
+
+def register_module_parameter_registration_hook(hook: Hook) -> Handle:
+    """Call `hook(module, name, parameter)` for each one registered; what it returns is taken."""
+    return Handle(on_registration["_parameters"], hook)
+
+
+def register_module_buffer_registration_hook(hook: Hook) -> Handle:
+    """Call `hook(module, name, buffer)` for each one registered; what it returns is taken."""
+    return Handle(on_registration["_buffers"], hook)
+
+
+def register_module_module_registration_hook(hook: Hook) -> Handle:
+    """Call `hook(module, name, submodule)` for each one registered; what it returns is taken."""
+    return Handle(on_registration["_modules"], hook)
+
+
 def call_with_hooks(
     module: Module, lists: HookLists, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What calling a module does if it has hooks."""
+    if lists is not everywhere and Hooked._hooks is not None:
+        lists = lists.with_those(everywhere)
     for k, hook in list(lists.before.items()):
         if k in lists.named:
             given = hook(module, args, kwargs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Self
 
-from dualgrad.nn.hooks import Hooked, call_with_hooks
+from dualgrad.nn.destination import destination
+from dualgrad.nn.hooks import Hooked, call_with_hooks, on_registration
 from dualgrad.nn.parameter import Parameter
-from dualgrad.nn.state import LoadResult, copy_state, destination, find_mismatches
+from dualgrad.nn.state import Stateful
+from dualgrad.runtime.dtype import bfloat16, float16, float32, float64
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.tensor import Tensor
@@ -15,7 +17,7 @@ from dualgrad.tensor import Tensor
 _REGISTRIES: Final = ("_parameters", "_buffers", "_modules")
 
 
-class Module(Hooked):
+class Module(Hooked, Stateful):
     """A model or a part of one: parameters, buffers, other modules, and a `forward`.
 
     Assigning a Parameter or a Module as an attribute registers it; `register_buffer` registers a
@@ -27,9 +29,6 @@ class Module(Hooked):
     """
 
     training: bool
-    _parameters: dict[str, None]
-    _buffers: dict[str, bool]
-    _modules: dict[str, None]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # here and not in __init__, so that a subclass may forget to call super().__init__()
@@ -89,6 +88,8 @@ class Module(Hooked):
         """
         self._register("_modules", name, None, module, Module)
 
+    register_module = add_module
+
     def _register(self, registry: str, name: str, note: Any, value: Any, kind: type) -> None:
         if value is not None and not isinstance(value, kind):
             raise _refuse(self, f"{name!r} is no {kind.__name__}", type(value).__name__,
@@ -101,6 +102,9 @@ class Module(Hooked):
                 "a non-empty str without dots that is no attribute of the class",
                 "choose another name",
             )
+        for hook in list(on_registration[registry].values()):
+            given = hook(self, name, value)
+            value = value if given is None else given
         for other in _REGISTRIES:
             if other != registry:
                 getattr(self, other).pop(name, None)
@@ -124,80 +128,6 @@ class Module(Hooked):
                           type(value).__name__, "a Tensor or None",
                           "make it a tensor: dg.tensor(...)")  # fmt: skip
 
-    # -- walking
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Direct sub-modules with their names; one that has two names comes once."""
-        seen: set[int] = set()
-        for name in self._modules:
-            module = getattr(self, name)
-            if module is not None and id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
-
-    def children(self) -> Iterator[Module]:
-        """Direct sub-modules."""
-        for _, module in self.named_children():
-            yield module
-
-    def named_modules(
-        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module]]:
-        """This module (named `prefix`) and all below it, parents first."""
-        memo = set() if memo is None else memo
-        if remove_duplicate and self in memo:
-            return
-        memo.add(self)
-        yield prefix, self
-        for name in self._modules:
-            module = getattr(self, name)
-            if module is not None:
-                yield from module.named_modules(memo, _join(prefix, name), remove_duplicate)
-
-    def modules(self) -> Iterator[Module]:
-        """This module and all below it, each once, parents first."""
-        for _, module in self.named_modules():
-            yield module
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """Parameters with their dotted names; a shared one comes once, under its first name."""
-        return self._named_tensors("_parameters", prefix, recurse, remove_duplicate)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """Parameters, each once, in the order of their names."""
-        for _, param in self.named_parameters(recurse=recurse):
-            yield param
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Buffers with their dotted names; a shared one comes once, under its first name."""
-        return self._named_tensors("_buffers", prefix, recurse, remove_duplicate)
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Buffers, each once, in the order of their names."""
-        for _, buffer in self.named_buffers(recurse=recurse):
-            yield buffer
-
-    def _named_tensors(
-        self, registry: str, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Any]]:
-        owners = (
-            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
-            if recurse
-            else iter([(prefix, self)])
-        )
-        seen: set[int] = set()
-        for path, owner in owners:
-            for name in getattr(owner, registry):
-                value = getattr(owner, name)
-                if value is None or (remove_duplicate and id(value) in seen):
-                    continue
-                seen.add(id(value))
-                yield _join(path, name), value
-
     # -- modes
 
     def train(self, mode: bool = True) -> Self:
@@ -210,15 +140,21 @@ class Module(Hooked):
         """The same as `train(False)`."""
         return self.train(False)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let all parameters have gradients, or none: a part that is kept as it is."""
+        for param in self.parameters():
+            param.requires_grad_(requires_grad)
+        return self
+
     # -- places
 
     def to(self, *where: Any, **how: Any) -> Self:
         """Move all parameters and buffers; they stay the same objects.
 
         Arguments are those of `Tensor.to`: a device, a dtype, or both, or a tensor that names
-        them.  The dtype is for floats only, and must be one.  Optimizers move what they keep with
-        their next step.  Raises DeviceError if there is no such device, DTypeError for a dtype
-        that is no float.
+        them; `non_blocking` changes nothing.  The dtype is for floats only, and must be one.
+        Optimizers move what they keep with their next step.  Raises DeviceError if there is no
+        such device, DTypeError for a dtype that is no float.
         """
         device, dtype = destination(*where, **how)
         for tensor in (*self.parameters(), *self.buffers()):
@@ -233,6 +169,22 @@ class Module(Hooked):
     def cpu(self) -> Self:
         """Move all parameters and buffers to the CPU."""
         return self.to("cpu")
+
+    def float(self) -> Self:
+        """Make all float parameters and buffers float32."""
+        return self.to(float32)
+
+    def double(self) -> Self:
+        """Make all float parameters and buffers float64."""
+        return self.to(float64)
+
+    def half(self) -> Self:
+        """Make all float parameters and buffers float16."""
+        return self.to(float16)
+
+    def bfloat16(self) -> Self:
+        """Make all float parameters and buffers bfloat16."""
+        return self.to(bfloat16)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
@@ -249,49 +201,6 @@ class Module(Hooked):
         fn(self)
         return self
 
-    # -- state
-
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and persistent buffers by dotted name, detached but sharing memory."""
-        state = {}
-        for path, module in self.named_modules(prefix=prefix, remove_duplicate=False):
-            persistent = [name for name, keep in module._buffers.items() if keep]
-            for name in (*module._parameters, *persistent):
-                value = getattr(module, name)
-                if value is not None:
-                    state[_join(path, name)] = value.detach()
-        return state
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy the values of `state_dict` (tensors or arrays) into parameters and buffers.
-
-        All is checked first: if it does not fit, nothing is copied.  With `strict=False`, names
-        on one side only are left alone and returned.
-
-        Raises ArgumentError with one line per name that does not fit.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise ArgumentError(
-                "a state is a dict of tensors",
-                op="load_state_dict",
-                expect="what state_dict() returns",
-                actual=type(state_dict).__name__,
-                hint="pass model.state_dict()",
-            )
-        own = self.state_dict()
-        result, mismatches = find_mismatches(own, state_dict, strict)
-        if mismatches:
-            raise ArgumentError(
-                f"the state does not fit this {type(self).__name__}",
-                op="load_state_dict",
-                actual="".join(f"\n    {line}" for line in mismatches),
-                hint="strict=False loads the names that both sides have"
-                if result.missing_keys or result.unexpected_keys
-                else "make the module with the sizes of the state",
-            )
-        copy_state(own, state_dict)
-        return result
-
     # -- printing
 
     def extra_repr(self) -> str:
@@ -306,10 +215,6 @@ class Module(Hooked):
             return f"{type(self).__name__}({extra})"
         lines += [f"({name}): " + text.replace("\n", "\n  ") for name, text in children]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
 
 
 def _refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dualgrad.creation import ones, zeros
@@ -78,6 +79,13 @@ class RunningNorm(Affine):
                 actual=f"shape {tuple(input.shape)}",
                 hint="use the layer whose name ends with the number of spatial dimensions",
             )
+
+    def _upgrade_state(
+        self, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]
+    ) -> None:
+        """States of PyTorch before 0.4.1 have no counter: its value stays."""
+        if self.num_batches_tracked is not None and (metadata.get("version") or 0) < 2:
+            state.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
 
     def extra_repr(self) -> str:
         return (

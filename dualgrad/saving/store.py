@@ -1,0 +1,75 @@
+"""Nested values with tensors, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dualgrad.runtime.errors import DataError
+from dualgrad.saving.trees import Damaged, decode, encode
+from dualgrad.saving.weights import METADATA, broken, read_tensors, write_tensors
+from dualgrad.tensor import Tensor
+
+_TREE: Final = "dualgrad.tree"  # key of the metadata
+_VERSION: Final = "dualgrad.version"
+
+
+def save(obj: Any, path: str | os.PathLike[str]) -> None:
+    """Write a value to a file in the format safetensors; the arguments are those of `torch.save`.
+
+    obj   tensors, arrays and numbers of NumPy, None, bool, int, float, str, and lists, tuples and
+          dicts of them: what `state_dict()` of modules, optimizers and schedules returns
+
+    A dict of tensors becomes a file that every reader of safetensors knows.  In other values each
+    tensor is written under its path ("model.0.weight"), everything else as JSON in the metadata.
+    Tensors may be on any device and need not be contiguous; memory that several of them share is
+    written once for each.  The file is replaced as a whole: when the process is killed, there is
+    the old one or the new one.
+
+    Raises ArgumentError for other values, with their place; OSError.
+
+        >>> dg.save(model.state_dict(), "model.safetensors")
+    """
+    if _is_plain(obj):
+        write_tensors(path, obj, None)
+        return
+    text, tensors = encode(obj)
+    write_tensors(path, tensors, {_VERSION: "1", _TREE: text})
+
+
+def load(path: str | os.PathLike[str], *, device: Any = None) -> Any:
+    """Return the value in a file that `save` or another writer of safetensors wrote.
+
+    device   of the tensors: the CPU, unless given
+
+    Nothing in the file is run.  Raises DataError if it is damaged or of another format, OSError if
+    it cannot be read.
+
+        >>> model.load_state_dict(dg.load("model.safetensors"))
+    """
+    tensors, metadata = read_tensors(path)
+    if _TREE not in metadata:
+        return tensors if device is None else {k: x.to(device) for k, x in tensors.items()}
+    version = metadata.get(_VERSION)
+    if version != "1":
+        raise broken(
+            f"{os.fspath(path)} is of another version", "version 1", f"version {version}",
+            hint="read it with the release of dualgrad that wrote it",
+        )  # fmt: skip
+    try:
+        return decode(metadata[_TREE], tensors, device)
+    except Damaged as error:
+        raise _damaged(path, error) from error
+
+
+def _is_plain(obj: Any) -> bool:
+    return isinstance(obj, Mapping) and all(
+        type(name) is str and name != METADATA and isinstance(value, Tensor)
+        for name, value in obj.items()
+    )
+
+
+def _damaged(path: str | os.PathLike[str], error: Damaged) -> DataError:
+    expect, actual = error.args
+    return broken(f"the structure of the values in {os.fspath(path)} is damaged", expect, actual)

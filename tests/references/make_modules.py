@@ -1,0 +1,75 @@
+"""Stores small calls of PyTorch's modules and losses, with gradients, in modules.json.
+
+    python tests/references/make_modules.py
+
+Needs torch and expecttest; tests/test_module_references.py replays the file without them.
+Made with PyTorch 2.13.0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from module_records import Record  # noqa: E402
+from test_torch_modules import DIFFERENT  # noqa: E402
+from torch_modules import common_modules, records  # noqa: E402
+
+LONGEST = 16_000  # characters of a record
+STORED = 2  # records per module with, and without, changes of its state; no two alike
+CANDIDATES = 60  # samples looked at, per module and mode
+DIGITS = 12
+
+
+def shortened(x: Any) -> Any:
+    """Floats with so many digits."""
+    if isinstance(x, float):
+        return float(f"{x:.{DIGITS}g}")
+    if isinstance(x, dict):
+        return {k: shortened(v) for k, v in x.items()}
+    return [shortened(v) for v in x] if isinstance(x, list) else x
+
+
+def elements(record: Record) -> int:
+    return sum(len(x["tensor"]) for x in record["inputs"] if isinstance(x, dict))
+
+
+def chosen(name: str) -> Iterator[str]:
+    """Short calls with more than three numbers, as JSON."""
+    found = [
+        (json.dumps(shortened(record)), record)
+        for record in records(name, torch.float64, CANDIDATES)
+        if elements(record) > 3
+    ]
+    changing: set[str] = set()
+    other: set[str] = set()
+    for text, record in sorted(found, key=lambda pair: len(pair[0])):
+        key = json.dumps([record["args"], record["kwargs"]])
+        seen = changing if record["after"] else other
+        if key not in seen and len(seen) < STORED and len(text) <= LONGEST:
+            seen.add(key)
+            yield text
+
+
+def main() -> None:
+    lines = []
+    for name in common_modules():
+        if name in DIFFERENT:
+            continue
+        stored = list(chosen(name))
+        if not stored:
+            print("nothing small enough:", name)
+        lines.append(f"{json.dumps(name)}: [{', '.join(stored)}]")
+    (HERE / "modules.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
