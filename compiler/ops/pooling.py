@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.reduce import limits, spread
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DType, int64
@@ -239,6 +240,7 @@ def max_pool3d(
 
 
 @composite
+@kept
 def _avg_pool(x: Any, *divisor: Any, geometry: Geometry, include: bool) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
@@ -334,6 +336,7 @@ def avg_pool3d(
 
 
 @composite
+@kept
 def _lp_pool(x: Any, *, p: float, geometry: Geometry) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
