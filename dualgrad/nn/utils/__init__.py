@@ -1,5 +1,6 @@
 """Functions of parameters and of their gradients."""
 
+from dualgrad.nn.utils import parametrizations, parametrize
 from dualgrad.nn.utils.clipping import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -7,6 +8,7 @@ from dualgrad.nn.utils.clipping import (
     get_total_norm,
 )
 from dualgrad.nn.utils.vectors import parameters_to_vector, vector_to_parameters
+from dualgrad.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
     "clip_grad_norm_",
@@ -14,5 +16,9 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "parametrizations",
+    "parametrize",
+    "remove_weight_norm",
     "vector_to_parameters",
+    "weight_norm",
 ]
