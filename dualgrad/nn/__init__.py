@@ -71,6 +71,7 @@ from dualgrad.nn.hooks import (
 )
 from dualgrad.nn.identity import Identity
 from dualgrad.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from dualgrad.nn.kv_cache import KVCache
 from dualgrad.nn.layer_norm import LayerNorm
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.local_response_norm import LocalResponseNorm
@@ -130,6 +131,7 @@ from dualgrad.nn.pooling import (
 )
 from dualgrad.nn.recurrent import GRU, LSTM, RNN
 from dualgrad.nn.rms_norm import RMSNorm
+from dualgrad.nn.rotary import RotaryEmbedding
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
 from dualgrad.nn.upsampling import (
@@ -204,6 +206,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "KLDivLoss",
+    "KVCache",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
@@ -246,6 +249,7 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
