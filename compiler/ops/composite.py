@@ -19,7 +19,6 @@ from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import Op, renamed
 from dualgrad.compiler.ops.elementwise import Elementwise, narrowed, widened
-from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.precision import KEPT, LOW, SINGLE
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, unit_names
@@ -65,22 +64,20 @@ class Composite:
         """Whether the body takes 16-bit floats as they are."""
         return getattr(self.body, "raw", False)
 
+    def precision_on(self, *nodes: Node) -> str:
+        stated: str | None = getattr(self.body, "precision", None)
+        if stated is not None or self.raw:
+            return stated or KEPT
+        ops = [n.op for n in topological(self.trace(*nodes)) if isinstance(n.op, Op)]
+        found = {op.precision for op in ops if not isinstance(op, Elementwise)}
+        return LOW if LOW in found else SINGLE if SINGLE in found else KEPT
+
     @property
     def gradient(self) -> Callable[..., tuple[Node | None, ...]] | None:
         """The gradient that `with_gradient` states: from the cotangents of the results (None where
         there is none) and the operands to those of the operands."""
         rule = getattr(self.body, "gradient", None)
         return None if rule is None else functools.partial(rule, **dict(self.static))
-
-    def precision_on(self, *nodes: Node) -> str:
-        stated: str | None = getattr(self.body, "precision", None)
-        if stated is not None or self.raw:
-            return stated or KEPT
-        ops = [n.op for n in topological(self.trace(*nodes)) if isinstance(n.op, Op)]
-        if any(isinstance(op, Library) for op in ops):
-            return SINGLE
-        found = {op.precision for op in ops if not isinstance(op, Elementwise)}
-        return LOW if LOW in found else SINGLE if SINGLE in found else KEPT
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         """The body as a graph.  On 16-bit floats it works in float32; its float32 results are
