@@ -39,6 +39,7 @@ from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
 from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell
+from dualgrad.nn.containers import ModuleDict, ModuleList
 from dualgrad.nn.conv import (
     Conv1d,
     Conv2d,
@@ -115,6 +116,7 @@ from dualgrad.nn.padding import (
     ZeroPad3d,
 )
 from dualgrad.nn.parameter import Parameter
+from dualgrad.nn.parameter_containers import ParameterDict, ParameterList
 from dualgrad.nn.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -228,6 +230,8 @@ __all__ = [
     "MaxUnpool3d",
     "Mish",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
     "MultiheadAttention",
@@ -235,6 +239,8 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",
