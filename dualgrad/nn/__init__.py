@@ -38,7 +38,7 @@ from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
-from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell
+from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
 from dualgrad.nn.containers import ModuleDict, ModuleList
 from dualgrad.nn.conv import (
     Conv1d,
@@ -131,11 +131,18 @@ from dualgrad.nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
-from dualgrad.nn.recurrent import GRU, LSTM, RNN
+from dualgrad.nn.recurrent import GRU, LSTM, RNN, RNNBase
 from dualgrad.nn.rms_norm import RMSNorm
 from dualgrad.nn.rotary import RotaryEmbedding
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
+from dualgrad.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from dualgrad.nn.upsampling import (
     ChannelShuffle,
     PixelShuffle,
@@ -245,7 +252,9 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
     "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -270,6 +279,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",
