@@ -1,6 +1,7 @@
 """Datasets, samplers, loaders, and the digits used by the examples."""
 
 from dualgrad.data.collate import default_collate, default_convert
+from dualgrad.data.csv import read_csv
 from dualgrad.data.dataset import (
     ChainDataset,
     ConcatDataset,
@@ -13,6 +14,7 @@ from dualgrad.data.dataset import (
 from dualgrad.data.idx import read_idx
 from dualgrad.data.loader import DataLoader
 from dualgrad.data.mnist import find_mnist, mnist
+from dualgrad.data.npz import read_npz
 from dualgrad.data.samplers import (
     BatchSampler,
     RandomSampler,
@@ -42,6 +44,8 @@ __all__ = [
     "find_mnist",
     "mnist",
     "random_split",
+    "read_csv",
     "read_idx",
+    "read_npz",
     "synthetic_digits",
 ]
