@@ -113,7 +113,11 @@ class Vjp:
         outputs = self.unit.trace(*inputs)
         seeds = tuple(next(cotangents) if g else None for g in self.given)
         targets = tuple(x for x, w in zip(inputs, self.wanted, strict=True) if w)
-        grads = pullback(outputs, seeds, targets)
+        stated = getattr(self.unit, "gradient", None)
+        if stated is None:
+            grads = pullback(outputs, seeds, targets)
+        else:
+            grads = tuple(itertools.compress(stated(seeds, *inputs), self.wanted))
         full = tuple(
             g if g is not None else expand_to(cast_node(as_node(0.0), x.dtype), x.shape)
             for x, g in zip(targets, grads, strict=True)

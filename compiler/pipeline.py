@@ -34,6 +34,7 @@ from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
+from dualgrad.compiler.kernel.rounds import rounds_of
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
 from dualgrad.compiler.kernel.update import build_update
@@ -407,9 +408,10 @@ class Lowering:
 
     def live_ranges(self) -> tuple[Temporary, ...]:
         used: dict[str, list[int]] = {}
-        for k, kernel in enumerate(self.kernels):
-            for b in buffers_of(kernel.body):
-                used.setdefault(b.name, []).append(k)
+        for numbers in rounds_of(self.kernels):  # kernels of a round may run at once
+            for k in numbers:
+                for b in buffers_of(self.kernels[k].body):
+                    used.setdefault(b.name, []).extend((numbers[0], numbers[-1]))
         return tuple(
             Temporary(b, used[b.name][0], used[b.name][-1])
             for b in self.temporaries
@@ -484,17 +486,23 @@ def schedule(groups: list[Group], written: set[Node]) -> list[Group]:
         for b in before:
             users[b].append(k)
 
-    def rank(k: int) -> tuple[int, int]:
-        late = any(n in written for n in groups[k].nodes)
-        return (0 if groups[k].has_checks else 2 if late else 1, k)
+    late = [any(n in written for n in g.nodes) for g in groups]
+    depth = [0] * len(groups)  # how many late groups come before, one after another
+
+    def rank(k: int) -> tuple[int, ...]:
+        if groups[k].has_checks or not late[k]:
+            return 0 if groups[k].has_checks else 1, k
+        # those of one depth do not need each other: side by side they become a round
+        return 2, depth[k], not groups[k].domain, k
 
     ready = [rank(k) for k, before in enumerate(needs) if not before]
     heapq.heapify(ready)
     out = []
     while ready:
-        k = heapq.heappop(ready)[1]
+        k = heapq.heappop(ready)[-1]
         out.append(groups[k])
         for user in users[k]:
+            depth[user] = max(depth[user], depth[k] + late[k])
             needs[user].discard(k)
             if not needs[user]:
                 heapq.heappush(ready, rank(user))

@@ -13,6 +13,7 @@ from dualgrad.compiler.ops.normalization import (
 )
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
+from dualgrad.creation import zeros
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
@@ -50,8 +51,8 @@ def batch_norm(
 
     In training mean and var are those of the batch, and the running ones, if given, move towards
     them by `momentum` (the variance with N - 1 in place of N); else the running ones are used.
-    All vectors are [C]; an input (0,) is given back.  Raises ShapeError if shapes do not fit or a
-    channel has one number only.
+    All vectors are [C]; an input (0,) is given back, and one without elements moves no statistics.
+    Raises ShapeError if shapes do not fit or a channel has one number only.
     """
     check_tensors("batch_norm", input)
     if tuple(input.shape) == (0,):
@@ -68,6 +69,9 @@ def batch_norm(
     if not training:
         _check("batch_norm", running_mean, running_var)
         return fixed_norm(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return]
+    if 0 in input.shape:  # nothing to normalise, nothing that statistics could learn
+        none = zeros(input.shape[1], dtype=input.dtype, device=input.device)
+        return fixed_norm(input, none, none, weight, bias, eps)  # type: ignore[no-any-return]
     axes = (0, *range(2, input.ndim))
     out, mean, var = channel_norm("batch_norm", input, weight, bias, eps, axes)
     _move(running_mean, mean, momentum)

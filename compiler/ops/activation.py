@@ -18,6 +18,7 @@ from dualgrad.compiler.ops.exponential import expm1, log_sigmoid, sigmoid
 from dualgrad.compiler.ops.hyperbolic import tanh
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of, unary, unary_samples_of
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.special import erf
@@ -32,6 +33,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 
 @composite
+@single
 def _softplus(x: Any, beta: Any, threshold: Any) -> Any:
     scaled = beta * x
     return where(scaled > threshold, x, -log_sigmoid(-scaled) / beta)

@@ -18,6 +18,7 @@ from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.pooling import FirstMax, flat_place
+from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ShapeError
@@ -76,6 +77,7 @@ def _adaptive_places(x: Any, *, shares: Ints) -> Any:
 
 
 @composite
+@kept
 def _adaptive_avg(x: Any, *, shares: Ints) -> Any:
     x = as_float(x)
     columns, rows = _columns(x, shares)

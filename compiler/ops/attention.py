@@ -15,6 +15,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import low
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -57,6 +58,7 @@ def _weights(query: Any, key: Any, scale: Any, mask: Any, causal: bool) -> Any:
 
 
 @composite
+@low
 def _attention(
     query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
 ) -> Any:
@@ -67,6 +69,7 @@ def _attention(
 
 
 @composite
+@low
 def _attention_weights(
     query: Any, key: Any, *optional: Any, causal: bool, grouped: bool, which: Given
 ) -> Any:
@@ -76,6 +79,7 @@ def _attention_weights(
 
 
 @composite
+@low
 def _mixed(weights: Any, value: Any, *, grouped: bool) -> Any:
     return matmul(weights, _for_queries(value, weights) if grouped else value)
 

@@ -32,6 +32,7 @@ from dualgrad.compiler.ops.index import one_hot
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.losses import check_weight
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
@@ -71,6 +72,7 @@ def _weighted(losses: Any, weights: Any, reduction: str) -> Any:
 
 
 @composite
+@single
 def _nll_loss(
     scores: Any, target: Any, ignored: Any, *weight: Any, which: Given, reduction: str
 ) -> Any:
@@ -85,6 +87,7 @@ def _nll_loss(
 
 
 @composite
+@single
 def _cross_entropy(
     logits: Any,
     target: Any,
@@ -114,6 +117,7 @@ def _cross_entropy(
 
 
 @composite
+@single
 def _soft_cross_entropy(
     logits: Any,
     target: Any,
@@ -231,6 +235,7 @@ def cross_entropy(
 
 
 @composite
+@single
 def _multi_margin_loss(
     x: Any, target: Any, margin: Any, *weight: Any, p: int, which: Given, reduction: str
 ) -> Any:
@@ -288,6 +293,7 @@ def multi_margin_loss(
 
 
 @composite
+@single
 def _multilabel_soft_margin_loss(x: Any, target: Any, *weight: Any, reduction: str) -> Any:
     x = as_float(x)
     losses = -(target * log_sigmoid(x) + (1.0 - target) * log_sigmoid(-x))

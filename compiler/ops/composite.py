@@ -2,7 +2,7 @@
 
 In eager mode a composite is one program and one node on the tape; in a trace its body is inlined,
 still as one node on the tape, so that both modes add gradients in the same order.  Its gradient
-is derived from its body (see `compiler.grad`).
+is derived from its body (see `compiler.grad`), or stated by `with_gradient`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dualgrad.compiler.ir.size import parameter
 from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import Op, renamed
 from dualgrad.compiler.ops.elementwise import Elementwise, narrowed, widened
-from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.precision import KEPT, LOW, SINGLE
 from dualgrad.runtime.dtype import float32
 from dualgrad.runtime.errors import ArgumentError, unit_names
@@ -70,10 +69,15 @@ class Composite:
         if stated is not None or self.raw:
             return stated or KEPT
         ops = [n.op for n in topological(self.trace(*nodes)) if isinstance(n.op, Op)]
-        if any(isinstance(op, Library) for op in ops):
-            return SINGLE
         found = {op.precision for op in ops if not isinstance(op, Elementwise)}
         return LOW if LOW in found else SINGLE if SINGLE in found else KEPT
+
+    @property
+    def gradient(self) -> Callable[..., tuple[Node | None, ...]] | None:
+        """The gradient that `with_gradient` states: from the cotangents of the results (None where
+        there is none) and the operands to those of the operands."""
+        rule = getattr(self.body, "gradient", None)
+        return None if rule is None else functools.partial(rule, **dict(self.static))
 
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         """The body as a graph.  On 16-bit floats it works in float32; its float32 results are
@@ -97,6 +101,17 @@ def raw(body: F) -> F:
     them.  Its gradient is computed in float32 all the same."""
     body.raw = True  # type: ignore[attr-defined]
     return body
+
+
+def with_gradient(rule: Callable[..., tuple[Any, ...]]) -> Callable[[F], F]:
+    """Let a composite state its gradient, for bodies whose derived one does needless work:
+    `rule(cotangents, *operands, **static)`, with None for a result without one."""
+
+    def mark(body: F) -> F:
+        body.gradient = rule  # type: ignore[attr-defined]
+        return body
+
+    return mark
 
 
 def composite(body: F) -> F:

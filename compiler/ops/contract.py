@@ -14,7 +14,7 @@ from dualgrad.compiler.ops.base import Op, broadcast_shapes, result_dtype
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.hints import product_hint
-from dualgrad.compiler.ops.precision import LOW
+from dualgrad.compiler.ops.precision import LOW, low
 from dualgrad.compiler.ops.reduce import Reduction, State, spread
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -103,6 +103,7 @@ class Dot(Reduction):
 
 
 @composite
+@low
 def _matmul(a: Node, b: Node) -> Any:
     dtype = result_dtype("matmul", [a.type, b.type])
     a, b = cast_node(a, dtype), cast_node(b, dtype)

@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.precision import low
 from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import Windows, strided, windows
@@ -82,6 +83,7 @@ def columns_of(
 
 
 @composite
+@low
 def _conv(
     x: Any,
     weight: Any,
@@ -98,7 +100,7 @@ def _conv(
     columns, counts = columns_of(x, groups, tuple(kernel), stride, dilation)
     rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
     rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
-    if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices
+    if same(depth, 1) or same(outputs // groups, 1):  # too thin for a product of matrices
         terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
         out = terms.sum(3)
     else:
@@ -243,6 +245,7 @@ def cropped(x: Any, before: Ints, after: Ints) -> Any:
 
 
 @composite
+@low
 def _conv_transpose(
     x: Any,
     weight: Any,

@@ -14,6 +14,7 @@ from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.reduce import as_float
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.scan import CumMax, LinearRecurrence, cumprod, cumsum, row_and_axis
@@ -26,6 +27,7 @@ INF = float("inf")
 
 
 @composite
+@single
 def _logcumsumexp(x: Any, *, axis: int) -> Any:
     x = as_float(x)
     if x.ndim == 0:

@@ -13,6 +13,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ShapeError
 
@@ -51,6 +52,7 @@ def _root(total: Any, exponent: float) -> Any:
 
 
 @composite
+@single
 def _normalize(x: Any, eps: Any, *, p: float, axes: tuple[int, ...]) -> Any:
     x = as_float(x)
     return x / at_least(norm(x, p, axes, keepdims=True), eps)
@@ -69,6 +71,7 @@ def normalize(
 
 
 @composite
+@single
 def _pairwise_distance(x: Any, y: Any, eps: Any, *, p: float, keepdim: bool) -> Any:
     difference = as_float(x - y) + eps
     return norm(difference, p, (difference.ndim - 1,), keepdim)
@@ -94,6 +97,7 @@ def pairwise_distance(
 
 
 @composite
+@single
 def _cdist(x: Any, y: Any, *, p: float) -> Any:
     difference = as_float(x.unsqueeze(-2) - y.unsqueeze(-3))
     return norm(difference, p, (difference.ndim - 1,))
@@ -119,6 +123,7 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str | None = None) -> 
 
 
 @composite
+@single
 def _cosine_similarity(x: Any, y: Any, eps: Any, *, axis: int) -> Any:
     x, y = as_float(x), as_float(y)
 
@@ -145,6 +150,7 @@ def cosine_similarity(x1: Any, x2: Any, axis: int = SECOND, eps: float = 1e-8, *
 
 
 @composite
+@single
 def _cosine_embedding_loss(x: Any, y: Any, target: Any, margin: Any, *, reduction: str) -> Any:
     x, y = as_float(x), as_float(y)
     squares = ((x * x).sum(-1) + COSINE_EPSILON) * ((y * y).sum(-1) + COSINE_EPSILON)
@@ -177,6 +183,7 @@ def cosine_embedding_loss(
 
 
 @composite
+@single
 def _triplet_margin_loss(
     anchor: Any,
     positive: Any,

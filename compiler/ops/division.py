@@ -9,6 +9,7 @@ from dualgrad.compiler.ir.value import Operand, apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Elementwise, FloatFunction, operator_reference
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.rounding import trunc
 from dualgrad.compiler.ops.sample import Arg, Sample, binary, samples_of, unary_samples_of
 from dualgrad.runtime.dtype import int64
@@ -197,6 +198,7 @@ def _truncated(x: Any, y: Any) -> Any:
 
 
 @composite
+@single
 def _reciprocal(x: Any) -> Any:
     return 1.0 / x
 

@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import case, refused
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import low
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand_to
@@ -253,6 +254,7 @@ def contract_pair(x: Any, a: Labels, y: Any, b: Labels, keep: set[str]) -> tuple
 
 
 @composite
+@low
 def _einsum(*xs: Any, expression: Expression, path: Path) -> Any:
     dtype = result_dtype("einsum", [x.type for x in xs])
     output = expression.output

@@ -178,8 +178,6 @@ class LogSigmoid(FloatFunction):
 class LogAddExp(FloatFunction):
     """log(e**x + e**y) = max + log(1 + exp(-|x - y|)), within 2 ulp of the larger operand."""
 
-    precision = SINGLE
-
     def scalar(self, b: Math, x: Scalar, y: Scalar) -> Scalar:
         apart = b.select(b.eq(x, y), 0.0, b.abs(x - y))
         return b.maximum(x, y) + b.log1p(b.exp(-apart))

@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.linalg_base import as_floats, case, refused
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import select
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -152,6 +153,7 @@ class Irfft(Library):
 
 
 @composite
+@single
 def _fftn(
     x: Any, *, axes: tuple[int, ...], sizes: tuple[Dim, ...], inverse: bool, norm: str
 ) -> Any:
@@ -162,6 +164,7 @@ def _fftn(
 
 
 @composite
+@single
 def _rfftn(x: Any, *, axes: tuple[int, ...], sizes: tuple[Dim, ...], norm: str) -> Any:
     (x,) = as_floats("rfft", x)
     n = sizes[-1]
@@ -172,6 +175,7 @@ def _rfftn(x: Any, *, axes: tuple[int, ...], sizes: tuple[Dim, ...], norm: str) 
 
 
 @composite
+@single
 def _irfftn(x: Any, *, axes: tuple[int, ...], sizes: tuple[Dim, ...], norm: str) -> Any:
     (x,) = as_floats("irfft", x)
     for axis, size in zip(axes[:-1], sizes[:-1], strict=True):

@@ -27,6 +27,7 @@ from dualgrad.compiler.ops.linalg_base import (
     turned,
 )
 from dualgrad.compiler.ops.linalg_solve import Solve
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.slicing import diagonal, narrow
 from dualgrad.runtime.errors import ArgumentError, GradientError
@@ -76,6 +77,7 @@ class Cholesky(Library):
 
 
 @composite
+@single
 def _cholesky(x: Any, *, upper: bool) -> Any:
     return Cholesky.of(int(upper)).on(*as_floats("cholesky", x))
 
@@ -186,6 +188,7 @@ class QRResult(NamedTuple):
 
 
 @composite
+@single
 def _qr(x: Any, *, mode: str) -> Any:
     return Qr.of(mode).on(*as_floats("qr", x))
 

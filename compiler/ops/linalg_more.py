@@ -40,6 +40,7 @@ from dualgrad.compiler.ops.linalg_base import (
 from dualgrad.compiler.ops.linalg_solve import inv, solve
 from dualgrad.compiler.ops.linalg_spectral import Pinv
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import low, single
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.dtype import int64
@@ -103,11 +104,13 @@ class Lstsq(Library):
 
 
 @composite
+@single
 def _lstsq(a: Any, b: Any, *, rcond: float) -> Any:
     return Lstsq.of(rcond).on(*common_batch("lstsq", *as_floats("lstsq", a, b)))
 
 
 @composite
+@single
 def _rank_of(x: Any) -> Any:
     return cast_node(x, int64)
 
@@ -215,6 +218,7 @@ def chain_order(sizes: tuple[int, ...]) -> Order:
 
 
 @composite
+@low
 def _chain(*xs: Any, order: Any) -> Any:
     if isinstance(order, int):
         return xs[order]

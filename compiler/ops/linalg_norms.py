@@ -26,6 +26,7 @@ from dualgrad.compiler.ops.linalg_base import (
 from dualgrad.compiler.ops.linalg_solve import inv
 from dualgrad.compiler.ops.linalg_spectral import Eigvalsh, Svdvals
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.statistics import root, vector_norm
 from dualgrad.runtime.dtype import int64
@@ -46,6 +47,7 @@ def _need_elements(op: str, x: Any, axes: tuple[int, ...]) -> None:
 
 
 @composite
+@single
 def _matrix_norm(x: Any, *, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     (x,) = as_floats("matrix_norm", x)
     if ord == "fro":
@@ -121,6 +123,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, **di
 
 
 @composite
+@single
 def _ratio(x: Any, *, smallest_first: bool) -> Any:
     s = Svdvals.of().on(*as_floats("cond", x))
     low, high = s.min(-1), s.max(-1)
@@ -142,6 +145,7 @@ def cond(x: Any, p: Any = None) -> Any:
 
 
 @composite
+@single
 def _matrix_rank(x: Any, atol: Any, rtol: Any, *, usual: bool, hermitian: bool) -> Any:
     (x,) = as_floats("matrix_rank", x)
     if usual:

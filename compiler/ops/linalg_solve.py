@@ -30,6 +30,7 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import low, single
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ShapeError
@@ -75,6 +76,7 @@ class Solve(Library):
 
 
 @composite
+@single
 def _solve(a: Any, b: Any) -> Any:
     return Solve.of().on(*common_batch("solve", *as_floats("solve", a, b)))
 
@@ -100,6 +102,7 @@ def solve(a: Any, b: Any) -> Any:
 
 
 @composite
+@single
 def _solve_triangular(a: Any, b: Any, *, upper: bool, unit: bool) -> Any:
     a, b = as_floats("solve_triangular", a, b)
     part = triangle(a, not upper, strict=unit)
@@ -171,6 +174,7 @@ class Inv(Library):
 
 
 @composite
+@single
 def _inv(x: Any) -> Any:
     return Inv.of().on(*as_floats("inv", x))
 
@@ -216,6 +220,7 @@ class Det(Library):
 
 
 @composite
+@single
 def _det(x: Any) -> Any:
     return Det.of().on(*as_floats("det", x))
 
@@ -262,6 +267,7 @@ class Slogdet(Library):
 
 
 @composite
+@single
 def _slogdet(x: Any) -> Any:
     return Slogdet.of().on(*as_floats("slogdet", x))
 
@@ -290,6 +296,7 @@ def logdet(x: Any) -> Any:
 
 
 @composite
+@low
 def _matrix_power(x: Any, *, n: int) -> Any:
     if n == 0:
         return expand_to(identity(x.shape[-1], x.dtype), x.shape)

@@ -22,6 +22,7 @@ from dualgrad.compiler.ops.linalg_base import (
     turned,
 )
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Sample
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.errors import ArgumentError
@@ -114,6 +115,7 @@ class Eigh(Library):
 
 
 @composite
+@single
 def _eigh(x: Any, *, triangle: str) -> Any:
     return Eigh.of(triangle).on(*as_floats("eigh", x))
 
@@ -169,6 +171,7 @@ class Eigvalsh(Library):
 
 
 @composite
+@single
 def _eigvalsh(x: Any, *, triangle: str) -> Any:
     return Eigvalsh.of(triangle).on(*as_floats("eigvalsh", x))
 
@@ -260,6 +263,7 @@ class Svd(Library):
 
 
 @composite
+@single
 def _svd(x: Any, *, full: bool) -> Any:
     return Svd.of(int(full)).on(*as_floats("svd", x))
 
@@ -299,6 +303,7 @@ class Svdvals(Library):
 
 
 @composite
+@single
 def _svdvals(x: Any) -> Any:
     return Svdvals.of().on(*as_floats("svdvals", x))
 
@@ -358,6 +363,7 @@ class Pinv(Library):
 
 
 @composite
+@single
 def _pinv(x: Any, *, atol: float, rtol: float, hermitian: bool) -> Any:
     return Pinv.of(atol, rtol, int(hermitian)).on(*as_floats("pinv", x))
 

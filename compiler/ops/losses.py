@@ -31,6 +31,7 @@ from dualgrad.compiler.ops.elementwise import Elementwise, stop_gradient
 from dualgrad.compiler.ops.exponential import log_sigmoid
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
@@ -45,6 +46,7 @@ LEAST_VARIANCE = 1e-12  # of a probability: bounds its gradient, as PyTorch does
 
 
 @composite
+@single
 def _mse_loss(x: Any, target: Any, *, reduction: str) -> Any:
     difference = as_float(x - target)
     return reduced(difference * difference, reduction)
@@ -58,6 +60,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 @composite
+@single
 def _l1_loss(x: Any, target: Any, *, reduction: str) -> Any:
     return reduced(abs(as_float(x - target)), reduction)
 
@@ -70,6 +73,7 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 @composite
+@single
 def _huber_loss(x: Any, target: Any, delta: Any, scale: Any, *, reduction: str) -> Any:
     """scale * (d**2 / 2 for |d| < delta, else delta * (|d| - delta / 2))."""
     difference = as_float(x - target)
@@ -156,6 +160,7 @@ class BinaryCrossEntropy(Elementwise):
 
 
 @composite
+@single
 def _binary_cross_entropy(x: Any, target: Any, *weight: Any, reduction: str) -> Any:
     losses = apply(BinaryCrossEntropy.of(), x, target)[0]
     for w in weight:
@@ -193,6 +198,7 @@ def check_weight(op: str, what: str, weight: Any, input: Any) -> None:
 
 
 @composite
+@single
 def _bce_with_logits(
     x: Any, target: Any, *weights: Any, which: tuple[bool, ...], reduction: str
 ) -> Any:
@@ -224,6 +230,7 @@ def binary_cross_entropy_with_logits(
 
 
 @composite
+@single
 def _soft_margin_loss(x: Any, target: Any, *, reduction: str) -> Any:
     return reduced(-log_sigmoid(as_float(x * target)), reduction)
 
@@ -236,6 +243,7 @@ def soft_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 @composite
+@single
 def _hinge_embedding_loss(x: Any, target: Any, margin: Any, *, reduction: str) -> Any:
     x = as_float(x)
     near = where(target.eq(-1), 0.0, x)
@@ -252,6 +260,7 @@ def hinge_embedding_loss(
 
 
 @composite
+@single
 def _margin_ranking_loss(x: Any, y: Any, target: Any, margin: Any, *, reduction: str) -> Any:
     return reduced(at_least(as_float(target * (y - x)) + margin, 0.0), reduction)
 
@@ -270,6 +279,7 @@ def margin_ranking_loss(
 
 
 @composite
+@single
 def _kl_div(x: Any, target: Any, *, reduction: str, log_target: bool) -> Any:
     x, target = as_float(x), as_float(target)
     if log_target:
@@ -302,6 +312,7 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
 
 
 @composite
+@single
 def _poisson_nll_loss(
     x: Any, target: Any, eps: Any, *, log_input: bool, full: bool, reduction: str
 ) -> Any:
@@ -336,6 +347,7 @@ def poisson_nll_loss(
 
 
 @composite
+@single
 def _gaussian_nll_loss(
     x: Any, target: Any, var: Any, eps: Any, *, full: bool, reduction: str
 ) -> Any:
@@ -343,6 +355,14 @@ def _gaussian_nll_loss(
     variance = where(var < eps, eps + (var - stop_gradient(var)), var)
     losses = 0.5 * (variance.log() + difference * difference / variance)
     return reduced(losses + 0.5 * math.log(2.0 * math.pi) if full else losses, reduction)
+
+
+def _shared_along_one(shape: tuple[Any, ...], whole: tuple[Any, ...]) -> bool:
+    """Whether a shape differs from `whole` in at most one dimension, which is 1."""
+    if len(shape) != len(whole):
+        return False
+    differing = [size for size, n in zip(shape, whole, strict=True) if not same(size, n)]
+    return not differing or (len(differing) == 1 and same(differing[0], 1))
 
 
 def gaussian_nll_loss(
@@ -355,9 +375,9 @@ def gaussian_nll_loss(
 ) -> Any:
     """Return (log(var) + (input - target)**2 / var) / 2, plus log(2 pi) / 2 if `full`.
 
-    input and target broadcast.  var is a number or has the input's shape, with a last dimension
-    of size 1 or none.  Variances
-    below eps count as eps; the gradient does not see this bound.
+    input and target broadcast.  var is a number or has the input's shape, but for one dimension
+    of size 1, or no last dimension.  Variances below eps count as eps; the gradient does not see
+    this bound.
     """
     check_tensors("gaussian_nll_loss", input, target, var)
     op = "gaussian_nll_loss"
@@ -367,7 +387,7 @@ def gaussian_nll_loss(
         shape = tuple(var.shape)
         if input.ndim and equal(shape, input.shape[:-1]):
             var = var.unsqueeze(-1)
-        elif not (equal(shape, input.shape) or equal(shape, (*input.shape[:-1], 1))):
+        elif not _shared_along_one(shape, input.shape):
             check_shape(op, "var", var, input.shape)
     return _gaussian_nll_loss(input, target, var, eps, full=bool(full), reduction=reduction)
 

@@ -14,6 +14,7 @@ from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy, stop_gradient
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import low, single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of, unary
 from dualgrad.runtime.errors import ShapeError
 
@@ -35,6 +36,7 @@ def _relu_samples() -> list[Sample]:
 
 
 @composite
+@single
 def _softmax(x: Any, *, axis: int) -> Any:
     x = as_float(x)
     if x.ndim and x.shape[axis] == 0:
@@ -56,6 +58,7 @@ def softmax(x: Any, axis: int = LAST, **dim: Any) -> Any:
 
 
 @composite
+@single
 def _log_softmax(x: Any, *, axis: int) -> Any:
     x = as_float(x)
     if x.ndim and x.shape[axis] == 0:
@@ -77,6 +80,7 @@ def log_softmax(x: Any, axis: int = LAST, **dim: Any) -> Any:
 
 
 @composite
+@single
 def _softmin(x: Any, *, axis: int) -> Any:
     return softmax(-x, axis)
 
@@ -89,6 +93,7 @@ def softmin(input: Any, axis: int = LAST, **dim: Any) -> Any:
 
 
 @composite
+@low
 def _linear(x: Any, weight: Any, *bias: Any) -> Any:
     y = matmul(x, weight.transpose(0, 1))
     return y + bias[0] if bias else y
@@ -116,6 +121,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
 
 
 @composite
+@low
 def _bilinear(x: Any, y: Any, weight: Any, *bias: Any) -> Any:
     outputs, left, right = weight.shape
     rows, columns = x.reshape((-1, 1, left)), y.reshape((-1, right, 1))

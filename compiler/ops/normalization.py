@@ -23,6 +23,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import count
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.dtype import float32
@@ -46,12 +47,14 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 
 
 @composite
+@single
 def _layer_norm(x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given) -> Any:
     centered, _, variance = _centered(as_float(x), axes)
     return _affine(centered * (variance + eps).rsqrt(), *restored(affine, which))
 
 
 @composite
+@single
 def _rms_norm(x: Any, eps: Any, *weight: Any, axes: tuple[int, ...], which: Given) -> Any:
     x = as_float(x)
     scale = ((x * x).mean(axes, keepdims=True) + eps).rsqrt()
@@ -134,6 +137,7 @@ def check_channels(op: str, x: Any, least: int, **vectors: Any) -> None:
 
 
 @composite
+@single
 def _group_norm(x: Any, eps: Any, *affine: Any, groups: int, which: Given) -> Any:
     x = as_float(x)
     shape = x.shape
@@ -170,6 +174,7 @@ def group_norm(
 
 
 @composite
+@single
 def _channel_norm(
     x: Any, eps: Any, *affine: Any, axes: tuple[int, ...], which: Given
 ) -> tuple[Any, Any, Any]:
@@ -203,6 +208,7 @@ def channel_norm(
 
 
 @composite
+@single
 def _fixed_norm(x: Any, mean: Any, variance: Any, eps: Any, *affine: Any, which: Given) -> Any:
     x = as_float(x)
     scale = (variance + eps).rsqrt()
@@ -223,6 +229,7 @@ def moved(running: Any, new: Any, momentum: Any, rest: Any) -> Any:
 
 
 @composite
+@single
 def _local_response_norm(x: Any, alpha: Any, beta: Any, k: Any, *, size: int) -> Any:
     x = as_float(x)
     n, c, *space = x.shape

@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.reduce import limits, spread
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DType, int64
@@ -239,6 +240,7 @@ def max_pool3d(
 
 
 @composite
+@kept
 def _avg_pool(x: Any, *divisor: Any, geometry: Geometry, include: bool) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
@@ -334,13 +336,16 @@ def avg_pool3d(
 
 
 @composite
+@kept
 def _lp_pool(x: Any, *, p: float, geometry: Geometry) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
-    total = (columns**p).sum(2)
+    total = (columns**p).sum(2).reshape((*x.shape[:2], *counts))
+    if geometry.after != geometry.padding:  # windows that end outside count as if they were full
+        whole = float(product(geometry.kernel))  # type: ignore[arg-type]
+        total = total * (whole / _divisor(x, geometry, counts, False))
     zero = total.eq(0)
-    out = where(zero, 0.0, where(zero, 1.0, total) ** (1.0 / p))
-    return out.reshape((*x.shape[:2], *counts))
+    return where(zero, 0.0, where(zero, 1.0, total) ** (1.0 / p))
 
 
 def _pool_lp(
@@ -374,7 +379,8 @@ def lp_pool2d(
 ) -> Any:
     """Return (sum x**p)**(1/p) of every window of [N, C, H, W], p = norm_type.
 
-    The gradient of a norm of 0 is 0; a negative sum has no root: NaN.
+    The gradient of a norm of 0 is 0; a negative sum has no root: NaN.  With `ceil_mode` the sum of
+    a window that ends outside is scaled to the size of the others, as in PyTorch.
     """
     return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)
 

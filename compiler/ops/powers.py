@@ -15,7 +15,7 @@ from dualgrad.compiler.ops.elementwise import (
 )
 from dualgrad.compiler.ops.exponential import log
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.precision import SINGLE
+from dualgrad.compiler.ops.precision import SINGLE, single
 from dualgrad.compiler.ops.sample import Arg, Sample, binary, unary
 from dualgrad.runtime.dtype import bool_, int64, uint8
 from dualgrad.runtime.errors import DTypeError
@@ -185,6 +185,7 @@ SHORT = (2, 3, -1, -2, 0.5, -0.5)
 
 
 @composite
+@single
 def _short_power(x: Any, *, exponent: float) -> Any:
     if exponent in (0.5, -0.5):
         return sqrt(x) if exponent > 0 else rsqrt(x)
@@ -207,6 +208,7 @@ def _whole_power(x: Any, exponent: int) -> Any:
 
 
 @composite
+@single
 def _constant_power(x: Any, *, exponent: int) -> Any:
     """x**exponent by repeated squaring."""
     result, square = None, x

@@ -6,8 +6,9 @@
 - KEPT    in the dtypes of its operands, with the usual promotion: everything else
 
 An op class states its class as `precision`; `Contraction`, `Sum`, `Library` ... state it for their
-kind.  The class of a composite follows from the ops of its body, unless the body is marked with
-`single` or `kept`; elementwise ops do not count there, since nothing is rounded between them.
+kind.  The body of a composite is marked with `low`, `single` or `kept`; without a mark the class
+follows from the ops in it: LOW if it multiplies matrices, SINGLE if it sums.  Elementwise ops do
+not count there, since nothing is rounded between them.
 
 The classes are those of PyTorch's autocast on CUDA, on all devices.
 """
@@ -20,6 +21,12 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 LOW, SINGLE, KEPT = "low", "single", "kept"
+
+
+def low(body: F) -> F:
+    """Let a composite run in 16-bit floats under autocast, whatever its body does."""
+    body.precision = LOW  # type: ignore[attr-defined]
+    return body
 
 
 def single(body: F) -> F:

@@ -10,7 +10,7 @@ from dualgrad.compiler.ir.value import apply, public
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node
-from dualgrad.compiler.ops.precision import SINGLE
+from dualgrad.compiler.ops.precision import SINGLE, single
 from dualgrad.compiler.ops.reduce import (
     Reduction,
     State,
@@ -80,6 +80,7 @@ class Prod(Reduction):
 
 
 @composite
+@single
 def _prod(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Node:
     return reduce_axes(Prod, cast_node(x, dtype or wide(x.dtype)), axes, keepdims)
 

@@ -24,6 +24,7 @@ from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.linalg_base import case, refused
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import low
 from dualgrad.compiler.ops.sample import Sample, samples_of
 from dualgrad.compiler.ops.slicing import diagonal
 from dualgrad.compiler.ops.view import expand
@@ -53,6 +54,7 @@ def _need_rank(op: str, *pairs: tuple[Any, int]) -> None:
 
 
 @composite
+@low
 def _tensordot(a: Any, b: Any, *, first: tuple[int, ...], second: tuple[int, ...]) -> Any:
     a, b = _promoted("tensordot", a, b)
     pairs = {j: i for i, j in zip(first, second, strict=True)}
@@ -135,6 +137,7 @@ def outer(a: Any, b: Any) -> Any:
 
 
 @composite
+@low
 def _vecdot(a: Any, b: Any, *, axis: int) -> Any:
     a, b = _promoted("vecdot", a, b)
     return cast_node((a * b).sum(axis), a.dtype)
@@ -209,6 +212,7 @@ def mv(a: Any, b: Any) -> Any:
 
 
 @composite
+@low
 def _add_product(x: Any, a: Any, b: Any, beta: Any, alpha: Any, *, batched: bool) -> Any:
     product = matmul(a, b)
     product = cast_node(product.sum(0), product.dtype) if batched else product
@@ -216,12 +220,14 @@ def _add_product(x: Any, a: Any, b: Any, beta: Any, alpha: Any, *, batched: bool
 
 
 @composite
+@low
 def _plus_product(x: Any, a: Any, b: Any, *, batched: bool) -> Any:
     product = matmul(a, b)
     return x + (cast_node(product.sum(0), product.dtype) if batched else product)
 
 
 @composite
+@low
 def _scaled_product(x: Any, a: Any, b: Any, alpha: Any, *, batched: bool) -> Any:
     product = matmul(a, b)
     product = cast_node(product.sum(0), product.dtype) if batched else product
@@ -265,11 +271,13 @@ def addbmm(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
 
 
 @composite
+@low
 def _addr(x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
     return x * beta + outer(a, b) * alpha
 
 
 @composite
+@low
 def _outer_only(x: Any, a: Any, b: Any, alpha: Any) -> Any:
     return where(False, x, outer(a, b) * alpha)
 

@@ -17,6 +17,7 @@ from dualgrad.compiler.ops.extremum import Max
 from dualgrad.compiler.ops.gather import take_along_axis
 from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.reduce import Sum, as_float, reduce_axes, reduced
 from dualgrad.compiler.ops.rounding import ceil, floor, round_
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
@@ -79,6 +80,7 @@ def _between(low: Any, high: Any, t: Any) -> Any:
 
 
 @composite
+@kept
 def _quantile(
     x: Any, *q: Any, axes: tuple[int, ...], keepdims: bool, method: str, skip_nan: bool
 ) -> Any:

@@ -24,6 +24,7 @@ from dualgrad.compiler.ops.elementwise import cast_node
 from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.view import flatten_index
 from dualgrad.runtime.dtype import DType, float32, float64, int64, uint32, uint64
@@ -234,6 +235,8 @@ class RandomInteger(Random):
 
 class RandomOrder(Library):
     """The positions of random keys [n] (uint64) in ascending order, int64 [n]."""
+
+    precision = KEPT
 
     checked = False
     routine = "order_of_keys"

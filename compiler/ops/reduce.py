@@ -26,7 +26,7 @@ from dualgrad.compiler.ops.base import Op, axes_of, axis_argument, keep_argument
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.create import Size
 from dualgrad.compiler.ops.elementwise import Copy, cast_node
-from dualgrad.compiler.ops.precision import SINGLE
+from dualgrad.compiler.ops.precision import SINGLE, kept, single
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import View, flatten_index
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, float64, int64, uint64
@@ -268,6 +268,7 @@ def as_float(x: Node, dtype: DType | None = None) -> Node:
 
 
 @composite
+@single
 def _sum(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
     total: Any = reduce_axes(Sum, cast_node(x, dtype or wide(x.dtype)), axes, keepdims)
     # The identity of float sums is -0.0; the sum of nothing is 0.
@@ -275,6 +276,7 @@ def _sum(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None)
 
 
 @composite
+@kept
 def _mean(x: Node, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
     x = as_float(x, dtype)
     total: Any = reduce_axes(Sum, x, axes, keepdims)

@@ -29,7 +29,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import cast_node, to
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.compiler.ops.precision import SINGLE
+from dualgrad.compiler.ops.precision import SINGLE, single
 from dualgrad.compiler.ops.reduce import State, limits, wide
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample
 from dualgrad.compiler.ops.view import expand_to
@@ -375,6 +375,7 @@ def row_and_axis(op: str, x: Any, axis: Any, dim: dict[str, Any]) -> tuple[Any, 
 
 
 @composite
+@single
 def _accumulated(
     x: Node, *, op: type[Scan], axis: int, reverse: bool, exclusive: bool, dtype: DType | None
 ) -> Any:
@@ -426,6 +427,7 @@ def cumprod(
 
 
 @composite
+@single
 def _linear_recurrence(a: Node, b: Node, *, axis: int, reverse: bool, exclusive: bool) -> Node:
     dtype = wide(result_dtype("linear_recurrence", [a.type, b.type]))
     shape = broadcast_shapes("linear_recurrence", [a.shape, b.shape])

@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.gather import take_along_axis
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.sample import SPECIAL, Arg, Sample, samples_of
 from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.runtime.dtype import DType, float32, int64
@@ -20,6 +21,8 @@ from dualgrad.runtime.errors import ArgumentError
 
 class Argsort(Library):
     """The positions along an axis in ascending (0) or descending (1) order."""
+
+    precision = KEPT
 
     axis: int
     descending: int

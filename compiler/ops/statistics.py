@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.elementwise import cast_node, stop_gradient
 from dualgrad.compiler.ops.extremum import Max, Min, check_nonempty
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.precision import kept, single
 from dualgrad.compiler.ops.reduce import (
     Sum,
     as_float,
@@ -43,6 +44,7 @@ def root(x: Any) -> Any:
 
 
 @composite
+@kept
 def _variance(
     x: Any,
     *,
@@ -63,6 +65,7 @@ def _variance(
 
 
 @composite
+@kept
 def _variance_without_nan(
     x: Any,
     *,
@@ -171,6 +174,7 @@ def nanstd(
 
 
 @composite
+@single
 def _vector_norm(
     x: Any, *, order: float, axes: tuple[int, ...], keepdims: bool, dtype: DType | None
 ) -> Any:
@@ -228,6 +232,7 @@ def vector_norm(
 
 
 @composite
+@single
 def _logsumexp(x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
     x = as_float(x)
     largest: Any = stop_gradient(reduce_axes(Max, x, axes, True))
@@ -266,6 +271,7 @@ def count_nonzero(x: Any, axis: Any = None, keepdims: bool = False, **dim: Any) 
 
 
 @composite
+@single
 def _nansum(x: Any, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
     x = cast_node(x, dtype or wide(x.dtype))
     x = where(x.ne(x), 0, x) if x.dtype.is_float else x
@@ -283,6 +289,7 @@ def nansum(
 
 
 @composite
+@kept
 def _nanmean(x: Any, *, axes: tuple[int, ...], keepdims: bool, dtype: DType | None) -> Any:
     x = as_float(x, dtype)
     missing = x.ne(x)
@@ -301,6 +308,7 @@ def nanmean(
 
 
 @composite
+@kept
 def _average(x: Any, weights: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
     total: Any = reduce_axes(Sum, as_float(x * weights), axes, keepdims)
     whole = expand_to(as_float(weights), x.shape)

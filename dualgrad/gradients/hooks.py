@@ -24,6 +24,8 @@ _numbers = itertools.count()
 on_nodes: weakref.WeakKeyDictionary[Any, dict[int, Hooks]] = weakref.WeakKeyDictionary()
 # by identity of the tensor: hooks on its gradient, and those that run once `.grad` is set
 on_leaves: dict[int, tuple[weakref.ref[Any], Hooks, Hooks]] = {}
+# what compiled functions look at besides their arguments and what these lead to, by its name
+of_all_modules: dict[str, object] = {}
 stamp: dict[str, object] = {"now": object()}  # another one after each change of a hook
 
 

@@ -19,6 +19,7 @@ from dualgrad import random
 from dualgrad.compiler.ir.printer import graph_text
 from dualgrad.entries import calls
 from dualgrad.entries.guards import Words
+from dualgrad.gradients.hooks import of_all_modules
 from dualgrad.jit.arguments import Binder
 from dualgrad.jit.attempts import Attempts
 from dualgrad.jit.checked import Checked
@@ -194,6 +195,7 @@ class Function(Generic[P, R]):
             ("kwargs", kwargs),
             (self.name, self.__wrapped_function__),
             ("the default generator", random.default_generator),
+            *of_all_modules.items(),
         )
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

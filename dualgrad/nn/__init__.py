@@ -38,6 +38,7 @@ from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
+from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from dualgrad.nn.conv import (
     Conv1d,
     Conv2d,
@@ -127,6 +128,7 @@ from dualgrad.nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from dualgrad.nn.recurrent import GRU, LSTM, RNN
 from dualgrad.nn.rms_norm import RMSNorm
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
@@ -144,6 +146,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -185,6 +190,7 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -202,6 +208,7 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -229,6 +236,7 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",

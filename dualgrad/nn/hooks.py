@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.gradients.flow import Flow
-from dualgrad.gradients.hooks import Handle, Hook, Hooks, check_gradient, refuse_in_trace
+from dualgrad.gradients.hooks import (
+    Handle,
+    Hook,
+    Hooks,
+    check_gradient,
+    of_all_modules,
+    refuse_in_trace,
+)
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.runtime.srcinfo import user_place
 from dualgrad.state import state
@@ -113,6 +120,7 @@ def _register_everywhere(kind: str, hook: Hook, **flags: bool) -> Handle:
     refuse_in_trace("a hook is registered on all modules")
     handle = everywhere.add(kind, hook, False, flags)
     Hooked._hooks = everywhere  # modules without hooks of their own find it through their class
+    of_all_modules["the hooks of all modules"] = everywhere
     return handle
 
 

@@ -16,10 +16,11 @@ import stat
 import struct
 import sys
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-from safetensors import SafetensorError, TensorSpec, deserialize, serialize
+from safetensors import SafetensorError, TensorSpec, deserialize, safe_open, serialize
 
 from dualgrad.creation import from_storage
 from dualgrad.runtime.dtype import ALL, DType, bfloat16, bool_
@@ -82,9 +83,11 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     Raises DataError if the file is damaged or of another format, OSError if it cannot be read.
     """
     name = os.fspath(path)
-    with open(name, "rb") as file:
-        content = _read(file, name)
+    _check_start(name)
     try:
+        with safe_open(name, "np"):  # looks at the header, before all is read
+            pass
+        content = Path(name).read_bytes()
         found = deserialize(content)
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing: ")
@@ -96,12 +99,18 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, header.get(METADATA) or {}
 
 
-def _read(file: BinaryIO, name: str) -> bytes:
-    """All of a file, if its length and its first bytes can be right."""
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise broken(f"{name} is no file", "a regular file", stat.filemode(status.st_mode))
-    size, start = status.st_size, file.read(_LENGTH.size)
+def _check_start(name: str) -> None:
+    """Refuse a file whose length and first bytes are not right."""
+    with open(name, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise broken(f"{name} is no file", "a regular file", stat.filemode(status.st_mode))
+        size, start = status.st_size, file.read(_LENGTH.size)
+    if len(start) < _LENGTH.size:
+        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
+    (length,) = _LENGTH.unpack(start)
+    if length <= min(size - _LENGTH.size, _LONGEST_HEADER):
+        return
     if start.startswith(_PICKLES):
         raise broken(
             f"{name} is a pickle or a zip archive",
@@ -110,17 +119,11 @@ def _read(file: BinaryIO, name: str) -> bytes:
             hint="pickles run code when they are read; convert a file of PyTorch once, where you "
             "trust it: safetensors.torch.save_file(torch.load(old), new)",
         )
-    if len(start) < _LENGTH.size:
-        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
-    (length,) = _LENGTH.unpack(start)
-    if length > min(size - _LENGTH.size, _LONGEST_HEADER):
-        raise broken(
-            f"{name} is truncated, or no file of safetensors",
-            f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
-            f"a header of {length} bytes",
-        )
-    file.seek(0)
-    return file.read(size)
+    raise broken(
+        f"{name} is truncated, or no file of safetensors",
+        f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
+        f"a header of {length} bytes",
+    )
 
 
 def _header(content: bytes, name: str) -> dict[str, Any]:
@@ -136,7 +139,10 @@ def _header(content: bytes, name: str) -> dict[str, Any]:
 
     (length,) = _LENGTH.unpack_from(content)
     text = content[_LENGTH.size : _LENGTH.size + length].decode()
-    header: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
+    try:
+        header: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
+    except ValueError as error:  # a number with too many digits, where the format has none
+        raise broken(f"{name} is damaged", _FOREIGN, str(error)) from error
     return header
 
 
@@ -155,7 +161,15 @@ def _tensor(path: str, name: str, entry: Mapping[str, Any]) -> Tensor:
             entry["dtype"],
             hint="convert the tensor where it comes from",
         )
-    array = np.frombuffer(entry["data"], dtype.numpy.newbyteorder("<")).reshape(entry["shape"])
+    array = np.frombuffer(entry["data"], dtype.numpy.newbyteorder("<"))
+    try:
+        array = array.reshape(entry["shape"])
+    except (ValueError, OverflowError) as error:
+        raise broken(
+            f"tensor {name!r} in {path} has a shape that NumPy cannot hold",
+            "at most 64 dimensions and a size that fits the address space",
+            f"{entry['shape']}"[:100],
+        ) from error
     if dtype is bool_ and array.size and array.view(np.uint8).max() > 1:
         raise broken(f"tensor {name!r} in {path} is damaged", "bytes 0 and 1 for bool", "others")
     return from_storage(array.astype(dtype.numpy, copy=False), dtype)

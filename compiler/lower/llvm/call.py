@@ -8,7 +8,7 @@ from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.kernel.ir import Call
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Launches
+    from dualgrad.compiler.lower.llvm.launches import Launches
 
 
 def host_call(entry: Launches, c: Call) -> None:

@@ -16,7 +16,7 @@ from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
 
 if TYPE_CHECKING:
-    from dualgrad.compiler.lower.llvm.module import Launches
+    from dualgrad.compiler.lower.llvm.launches import Launches
 
 
 def contract_call(entry: Launches, function: str, c: Contract) -> None:

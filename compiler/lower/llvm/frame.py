@@ -3,7 +3,8 @@
 0 error word   1 number of chunks of the running kernel   2 address of the program's numbers:
 its symbols, then its scalars
 then the addresses of the buffers that the running kernel uses, in the order in which it names
-them, if its function serves others too; then the addresses of all buffers
+them, if its function serves others too; then the addresses of all buffers; then, for kernels that
+run in one pass, the number of chunks of each and those before it
 
 Such a function reads the addresses of the running kernel only, so it serves all kernels that
 differ in nothing but their buffers.
@@ -25,14 +26,16 @@ _FIRST = 3
 class Frame:
     """Where a program's buffers, symbols and scalars stand."""
 
-    def __init__(self, program: LoopProgram, shared: Iterable[Kernel]) -> None:
-        """`shared` are kernels whose functions serve others too."""
+    def __init__(self, program: LoopProgram, shared: Iterable[Kernel], longest: int) -> None:
+        """`shared` are kernels whose functions serve others too; `longest`: most kernels that
+        run in one pass."""
         buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
         self.program = program
         window = max((len(buffers_of(k.body)) for k in shared), default=0)
         self.first_buffer = _FIRST + window
         self.slots = {b.name: self.first_buffer + k for k, b in enumerate(buffers)}
-        self.size = self.first_buffer + len(buffers)
+        self.stops = self.first_buffer + len(buffers)
+        self.size = self.stops + longest
         self.accesses: list[str] = []
         self._numbers = {a: k for k, a in enumerate(program.symbols)}
 

@@ -19,6 +19,7 @@ from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.loops import TILE
+from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, Frame
@@ -337,8 +338,3 @@ def _is_long(stmt: Stmt) -> bool:
     if not isinstance(extent, int):
         bounds = [n for m, _ in extent.terms for atom in m if atom.kind == "min" for n in atom.args]
     return not any(isinstance(n, int) and n <= TILE for n in bounds)
-
-
-def is_parallel(kernel: ir.Kernel) -> bool:
-    first = kernel.body[0] if len(kernel.body) == 1 else None
-    return isinstance(first, Loop) and first.kind == "parallel" and first.extent != 0

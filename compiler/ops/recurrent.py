@@ -1,0 +1,127 @@
+"""One step of recurrent layers, from the two projections to the new state.
+
+Formulas as in PyTorch: S. Hochreiter, J. Schmidhuber, "Long short-term memory", 1997, with the
+forget gate of F. Gers et al., 2000, and K. Cho et al., "Learning phrase representations using RNN
+encoder-decoder", 2014, in the form of cuDNN, where the reset gate acts after the projection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualgrad.compiler.ops.composite import composite, raw, with_gradient
+from dualgrad.compiler.ops.joining import stack
+from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
+from dualgrad.compiler.ops.slicing import narrow, select
+
+
+def _put_together(cotangents: tuple[Any, ...], x: Any, count: int) -> tuple[Any, ...]:
+    nothing = select(x, 0, 0) * 0
+    return (stack([nothing if g is None else g for g in cotangents]),)
+
+
+@composite
+@raw
+@with_gradient(_put_together)
+def _steps(x: Any, *, count: int) -> Any:
+    return tuple(select(x, 0, k) for k in range(count))
+
+
+def steps(x: Any) -> tuple[Any, ...]:
+    """Return x[0], x[1], ... of a sequence [T, ...], T >= 1.
+
+    Their gradients are put together once, where those of views would be added up, each with zeros
+    for all other steps.
+    """
+    count = len(range(x.shape[0]))
+    return (x.squeeze(0),) if count == 1 else _steps(x, count=count)
+
+
+def _gates(x: Any, count: int, size: Any) -> list[Any]:
+    return [narrow(x, -1, k * size, size) for k in range(count)]
+
+
+@composite
+def _lstm_step(x: Any, h: Any, cell: Any) -> Any:
+    i, f, g, o = _gates(x + h, 4, cell.shape[-1])
+    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+def lstm_step(x: Any, h: Any, cell: Any) -> tuple[Any, Any]:
+    """Return the output and the new cell, [..., H], from the projections of the input and of the
+    last output, [..., 4 H] (input, forget, cell and output gates), and the last cell."""
+    out: tuple[Any, Any] = _lstm_step(x, h, cell)
+    return out
+
+
+@composite
+def _gru_step(x: Any, h: Any, last: Any) -> Any:
+    (xr, xz, xn), (hr, hz, hn) = (_gates(v, 3, last.shape[-1]) for v in (x, h))
+    new = (xn + (xr + hr).sigmoid() * hn).tanh()
+    return new + (xz + hz).sigmoid() * (last - new)
+
+
+def gru_step(x: Any, h: Any, last: Any) -> Any:
+    """Return the new state, [..., H], from the projections of the input and of the last state,
+    [..., 3 H] (reset, update and new gates), and the last state."""
+    return _gru_step(x, h, last)
+
+
+@composite
+def _rnn_step(x: Any, h: Any, *, relu: bool) -> Any:
+    total = x + h
+    return total.relu() if relu else total.tanh()
+
+
+def rnn_step(x: Any, h: Any, nonlinearity: str) -> Any:
+    """Return the new state, tanh or relu of the sum of both projections."""
+    return _rnn_step(x, h, relu=nonlinearity == "relu")
+
+
+def _sigmoid(np: Any, x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+@samples_of(steps)
+def _steps_samples() -> list[Sample]:
+    def case(length: int, k: int) -> Sample:
+        return Sample(lambda x: steps(x)[k], (Arg((length, 2, 3)),), lambda np, x: x[k])
+
+    return [case(1, 0), case(3, 0), case(3, 2)]
+
+
+@samples_of(lstm_step)
+def _lstm_samples() -> list[Sample]:
+    def cell(np: Any, x: Any, h: Any, c: Any) -> Any:
+        i, f, g, _ = np.split(x + h, 4, -1)
+        return _sigmoid(np, f) * c + _sigmoid(np, i) * np.tanh(g)
+
+    def output(np: Any, x: Any, h: Any, c: Any) -> Any:
+        return _sigmoid(np, np.split(x + h, 4, -1)[3]) * np.tanh(cell(np, x, h, c))
+
+    args = Arg((5, 12)), Arg((5, 12)), Arg((5, 3))
+    return [
+        formula(lambda *xs: lstm_step(*xs)[0], output, *args),
+        formula(lambda *xs: lstm_step(*xs)[1], cell, *args),
+    ]
+
+
+@samples_of(gru_step)
+def _gru_samples() -> list[Sample]:
+    def reference(np: Any, x: Any, h: Any, last: Any) -> Any:
+        (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, -1), np.split(h, 3, -1)
+        update = _sigmoid(np, xz + hz)
+        new = np.tanh(xn + _sigmoid(np, xr + hr) * hn)
+        return (1 - update) * new + update * last
+
+    return [formula(gru_step, reference, Arg((5, 9)), Arg((5, 9)), Arg((5, 3)))]
+
+
+@samples_of(rnn_step)
+def _rnn_samples() -> list[Sample]:
+    args = Arg((5, 3)), Arg((5, 3))
+    return [
+        formula(lambda x, h: rnn_step(x, h, "tanh"), lambda np, x, h: np.tanh(x + h), *args),
+        formula(lambda x, h: rnn_step(x, h, "relu"), lambda np, x, h: np.maximum(x + h, 0), *args),
+    ]
