@@ -223,7 +223,8 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
 
 def _check_dimensions(op: str, tensor: Tensor, least: int, most: float = math.inf) -> None:
     if not least <= tensor.ndim <= most:
-        span = {least: f"{least}", 5: "3 to 5"}.get(most, f"{least} or more")
+        more = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
+        span = f"{least}" if most == least else more
         raise ShapeError(
             "a tensor of another number of dimensions",
             op=op,
