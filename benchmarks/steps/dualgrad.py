@@ -25,7 +25,7 @@ def mlp(arrays: Arrays, compiled: Decorator) -> Program:
         return loss
 
     def averages() -> list[dg.Tensor]:
-        return [tensor for state in optimizer.state for tensor in state.values()]
+        return [tensor for state in optimizer.state.values() for tensor in state.values()]
 
     def reset() -> None:
         model.load_state_dict(first)

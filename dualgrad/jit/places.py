@@ -81,10 +81,10 @@ class Place:
             return f"default of {self.key}"
         if self.kind == ELEMENT and self.parent is not None and self.parent.kind == ROOT:
             return self.argument(self.key)
-        if self.kind == ENTRY and self.parent is not None and self.parent.key == "kwargs":
+        if self.kind == ENTRY and self.parent is not None and self.parent.kind == ROOT:
             return str(self.key)
         if self.kind in (ENTRY, ELEMENT):
-            return f"{behind}[{self.key!r}]"
+            return f"{behind}[{_short(self.key)}]"
         return behind
 
     def argument(self, position: int) -> str:
@@ -92,6 +92,12 @@ class Place:
         assert self.parent is not None
         names = self.parent.key.names if hasattr(self.parent.key, "names") else ()
         return names[position] if position < len(names) else f"argument {position}"
+
+
+def _short(key: Any) -> str:
+    """A key as text; keys of many lines, as tensors are, by their class."""
+    text = repr(key)
+    return text if "\n" not in text and len(text) <= 40 else f"<{type(key).__name__}>"
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dualgrad.compiler.ops.arithmetic import maximum
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.creation import full, zeros_like
-from dualgrad.optim.optimizer import Optimizer, State, require
-from dualgrad.runtime.dtype import float64
+from dualgrad.optim.optimizer import Optimizer
+from dualgrad.optim.pieces import (
+    State,
+    advance,
+    counted,
+    counter,
+    decay_of,
+    decayed_pair,
+    means,
+    require,
+    require_betas,
+    stored,
+)
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.tensor import Tensor
 
@@ -21,10 +32,14 @@ class Adam(Optimizer):
         s = beta2 * s + (1 - beta2) * g^2
         param -= lr / (1 - beta1^t) * m / (sqrt(s) / sqrt(1 - beta2^t) + eps)
 
-    The powers beta^t are running products in float64, so a step counts nothing in Python.
+    amsgrad                 the largest s so far in the place of s
+    maximize                climbs: -grad in the place of grad
+    decoupled_weight_decay  decays as AdamW does
 
-    Source: D. Kingma, J. Ba, "Adam: a method for stochastic optimization", 2015; the order of the
-    operations is PyTorch's.
+    State: step (the t above), exp_avg (m), exp_avg_sq (s), with amsgrad max_exp_avg_sq.
+
+    Sources: D. Kingma, J. Ba, "Adam: a method for stochastic optimization", 2015; S. Reddi et al.,
+    "On the convergence of Adam and beyond", 2018.  The order of the operations is PyTorch's.
 
     Raises ArgumentError for a negative hyper-parameter or a beta outside of 0 <= beta < 1.
     """
@@ -36,53 +51,42 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        )
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults)
 
     def check(self, group: Mapping[str, Any]) -> None:
+        op = type(self).__name__
         for name in ("lr", "eps", "weight_decay"):
-            require("Adam", name, group[name], 0.0)
-        betas = group["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ArgumentError(
-                "betas is no pair",
-                op="Adam",
-                expect="(beta1, beta2)",
-                actual=repr(betas),
-                hint="give two numbers: betas=(0.9, 0.999)",
-            )
-        for number, beta in enumerate(betas):
-            require("Adam", f"betas[{number}]", beta, 0.0, 1.0)
+            require(op, name, group[name], 0.0)
+        require_betas(op, group["betas"])
 
     def initial_state(self, param: Tensor, group: Mapping[str, Any]) -> State:
-        return {
-            "exp_avg": zeros_like(param, dtype=param.dtype.compute),
-            "exp_avg_sq": zeros_like(param, dtype=param.dtype.compute),
-            "beta1_power": full((), 1.0, dtype=float64, device=param.device),
-            "beta2_power": full((), 1.0, dtype=float64, device=param.device),
-        }
+        largest = ["max_exp_avg_sq"] if group["amsgrad"] else []
+        return {"step": counter(param), **means(param, "exp_avg", "exp_avg_sq", *largest)}
 
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
-        decay = group["weight_decay"]
-        self._update(param, grad, state, group, decay, "gradient" if decay != 0 else "none")
-
-    def _update(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        state: State,
-        group: Mapping[str, Any],
-        decay: float,
-        decayed: str,
-    ) -> None:
-        beta1, beta2 = group["betas"]
+        names = ["step", "exp_avg", "exp_avg_sq"]
+        names += ["max_exp_avg_sq"] if group["amsgrad"] else []
+        current = stored("Adam", state, names)
+        (decay, decayed), (beta1, beta2) = decay_of(group), group["betas"]
         numbers = (group["lr"], beta1, 1.0 - beta1, beta2, 1.0 - beta2, group["eps"], decay)
-        operands: tuple[Any, ...] = (param, grad, *state.values(), *numbers)
-        new = adam(*operands, decayed=decayed)
-        for old, value in zip((param, *state.values()), new, strict=True):
-            old.copy_(value)
+        advance(
+            adam, param, grad, current, *numbers,
+            amsgrad=group["amsgrad"], maximize=group["maximize"], decayed=decayed,
+        )  # fmt: skip
 
 
 class AdamW(Adam):
@@ -100,42 +104,44 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad,
+            maximize=maximize, decoupled_weight_decay=True,
+        )  # fmt: skip
 
-    def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
-        factor = 1.0 - group["lr"] * group["weight_decay"]
-        self._update(param, grad, state, group, factor, "parameter")
+    def check(self, group: Mapping[str, Any]) -> None:
+        super().check(group)
+        if not group["decoupled_weight_decay"]:
+            raise ArgumentError(
+                "a group decays as in Adam",
+                op="AdamW",
+                expect="decoupled_weight_decay=True",
+                actual="False",
+                hint="make an Adam for the state of an Adam",
+            )
 
 
 @composite
-def adam(
-    param: Any,
-    grad: Any,
-    mean: Any,
-    square: Any,
-    power1: Any,
-    power2: Any,
-    lr: float,
-    beta1: float,
-    one_minus_beta1: float,
-    beta2: float,
-    one_minus_beta2: float,
-    eps: float,
-    decay: float,
-    *,
-    decayed: str,
-) -> Any:
-    """Return the new values of `param`, `mean`, `square`, `power1` and `power2`.
+def adam(param: Any, grad: Any, *rest: Any, amsgrad: bool, maximize: bool, decayed: str) -> Any:
+    """Return the new values of `param` and of the state.
 
-    decayed: "none", "gradient" (which takes up decay * param) or "parameter" (times decay).
+    `rest` is the state (step, mean, mean square, with `amsgrad` the largest mean square), then
+    lr, beta1, 1 - beta1, beta2, 1 - beta2, eps, decay.
     """
-    g = grad + param * decay if decayed == "gradient" else grad
-    param = param * decay if decayed == "parameter" else param
-    mean = mean + (g - mean) * one_minus_beta1
-    square = square * beta2 + g * g * one_minus_beta2
-    power1, power2 = power1 * beta1, power2 * beta2
-    # scalars are computed in float64, as PyTorch does in Python, and rounded once
-    size = (lr / (1.0 - power1)).to(param.dtype)
-    root = (1.0 - power2).sqrt().to(param.dtype)
-    return param - mean / (square.sqrt() / root + eps) * size, mean, square, power1, power2
+    *state, lr, beta1, rest1, beta2, rest2, eps, decay = rest
+    step, mean, square, *largest = state
+    param, g = decayed_pair(param, grad, decay, maximize, decayed)
+    mean = mean + (g - mean) * rest1
+    square = square * beta2 + g * g * rest2
+    step, t = counted(step)
+    size = (lr / (1.0 - beta1**t)).to(param.dtype)
+    root = (1.0 - beta2**t).sqrt().to(param.dtype)
+    if amsgrad:
+        largest = [maximum(largest[0], square)]
+    spread = largest[0] if amsgrad else square
+    param = param - mean / (spread.sqrt() / root + eps) * size
+    return param, step, mean, square, *largest

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from dualgrad.jit.ledger import on_numbers
-from dualgrad.optim.optimizer import Group, Optimizer
+from dualgrad.optim.loading import Group
+from dualgrad.optim.optimizer import Optimizer
 from dualgrad.optim.schedule import LRScheduler, check_optimizer, count, per_group, within
 from dualgrad.runtime.errors import ArgumentError
 

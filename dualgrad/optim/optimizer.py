@@ -2,62 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from dualgrad.creation import from_numpy
+from dualgrad.optim.loading import (
+    KERNELS,
+    NOTES,
+    OPTIONAL,
+    SCHEDULED,
+    Group,
+    Plan,
+    group_differences,
+    state_differences,
+    take_over,
+)
+from dualgrad.optim.pieces import State
 from dualgrad.runtime.errors import ArgumentError
-from dualgrad.state import no_grad
+from dualgrad.state import enable_grad, no_grad
 from dualgrad.tensor import Tensor
 
-# What schedules keep in parameter groups.
-SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
-Group = dict[str, Any]
-State = dict[str, Tensor]
 
-
-class Optimizer(ABC):
+class Optimizer:
     """Updates parameters from their gradients.
 
-    params    tensors, or dicts {"params": tensors, **hyper-parameters of their own}
+    params    tensors, pairs (name, tensor), or dicts {"params": tensors, **hyper-parameters}
     defaults  hyper-parameters of groups that do not state them
 
     `param_groups` is a list of dicts as in PyTorch; hyper-parameters may be changed there between
-    steps.  `state` is a list with one dict of tensors per parameter, in the order of the groups.
+    steps.  `state` has one dict of tensors per parameter: state[param]["exp_avg"].
 
     The state of a 16-bit float parameter is float32, and so is the arithmetic of a step.
 
-    All state exists from the constructor on and is updated in place, and a step changes nothing
-    else: so a compiled step sees the same objects on every call.
+    A subclass states `initial_state` and `update`, and `check` for its hyper-parameters: then all
+    state exists from the constructor on and is updated in place, and a step changes nothing else,
+    so that a compiled step sees the same objects on every call.  Or it states `step` alone and
+    fills `state[param]`, an empty dict at first, as it goes.
 
     Raises ArgumentError for impossible parameters or hyper-parameters.
     """
 
     param_groups: list[Group]
-    state: list[State]
+    state: dict[Tensor, State]
 
     def __init__(self, params: Iterable[Any], defaults: Group) -> None:
         self.defaults = defaults
         self.param_groups = []
-        self.state = []
+        self.state = {}
         for entry in _entries(type(self).__name__, params):
             self.add_param_group(entry)
 
-    @abstractmethod
     def check(self, group: Mapping[str, Any]) -> None:
         """Raise ArgumentError if a hyper-parameter of this group is impossible."""
 
-    @abstractmethod
     def initial_state(self, param: Tensor, group: Mapping[str, Any]) -> State:
         """Return the state of a parameter before its first step."""
+        return {}
 
-    @abstractmethod
+    def completed(self, state: State, group: Mapping[str, Any]) -> State:
+        """Return a state that is to be loaded with what follows from the rest of it."""
+        return state
+
     def update(self, param: Tensor, grad: Tensor, state: State, group: Mapping[str, Any]) -> None:
         """Make one step of one parameter, in place; called without gradient recording."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither update() nor step()")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a dict {"params": tensors, **hyper-parameters}.
@@ -73,12 +80,10 @@ class Optimizer(ABC):
                 actual=f"keys {list(group)}" if isinstance(group, Mapping) else repr(type(group)),
                 hint='write {"params": [...], "lr": ...}',
             )
-        params = group["params"]
-        params = [params] if isinstance(params, Tensor) else list(params)
-        known = {id(p) for old in self.param_groups for p in old["params"]}
-        _check_params(op, params, known)
-        complete = {**self.defaults, **group, "params": params}
-        unknown = complete.keys() - self.defaults.keys() - {"params"}
+        params, names = _named(group["params"])
+        _check_params(op, params, {id(p) for p in self.state})
+        complete = {**self.defaults, **group, "params": params, **names}
+        unknown = complete.keys() - self.defaults.keys() - {"params"} - SCHEDULED - NOTES
         if unknown:
             raise ArgumentError(
                 "unknown hyper-parameter",
@@ -90,7 +95,7 @@ class Optimizer(ABC):
         self.check(complete)
         states = [self.initial_state(p, complete) for p in params]
         self.param_groups.append(complete)
-        self.state += states
+        self.state.update(zip(params, states, strict=True))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
@@ -100,22 +105,30 @@ class Optimizer(ABC):
             elif param.grad is not None:
                 param.grad = param.grad.detach().zero_()
 
-    def step(self) -> None:
-        """Make one step of each parameter that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step of each parameter that has a gradient.
+
+        `closure` computes the loss and its gradients anew; what it returns is returned.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
         with no_grad():
             for param, state, group in self._rows():
                 grad = param.grad
                 if grad is not None:
                     for name, tensor in state.items():
-                        if tensor.device != param.device:  # the module has been moved since
+                        moved = isinstance(tensor, Tensor) and tensor.device != param.device
+                        if moved:  # with its module, since
                             state[name] = tensor.to(param.device)
                     self.update(param, grad, state, group)
+        return loss
 
     def _rows(self) -> Iterator[tuple[Tensor, State, Group]]:
-        states = iter(self.state)
         for group in self.param_groups:
             for param in group["params"]:
-                yield param, next(states), group
+                yield param, self.state[param], group
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"state": {i: {name: tensor}}, "param_groups": [{..., "params": [i, ...]}]}.
@@ -125,38 +138,62 @@ class Optimizer(ABC):
         groups, start = [], 0
         for group in self.param_groups:
             stop = start + len(group["params"])
-            groups.append({**group, "params": list(range(start, stop))})
+            rest = {name: value for name, value in group.items() if name != "params"}
+            groups.append({**rest, "params": list(range(start, stop))})
             start = stop
-        return {"state": {i: dict(s) for i, s in enumerate(self.state)}, "param_groups": groups}
+        states = {i: dict(state) for i, (_, state, _) in enumerate(self._rows()) if state}
+        return {"state": states, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy state (tensors or arrays) in place, and take over the hyper-parameters.
+        """Take over hyper-parameters, and state (tensors or arrays, PyTorch's too).
 
-        All is checked first: if it does not fit, nothing is changed.
+        Tensors of the same name and shape are filled in place.  A parameter without an entry
+        starts anew.  All is checked first: if it does not fit, nothing is changed.
 
         Raises ArgumentError if groups, names or shapes differ from this optimizer's.
         """
-        own = self.state_dict()
-        differences = _differences(own, state_dict)
-        if differences:
+        lines = [f"no key {key!r}" for key in ("state", "param_groups") if key not in state_dict]
+        lines = lines or group_differences(self.param_groups, state_dict["param_groups"])
+        plan: Plan = []
+        if not lines:
+            groups = self._loaded_groups(state_dict["param_groups"])
+            plan, lines = self._plan(groups, state_dict)
+        if lines:
             raise ArgumentError(
                 f"the state does not fit this {type(self).__name__}",
                 op="load_state_dict",
-                actual="".join(f"\n    {line}" for line in differences),
+                actual="".join(f"\n    {line}" for line in lines),
                 hint="make the optimizer with the parameters that it was saved with",
             )
-        for group in state_dict["param_groups"]:
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.update(loaded)
+        take_over(plan, self.state)
+
+    def _loaded_groups(self, given: Iterable[Mapping[str, Any]]) -> list[Group]:
+        """The groups as they will be, checked."""
+        groups = []
+        for own, theirs in zip(self.param_groups, given, strict=True):
+            other = {"params"} | KERNELS | (OPTIONAL - own.keys())
+            group = {**own, **{k: v for k, v in theirs.items() if k not in other}}
             self.check(group)
-        for group, given in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            group.update({name: value for name, value in given.items() if name != "params"})
-        with no_grad():
-            for i, tensors in own["state"].items():
-                for name, tensor in tensors.items():
-                    value = state_dict["state"][i][name]
-                    if isinstance(value, Tensor):
-                        tensor.copy_(value.detach())
-                    else:
-                        tensor.copy_(from_numpy(np.asarray(value)))
+            groups.append(group)
+        return groups
+
+    def _plan(self, groups: list[Group], given: Mapping[str, Any]) -> tuple[Plan, list[str]]:
+        """What each parameter gets, and one line for each thing that forbids it."""
+        plan: Plan = []
+        lines = []
+        # what a subclass fills as it goes has any names
+        declared = type(self).initial_state is not Optimizer.initial_state
+        for group, theirs in zip(groups, given["param_groups"], strict=True):
+            for param, number in zip(group["params"], theirs["params"], strict=True):
+                wanted = self.initial_state(param, group)
+                state = given["state"].get(number, given["state"].get(str(number), {}))
+                values = {name: value for name, value in state.items() if value is not None}
+                values = self.completed(values, group) if values else dict(wanted)
+                lines += state_differences(len(plan), declared, wanted, values)
+                plan.append((param, wanted, values))
+        return plan, lines
 
     def __repr__(self) -> str:
         lines = []
@@ -166,34 +203,14 @@ class Optimizer(ABC):
         return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"
 
 
-def require(op: str, name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise ArgumentError unless `value` is a number with low <= value < high."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value < high:
-        bound = f"{name} >= {low:g}" if high == math.inf else f"{low:g} <= {name} < {high:g}"
-        raise ArgumentError(
-            f"{name} has a value it cannot have",
-            op=op,
-            expect=bound,
-            actual=repr(value),
-            hint=f"give {name} a number of this range",
-        )
-
-
-def stored(op: str, state: State, names: Iterable[str]) -> list[Tensor]:
-    """Return the tensors of `state` with these names.
-
-    Raises ArgumentError if one was not needed when the optimizer was made.
-    """
-    for name in names:
-        if name not in state:
-            raise ArgumentError(
-                f"there is no {name} for a hyper-parameter that was switched on later",
-                op=op,
-                why="all state is made in the constructor, so that steps can be compiled",
-                hint="give the hyper-parameter to the constructor; its value may change later",
-            )
-    return [state[name] for name in names]
+def _named(params: Any) -> tuple[list[Any], dict[str, list[str]]]:
+    """The parameters of a group, and a note of their names if they have some."""
+    entries = [params] if isinstance(params, Tensor) else list(params)
+    pairs = [isinstance(e, tuple) and len(e) == 2 and isinstance(e[0], str) for e in entries]
+    if not entries or not all(pairs):
+        return entries, {}
+    tensors, names = [e[1] for e in entries], [str(e[0]) for e in entries]
+    return tensors, {"param_names": names}
 
 
 def _entries(op: str, params: Iterable[Any]) -> list[Mapping[str, Any]]:
@@ -244,28 +261,3 @@ def _check_params(op: str, params: list[Any], known: set[int]) -> None:
                 hint="put it into one group only",
             )
         known.add(id(param))
-
-
-def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return one line for each thing that forbids loading `given`."""
-    if not own.keys() <= given.keys():
-        return [f"keys {list(given)} instead of {list(own)}"]
-    sizes, given_sizes = (
-        [len(group["params"]) for group in d["param_groups"]] for d in (own, given)
-    )
-    if sizes != given_sizes:
-        return [f"groups of {given_sizes} parameters instead of {sizes}"]
-    lines = []
-    for mine, group in zip(own["param_groups"], given["param_groups"], strict=True):
-        if mine.keys() - group.keys() - SCHEDULED or group.keys() - mine.keys() - SCHEDULED:
-            lines.append(f"hyper-parameters {', '.join(group)} instead of {', '.join(mine)}")
-    for i, tensors in own["state"].items():
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        found = {k: _shape(v) for k, v in given["state"].get(i, {}).items()}
-        if shapes != found:
-            lines.append(f"parameter {i}: {found or 'no state'} instead of {shapes}")
-    return lines
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else np.shape(value)

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dualgrad.optim.optimizer import Group, Optimizer
+from dualgrad.optim.loading import Group
+from dualgrad.optim.optimizer import Optimizer
 from dualgrad.runtime.errors import ArgumentError
 
 

@@ -106,6 +106,11 @@ def _check_start(name: str) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise broken(f"{name} is no file", "a regular file", stat.filemode(status.st_mode))
         size, start = status.st_size, file.read(_LENGTH.size)
+    if len(start) < _LENGTH.size:
+        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
+    (length,) = _LENGTH.unpack(start)
+    if length <= min(size - _LENGTH.size, _LONGEST_HEADER):
+        return
     if start.startswith(_PICKLES):
         raise broken(
             f"{name} is a pickle or a zip archive",
@@ -114,15 +119,11 @@ def _check_start(name: str) -> None:
             hint="pickles run code when they are read; convert a file of PyTorch once, where you "
             "trust it: safetensors.torch.save_file(torch.load(old), new)",
         )
-    if len(start) < _LENGTH.size:
-        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
-    (length,) = _LENGTH.unpack(start)
-    if length > min(size - _LENGTH.size, _LONGEST_HEADER):
-        raise broken(
-            f"{name} is truncated, or no file of safetensors",
-            f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
-            f"a header of {length} bytes",
-        )
+    raise broken(
+        f"{name} is truncated, or no file of safetensors",
+        f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
+        f"a header of {length} bytes",
+    )
 
 
 def _header(content: bytes, name: str) -> dict[str, Any]:

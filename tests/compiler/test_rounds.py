@@ -3,6 +3,7 @@ after another."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable
@@ -151,7 +152,7 @@ def test_temporaries_of_a_round_share_no_memory(seed: int) -> None:
     for numbers in rounds_of(program.kernels):
         names = {b.name for k in numbers for b in buffers_of(program.kernels[k].body)}
         used = sorted((places[n] for n in names if n in places), key=lambda r: r.start)
-        assert all(a.stop <= b.start for a, b in zip(used, used[1:], strict=False))
+        assert all(a.stop <= b.start for a, b in itertools.pairwise(used))
 
 
 def test_random_programs_have_rounds() -> None:

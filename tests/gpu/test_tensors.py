@@ -638,7 +638,9 @@ def trained(device: str, name: str, late: bool = False) -> list[Array]:
         dg.functional.cross_entropy(model(x), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
-    assert all(t.device == model[0].weight.device for s in optimizer.state for t in s.values())
+    assert all(
+        t.device == model[0].weight.device for s in optimizer.state.values() for t in s.values()
+    )
     return [as_array(p.cpu()) for p in model.parameters()]
 
 

@@ -176,7 +176,7 @@ def test_lengths_each_compile_once() -> None:
     for length in (2, 3, 2, 3):
         x = dg.randn(length, N, INPUT)
         assert np.array_equal(run(x).detach().numpy(), layer(x)[0].detach().numpy())
-    assert run.trace_count == 2
+    assert run.n_traces == 2
 
 
 def test_initial_values() -> None:
@@ -187,11 +187,11 @@ def test_initial_values() -> None:
 
 def test_refusals() -> None:
     for sizes in ((0, 3), (3, 0), (3, 3, 0)):
-        with pytest.raises(ArgumentError, match="a size is no positive number"):
+        with pytest.raises(ArgumentError, match="a size does not fit"):
             nn.RNN(*sizes)
-    with pytest.raises(ArgumentError, match="unknown nonlinearity"):
+    with pytest.raises(ArgumentError, match="no such nonlinearity"):
         nn.RNN(2, 3, nonlinearity="sin")
-    with pytest.raises(ArgumentError, match="dropout is a probability"):
+    with pytest.raises(ArgumentError, match="p does not fit"):
         nn.GRU(2, 3, 2, dropout=1.5)
     with pytest.raises(ArgumentError, match="a projection makes the output smaller"):
         nn.LSTM(2, 3, proj_size=3)
