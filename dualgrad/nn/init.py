@@ -223,11 +223,11 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
 
 def _check_dimensions(op: str, tensor: Tensor, least: int, most: float = math.inf) -> None:
     if not least <= tensor.ndim <= most:
-        span = {least: f"{least}", 5: "3 to 5"}.get(most, f"{least} or more")
+        more = " or more" if most == math.inf else f" to {most}" if most > least else ""
         raise ShapeError(
             "a tensor of another number of dimensions",
             op=op,
-            expect=f"{span} dimensions",
+            expect=f"{least}{more} dimensions",
             actual=f"shape {tuple(tensor.shape)}",
             hint="reshape it, or use normal_",
         )
