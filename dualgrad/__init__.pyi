@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dualgrad import amp as amp
 from dualgrad import array_api as array_api
 from dualgrad import autograd as autograd
 from dualgrad import cuda as cuda
@@ -15,6 +16,7 @@ from dualgrad import linalg as linalg
 from dualgrad import nn as nn
 from dualgrad import optim as optim
 from dualgrad import random as random
+from dualgrad.amp.autocast_mode import autocast as autocast
 from dualgrad.compiler.ops.axes import broadcast_shape as broadcast_shapes
 from dualgrad.compiler.ops.composite import composite as composite
 from dualgrad.creation import asarray as asarray
@@ -525,6 +527,7 @@ __all__ = [
     "allclose",
     "amax",
     "amin",
+    "amp",
     "any",
     "arange",
     "arccos",
@@ -546,6 +549,7 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "autocast",
     "autograd",
     "average",
     "baddbmm",

@@ -135,6 +135,7 @@ ELEMENTWISE = (
          lambda np, x, y: poisson(np, x, y, False), log_input=False),
     loss("gaussian_nll_loss", (*PAIR, F(5, 7, low=0.3)), gaussian),
     loss("gaussian_nll_loss", (*PAIR, F(5, 1, low=0.3)), gaussian, "one variance per row"),
+    loss("gaussian_nll_loss", (*PAIR, F(1, 7, low=0.3)), gaussian, "one variance per column"),
     loss("gaussian_nll_loss", (*PAIR, F(5, low=0.3)),
          lambda np, x, y, v: gaussian(np, x, y, v[:, None], True), full=True),
 )  # fmt: skip

@@ -100,7 +100,7 @@ def _conv(
     columns, counts = columns_of(x, groups, tuple(kernel), stride, dilation)
     rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
     rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
-    if depth == 1 or outputs // groups == 1:  # too thin for a product of matrices
+    if same(depth, 1) or same(outputs // groups, 1):  # too thin for a product of matrices
         terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
         out = terms.sum(3)
     else:

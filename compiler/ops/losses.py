@@ -357,6 +357,14 @@ def _gaussian_nll_loss(
     return reduced(losses + 0.5 * math.log(2.0 * math.pi) if full else losses, reduction)
 
 
+def _shared_along_one(shape: tuple[Any, ...], whole: tuple[Any, ...]) -> bool:
+    """Whether a shape differs from `whole` in at most one dimension, which is 1."""
+    if len(shape) != len(whole):
+        return False
+    differing = [size for size, n in zip(shape, whole, strict=True) if not same(size, n)]
+    return not differing or (len(differing) == 1 and same(differing[0], 1))
+
+
 def gaussian_nll_loss(
     input: Any,
     target: Any,
@@ -367,9 +375,9 @@ def gaussian_nll_loss(
 ) -> Any:
     """Return (log(var) + (input - target)**2 / var) / 2, plus log(2 pi) / 2 if `full`.
 
-    input and target broadcast.  var is a number or has the input's shape, with a last dimension
-    of size 1 or none.  Variances
-    below eps count as eps; the gradient does not see this bound.
+    input and target broadcast.  var is a number or has the input's shape, but for one dimension
+    of size 1, or no last dimension.  Variances below eps count as eps; the gradient does not see
+    this bound.
     """
     check_tensors("gaussian_nll_loss", input, target, var)
     op = "gaussian_nll_loss"
@@ -379,7 +387,7 @@ def gaussian_nll_loss(
         shape = tuple(var.shape)
         if input.ndim and equal(shape, input.shape[:-1]):
             var = var.unsqueeze(-1)
-        elif not (equal(shape, input.shape) or equal(shape, (*input.shape[:-1], 1))):
+        elif not _shared_along_one(shape, input.shape):
             check_shape(op, "var", var, input.shape)
     return _gaussian_nll_loss(input, target, var, eps, full=bool(full), reduction=reduction)
 

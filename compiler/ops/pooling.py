@@ -340,10 +340,12 @@ def avg_pool3d(
 def _lp_pool(x: Any, *, p: float, geometry: Geometry) -> Any:
     x = as_float(x)
     columns, counts = _padded_columns(x, geometry, 0.0)
-    total = (columns**p).sum(2)
+    total = (columns**p).sum(2).reshape((*x.shape[:2], *counts))
+    if geometry.after != geometry.padding:  # windows that end outside count as if they were full
+        whole = float(product(geometry.kernel))  # type: ignore[arg-type]
+        total = total * (whole / _divisor(x, geometry, counts, False))
     zero = total.eq(0)
-    out = where(zero, 0.0, where(zero, 1.0, total) ** (1.0 / p))
-    return out.reshape((*x.shape[:2], *counts))
+    return where(zero, 0.0, where(zero, 1.0, total) ** (1.0 / p))
 
 
 def _pool_lp(
@@ -377,7 +379,8 @@ def lp_pool2d(
 ) -> Any:
     """Return (sum x**p)**(1/p) of every window of [N, C, H, W], p = norm_type.
 
-    The gradient of a norm of 0 is 0; a negative sum has no root: NaN.
+    The gradient of a norm of 0 is 0; a negative sum has no root: NaN.  With `ceil_mode` the sum of
+    a window that ends outside is scaled to the size of the others, as in PyTorch.
     """
     return _pool_lp(2, input, norm_type, kernel_size, stride, ceil_mode)
 

@@ -277,6 +277,7 @@ def _addr(x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
 
 
 @composite
+@low
 def _outer_only(x: Any, a: Any, b: Any, alpha: Any) -> Any:
     return where(False, x, outer(a, b) * alpha)
 

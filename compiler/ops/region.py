@@ -62,6 +62,7 @@ def _check_shown(view: View, base: TensorType, x: TensorType) -> None:
             op=view.name,
             expect=f"shape {shown}",
             actual=str(x.shape),
+            hint="apply the view to the result to see what shape it shows",
         )
 
 

@@ -48,7 +48,10 @@ def default_collate(items: Sequence[Any]) -> Any:
 
 
 def default_convert(item: Any) -> Any:
-    """Return an item with tensors in the place of its arrays and NumPy scalars, else as it is."""
+    """Return an item with tensors in the place of its arrays and NumPy scalars, else as it is.
+
+    Tuples become lists, as in a batch.
+    """
     if isinstance(item, (np.ndarray, np.generic)):
         return from_numpy(np.asarray(item))
     if isinstance(item, Mapping):
@@ -56,7 +59,7 @@ def default_convert(item: Any) -> Any:
         return _as_mapping(item, converted)
     if isinstance(item, (tuple, list)):
         values = [default_convert(value) for value in item]
-        return type(item)(*values) if hasattr(item, "_fields") else type(item)(values)
+        return type(item)(*values) if hasattr(item, "_fields") else values
     return item
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dualgrad.runtime.native import library
@@ -81,6 +83,19 @@ def mix(more: int) -> None:
         _mixers += more
         if library.is_loaded():
             _mixing.word = _mixers
+
+
+@contextmanager
+def mixed_precision(mixed: Any) -> Iterator[None]:
+    """The mode of an `autocast`, or None for no such mode, for a while in this thread."""
+    before = state.mixed
+    mix(1)
+    state.mixed = mixed
+    try:
+        yield
+    finally:
+        state.mixed = before
+        mix(-1)
 
 
 _NAMES = ("trace", "grad_enabled", "mixed")  # held: native code has their addresses

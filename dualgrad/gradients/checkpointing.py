@@ -20,6 +20,7 @@ from dualgrad.compiler.ir.node import Leaf, Node, replace
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.again import again
 from dualgrad.compiler.ops.slicing import select
+from dualgrad.entries.state import mixed_precision
 from dualgrad.gradients.tape import Absent, Edge, TapeNode, changed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError
 from dualgrad.state import enable_grad, state
@@ -68,6 +69,7 @@ class _Region:
         self.inputs = {id(x) for _, x in leaves(inputs) if isinstance(x, Tensor)}
         self.first = next_number()
         self.random: Tensor | None = None
+        self.mixed = state.mixed
         self.made: list[tuple[Any, Any]] = []  # unit and types of each node
         self.seen: list[tuple[Tensor, int]] = []  # leaves from outside, and their versions
 
@@ -141,7 +143,7 @@ class _Region:
         random.set_rng_state(self.random)
         again = _Region(self.run, ())
         try:
-            with enable_grad():
+            with enable_grad(), mixed_precision(self.mixed):
                 return [*again.nodes_behind(self.run())]
         finally:
             random.set_rng_state(now)

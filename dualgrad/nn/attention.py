@@ -13,13 +13,14 @@ from dualgrad.compiler.ops.neural import linear
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.creation import empty, zeros
 from dualgrad.functional import dropout
+from dualgrad.nn.checks import check_counts, check_divides
 from dualgrad.nn.init import xavier_normal_, xavier_uniform_, zeros_
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
 from dualgrad.ranges import tri
 from dualgrad.runtime.dtype import DType, bool_
-from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
+from dualgrad.runtime.errors import DTypeError, ShapeError
 from dualgrad.tensor import Tensor
 
 
@@ -69,7 +70,8 @@ class MultiheadAttention(Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        _check_sizes(embed_dim, num_heads)
+        check_counts("MultiheadAttention", 1, embed_dim=embed_dim)
+        check_divides("MultiheadAttention", "num_heads", num_heads, embed_dim=embed_dim)
         self.embed_dim = embed_dim
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
@@ -257,14 +259,3 @@ def _added(mask: Tensor, dtype: DType) -> Tensor:
         return mask
     floats: Tensor = where(mask, float("-inf"), 0.0)
     return floats.to(dtype)
-
-
-def _check_sizes(embed_dim: int, num_heads: int) -> None:
-    if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-        raise ArgumentError(
-            "the features cannot be shared among the heads",
-            op="MultiheadAttention",
-            expect="embed_dim > 0, a multiple of num_heads > 0",
-            actual=f"embed_dim={embed_dim}, num_heads={num_heads}",
-            hint="choose num_heads among the divisors of embed_dim",
-        )

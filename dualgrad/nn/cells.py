@@ -8,10 +8,11 @@ from typing import Any, Final
 from dualgrad.compiler.ops.neural import linear
 from dualgrad.compiler.ops.recurrent import gru_step, lstm_step, rnn_step
 from dualgrad.creation import empty, zeros
+from dualgrad.nn.checks import check_choice, check_counts
 from dualgrad.nn.init import uniform_
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
-from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.errors import ShapeError
 from dualgrad.tensor import Tensor
 
 NONLINEARITIES: Final = ("tanh", "relu")
@@ -36,7 +37,7 @@ class RNNCellBase(Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        check_positive(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        check_counts(type(self).__name__, 1, input_size=input_size, hidden_size=hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
@@ -103,9 +104,8 @@ class RNNCell(RNNCellBase):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        check_nonlinearity("RNNCell", nonlinearity)
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = check_choice("RNNCell", "nonlinearity", nonlinearity, NONLINEARITIES)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         (last,) = self._states(input, (hx,))
@@ -171,27 +171,3 @@ def draw_weights(module: Module, hidden_size: int) -> None:
     bound = 1 / math.sqrt(hidden_size)
     for weight in module.parameters():
         uniform_(weight, -bound, bound)
-
-
-def check_positive(op: str, **sizes: int) -> None:
-    """Raise ArgumentError unless all sizes are ints > 0."""
-    if not all(isinstance(n, int) and n > 0 for n in sizes.values()):
-        raise ArgumentError(
-            "a size is no positive number",
-            op=op,
-            expect="ints > 0",
-            actual=", ".join(f"{name}={n!r}" for name, n in sizes.items()),
-            hint="compute sizes with //",
-        )
-
-
-def check_nonlinearity(op: str, nonlinearity: str) -> None:
-    """Raise ArgumentError unless it is one that RNNs have."""
-    if nonlinearity not in NONLINEARITIES:
-        raise ArgumentError(
-            "unknown nonlinearity",
-            op=op,
-            expect=", ".join(NONLINEARITIES),
-            actual=repr(nonlinearity),
-            hint="use one of these names",
-        )

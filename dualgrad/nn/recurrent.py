@@ -16,7 +16,8 @@ from dualgrad.compiler.ops.neural import linear
 from dualgrad.compiler.ops.recurrent import gru_step, lstm_step, rnn_step, steps
 from dualgrad.creation import empty, zeros
 from dualgrad.functional import dropout as drop
-from dualgrad.nn.cells import check_nonlinearity, check_positive, draw_weights
+from dualgrad.nn.cells import NONLINEARITIES, draw_weights
+from dualgrad.nn.checks import check_choice, check_counts, check_probability
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
 from dualgrad.runtime.errors import ArgumentError, ShapeError
@@ -58,7 +59,7 @@ class RNNBase(Module):
         self.num_layers = num_layers
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = float(dropout)
+        self.dropout = float(check_probability(type(self).__name__, dropout))
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._check_arguments()
@@ -138,6 +139,8 @@ class RNNBase(Module):
     ) -> tuple[list[Tensor], States]:
         """Outputs in the order of the sequence [T, N, ...], and the states after the last step."""
         weights = {role: getattr(self, name) for role, name in self._names[number].items()}
+        if self.bias and self.mode != "GRU":  # both biases are added to the same gates, once
+            weights["bias_ih"] = weights["bias_ih"] + weights.pop("bias_hh")
         projected = linear(sequence, weights["weight_ih"], weights.get("bias_ih"))
         outputs = []
         for x in reversed(steps(projected)) if reverse else steps(projected):
@@ -199,20 +202,13 @@ class RNNBase(Module):
 
     def _check_arguments(self) -> None:
         name = type(self).__name__
-        check_positive(
+        check_counts(
             name,
+            1,
             input_size=self.input_size,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
         )
-        if not 0 <= self.dropout <= 1:
-            raise ArgumentError(
-                "dropout is a probability",
-                op=name,
-                expect="0 <= dropout <= 1",
-                actual=str(self.dropout),
-                hint="0.5 drops half of what passes between layers",
-            )
         if not 0 <= self.proj_size < self.hidden_size:
             raise ArgumentError(
                 "a projection makes the output smaller",
@@ -270,8 +266,7 @@ class RNN(RNNBase):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        check_nonlinearity("RNN", nonlinearity)
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = check_choice("RNN", "nonlinearity", nonlinearity, NONLINEARITIES)
         mode = f"RNN_{nonlinearity.upper()}"
         super().__init__(
             mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,

@@ -22,10 +22,10 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, TensorSpec, deserialize, safe_open, serialize
 
-from dualgrad.creation import from_storage
 from dualgrad.runtime.dtype import ALL, DType, bfloat16, bool_
 from dualgrad.runtime.errors import ArgumentError, DataError
 from dualgrad.saving.atomic import write_atomically
+from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 METADATA: Final = "__metadata__"
@@ -106,6 +106,11 @@ def _check_start(name: str) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise broken(f"{name} is no file", "a regular file", stat.filemode(status.st_mode))
         size, start = status.st_size, file.read(_LENGTH.size)
+    if len(start) < _LENGTH.size:
+        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
+    (length,) = _LENGTH.unpack(start)
+    if length <= min(size - _LENGTH.size, _LONGEST_HEADER):
+        return
     if start.startswith(_PICKLES):
         raise broken(
             f"{name} is a pickle or a zip archive",
@@ -114,15 +119,11 @@ def _check_start(name: str) -> None:
             hint="pickles run code when they are read; convert a file of PyTorch once, where you "
             "trust it: safetensors.torch.save_file(torch.load(old), new)",
         )
-    if len(start) < _LENGTH.size:
-        raise broken(f"{name} is truncated", "8 bytes with the header's size", f"{size} bytes")
-    (length,) = _LENGTH.unpack(start)
-    if length > min(size - _LENGTH.size, _LONGEST_HEADER):
-        raise broken(
-            f"{name} is truncated, or no file of safetensors",
-            f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
-            f"a header of {length} bytes",
-        )
+    raise broken(
+        f"{name} is truncated, or no file of safetensors",
+        f"a header of at most {_LONGEST_HEADER} bytes within the {size} bytes of the file",
+        f"a header of {length} bytes",
+    )
 
 
 def _header(content: bytes, name: str) -> dict[str, Any]:
@@ -171,7 +172,10 @@ def _tensor(path: str, name: str, entry: Mapping[str, Any]) -> Tensor:
         ) from error
     if dtype is bool_ and array.size and array.view(np.uint8).max() > 1:
         raise broken(f"tensor {name!r} in {path} is damaged", "bytes 0 and 1 for bool", "others")
-    return from_storage(array.astype(dtype.numpy, copy=False), dtype)
+    out = Tensor.of_numpy(array.astype(dtype.numpy, copy=False), dtype)
+    if state.trace is not None:
+        state.trace.note_created(out, "load")
+    return out
 
 
 def broken(what: str, expect: str, actual: str, hint: str = "") -> DataError:

@@ -245,7 +245,8 @@ def test_garbage_is_collected_in_any_thread() -> None:
 
     got = [b.item() for b in DataLoader(Calls(12, make), num_workers=3)]
     assert got == list(range(12))
-    assert wait_until(lambda: not threads())
+    # a collection within a collection does nothing, so that some may be left
+    assert wait_until(lambda: gc.collect() >= 0 and not threads())
 
 
 def test_two_iterators_at_once() -> None:

@@ -1,7 +1,8 @@
-"""Clipping of gradients: the formula of PyTorch, in place, in both modes."""
+"""Clipping of gradients by PyTorch's formula, in place; parameters as one vector."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -10,8 +11,15 @@ import pytest
 
 import dualgrad as dg
 from dualgrad import nn
-from dualgrad.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.nn.utils import (
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+    parameters_to_vector,
+    vector_to_parameters,
+)
+from dualgrad.runtime.errors import ArgumentError, ShapeError
 
 SHAPES: list[tuple[int, ...]] = [(5, 3), (4,), (), (2, 1, 2)]
 
@@ -96,3 +104,48 @@ def test_a_norm_that_is_not_finite_can_be_refused() -> None:
     assert math.isnan(clip_grad_norm_(p, 1.0).item())
     with pytest.raises(ArgumentError, match="not finite"):
         clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
+
+
+def test_a_known_norm_clips_alike() -> None:
+    arrays = gradients("float32", 10.0)
+    once, twice = parameters(arrays), parameters(arrays)
+    total = clip_grad_norm_(iter(once), 0.5, foreach=True)
+    clip_grads_with_norm_(twice, 0.5, get_total_norm([p.grad for p in twice if p.grad is not None]))
+    assert total.item() > 0.5
+    for a, b in zip(values(once), values(twice), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- vectors
+
+
+def test_parameters_as_one_vector_and_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    kept = list(model.parameters())
+    vector = parameters_to_vector(model.parameters())
+    want = np.concatenate([p.detach().numpy().ravel() for p in kept])
+    np.testing.assert_array_equal(vector.detach().numpy(), want)
+    (vector * dg.arange(len(want))).sum().backward()
+    assert kept[0].grad is not None
+    assert kept[0].grad.tolist() == [[0, 1], [2, 3], [4, 5]]
+    vector_to_parameters(dg.arange(len(want)).float(), model.parameters())
+    assert [p is q for p, q in zip(model.parameters(), kept, strict=True)] == [True] * 4
+    assert kept[1].tolist() == [6, 7, 8]
+    assert kept[3].tolist() == [12, 13, 14]
+    with pytest.raises(ShapeError, match=r"shape \(15,\)"):
+        vector_to_parameters(dg.zeros(16), kept)
+
+
+def test_vectors_in_a_compiled_step() -> None:
+    def step(model: nn.Module) -> Any:
+        vector = parameters_to_vector(model.parameters())
+        vector_to_parameters((vector * 0.5).detach(), model.parameters())
+        return vector.detach()
+
+    dg.seed(3)
+    eager = nn.Linear(2, 3)
+    static = copy.deepcopy(eager)
+    f = dg.function(step, strict=True)
+    for _ in range(3):
+        assert f(static).tolist() == step(eager).tolist()
+    assert f.n_traces == 1

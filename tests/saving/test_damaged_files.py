@@ -152,6 +152,15 @@ def test_what_is_right_is_read(tmp_path):
     assert dg.load(tmp_path / "file")["b"] == ()
 
 
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x04", b"\x80\x05"])
+def test_lengths_that_look_like_a_pickle_are_lengths(start, tmp_path):
+    length = int.from_bytes(start, "little")
+    content = file_of(json.dumps({"x": X}).encode().ljust(length))
+    assert content.startswith(start)
+    (tmp_path / "file").write_bytes(content)
+    assert dg.load(tmp_path / "file")["x"].tolist() == [1.0, 2.0]
+
+
 def test_names_of_tensors_are_no_paths(tmp_path):
     (tmp_path / "file").write_bytes(
         file_of(

@@ -1,4 +1,7 @@
-"""Gradients kept within bounds, in place, between `backward()` and the optimizer's step."""
+"""Gradients kept within bounds, in place, between `backward()` and the optimizer's step.
+
+`foreach` is there for programs written for PyTorch; it changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ def _gradients(parameters: Any) -> list[Tensor]:
 
 
 def get_total_norm(
-    tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    tensors: Any,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
     """The norm of all elements together, () float.
 
@@ -47,22 +53,31 @@ def clip_grad_norm_(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
     """Scale the gradients of all parameters together so that their norm is at most `max_norm`.
 
     Every gradient is multiplied by min(1, max_norm / (norm + 1e-6)); no value is asked for.
     Returns the norm before; see `get_total_norm`.
     """
+    held = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     with no_grad():
-        grads = _gradients(parameters)
-        total = get_total_norm(grads, norm_type, error_if_nonfinite)
-        factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
-        for g in grads:
-            g.mul_(factor.to(g.dtype))
+        total = get_total_norm(_gradients(held), norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(held, max_norm, total)
     return total
 
 
-def clip_grad_value_(parameters: Any, clip_value: float) -> None:
+def clip_grads_with_norm_(
+    parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale the gradients as `clip_grad_norm_` does, by a norm that is known: `get_total_norm`."""
+    with no_grad():
+        factor = (max_norm / (total_norm + 1e-6)).clamp(max=1.0)
+        for g in _gradients(parameters):
+            g.mul_(factor.to(g.dtype))
+
+
+def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
     """Clip each element of the gradients to -clip_value <= g <= clip_value."""
     with no_grad():
         for g in _gradients(parameters):
