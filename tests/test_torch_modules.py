@@ -66,6 +66,6 @@ def test_modules(name: str, dtype: str, outcomes: list[Outcome]) -> None:
                 continue
             lines = [line for line in str(error).splitlines() if line.strip()]
             text = " / ".join(lines[:8])[:400]
-            outcome.failures.append(f"{type(error).__name__}: {text} | {told(record)}")
+            outcome.failures.append(f"{type(error).__name__}: {text} | {told(record)[:200]}")
     if outcome.failures:
         pytest.fail("\n".join(outcome.failures[:5]))

@@ -19,16 +19,33 @@ from dualgrad import nn
 
 # modules that module_db has no samples of: arguments, and shapes of inputs
 MORE: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], list[tuple[int, ...]]]]] = {
+    "AdaptiveMaxPool3d": [(((2, 1, 2),), {}, [(1, 2, 3, 2, 3)])],
+    "BatchNorm2d": [((2,), {}, [(2, 2, 2, 3)]), ((2, 0.1, None), {}, [(2, 2, 2, 1)])],
+    "BatchNorm3d": [((2,), {}, [(2, 2, 2, 1, 2)]), ((2, 0.1, 0.3, False), {}, [(2, 2, 2, 1, 1)])],
     "ChannelShuffle": [((2,), {}, [(1, 4, 2, 2)])],
+    "Conv2d": [
+        ((2, 4, (2, 1), 1, "same"), {"groups": 2, "padding_mode": "circular"}, [(1, 2, 3, 4)])
+    ],
+    "Conv3d": [((2, 1, 2), {}, [(1, 2, 2, 3, 2)])],
+    "ConvTranspose2d": [((2, 2, 2, 2), {"output_padding": 1}, [(1, 2, 2, 3)])],
+    "ConvTranspose3d": [((2, 1, 2), {}, [(1, 2, 2, 1, 2)])],
     "CosineSimilarity": [((), {}, [(3, 4), (3, 4)]), ((0, 1e-6), {}, [(3, 4), (3, 4)])],
     "Dropout": [((0.0,), {}, [(3, 4)])],
     "Flatten": [((), {}, [(2, 3, 4)]), ((0, 1), {}, [(2, 3, 4)])],
-    "Fold": [(((4, 5), (2, 3)), {"padding": 1}, [(1, 12, 25)])],
+    "Fold": [(((2, 3), (2, 2)), {"padding": 1}, [(1, 4, 12)])],
     "Hardsigmoid": [((), {}, [(3, 4)])],
     "Identity": [((), {}, [(3, 4)])],
+    "GRUCell": [((2, 3), {}, [(4, 2), (4, 3)])],
+    "InstanceNorm3d": [((2, 0.1, 0.3, True, True), {}, [(2, 2, 1, 2, 2)])],
+    "LPPool3d": [((3, 2), {}, [(1, 2, 2, 3, 4)])],
+    "LSTMCell": [((2, 3), {}, [(4, 2)])],
+    "MaxPool3d": [((2, 1), {"return_indices": True}, [(1, 2, 2, 3, 2)])],
     "PairwiseDistance": [((), {}, [(3, 4), (3, 4)]), ((1.0,), {"keepdim": True}, [(3, 4), (3, 4)])],
     "PixelShuffle": [((2,), {}, [(1, 8, 2, 3)])],
     "PixelUnshuffle": [((2,), {}, [(1, 2, 4, 6)])],
+    "ReflectionPad3d": [((1,), {}, [(1, 1, 2, 2, 2)])],
+    "ReplicationPad3d": [((1,), {}, [(1, 1, 1, 2, 2)])],
+    "RNNCell": [((2, 3), {}, [(4, 2), (4, 3)])],
     "TripletMarginLoss": [
         ((), {}, [(3, 4)] * 3),
         ((), {"margin": 0.5, "p": 1.0, "swap": True, "reduction": "sum"}, [(3, 4)] * 3),
@@ -46,10 +63,11 @@ MORE: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], list[tuple[int, ...]
     ],
     "UpsamplingBilinear2d": [((), {"scale_factor": 2}, [(1, 2, 3, 2)])],
     "UpsamplingNearest2d": [(((6, 5),), {}, [(1, 2, 3, 2)])],
+    "ZeroPad3d": [((1,), {}, [(1, 1, 1, 2, 2)])],
 }
 # module -> (a part of how `told` describes the calls that differ, the reason)
 DIFFERENT: dict[str, tuple[str, str]] = {
-    "Hardsigmoid": ("[] {} [[3, 4]]", "PyTorch's gradient has 1 / 6 in float32"),
+    "Hardsigmoid": ("float64", "PyTorch's gradient has 1 / 6 in float32"),
     "KLDivLoss": ("'batchmean'} [[], []]", "a number is no batch"),
     **dict.fromkeys(
         ("LPPool1d", "LPPool2d", "LPPool3d"),
@@ -183,7 +201,7 @@ def records(name: str, dtype: torch.dtype, most: int) -> Iterator[Record]:
 def told(record: Record) -> str:
     shapes = [x.get("shape") if isinstance(x, dict) else x for x in record["inputs"]]
     mode = "training" if record["training"] else "evaluation"
-    return f"{record['args']} {record['kwargs']} {shapes} {mode}"[:200]
+    return f"{record['dtype']} {mode} {record['args']} {record['kwargs']} {shapes}"
 
 
 def is_different(record: Record) -> bool:

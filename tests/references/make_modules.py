@@ -22,10 +22,10 @@ sys.path.insert(0, str(HERE.parent))
 from module_records import Record  # noqa: E402
 from torch_modules import common_modules, is_different, records  # noqa: E402
 
-LONGEST = 16_000  # characters of a record
+LONGEST = 7_000  # characters of a record
 STORED = 2  # records per module with, and without, changes of its state; no two alike
 CANDIDATES = 60  # samples looked at, per module and mode
-DIGITS = 12
+DIGITS = 10
 
 
 def shortened(x: Any) -> Any:
@@ -41,11 +41,11 @@ def elements(record: Record) -> int:
     return sum(len(x["tensor"]) for x in record["inputs"] if isinstance(x, dict))
 
 
-def chosen(name: str) -> Iterator[str]:
+def chosen(name: str, dtype: torch.dtype) -> Iterator[str]:
     """Short calls with more than three numbers, as JSON."""
     found = [
         (json.dumps(shortened(record)), record)
-        for record in records(name, torch.float64, CANDIDATES)
+        for record in records(name, dtype, CANDIDATES)
         if elements(record) > 3 and not is_different(record)
     ]
     changing: set[str] = set()
@@ -61,7 +61,7 @@ def chosen(name: str) -> Iterator[str]:
 def main() -> None:
     lines = []
     for name in common_modules():
-        stored = list(chosen(name))
+        stored = list(chosen(name, torch.float64)) or list(chosen(name, torch.float32))
         if not stored:
             print("nothing small enough:", name)
         lines.append(f"{json.dumps(name)}: [{', '.join(stored)}]")
