@@ -63,9 +63,13 @@ class LRScheduler(ABC):
 
     def restart(self) -> None:
         """Set the rates of step 0."""
-        self.last_epoch = 0
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base
+        self.begin()
+
+    def begin(self) -> None:
+        """Go to step 0, from the rates that the groups have."""
+        self.last_epoch = 0
         self._set(self.start())
 
     def _set(self, rates: list[float]) -> None:
@@ -79,19 +83,52 @@ class LRScheduler(ABC):
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is not the optimizer's."""
-        own = {name: value for name, value in self.__dict__.items() if name != "optimizer"}
-        return {name: list(v) if type(v) is list else v for name, v in own.items()}
+        """All that is not the optimizer's, nor a function."""
+        return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the schedule was that gave this state."""
-        for name, value in state_dict.items():
-            self.__dict__[name] = list(value) if type(value) is list else value
+        """Go on where the schedule was that gave this state; PyTorch's states will do.
+
+        Raises ArgumentError for what is no state of a schedule.
+        """
+        load_state(self, state_dict)
 
     def _each(self, formula: Callable[..., float], *numbers: float) -> list[float]:
         """formula(rate, base rate, step, *numbers) of each group."""
         groups = zip(self.optimizer.param_groups, self.base_lrs, strict=True)
         return [formula(g["lr"], base, self.last_epoch, *numbers) for g, base in groups]
+
+
+def state_of(schedule: Any) -> dict[str, Any]:
+    """The attributes of a schedule that are data, lists as copies."""
+    state: dict[str, Any] = {}
+    for name, value in vars(schedule).items():
+        if type(value) is list:
+            if all(isinstance(v, int | float) for v in value):
+                state[name] = list(value)
+        elif value is None or isinstance(value, int | float | str):
+            state[name] = value
+    return state
+
+
+def load_state(schedule: Any, given: Any) -> None:
+    """Go on where a schedule was; raises ArgumentError for what is no state of one."""
+    if not isinstance(given, Mapping) or "last_epoch" not in given:
+        raise ArgumentError(
+            "this is no state of a schedule",
+            op=type(schedule).__name__,
+            expect="a dict with the key 'last_epoch'",
+            actual=f"keys {list(given)}" if isinstance(given, Mapping) else type(given).__name__,
+            hint="pass what its state_dict() returned",
+        )
+    take_state(schedule, given)
+
+
+def take_state(schedule: Any, given: Mapping[str, Any]) -> None:
+    """Set the attributes of a schedule that both sides have."""
+    for name in state_of(schedule).keys() & given.keys():
+        value = given[name]
+        schedule.__dict__[name] = list(value) if type(value) is list else value
 
 
 def check_optimizer(op: str, optimizer: Any) -> Optimizer:
