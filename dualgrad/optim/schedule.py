@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from numbers import Real
+from typing import Any, Final
 
 from dualgrad.optim.loading import Group
 from dualgrad.optim.optimizer import Optimizer
 from dualgrad.runtime.errors import ArgumentError
+
+_PER_GROUP: Final = ("base_lrs", "_last_lr", "min_lrs")
 
 
 class LRScheduler(ABC):
@@ -111,8 +114,8 @@ def state_of(schedule: Any) -> dict[str, Any]:
     return state
 
 
-def load_state(schedule: Any, given: Any) -> None:
-    """Go on where a schedule was; raises ArgumentError for what is no state of one."""
+def check_state(schedule: Any, given: Any) -> None:
+    """Raise ArgumentError for what is no state of such a schedule."""
     if not isinstance(given, Mapping) or "last_epoch" not in given:
         raise ArgumentError(
             "this is no state of a schedule",
@@ -121,6 +124,46 @@ def load_state(schedule: Any, given: Any) -> None:
             actual=f"keys {list(given)}" if isinstance(given, Mapping) else type(given).__name__,
             hint="pass what its state_dict() returned",
         )
+    check_values(schedule, given)
+
+
+def check_values(schedule: Any, given: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for values that cannot be those of the schedule's attributes."""
+    own = state_of(schedule)
+    lines = [
+        f"{name}: {given[name]!r} instead of {value!r}"
+        for name, value in own.items()
+        if name in given and not _is_alike(name, value, given[name])
+    ]
+    if lines:
+        raise ArgumentError(
+            "this is no state of such a schedule",
+            op=type(schedule).__name__,
+            expect="values of the same kinds, rates for as many groups",
+            actual="".join(f"\n    {line}" for line in lines),
+            hint="make the schedule with the arguments that it was saved with",
+        )
+
+
+def _is_alike(name: str, own: Any, given: Any) -> bool:
+    """Whether a value of a state can take the place of an attribute."""
+    if isinstance(own, list):
+        numbers = isinstance(given, list | tuple | Mapping) and all(map(_is_number, given))
+        return numbers and (name not in _PER_GROUP or len(given) == len(own))
+    if own is None or given is None:
+        return own is None and (given is None or _is_number(given) or isinstance(given, str))
+    if isinstance(own, bool | str):
+        return isinstance(given, type(own))
+    return _is_number(given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def load_state(schedule: Any, given: Any) -> None:
+    """Go on where a schedule was; raises ArgumentError for what is no state of one."""
+    check_state(schedule, given)
     take_state(schedule, given)
 
 

@@ -12,6 +12,8 @@ from dualgrad.optim.optimizer import Optimizer
 from dualgrad.optim.schedule import (
     LRScheduler,
     check_optimizer,
+    check_state,
+    check_values,
     load_state,
     per_group,
     state_of,
@@ -68,8 +70,12 @@ class Schedules:
                 actual=f"{len(states)}" if isinstance(states, list) else "none",
                 hint="make the same schedules that it was saved with",
             )
+        check_values(self, state_dict)
+        pairs = list(zip(self._schedulers, states, strict=True))
+        for scheduler, state in pairs:
+            check_state(scheduler, state)
         take_state(self, state_dict)
-        for scheduler, state in zip(self._schedulers, states, strict=True):
+        for scheduler, state in pairs:
             scheduler.load_state_dict(state)
 
 
