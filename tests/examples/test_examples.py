@@ -15,6 +15,7 @@ from dualgrad.errors import DataError
 FOLDER = Path(__file__).parents[2] / "examples"
 # options that make an example small
 SMALL = {
+    "mnist_cnn": ["--data=synthetic", "--samples=320", "--epochs=2", "--batch-size=32"],
     "mnist_mlp": ["--data=synthetic", "--samples=2000", "--epochs=3", "--batch-size=32"],
     "regression": ["--steps=300", "--lr=0.03"],
 }
@@ -66,6 +67,11 @@ def test_different_bits_are_told(printed, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_perceptron_learns_digits(printed) -> None:
     lines = printed("mnist_mlp", "--epochs=4")
+    assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
+
+
+def test_the_convolutions_learn_digits(printed) -> None:
+    lines = printed("mnist_cnn", "--samples=2000", "--epochs=3")
     assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
 
 
