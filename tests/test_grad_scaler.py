@@ -10,6 +10,7 @@ from support import as_array, same_bits
 
 import dualgrad as dg
 from dualgrad import amp, nn, optim
+from dualgrad.jit.function import EagerFallback
 
 F = dg.functional
 HUGE = (4, 5)  # steps whose input makes gradients that are not finite
@@ -17,7 +18,8 @@ OPTIMIZERS = {
     "SGD": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
     "Adam": lambda p: optim.Adam(p, lr=0.01),
     "AdamW": lambda p: optim.AdamW(p, lr=0.01),
-    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01),
+    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "SGD with dampening": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.1),
 }
 
 
@@ -143,6 +145,42 @@ def ready() -> tuple[Any, Any, Any]:
     w = dg.ones((3,), requires_grad=True)
     optimizer, scaler = optim.SGD([w], lr=0.1), amp.GradScaler("cpu", init_scale=4.0)
     return w, optimizer, scaler
+
+
+def test_state_that_is_made_or_counted_in_a_step() -> None:
+    """What cannot be taken back runs eagerly: the same as undecorated."""
+
+    class Counting:
+        def __init__(self, params: list[Any], lr: float) -> None:
+            self.param_groups = [{"params": params, "lr": lr}]
+            self.state: dict[int, Any] = {0: {}}
+
+        def step(self) -> None:
+            self.state[0]["steps"] = self.state[0].get("steps", 0) + 1
+            with dg.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    p.sub_(p.grad * self.param_groups[0]["lr"])
+
+    def run(decorate: Any) -> Any:
+        w = dg.ones((3,), requires_grad=True)
+        optimizer, scaler = Counting([w], lr=0.1), amp.GradScaler("cpu", init_scale=4.0)
+
+        def step(x: Any) -> None:
+            w.grad = None
+            scaler.scale((w * x).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        f = decorate(step)
+        for value in (float("inf"), 1.0, 2.0, float("nan"), 3.0):
+            f(dg.tensor(value))
+        return as_array(w), optimizer.state[0]["steps"], scaler.get_scale()
+
+    with pytest.warns(EagerFallback, match="a step that may be skipped makes or changes steps"):
+        static = run(dg.function)
+    eager = run(lambda f: f)
+    same_bits(static[0], eager[0])
+    assert static[1:] == eager[1:] == (3, 1.0)
 
 
 def test_several_losses_and_optimizers() -> None:

@@ -30,7 +30,7 @@ from dualgrad.compiler.ops.linalg_base import (
 )
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.compiler.ops.precision import low, single
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.errors import ShapeError
@@ -296,7 +296,7 @@ def logdet(x: Any) -> Any:
 
 
 @composite
-@low
+@single
 def _matrix_power(x: Any, *, n: int) -> Any:
     if n == 0:
         return expand_to(identity(x.shape[-1], x.dtype), x.shape)

@@ -3,20 +3,32 @@
 Formulas as in PyTorch: S. Hochreiter, J. Schmidhuber, "Long short-term memory", 1997, with the
 forget gate of F. Gers et al., 2000, and K. Cho et al., "Learning phrase representations using RNN
 encoder-decoder", 2014, in the form of cuDNN, where the reset gate acts after the projection.
+
+The gradients of gates are derived one by one and joined, where those of views of all gates would be
+added up, each with zeros for the others.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from dualgrad.compiler.grad import pullback
+from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ops.composite import composite, raw, with_gradient
-from dualgrad.compiler.ops.joining import stack
+from dualgrad.compiler.ops.elementwise import cast_node
+from dualgrad.compiler.ops.joining import cat, stack
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import narrow, select
+from dualgrad.compiler.ops.view import expand_to
+from dualgrad.runtime.dtype import DType
+
+
+def _zeros(shape: Any, dtype: DType) -> Any:
+    return expand_to(cast_node(as_node(0.0), dtype), shape)
 
 
 def _put_together(cotangents: tuple[Any, ...], x: Any, count: int) -> tuple[Any, ...]:
-    nothing = select(x, 0, 0) * 0
+    nothing = _zeros(x.shape[1:], x.dtype)
     return (stack([nothing if g is None else g for g in cotangents]),)
 
 
@@ -41,11 +53,30 @@ def _gates(x: Any, count: int, size: Any) -> list[Any]:
     return [narrow(x, -1, k * size, size) for k in range(count)]
 
 
-@composite
-def _lstm_step(x: Any, h: Any, cell: Any) -> Any:
-    i, f, g, o = _gates(x + h, 4, cell.shape[-1])
+def _pulled(outputs: Any, cotangents: tuple[Any, ...], gates: list[Any], last: Any) -> list[Any]:
+    """The cotangents of gates, side by side, and of the last state."""
+    *parts, state = pullback(outputs, cotangents, (*gates, last))
+    full = [_zeros(last.shape, last.dtype) if g is None else g for g in parts]
+    return [*full, state]
+
+
+def _lstm(gates: list[Any], cell: Any) -> tuple[Any, Any]:
+    i, f, g, o = gates
     cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
+
+
+def _lstm_gradient(cotangents: tuple[Any, ...], x: Any, h: Any, cell: Any) -> tuple[Any, ...]:
+    gates = _gates(x + h, 4, cell.shape[-1])
+    *parts, last = _pulled(_lstm(gates, cell), cotangents, gates, cell)
+    whole = cat(parts, -1)
+    return whole, whole, last
+
+
+@composite
+@with_gradient(_lstm_gradient)
+def _lstm_step(x: Any, h: Any, cell: Any) -> Any:
+    return _lstm(_gates(x + h, 4, cell.shape[-1]), cell)
 
 
 def lstm_step(x: Any, h: Any, cell: Any) -> tuple[Any, Any]:
@@ -55,11 +86,26 @@ def lstm_step(x: Any, h: Any, cell: Any) -> tuple[Any, Any]:
     return out
 
 
-@composite
-def _gru_step(x: Any, h: Any, last: Any) -> Any:
-    (xr, xz, xn), (hr, hz, hn) = (_gates(v, 3, last.shape[-1]) for v in (x, h))
+def _gru(gates: list[Any], last: Any) -> Any:
+    xr, xz, xn, hr, hz, hn = gates
     new = (xn + (xr + hr).sigmoid() * hn).tanh()
     return new + (xz + hz).sigmoid() * (last - new)
+
+
+def _gru_gates(x: Any, h: Any, last: Any) -> list[Any]:
+    return [part for v in (x, h) for part in _gates(v, 3, last.shape[-1])]
+
+
+def _gru_gradient(cotangents: tuple[Any, ...], x: Any, h: Any, last: Any) -> tuple[Any, ...]:
+    gates = _gru_gates(x, h, last)
+    *parts, state = _pulled((_gru(gates, last),), cotangents, gates, last)
+    return cat(parts[:3], -1), cat(parts[3:], -1), state
+
+
+@composite
+@with_gradient(_gru_gradient)
+def _gru_step(x: Any, h: Any, last: Any) -> Any:
+    return _gru(_gru_gates(x, h, last), last)
 
 
 def gru_step(x: Any, h: Any, last: Any) -> Any:

@@ -12,6 +12,7 @@ from dualgrad.compiler.ops.elementwise import to
 from dualgrad.compiler.ops.logical import logical_not, where
 from dualgrad.creation import full, zeros
 from dualgrad.cuda import is_available
+from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.dtype import float16, float32, float64, int32
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.state import no_grad, state
@@ -301,19 +302,31 @@ def _step_unless(found: Tensor, optimizer: Any, args: Any, kwargs: Any) -> Any:
         skips = found > 0
         params = [(p, p.detach().clone()) for p in _parameters(optimizer) if p.grad is not None]
         before = {
-            (key, name): value.clone()
-            for key, tensors in _states(optimizer)
-            for name, value in tensors.items()
-            if isinstance(value, Tensor)
+            (key, name): value.clone() if isinstance(value, Tensor) else value
+            for key, values in _states(optimizer)
+            for name, value in values.items()
         }
         result = optimizer.step(*args, **kwargs)
         for param, old in params:
             param.copy_(where(skips.to(param.device), old, param))
-        for key, tensors in _states(optimizer):
-            for name, value in tensors.items():
-                if (key, name) in before:
-                    value.copy_(where(skips.to(value.device), before[key, name], value))
+        for key, values in _states(optimizer):
+            for name, value in values.items():
+                old = before.get((key, name))
+                if isinstance(value, Tensor) and isinstance(old, Tensor):
+                    value.copy_(where(skips.to(value.device), old, value))
+                elif value is not old:
+                    raise _cannot_skip(type(optimizer).__name__, name)
     return result
+
+
+def _cannot_skip(op: str, name: str) -> Unsupported:
+    return Unsupported(
+        f"a step that may be skipped makes or changes {name}",
+        op=op,
+        expect="state in tensors that are made in the optimizer's constructor",
+        why="whether the gradients are finite is not known while the function is traced",
+        hint="keep numbers in tensors of shape ()",
+    )
 
 
 @composite

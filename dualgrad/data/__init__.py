@@ -1,6 +1,8 @@
 """Datasets, samplers, loaders, and the digits used by the examples."""
 
+from dualgrad.data import transforms
 from dualgrad.data.collate import default_collate, default_convert
+from dualgrad.data.csv import read_csv
 from dualgrad.data.dataset import (
     ChainDataset,
     ConcatDataset,
@@ -10,9 +12,11 @@ from dualgrad.data.dataset import (
     TensorDataset,
     random_split,
 )
+from dualgrad.data.generated import blobs, circles, copy_task, moons, spirals
 from dualgrad.data.idx import read_idx
 from dualgrad.data.loader import DataLoader
 from dualgrad.data.mnist import find_mnist, mnist
+from dualgrad.data.npz import read_npz
 from dualgrad.data.samplers import (
     BatchSampler,
     RandomSampler,
@@ -37,11 +41,19 @@ __all__ = [
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
+    "blobs",
+    "circles",
+    "copy_task",
     "default_collate",
     "default_convert",
     "find_mnist",
     "mnist",
+    "moons",
     "random_split",
+    "read_csv",
     "read_idx",
+    "read_npz",
+    "spirals",
     "synthetic_digits",
+    "transforms",
 ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dualgrad.creation import from_numpy
 from dualgrad.data.dataset import TensorDataset
-from dualgrad.data.shuffle import random_order
+from dualgrad.data.draws import Draw
 from dualgrad.data.skeletons import GLYPHS, Glyph
 from dualgrad.runtime.errors import ArgumentError
 
@@ -64,9 +64,8 @@ def draw_digits(n: int, seed: int = 0) -> tuple[Array, NDArray[np.int64]]:
                 f"{name} is negative", op="synthetic_digits", expect=f"{name} >= 0",
                 actual=str(value),
             hint=f"give {name} a natural number",)  # fmt: skip
-    draw = _Draw(seed)
-    labels = np.empty(n, np.int64)
-    labels[random_order(n, draw.bits)] = np.arange(n) % CLASSES
+    draw = Draw(seed)
+    labels = draw.classes(n, CLASSES)
     images = np.empty((n, SIDE, SIDE), np.float32)
     styles = draw.uniform(n)
     for label, glyphs in enumerate(GLYPHS):
@@ -79,28 +78,7 @@ def draw_digits(n: int, seed: int = 0) -> tuple[Array, NDArray[np.int64]]:
     return images.reshape(n, 1, SIDE, SIDE), labels
 
 
-class _Draw:
-    """Random numbers from raw bits, by arithmetic that is the same everywhere."""
-
-    def __init__(self, seed: int) -> None:
-        self.bits = np.random.PCG64(seed)
-
-    def uniform(self, *shape: int) -> NDArray[np.float64]:
-        """Numbers in 0 <= x < 1 with 53 random bits."""
-        raw = self.bits.random_raw(int(np.prod(shape)))
-        return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
-
-    def around(self, spread: float, *shape: int) -> NDArray[np.float64]:
-        """Numbers between -spread and spread, zero the most likely (triangular density)."""
-        raw = self.bits.random_raw(int(np.prod(shape)))
-        high, low = raw >> np.uint64(32), raw & np.uint64(0xFFFFFFFF)
-        return ((high.astype(np.float64) - low) * (2.0**-32 * spread)).reshape(shape)
-
-    def between(self, low: float, high: float, *shape: int) -> NDArray[np.float64]:
-        return low + self.uniform(*shape) * (high - low)
-
-
-def _render(glyph: Glyph, n: int, draw: _Draw) -> Array:
+def _render(glyph: Glyph, n: int, draw: Draw) -> Array:
     """Return `n` images [n, 28, 28] of one glyph."""
     ax, ay, bx, by = _segments(glyph, n, draw)
     distance = _distance(ax, ay, bx, by)
@@ -112,7 +90,7 @@ def _render(glyph: Glyph, n: int, draw: _Draw) -> Array:
     return result
 
 
-def _segments(glyph: Glyph, n: int, draw: _Draw) -> tuple[Array, Array, Array, Array]:
+def _segments(glyph: Glyph, n: int, draw: Draw) -> tuple[Array, Array, Array, Array]:
     """Return the ends ax, ay, bx, by [segments, n] of the line segments, in pixels."""
     points = np.array(glyph.points)[:, None, :] - 0.5
     points = points + draw.around(_WOBBLE, len(points), n, 2)

@@ -38,7 +38,8 @@ from dualgrad.nn.attention import MultiheadAttention
 from dualgrad.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from dualgrad.nn.bilinear import Bilinear
 from dualgrad.nn.capture import capture
-from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell
+from dualgrad.nn.cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
+from dualgrad.nn.containers import ModuleDict, ModuleList
 from dualgrad.nn.conv import (
     Conv1d,
     Conv2d,
@@ -71,6 +72,7 @@ from dualgrad.nn.hooks import (
 )
 from dualgrad.nn.identity import Identity
 from dualgrad.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from dualgrad.nn.kv_cache import KVCache
 from dualgrad.nn.layer_norm import LayerNorm
 from dualgrad.nn.linear import Linear
 from dualgrad.nn.local_response_norm import LocalResponseNorm
@@ -114,6 +116,7 @@ from dualgrad.nn.padding import (
     ZeroPad3d,
 )
 from dualgrad.nn.parameter import Parameter
+from dualgrad.nn.parameter_containers import ParameterDict, ParameterList
 from dualgrad.nn.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -128,10 +131,18 @@ from dualgrad.nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
-from dualgrad.nn.recurrent import GRU, LSTM, RNN
+from dualgrad.nn.recurrent import GRU, LSTM, RNN, RNNBase
 from dualgrad.nn.rms_norm import RMSNorm
+from dualgrad.nn.rotary import RotaryEmbedding
 from dualgrad.nn.sequential import Sequential
 from dualgrad.nn.softmax import GLU, LogSoftmax, Softmax, Softmax2d, Softmin
+from dualgrad.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from dualgrad.nn.upsampling import (
     ChannelShuffle,
     PixelShuffle,
@@ -204,6 +215,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "KLDivLoss",
+    "KVCache",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
@@ -225,6 +237,8 @@ __all__ = [
     "MaxUnpool3d",
     "Mish",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
     "MultiheadAttention",
@@ -232,11 +246,15 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
     "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -246,6 +264,7 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -260,6 +279,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",

@@ -223,12 +223,11 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
 
 def _check_dimensions(op: str, tensor: Tensor, least: int, most: float = math.inf) -> None:
     if not least <= tensor.ndim <= most:
-        more = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
-        span = f"{least}" if most == least else more
+        more = " or more" if most == math.inf else f" to {most}" if most > least else ""
         raise ShapeError(
             "a tensor of another number of dimensions",
             op=op,
-            expect=f"{span} dimensions",
+            expect=f"{least}{more} dimensions",
             actual=f"shape {tuple(tensor.shape)}",
             hint="reshape it, or use normal_",
         )

@@ -139,6 +139,8 @@ class RNNBase(Module):
     ) -> tuple[list[Tensor], States]:
         """Outputs in the order of the sequence [T, N, ...], and the states after the last step."""
         weights = {role: getattr(self, name) for role, name in self._names[number].items()}
+        if self.bias and self.mode != "GRU":  # both biases are added to the same gates, once
+            weights["bias_ih"] = weights["bias_ih"] + weights.pop("bias_hh")
         projected = linear(sequence, weights["weight_ih"], weights.get("bias_ih"))
         outputs = []
         for x in reversed(steps(projected)) if reverse else steps(projected):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, overload
+from itertools import chain
+from typing import Any, Self, overload
 
 from dualgrad.nn.module import Module
-from dualgrad.runtime.errors import IndexOutOfBounds
+from dualgrad.nn.numbered import Numbered
+from dualgrad.runtime.errors import ArgumentError
 
 
-class Sequential(Module):
+class Sequential(Numbered):
     """Calls modules one after the other, each on the output of the one before.
 
     Built from modules, which are named "0", "1", ..., or from one OrderedDict of named modules.
-    `seq[i]` is a module, `seq[a:b]` a Sequential of the same modules under the same names.
+    `seq[i]` is a module, `seq[a:b]` a Sequential of the same modules under the same names; `+`
+    and `*` make new ones of the same modules.  Modules can be set, deleted, inserted and appended
+    as in a list; those that stay are counted anew when one is deleted or inserted.
     """
 
     def __init__(self, *modules: Module | OrderedDict[str, Module]) -> None:
@@ -30,11 +34,8 @@ class Sequential(Module):
             input = module(input)
         return input
 
-    def __len__(self) -> int:
-        return len(self._modules)
-
     def __iter__(self) -> Iterator[Module]:
-        return (getattr(self, name) for name in self._modules)
+        return super().__iter__()
 
     @overload
     def __getitem__(self, index: int) -> Module: ...
@@ -43,16 +44,33 @@ class Sequential(Module):
     def __getitem__(self, index: slice) -> Sequential: ...
 
     def __getitem__(self, index: int | slice) -> Module:
-        names = list(self._modules)
         if isinstance(index, slice):
-            chosen = OrderedDict((name, getattr(self, name)) for name in names[index])
-            return type(self)(chosen)
-        if not -len(names) <= index < len(names):
-            raise IndexOutOfBounds(
-                "no such module",
-                op="Sequential",
-                actual=f"index {index} of {len(names)} modules",
-                hint="count from 0; negative indices count from the end",
-            )
-        module: Module = getattr(self, names[index])
+            names = list(self._modules)[index]
+            return type(self)(OrderedDict((name, getattr(self, name)) for name in names))
+        module: Module = getattr(self, self._named(index))
         return module
+
+    def __add__(self, other: Sequential) -> Sequential:
+        if not isinstance(other, Sequential):
+            return NotImplemented
+        return Sequential(*chain(self, other))
+
+    def __mul__(self, times: int) -> Sequential:
+        return Sequential(*list(self) * _checked(times))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Self:
+        return self.extend(list(self) * (_checked(times) - 1))
+
+
+def _checked(times: int) -> int:
+    if not isinstance(times, int) or times < 1:
+        raise ArgumentError(
+            "modules cannot be repeated so often",
+            op="Sequential",
+            expect="an int >= 1",
+            actual=repr(times),
+            hint="the same modules come again, with the same parameters",
+        )
+    return times

@@ -245,9 +245,12 @@ class _Loading:
                 f"the state does not fit this {type(self.module).__name__}",
                 op="load_state_dict",
                 actual="".join(f"\n    {line}" for line in lines),
-                hint="strict=False loads the names that both sides have"
-                if missing or unexpected
-                else "make the module with the sizes of the state",
+                hint=_renaming(missing, unexpected)
+                or (
+                    "strict=False loads the names that both sides have"
+                    if missing or unexpected
+                    else "make the module with the sizes of the state"
+                ),
             )
 
     def _shape_of(self, name: str) -> str:
@@ -282,6 +285,20 @@ class _Loading:
                     module.set_extra_state(extra)
 
         return undo
+
+
+def _renaming(missing: list[str], unexpected: list[str]) -> str:
+    """What makes the one list the other, if their names differ by what they begin with."""
+    ours, theirs = min(missing, default=""), min(unexpected, default="")
+    if ours and theirs.endswith(f".{ours}"):  # of a model that was wrapped in another
+        prefix = theirs.removesuffix(ours)
+        if sorted(prefix + name for name in missing) == sorted(unexpected):
+            return f"pass {{k.removeprefix({prefix!r}): v for k, v in state.items()}}"
+    if theirs and ours.endswith(f".{theirs}"):
+        prefix = ours.removesuffix(theirs)
+        if sorted(prefix + name for name in unexpected) == sorted(missing):
+            return f"pass {{{prefix!r} + k: v for k, v in state.items()}}"
+    return ""
 
 
 def _own_names(module: Tree) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 _TEMPORARY: Final = ".part"
+_LONGEST: Final = 50  # characters of the name that are kept: names have at most 255 bytes
 _ABANDONED_SECONDS: Final = 3600.0
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
@@ -47,10 +48,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         _flush_folder(target.parent)
 
 
+def _start(target: Path) -> str:
+    """What the names of temporary files for `target` begin with."""
+    return f".{target.name[:_LONGEST]}."
+
+
 def _create(target: Path) -> tuple[Path, int]:
     """A new file beside `target`, with the mode that the process gives to its files; open."""
     while True:
-        partial = target.with_name(f".{target.name}.{os.getpid()}-{next(_serial)}{_TEMPORARY}")
+        partial = target.with_name(f"{_start(target)}{os.getpid()}-{next(_serial)}{_TEMPORARY}")
         with suppress(FileExistsError):  # left by a process that had this number before
             return partial, os.open(partial, _CREATE, 0o666)
 
@@ -62,7 +68,7 @@ def _abandoned(target: Path) -> Iterator[Path]:
         for entry in entries:
             name = entry.name
             if (
-                name.startswith(f".{target.name}.")
+                name.startswith(_start(target))
                 and name.endswith(_TEMPORARY)
                 and entry.stat(follow_symlinks=False).st_mtime < limit
             ):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dualgrad.runtime.errors import DataError
+from dualgrad.runtime.errors import ArgumentError
 from dualgrad.saving.trees import Damaged, decode, encode
 from dualgrad.saving.weights import METADATA, broken, read_tensors, write_tensors
 from dualgrad.tensor import Tensor
@@ -31,6 +31,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
 
         >>> dg.save(model.state_dict(), "model.safetensors")
     """
+    path = _checked("save", path)
     if _is_plain(obj):
         write_tensors(path, obj, None)
         return
@@ -48,19 +49,22 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> Any:
 
         >>> model.load_state_dict(dg.load("model.safetensors"))
     """
+    path = _checked("load", path)
     tensors, metadata = read_tensors(path)
     if _TREE not in metadata:
         return tensors if device is None else {k: x.to(device) for k, x in tensors.items()}
     version = metadata.get(_VERSION)
     if version != "1":
         raise broken(
-            f"{os.fspath(path)} is of another version", "version 1", f"version {version}",
+            f"{path} is of another version", "version 1", f"version {version}",
             hint="read it with the release of dualgrad that wrote it",
         )  # fmt: skip
     try:
         return decode(metadata[_TREE], tensors, device)
     except Damaged as error:
-        raise _damaged(path, error) from error
+        expect, actual = error.args
+        what = f"the structure of the values in {path} is damaged"
+        raise broken(what, expect, actual) from error
 
 
 def _is_plain(obj: Any) -> bool:
@@ -70,6 +74,17 @@ def _is_plain(obj: Any) -> bool:
     )
 
 
-def _damaged(path: str | os.PathLike[str], error: Damaged) -> DataError:
-    expect, actual = error.args
-    return broken(f"the structure of the values in {os.fspath(path)} is damaged", expect, actual)
+def _checked(op: str, path: Any) -> str:
+    """The name of a file.  Raises ArgumentError for other objects."""
+    if isinstance(path, str | os.PathLike) and isinstance(name := os.fspath(path), str):
+        return name
+    swapped = op == "save" and isinstance(path, Mapping | list | Tensor)
+    raise ArgumentError(
+        "there is no name of a file",
+        op=op,
+        expect="a str or an os.PathLike",
+        actual=type(path).__name__,
+        hint="the value comes first: dg.save(obj, path)"
+        if swapped
+        else "files are replaced as a whole: give the name, not an open file",
+    )

@@ -22,10 +22,10 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, TensorSpec, deserialize, safe_open, serialize
 
-from dualgrad.creation import from_storage
 from dualgrad.runtime.dtype import ALL, DType, bfloat16, bool_
 from dualgrad.runtime.errors import ArgumentError, DataError
 from dualgrad.saving.atomic import write_atomically
+from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
 METADATA: Final = "__metadata__"
@@ -172,7 +172,10 @@ def _tensor(path: str, name: str, entry: Mapping[str, Any]) -> Tensor:
         ) from error
     if dtype is bool_ and array.size and array.view(np.uint8).max() > 1:
         raise broken(f"tensor {name!r} in {path} is damaged", "bytes 0 and 1 for bool", "others")
-    return from_storage(array.astype(dtype.numpy, copy=False), dtype)
+    out = Tensor.of_numpy(array.astype(dtype.numpy, copy=False), dtype)
+    if state.trace is not None:
+        state.trace.note_created(out, "load")
+    return out
 
 
 def broken(what: str, expect: str, actual: str, hint: str = "") -> DataError:

@@ -254,3 +254,27 @@ def test_hooks_are_called_as_by_pytorch() -> None:
         m.load_state_dict({k: v for k, v in state.items() if k[0] == "1"}, strict=False)
         orders.append(order)
     assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize(("prefix", "into"), [("module.", "plain"), ("_orig_mod.", "plain"),
+                                              ("net.", "wrapped")])  # fmt: skip
+def test_names_that_differ_by_a_prefix_are_explained(prefix: str, into: str) -> None:
+    """The hint is code that makes the state fit."""
+    plain, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    state: dict[str, Any] = dict(plain.state_dict())
+    wrapped = nn.Sequential()
+    wrapped.add_module("net", other)
+    module = wrapped if into == "wrapped" else other
+    if into == "plain":
+        state = {prefix + name: t for name, t in state.items()}
+    with pytest.raises(ArgumentError) as error:
+        module.load_state_dict(state)
+    fitting = eval(error.value.hint.removeprefix("pass "), {"state": state})
+    module.load_state_dict(fitting)
+    assert values(other) == values(plain)
+
+
+def test_names_that_differ_by_more_are_not_explained() -> None:
+    state = {f"module.{name}": t for name, t in nn.Linear(2, 3).state_dict().items()}
+    with pytest.raises(ArgumentError, match="strict=False"):
+        nn.Linear(2, 3).load_state_dict({**state, "more": dg.ones(1)})

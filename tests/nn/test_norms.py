@@ -208,3 +208,43 @@ def test_instance_norm_warns_of_a_number_of_channels_that_it_does_not_use() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(dg.zeros(2, 4, 5))
+
+
+# -- folded into the layer before
+
+
+def fused_cases() -> list[tuple[Any, Any, Callable[[Any, Any], Any], tuple[int, ...]]]:
+    conv, linear = nn.utils.fuse_conv_bn_eval, nn.utils.fuse_linear_bn_eval
+    return [
+        (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), conv, (2, 3, 6, 5)),
+        (nn.Conv1d(4, 6, 2, groups=2, bias=False), nn.BatchNorm1d(6), conv, (2, 4, 7)),
+        (nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), conv, (2, 3, 6, 5)),
+        (
+            nn.ConvTranspose2d(3, 4, 2),
+            nn.BatchNorm2d(4, bias=False),
+            lambda a, b: conv(a, b, transpose=True),
+            (2, 3, 4, 4),
+        ),
+        (nn.Linear(3, 4), nn.BatchNorm1d(4), linear, (5, 3)),
+    ]
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_folded_into_the_layer_before(k: int) -> None:
+    dg.seed(k)
+    layer, norm, fuse, shape = fused_cases()[k]
+    prepared(norm, dg.float64)
+    layer.to(dg.float64)
+    x = dg.from_numpy(draw(shape, 5))
+    norm(layer(x))
+    with pytest.raises(ArgumentError, match="cannot be made one"):
+        fuse(layer, norm)
+    layer.eval()
+    norm.eval()
+    weight = as_array(layer.weight).copy()
+    one = fuse(layer, norm)
+    assert type(one) is type(layer)
+    np.testing.assert_allclose(as_array(one(x)), as_array(norm(layer(x))), rtol=1e-11, atol=1e-12)
+    np.testing.assert_array_equal(as_array(layer.weight), weight)
+    with pytest.raises(ArgumentError, match="statistics"):
+        fuse(layer, type(norm)(norm.num_features, track_running_stats=False).eval())

@@ -247,6 +247,28 @@ def test_compiled_steps_go_on_after_loading(tmp_path):
     assert step.n_traces == traces
 
 
+def test_a_scaler_goes_on(tmp_path):
+    def scaler() -> Any:
+        return dg.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+
+    weight = nn.Parameter(dg.ones(2))
+    optimizer = optim.SGD([weight], lr=0.1)
+
+    def step(scaler: Any, size: float) -> float:
+        optimizer.zero_grad()
+        scaler.scale((weight * size).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return float(scaler.get_scale())
+
+    first, second = scaler(), scaler()
+    step(first, 1.0)
+    dg.save_checkpoint(tmp_path / "run", scaler=first)
+    dg.load_checkpoint(tmp_path / "run", scaler=second)
+    assert second.state_dict() == first.state_dict()
+    assert [step(second, 1.0), step(second, float("inf"))] == [16.0, 8.0]
+
+
 # -- what is refused
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -290,6 +291,23 @@ def test_files_that_are_not_there(tmp_path):
         dg.load(tmp_path)
     with pytest.raises(DataError, match=r"is no file(.|\n)*regular file"):
         dg.load("/dev/zero")
+
+
+@pytest.mark.parametrize("path", [3, None, b"name", io.BytesIO(), ["x"], {}])
+def test_names_of_files_that_are_none(path):
+    words = r"no name of a file(.|\n)*str or an os.PathLike"
+    with pytest.raises(ArgumentError, match=words):
+        dg.load(path)
+    with pytest.raises(ArgumentError, match=words):
+        dg.save([1], path)
+    with pytest.raises(ArgumentError, match=r"the value comes first"):
+        dg.save("name", {"x": dg.ones(1)})
+
+
+def test_names_of_files_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("x" * 255)
+    dg.save([1], path)
+    assert dg.load(path) == [1]
 
 
 def test_pickles_are_refused(tmp_path):

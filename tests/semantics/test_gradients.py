@@ -461,6 +461,32 @@ def test_row39_no_grad_around_and_inside():
     compare(make, calls, traces=2)
 
 
+@pytest.mark.parametrize("low", [dg.bfloat16, dg.float16], ids=lambda d: d.name)
+def test_row39_autocast_around_and_inside(low):
+    def make():
+        model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+
+        def f(x, mixed):
+            with dg.autocast("cpu", low, enabled=mixed):
+                y = model(x).softmax(-1)
+                with dg.autocast("cpu", enabled=False):
+                    z = x @ x.T
+            loss = (y.sum() + z.sum()) + (x @ x.T).float().sum()
+            model.zero_grad()
+            loss.backward()
+            return y, z, loss, [p.grad.clone() for p in model.parameters()]
+
+        return f, model
+
+    def around(f, model):
+        with dg.autocast("cpu", low):
+            return f(dg.tensor([[1.0, 2.0], [0.1, -3.0]]), True)
+
+    x = dg.tensor([[1.0, 2.0], [0.1, -3.0]])
+    found = compare(make, [(x, True), (x, False), around] * 3)
+    assert found.n_traces == 3
+
+
 def test_row39_enable_grad_inside_of_no_grad():
     def make():
         w = leaf(4)
