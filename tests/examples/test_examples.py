@@ -85,6 +85,8 @@ def test_texts_from_a_folder(printed, tmp_path: Path) -> None:
     lines = printed("lstm_language_model", f"--root={tmp_path}", "--steps=60", "--lr=0.03")
     assert lines[0].endswith("300 characters, 3 different ones")
     assert numbers(r"validation loss ([\d.]+)", lines)[-1] < 0.5
+
+
 def test_the_convolutions_learn_digits(printed) -> None:
     lines = printed("mnist_cnn", "--samples=2000", "--epochs=3")
     assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
