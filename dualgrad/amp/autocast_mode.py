@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dualgrad.amp.precision import Mixed
-from dualgrad.entries.state import mix
 from dualgrad.runtime.devices import find
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16, float16
 from dualgrad.runtime.errors import ArgumentError, DTypeError
@@ -49,7 +48,6 @@ class autocast:
         else:
             chosen.pop(self.device, None)
         self._before.append(before)
-        mix(1)
         state.mixed = Mixed.of(chosen)
         return self
 
@@ -60,7 +58,6 @@ class autocast:
         trace: TracebackType | None,
     ) -> None:
         state.mixed = self._before.pop()
-        mix(-1)
 
     def __call__(self, function: F) -> F:
         return within(lambda: autocast(self.device, self.fast_dtype, self.enabled), function)
