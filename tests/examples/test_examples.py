@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 SMALL = {
     "char_transformer": ["--steps=6", "--width=16", "--heads=2", "--layers=2", "--context=12"],
     "lstm_language_model": ["--steps=6", "--width=16", "--context=6", "--layers=2"],
+    "mnist_cnn": ["--data=synthetic", "--samples=320", "--epochs=2", "--batch-size=32"],
     "mnist_mlp": ["--data=synthetic", "--samples=2000", "--epochs=3", "--batch-size=32"],
     "regression": ["--steps=300", "--lr=0.03"],
 }
@@ -84,6 +85,11 @@ def test_texts_from_a_folder(printed, tmp_path: Path) -> None:
     lines = printed("lstm_language_model", f"--root={tmp_path}", "--steps=60", "--lr=0.03")
     assert lines[0].endswith("300 characters, 3 different ones")
     assert numbers(r"validation loss ([\d.]+)", lines)[-1] < 0.5
+
+
+def test_the_convolutions_learn_digits(printed) -> None:
+    lines = printed("mnist_cnn", "--samples=2000", "--epochs=3")
+    assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
 
 
 def test_the_regression_comes_near_to_the_noise(printed) -> None:
