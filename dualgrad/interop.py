@@ -155,6 +155,21 @@ def _check_extent(nbytes: int, dtype: DType, count: int, offset: int) -> None:
         )
 
 
+def values_of(x: Any) -> Tensor:
+    """The values of a tensor or array of any library, of a number or of nested lists of them, as a
+    tensor without a gradient, which may share their memory.
+
+    Raises DTypeError, ExchangeError and what other libraries raise for what has no such values.
+    """
+    if isinstance(x, Tensor):
+        return x.detach()
+    if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):
+        return from_dlpack(x.detach() if hasattr(x, "detach") else x)
+    out = Tensor.of_numpy(np.asarray(x))
+    _note(out, "asarray")
+    return out
+
+
 def shared(x: Any) -> Tensor | None:
     """A tensor over the memory of an object of another library; None for one that has none.
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from dualgrad.creation import from_numpy
 from dualgrad.gradients.hooks import Handle, Hook, Hooks, refuse_in_trace
-from dualgrad.interop import from_dlpack
+from dualgrad.interop import values_of
 from dualgrad.nn.parameter import Parameter
 from dualgrad.nn.tree import Tree, join
 from dualgrad.runtime.errors import ArgumentError
@@ -321,13 +318,8 @@ def _has(module: Stateful, method: str) -> bool:
 
 def _as_tensor(value: Any) -> Tensor | None:
     """A value of a state, an array or a tensor of any library, as a tensor; None if it is none."""
-    if isinstance(value, Tensor):
-        return value.detach()
     try:
-        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
-            taken: Tensor = from_dlpack(value.detach() if hasattr(value, "detach") else value)
-            return taken
-        return from_numpy(np.asarray(value))
+        return values_of(value)
     except (TypeError, ValueError, BufferError, RuntimeError):
         return None
 

@@ -1,6 +1,6 @@
 """Optimizers, with PyTorch's formulas and names."""
 
-from dualgrad.optim import lr_scheduler
+from dualgrad.optim import lr_scheduler, swa_utils
 from dualgrad.optim.adagrad import Adadelta, Adagrad
 from dualgrad.optim.adam import Adam, AdamW
 from dualgrad.optim.adamax import Adamax
@@ -24,4 +24,5 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "lr_scheduler",
+    "swa_utils",
 ]

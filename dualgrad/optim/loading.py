@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.creation import from_numpy
-from dualgrad.interop import from_dlpack
+from dualgrad.interop import values_of
 from dualgrad.state import no_grad
 from dualgrad.tensor import Tensor
 
@@ -24,12 +23,26 @@ Group = dict[str, Any]
 Plan = list[tuple[Tensor, dict[str, Any], dict[str, Any]]]  # parameter, tensors, their values
 
 
+def kind_differences(given: Any) -> list[str]:
+    """One line for each thing that makes this no state of any optimizer."""
+    if not isinstance(given, Mapping):
+        return [f"{type(given).__name__} instead of a dict"]
+    lines = [f"no key {key!r}" for key in ("state", "param_groups") if key not in given]
+    if lines:
+        return lines
+    states = given["state"]
+    if not isinstance(states, Mapping):
+        return [f"state is of type {type(states).__name__}, not a dict"]
+    others = [name for name, state in states.items() if not isinstance(state, Mapping)]
+    return [f"parameter {name}: {type(states[name]).__name__} instead of a dict" for name in others]
+
+
 def group_differences(own: list[Group], given: Any) -> list[str]:
     """One line for each thing that forbids loading the given groups."""
     if not isinstance(given, list | tuple) or not all(isinstance(g, Mapping) for g in given):
         return ["param_groups is no list of dicts"]
-    if not all("params" in group for group in given):
-        return ['a group has no key "params"']
+    if not all(isinstance(group.get("params"), list | tuple) for group in given):
+        return ['a group has no list of its "params"']
     sizes, given_sizes = ([len(group["params"]) for group in groups] for groups in (own, given))
     if sizes != given_sizes:
         return [f"groups of {given_sizes} parameters instead of {sizes}"]
@@ -66,23 +79,20 @@ def take_over(plan: Plan, states: dict[Tensor, dict[str, Any]]) -> None:
             for name, value in values.items():
                 old, new = state.get(name), wanted.get(name)
                 if isinstance(old, Tensor) and shape_of(old) == shape_of(value):
-                    old.copy_(as_tensor(value))
+                    old.copy_(values_of(value))
                 elif isinstance(new, Tensor):
-                    state[name] = new.copy_(as_tensor(value))
+                    state[name] = new.copy_(values_of(value))
                 else:
                     number = isinstance(value, (bool, int, float, str))
-                    state[name] = value if number else as_tensor(value).clone()
+                    state[name] = value if number else values_of(value).clone()
 
 
-def as_tensor(value: Any) -> Tensor:
-    """A tensor of the same values: of a tensor, array or number, also of other libraries."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
-        return from_dlpack(value.detach() if hasattr(value, "detach") else value)
-    return from_numpy(np.array(value))
-
-
-def shape_of(value: Any) -> tuple[int, ...]:
+def shape_of(value: Any) -> tuple[int, ...] | str:
+    """The shape of a tensor, array or number of any library; of other values their type."""
     shape = getattr(value, "shape", None)
-    return np.shape(value) if shape is None else tuple(shape)
+    if shape is not None:
+        text = isinstance(value, np.ndarray) and value.dtype.kind not in "biuf"
+        return f"dtype {value.dtype}" if text else tuple(shape)
+    return (
+        np.shape(value) if isinstance(value, int | float | list | tuple) else type(value).__name__
+    )

@@ -8,19 +8,21 @@ a step with a schedule is one program.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualgrad.jit.ledger import on_numbers
-from dualgrad.optim.cycles import CosineAnnealingWarmRestarts, OneCycleLR
+from dualgrad.optim.cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from dualgrad.optim.optimizer import Optimizer
 from dualgrad.optim.schedule import LRScheduler, check_optimizer, count, per_group, within
-from dualgrad.optim.steered import ReduceLROnPlateau, SequentialLR
+from dualgrad.optim.steered import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 
 __all__ = [
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
     "LRScheduler",
     "LambdaLR",
@@ -50,10 +52,6 @@ class LambdaLR(LRScheduler):
     def go_on(self) -> list[float]:
         return self.get_lr()
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that is not the optimizer's, nor a function."""
-        return {name: v for name, v in super().state_dict().items() if name != "lr_lambdas"}
-
 
 class MultiplicativeLR(LambdaLR):
     """rate = rate * lr_lambda(step), from step 1 on."""
@@ -63,7 +61,7 @@ class MultiplicativeLR(LambdaLR):
         return [group["lr"] * function(self.last_epoch) for function, group in groups]
 
     def start(self) -> list[float]:
-        return list(self.base_lrs)
+        return LRScheduler.go_on(self)
 
     def go_on(self) -> list[float]:
         return LRScheduler.go_on(self)
@@ -108,6 +106,11 @@ class MultiStepLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         return self._each(_multi_step_lr, self.gamma, *self.milestones)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if isinstance(self.milestones, Mapping):  # PyTorch keeps a Counter
+            self.milestones = [m for m, n in self.milestones.items() for _ in range(n)]
 
 
 @on_numbers
@@ -176,7 +179,7 @@ class ExponentialLR(LRScheduler):
         return [group["lr"] * self.gamma for group in self.optimizer.param_groups]
 
     def start(self) -> list[float]:
-        return list(self.base_lrs)
+        return LRScheduler.go_on(self)
 
 
 @on_numbers

@@ -13,6 +13,7 @@ from dualgrad.optim.loading import (
     Group,
     Plan,
     group_differences,
+    kind_differences,
     state_differences,
     take_over,
 )
@@ -152,7 +153,7 @@ class Optimizer:
 
         Raises ArgumentError if groups, names or shapes differ from this optimizer's.
         """
-        lines = [f"no key {key!r}" for key in ("state", "param_groups") if key not in state_dict]
+        lines = kind_differences(state_dict)
         lines = lines or group_differences(self.param_groups, state_dict["param_groups"])
         plan: Plan = []
         if not lines:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from numbers import Real
+from typing import Any, Final
 
 from dualgrad.optim.loading import Group
 from dualgrad.optim.optimizer import Optimizer
 from dualgrad.runtime.errors import ArgumentError
+
+_PER_GROUP: Final = ("base_lrs", "_last_lr", "min_lrs")
 
 
 class LRScheduler(ABC):
@@ -63,9 +66,13 @@ class LRScheduler(ABC):
 
     def restart(self) -> None:
         """Set the rates of step 0."""
-        self.last_epoch = 0
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base
+        self.begin()
+
+    def begin(self) -> None:
+        """Go to step 0, from the rates that the groups have."""
+        self.last_epoch = 0
         self._set(self.start())
 
     def _set(self, rates: list[float]) -> None:
@@ -79,19 +86,92 @@ class LRScheduler(ABC):
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is not the optimizer's."""
-        own = {name: value for name, value in self.__dict__.items() if name != "optimizer"}
-        return {name: list(v) if type(v) is list else v for name, v in own.items()}
+        """All that is not the optimizer's, nor a function."""
+        return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the schedule was that gave this state."""
-        for name, value in state_dict.items():
-            self.__dict__[name] = list(value) if type(value) is list else value
+        """Go on where the schedule was that gave this state; PyTorch's states will do.
+
+        Raises ArgumentError for what is no state of a schedule.
+        """
+        load_state(self, state_dict)
 
     def _each(self, formula: Callable[..., float], *numbers: float) -> list[float]:
         """formula(rate, base rate, step, *numbers) of each group."""
         groups = zip(self.optimizer.param_groups, self.base_lrs, strict=True)
         return [formula(g["lr"], base, self.last_epoch, *numbers) for g, base in groups]
+
+
+def state_of(schedule: Any) -> dict[str, Any]:
+    """The attributes of a schedule that are data, lists as copies."""
+    state: dict[str, Any] = {}
+    for name, value in vars(schedule).items():
+        if type(value) is list:
+            if all(isinstance(v, int | float) for v in value):
+                state[name] = list(value)
+        elif value is None or isinstance(value, int | float | str):
+            state[name] = value
+    return state
+
+
+def check_state(schedule: Any, given: Any) -> None:
+    """Raise ArgumentError for what is no state of such a schedule."""
+    if not isinstance(given, Mapping) or "last_epoch" not in given:
+        raise ArgumentError(
+            "this is no state of a schedule",
+            op=type(schedule).__name__,
+            expect="a dict with the key 'last_epoch'",
+            actual=f"keys {list(given)}" if isinstance(given, Mapping) else type(given).__name__,
+            hint="pass what its state_dict() returned",
+        )
+    check_values(schedule, given)
+
+
+def check_values(schedule: Any, given: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for values that cannot be those of the schedule's attributes."""
+    own = state_of(schedule)
+    lines = [
+        f"{name}: {given[name]!r} instead of {value!r}"
+        for name, value in own.items()
+        if name in given and not _is_alike(name, value, given[name])
+    ]
+    if lines:
+        raise ArgumentError(
+            "this is no state of such a schedule",
+            op=type(schedule).__name__,
+            expect="values of the same kinds, rates for as many groups",
+            actual="".join(f"\n    {line}" for line in lines),
+            hint="make the schedule with the arguments that it was saved with",
+        )
+
+
+def _is_alike(name: str, own: Any, given: Any) -> bool:
+    """Whether a value of a state can take the place of an attribute."""
+    if isinstance(own, list):
+        numbers = isinstance(given, list | tuple | Mapping) and all(map(_is_number, given))
+        return numbers and (name not in _PER_GROUP or len(given) == len(own))
+    if own is None or given is None:
+        return own is None and (given is None or _is_number(given) or isinstance(given, str))
+    if isinstance(own, bool | str):
+        return isinstance(given, type(own))
+    return _is_number(given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def load_state(schedule: Any, given: Any) -> None:
+    """Go on where a schedule was; raises ArgumentError for what is no state of one."""
+    check_state(schedule, given)
+    take_state(schedule, given)
+
+
+def take_state(schedule: Any, given: Mapping[str, Any]) -> None:
+    """Set the attributes of a schedule that both sides have."""
+    for name in state_of(schedule).keys() & given.keys():
+        value = given[name]
+        schedule.__dict__[name] = list(value) if type(value) is list else value
 
 
 def check_optimizer(op: str, optimizer: Any) -> Optimizer:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from dualgrad.random import get_rng_state, set_rng_state
 from dualgrad.runtime.errors import ArgumentError, DataError
 from dualgrad.saving.store import load, save
+from dualgrad.tensor import Tensor
 
 _RANDOM: Final = "rng_state"
 _Restore = Callable[[Any], Any]
@@ -52,8 +53,8 @@ def load_checkpoint(
     of objects.  If a part cannot take its state, for whatever reason, all parts keep the state
     they had; for that, a copy of it is held meanwhile.
 
-    Raises DataError for a damaged file and OSError as `dg.load` does, ArgumentError if the file has
-    no such part or a part's state does not fit.
+    Raises DataError for a damaged file and OSError as `dg.load` does, also if the file has no such
+    part; ArgumentError if tensors have other dtypes or a part's state does not fit.
 
         >>> step = dg.load_checkpoint("run.ckpt", model=model, optimizer=optimizer)["step"]
     """
@@ -65,17 +66,42 @@ def load_checkpoint(
         if name not in saved:
             known = ", ".join(map(str, saved))
             raise _refuse(path, "has no such part", f"one of {known}", name)
-    restores = [
-        (restore, _state(part), saved.pop(name)) for name, (part, restore) in targets.items()
-    ]
+    restores = [(put, _state(part), saved.pop(name)) for name, (part, put) in targets.items()]
     stream = saved.pop(_RANDOM, None)
     if restore_rng:
         if stream is None:
             raise _refuse(path, "has no state of the random numbers", _RANDOM, "none",
                           "load with restore_rng=False")  # fmt: skip
         restores.append((set_rng_state, get_rng_state(), stream))
+    _check_dtypes(targets, restores)
     _restore_all(restores)
     return saved
+
+
+def _check_dtypes(names: Iterable[str], restores: list[tuple[_Restore, Any, Any]]) -> None:
+    """Refuse tensors whose values a part would convert: it would not go on with the same bits."""
+    lines = [
+        line
+        for name, (_, own, given) in zip(names, restores, strict=False)
+        for line in _other_dtypes(own, given, name)
+    ]
+    if lines:
+        raise ArgumentError(
+            "the file has tensors of other dtypes",
+            op="load_checkpoint",
+            actual="".join(f"\n    {line}" for line in lines),
+            hint="make the parts with the dtypes that they were saved with; "
+            "load_state_dict(dg.load(path)[name]) converts",
+        )
+
+
+def _other_dtypes(own: Any, given: Any, path: str) -> Iterator[str]:
+    if isinstance(own, Tensor) and isinstance(given, Tensor):
+        if own.dtype is not given.dtype:
+            yield f"{path}: {given.dtype.name} instead of {own.dtype.name}"
+    elif isinstance(own, dict) and isinstance(given, dict):
+        for key in own.keys() & given.keys():
+            yield from _other_dtypes(own[key], given[key], f"{path}.{key}")
 
 
 def _restore_all(restores: list[tuple[_Restore, Any, Any]]) -> None:

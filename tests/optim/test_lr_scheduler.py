@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -19,12 +20,18 @@ from dualgrad.runtime.errors import ArgumentError
 STORED = json.loads(
     (Path(__file__).parents[1] / "references" / "schedules.json").read_text(encoding="utf-8")
 )
-STEPS = 40
+STEPS = 100
+STORED_STEPS = 40
 
 
 def sequence(m: Any, o: Any) -> Any:
     parts = [m.LinearLR(o, 0.1, 1.0, 5), m.CosineAnnealingLR(o, 20), m.ExponentialLR(o, 0.9)]
     return m.SequentialLR(o, parts, [5, 25])
+
+
+def averaging(m: Any) -> Any:
+    """The module in which SWALR is."""
+    return importlib.import_module(m.__name__.replace("lr_scheduler", "swa_utils"))
 
 
 # (module of schedules, optimizer) -> schedule; the two modules have the same names.
@@ -40,14 +47,33 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "PolynomialLR": lambda m, o: m.PolynomialLR(o, 20, 1.7),
     "CosineAnnealingLR": lambda m, o: m.CosineAnnealingLR(o, 13, 1e-4),
     "CosineAnnealingWarmRestarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 5, 2, 1e-4),
-    "OneCycleLR": lambda m, o: m.OneCycleLR(o, [0.5, 0.2], total_steps=60),
+    "OneCycleLR": lambda m, o: m.OneCycleLR(o, [0.5, 0.2], total_steps=130),
     "OneCycleLR, three phases": lambda m, o: m.OneCycleLR(
-        o, 0.5, epochs=6, steps_per_epoch=10, three_phase=True, anneal_strategy="linear"
+        o, 0.5, epochs=12, steps_per_epoch=10, three_phase=True, anneal_strategy="linear"
     ),
     "OneCycleLR, no momentum": lambda m, o: m.OneCycleLR(
-        o, 0.5, total_steps=45, pct_start=0.1, cycle_momentum=False
+        o, 0.5, total_steps=101, pct_start=0.1, cycle_momentum=False
     ),
     "SequentialLR": sequence,
+    "SequentialLR, warm-up": lambda m, o: m.SequentialLR(
+        o, [m.LinearLR(o, 0.01, 1.0, 10), m.CosineAnnealingLR(o, 90)], [10]
+    ),
+    "ChainedScheduler": lambda m, o: m.ChainedScheduler(
+        [m.ConstantLR(o, 0.1, 20), m.ExponentialLR(o, 0.97), m.StepLR(o, 30, 0.5)]
+    ),
+    "CyclicLR": lambda m, o: m.CyclicLR(o, [0.01, 0.002], [0.1, 0.05], 7, 13),
+    "CyclicLR, halved": lambda m, o: m.CyclicLR(
+        o, 0.01, 0.1, 6, mode="triangular2", base_momentum=0.5, max_momentum=0.95
+    ),
+    "CyclicLR, exponential": lambda m, o: m.CyclicLR(
+        o, 0.01, 0.1, 9, mode="exp_range", gamma=0.98, cycle_momentum=False
+    ),
+    "CyclicLR, own": lambda m, o: m.CyclicLR(
+        o, 0.01, 0.1, 9, scale_fn=lambda n: 1 / (1 + n / 10), scale_mode="iterations"
+    ),
+    "SWALR": lambda m, o: averaging(m).SWALR(o, [0.05, 0.001], 30),
+    "SWALR, line": lambda m, o: averaging(m).SWALR(o, 0.05, 12, "linear"),
+    "SWALR, at once": lambda m, o: averaging(m).SWALR(o, 0.05, 0),
 }
 
 
@@ -67,7 +93,7 @@ def test_stored_sequences(name: str) -> None:
     o = optimizer()
     schedule = CASES[name](lr_scheduler, o)
     found = []
-    for _ in range(STEPS):
+    for _ in range(STORED_STEPS):
         found.append([[rate.hex(), momentum.hex()] for rate, momentum in rates(o)])
         assert schedule.get_last_lr() == [rate for rate, _ in rates(o)]
         schedule.step()
@@ -145,7 +171,7 @@ def test_a_schedule_goes_on_from_a_step(name: str) -> None:
         "ExponentialLR": (0.93,),
         "CosineAnnealingLR": (13, 1e-4),
         "LinearLR": (0.2, 0.9, 11),
-        "OneCycleLR": ([0.5, 0.2], 60),
+        "OneCycleLR": ([0.5, 0.2], 130),
     }[name]
     again = optimizer()
     again.load_state_dict(first.state_dict())
@@ -209,3 +235,71 @@ def test_an_optimizer_without_momentum_cannot_cycle_it() -> None:
 
     with pytest.raises(ArgumentError, match="no momentum to cycle"):
         lr_scheduler.OneCycleLR(Plain(), 0.1, total_steps=3)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "own" not in name])
+def test_a_state_of_pytorch_goes_on_here(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    groups = [{"params": [torch.zeros(2)]}, {"params": [torch.zeros(3)], "lr": 0.02}]
+    theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    expected = CASES[name](torch.optim.lr_scheduler, theirs)
+    for _ in range(13):
+        theirs.step()
+        expected.step()
+    ours = optimizer()
+    schedule = CASES[name](lr_scheduler, ours)
+    ours.load_state_dict(theirs.state_dict())
+    schedule.load_state_dict(expected.state_dict())
+    for _ in range(30):
+        assert rates(ours) == rates(theirs)
+        assert schedule.get_last_lr() == expected.get_last_lr()
+        theirs.step()
+        schedule.step()
+        expected.step()
+
+
+def test_a_plateau_goes_on_from_a_state_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.zeros(2)], lr=0.1)
+    ours = optim.SGD([zeros(2)], lr=0.1)
+    expected = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.3, patience=2)
+    schedule = lr_scheduler.ReduceLROnPlateau(ours)
+    metrics = [math.cos(k / 5) / (1 + k / 20) + 1.5 for k in range(60)]
+    for metric in metrics[:20]:
+        expected.step(metric)
+    ours.load_state_dict(theirs.state_dict())
+    schedule.load_state_dict(expected.state_dict())
+    for metric in metrics[20:]:
+        schedule.step(metric)
+        expected.step(metric)
+        assert rates(ours)[0][0] == rates(theirs)[0][0]
+
+
+@pytest.mark.parametrize("given", [{}, {"state": {}}, 3])
+def test_what_is_no_state_is_refused(given: Any) -> None:
+    o = optimizer()
+    for schedule in (lr_scheduler.StepLR(o, 3), sequence(lr_scheduler, o)):
+        with pytest.raises(ArgumentError):
+            schedule.load_state_dict(given)
+
+
+def test_a_plateau_is_not_one_of_several() -> None:
+    o = optimizer()
+    plateau = lr_scheduler.ReduceLROnPlateau(o)
+    with pytest.raises(ArgumentError, match="not a schedule that goes by steps"):
+        lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(o, 3), plateau])
+    with pytest.raises(ArgumentError, match="no optimizer"):
+        lr_scheduler.ChainedScheduler([])
+
+
+def test_several_at_once_after_a_warm_up() -> None:
+    o = optim.SGD([zeros(2)], lr=0.1)
+    chain = [lr_scheduler.ConstantLR(o, 0.5, 3), lr_scheduler.ExponentialLR(o, 0.9)]
+    parts = [lr_scheduler.LinearLR(o, 0.2, 1.0, 4), lr_scheduler.ChainedScheduler(chain)]
+    schedule = lr_scheduler.SequentialLR(o, parts, [4])
+    found = []
+    for _ in range(10):
+        found.append(o.param_groups[0]["lr"])
+        schedule.step()
+    halves = [0.05 * 0.9**k if k < 3 else 0.1 * 0.9**k for k in range(6)]
+    assert found == pytest.approx([0.02, 0.04, 0.06, 0.08, *halves], rel=1e-14)

@@ -24,7 +24,7 @@ def run(name: str) -> list[list[list[str]]]:
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     schedule = tests.CASES[name](torch.optim.lr_scheduler, optimizer)
     found = []
-    for _ in range(tests.STEPS):
+    for _ in range(tests.STORED_STEPS):
         found.append([[float(r).hex(), float(m).hex()] for r, m in tests.rates(optimizer)])
         optimizer.step()
         schedule.step()

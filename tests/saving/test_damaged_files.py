@@ -233,7 +233,15 @@ def bits(*parts: Any) -> str:
         (lambda s: s["model"].update(more=dg.ones(1)), "unexpected  more"),
         (lambda s: s["model"].update(bias=dg.ones(3)), "shape       bias"),
         (lambda s: s["model"].update(bias="text"), "load_state_dict"),
-        (lambda s: s["optimizer"]["state"].pop(1), "parameter 1"),
+        (
+            lambda s: s["model"].update(bias=dg.ones(2, dtype=dg.float64)),
+            r"model\.bias: float64 instead of float32",
+        ),
+        (
+            lambda s: s["optimizer"]["state"][1].update(exp_avg=dg.ones(2, dtype=dg.int32)),
+            r"optimizer\.state\.1\.exp_avg: int32 instead of float32",
+        ),
+        (lambda s: s["optimizer"]["state"][1].pop("exp_avg"), "parameter 1"),
         (lambda s: s["optimizer"]["state"][1].update(exp_avg=dg.ones(7)), "parameter 1"),
         (lambda s: s["optimizer"]["param_groups"][0].update(lr=-1.0), "lr"),
         (lambda s: s["optimizer"]["param_groups"][0].update(lr="1"), "lr"),

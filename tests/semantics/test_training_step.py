@@ -29,6 +29,13 @@ OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "adam": lambda p: optim.Adam(p, lr=0.01),
     "adam_decay": lambda p: optim.Adam(p, lr=0.01, weight_decay=0.01),
     "adamw": lambda p: optim.AdamW(p, lr=0.01),
+    "amsgrad": lambda p: optim.AdamW(p, lr=0.01, amsgrad=True),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.1, lr_decay=0.1),
+    "adadelta": lambda p: optim.Adadelta(p),
+    "adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "nadam": lambda p: optim.NAdam(p, lr=0.01),
+    "radam": lambda p: optim.RAdam(p, lr=0.01, betas=(0.9, 0.95)),
+    "lion": lambda p: optim.Lion(p, lr=0.01, weight_decay=0.1),
     "rmsprop": lambda p: optim.RMSprop(p, lr=0.01),
     "rmsprop_all": lambda p: optim.RMSprop(
         p, lr=0.01, momentum=0.9, centered=True, weight_decay=1e-3
@@ -48,6 +55,10 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda n: 0.95**n),
     "multiplicative": lambda o: lr_scheduler.MultiplicativeLR(o, lambda n: 1 - 1 / (n + 5)),
     "warm_up": lambda o: lr_scheduler.LambdaLR(o, lambda n: min(1.0, (n + 1) / 10)),
+    "chained": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.LinearLR(o, 0.1, 1.0, 8), lr_scheduler.ExponentialLR(o, 0.95)]
+    ),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, 5, 7, mode="triangular2"),
     "sequence": lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.LinearLR(o, 0.1, 1.0, 8), lr_scheduler.CosineAnnealingLR(o, 24)], [8]
     ),
@@ -88,7 +99,7 @@ def training(
 def test_row07_steps_of_each_optimizer(name: str) -> None:
     """100 steps of a schedule with clipping, the state compared bit by bit after each."""
     schedule = lr_scheduler.OneCycleLR
-    cycles = name not in ("sgd", "sgd_decay", "rmsprop")
+    cycles = name not in ("sgd", "sgd_decay", "rmsprop", "adagrad", "adadelta")
     make = training(
         OPTIMIZERS[name], lambda o: schedule(o, 0.1, total_steps=100, cycle_momentum=cycles)
     )
