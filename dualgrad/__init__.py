@@ -163,7 +163,8 @@ from dualgrad.state import enable_grad, is_grad_enabled, no_grad, set_grad_enabl
 from dualgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dualgrad import array_api, autograd, data, nn, optim
+    from dualgrad import amp, array_api, autograd, data, nn, optim
+    from dualgrad.amp.autocast_mode import autocast
     from dualgrad.host_memory import (
         memory_stats,
         release_memory,
@@ -193,11 +194,13 @@ __all__ = [
     "addmm",
     "addmv",
     "addr",
+    "amp",
     "arange",
     "argsort",
     "array_api",
     "asarray",
     "astype",
+    "autocast",
     "autograd",
     "baddbmm",
     "bernoulli",

@@ -28,12 +28,13 @@ def train(args: argparse.Namespace, decorate: Decorator) -> tuple[nn.Module, lis
     dg.seed(args.seed)
     x, y = (t.to(args.device) for t in draw(args.samples))
     model = nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 1)).to(args.device)
+    criterion = nn.MSELoss()
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
 
     @decorate
     def step() -> dg.Tensor:
         optimizer.zero_grad()
-        loss = dg.functional.mse_loss(model(x), y)
+        loss = criterion(model(x), y)
         loss.backward()
         optimizer.step()
         return loss

@@ -50,6 +50,13 @@ def outcomes() -> Iterator[list[Outcome]]:
     print(f"{len(found)} modules and dtypes, {passed} of {total} calls agree")
 
 
+@pytest.mark.parametrize("name", ["BatchNorm2d", "Conv2d", "CrossEntropyLoss", "LSTM", "PReLU"])
+def test_a_share(name: str) -> None:
+    """One call in training and one in evaluation, also compiled."""
+    for record in records(name, torch.float32, 1):
+        check(record, compiled=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", common_modules())

@@ -22,7 +22,7 @@ from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.compiler.ops.precision import kept
+from dualgrad.compiler.ops.precision import single
 from dualgrad.compiler.ops.rounding import floor
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import DEFAULT_FLOAT, DType, int64
@@ -105,7 +105,7 @@ Factors = tuple[float, ...] | None
 
 
 @composite
-@kept
+@single
 def _interpolate(
     x: Any, *, size: tuple[Dim, ...], factors: Factors, mode: str, corners: bool
 ) -> Any:
@@ -122,7 +122,7 @@ def _interpolate(
 
 
 @composite
-@kept
+@single
 def _enlarged(x: Any, *, times: tuple[int, ...]) -> Any:
     for k, m in enumerate(times):
         x = _repeated(x, 2 + k, m)

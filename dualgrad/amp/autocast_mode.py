@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dualgrad.amp.precision import Mixed
-from dualgrad.entries.state import mix
 from dualgrad.runtime.devices import find
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16, float16
 from dualgrad.runtime.errors import ArgumentError, DTypeError
@@ -50,7 +49,6 @@ class autocast:
         else:
             chosen.pop(self.device, None)
         self._before.append(before)
-        mix(1)
         state.mixed = Mixed.of(chosen)
         return self
 
@@ -61,7 +59,6 @@ class autocast:
         trace: TracebackType | None,
     ) -> None:
         state.mixed = self._before.pop()
-        mix(-1)
 
     def __call__(self, function: F) -> F:
         @wraps(function)

@@ -311,10 +311,10 @@ def _step_unless(found: Tensor, optimizer: Any, args: Any, kwargs: Any) -> Any:
             param.copy_(where(skips.to(param.device), old, param))
         for key, values in _states(optimizer):
             for name, value in values.items():
-                old = before.get((key, name))
-                if isinstance(value, Tensor) and isinstance(old, Tensor):
-                    value.copy_(where(skips.to(value.device), old, value))
-                elif value is not old:
+                kept = before.get((key, name))
+                if isinstance(value, Tensor) and isinstance(kept, Tensor):
+                    value.copy_(where(skips.to(value.device), kept, value))
+                elif value is not kept:
                     raise _cannot_skip(type(optimizer).__name__, name)
     return result
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +10,6 @@ from dualgrad.data.checks import keys_of, whole
 from dualgrad.random import Generator
 from dualgrad.runtime.errors import ArgumentError
 from dualgrad.runtime.records import dataclass
-from dualgrad.state import state
 
 _OP: Final = "DataLoader.load_state_dict"
 _KEYS: Final = ("batch", "epoch", "seed")
@@ -45,28 +42,21 @@ class Position:
         batch, epoch, seed = (whole(_OP, key, values[key]) for key in _KEYS)
         return Position(epoch, seed, batch)
 
-    def stream(self, batch: int) -> Callable[[], Generator]:
-        """Gives the random numbers for loading one batch, made when first asked for."""
-        key, made = (self.seed, self.epoch, batch), list[Generator]()
 
-        def stream() -> Generator:
-            if not made:
-                words = np.random.SeedSequence(key).generate_state(1, np.uint64)
-                made.append(Generator(int(words[0])))
-            return made[0]
+class Stream:
+    """Gives the random numbers for loading one batch of an epoch, made when first asked for."""
 
-        return stream
+    __slots__ = ("_key", "_made")
 
+    def __init__(self, position: Position, batch: int) -> None:
+        self._key = (position.seed, position.epoch, batch)
+        self._made: Generator | None = None
 
-@contextmanager
-def drawing(stream: Callable[[], Generator]) -> Iterator[None]:
-    """A context in which this thread draws random numbers from `stream`."""
-    before = state.stream
-    state.stream = stream
-    try:
-        yield
-    finally:
-        state.stream = before
+    def __call__(self) -> Generator:
+        if self._made is None:
+            words = np.random.SeedSequence(self._key).generate_state(1, np.uint64)
+            self._made = Generator(int(words[0]))
+        return self._made
 
 
 def has_state(source: Any) -> bool:

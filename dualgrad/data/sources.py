@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice, repeat
 from typing import Any
 
-from dualgrad.data.position import Position, drawing
-from dualgrad.random import Generator
+from dualgrad.data.position import Position, Stream
 from dualgrad.runtime.errors import DataError
-from dualgrad.runtime.records import dataclass
+from dualgrad.state import state
 
 Load = Callable[[Any], Any]
-Stream = Callable[[], Generator]
 
 
-@dataclass
 class Outcome:
     """What became of a task.
 
@@ -27,10 +24,16 @@ class Outcome:
     ended   there are no more batches
     """
 
-    number: int
-    batch: Any = None
-    error: BaseException | None = None
-    ended: bool = False
+    __slots__ = ("batch", "ended", "error", "number")
+
+    def __init__(
+        self,
+        number: int,
+        batch: Any = None,
+        error: BaseException | None = None,
+        ended: bool = False,
+    ) -> None:
+        self.number, self.batch, self.error, self.ended = number, batch, error, ended
 
 
 class Source(ABC):
@@ -64,7 +67,7 @@ class MapSource(Source):
 
     def outcome(self, task: tuple[int, Any]) -> Outcome:
         number, indices = task
-        return _made(number, self.position.stream(number), lambda: self._load(indices))
+        return _made(number, Stream(self.position, number), self._load, indices)
 
 
 class StreamSource(Source):
@@ -101,17 +104,17 @@ class StreamSource(Source):
             return taken
         items = taken.batch
         batch = items[0] if self._single else items
-        return _made(taken.number, stream, lambda: self._collate(batch))
+        return _made(taken.number, stream, self._collate, batch)
 
     def _take(self) -> tuple[Outcome, Stream]:
         """The items of the next batch that the user has not had, and its random numbers."""
         while True:
             number = self._number
-            stream = self.position.stream(number)
+            stream = Stream(self.position, number)
             if self._ended:
                 taken = Outcome(number, ended=True)
             else:
-                taken = _made(number, stream, lambda: list(islice(self._items, self._size)))
+                taken = _made(number, stream, list, islice(self._items, self._size))
             if taken.error is None and not taken.ended:
                 taken.ended = len(taken.batch) < self._least
             self._ended = taken.ended or taken.error is not None
@@ -122,12 +125,15 @@ class StreamSource(Source):
                 return taken, stream
 
 
-def _made(number: int, stream: Stream, load: Callable[[], Any]) -> Outcome:
+def _made(number: int, stream: Stream, load: Load, of: Any) -> Outcome:
+    """What `load(of)` gives or raises, while this thread draws random numbers from `stream`."""
+    before, state.stream = state.stream, stream
     try:
-        with drawing(stream):
-            return Outcome(number, load())
+        return Outcome(number, load(of))
     except BaseException as error:
         return Outcome(number, error=_raisable(error))
+    finally:
+        state.stream = before
 
 
 def _raisable(error: BaseException) -> BaseException:

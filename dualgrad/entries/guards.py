@@ -18,9 +18,8 @@ import ctypes
 import struct
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 from dualgrad.gradients.hooks import on_leaves
 from dualgrad.runtime.native import layout, library
@@ -34,7 +33,7 @@ from dualgrad.runtime.native.language import (
     native,
     stack,
 )
-from dualgrad.runtime.native.layout import ITEMS, LENGTH, LIST_ITEMS, TYPE
+from dualgrad.runtime.native.layout import DICT_VERSION, ITEMS, LENGTH, LIST_ITEMS, TYPE
 from dualgrad.tensor import Tensor
 
 ARGUMENTS, FIRST = 0, 8
@@ -65,7 +64,6 @@ class Words:
 
 
 OWN_WORDS = layout.slot(Words, "words")
-DICT_VERSION = 3  # where a dict has the number of its last change, in words
 CONTENTS = 4  # where an object of type bytes has its contents, in words
 
 # Addresses of objects of the process.
@@ -460,47 +458,6 @@ def fits() -> bool:
         and ctypes.c_size_t.from_address(id(text) + 8 * CONTENTS).value == 7
         and ctypes.c_double.from_address(id(number) + 8 * FLOAT_BITS).value == 3.5
     )
-
-
-class _Attributed:
-    x = 0
-
-
-@cache
-def versions_count() -> bool:
-    """Whether each change of a dict gives it a number that no dict has had: so it is, by PEP 509,
-    in CPython up to 3.12."""
-    if sys.version_info >= (3, 13) or not layout.is_known():
-        return False
-    instance = _Attributed()
-    instance.x = 1
-    other: dict[Any, Any] = {}
-    dicts: tuple[dict[Any, Any], ...] = ({"a": 1}, other, instance.__dict__)
-    changes: tuple[Callable[[Any], object], ...] = (
-        lambda d: d.__setitem__("x", 2),
-        lambda d: d.update(x=3),
-        lambda d: d.setdefault("y", 3),
-        lambda d: d.pop("y"),
-        lambda d: d.__ior__({"z": 1}),
-        lambda d: d.popitem(),
-        lambda d: setattr(instance, "x", d),
-        lambda d: delattr(instance, "x") if d is instance.__dict__ else d.clear(),
-    )
-    seen: set[int] = set()
-    for d in dicts:
-        for k, change in enumerate((dict.copy, *changes)):
-            before = _version(d)
-            change(d)
-            if k == 7 and d is not instance.__dict__:
-                continue
-            if (_version(d) != before) != (k > 0) or _version(d) in seen:
-                return False
-            seen.add(before)
-    return True
-
-
-def _version(d: dict[Any, Any]) -> int:
-    return ctypes.c_uint64.from_address(id(d) + 8 * DICT_VERSION).value
 
 
 library.when_loaded(_bind)

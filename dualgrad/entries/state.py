@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dualgrad.runtime.native import library
+from dualgrad.runtime.native import layout, library
 from dualgrad.runtime.native.language import Cell, Word, c, native, text
+from dualgrad.runtime.native.layout import DICT_VERSION
 from dualgrad.state import state
 
 PLAIN, RECORDS = 1, 2  # bits of `mode_of_thread`
 _THREADS = 64
 
-_dicts = Cell(2 * _THREADS)  # by the last bits of a thread's number: that + 1, its attributes
+_ATTRIBUTES, _VERSION, _MODE = 1, 2, 3  # after its number + 1: what is known of a thread
+
+_known = Cell(4 * _THREADS)  # threads, by the last bits of their numbers
+_versions = Cell()  # whether a dict has another version after each change
 _none, _true, _state, _trace, _grad_enabled = Cell(), Cell(), Cell(), Cell(), Cell()
 _mixed = Cell()
-_mixing = Cell()  # how many contexts of mixed precision are open, in all threads
 _watched = Cell()  # how many ask for all ops to be run by Python
 
 
@@ -26,17 +29,27 @@ def mode_of_thread() -> Word:
     instead.  Besides RECORDS, where ops on tensors that require gradients are recorded."""
     if _watched.word:
         return 0
-    attributes = _attributes()
-    if not attributes:
+    entry = _entry()
+    if not entry:
         c.PyErr_Clear()
         return 0
+    attributes = entry[_ATTRIBUTES]
+    version = attributes[DICT_VERSION] if _versions.word else 0
+    if not version or entry[_VERSION] != version:
+        entry[_MODE] = _mode_of(attributes)
+        entry[_VERSION] = version
+    return entry[_MODE]
+
+
+@native
+def _mode_of(attributes: Word) -> Word:
+    """What the attributes of `state` say."""
     if c.PyDict_GetItem(attributes, _trace.word) != _none.word:
         return 0
     mode = PLAIN
-    if _mixing.word:
-        mixed = c.PyDict_GetItem(attributes, _mixed.word)
-        if mixed != _none.word:
-            mode = mixed
+    mixed = c.PyDict_GetItem(attributes, _mixed.word)
+    if mixed and mixed != _none.word:
+        mode = mixed
     if c.PyDict_GetItem(attributes, _grad_enabled.word) == _true.word:
         return mode | RECORDS
     return mode
@@ -48,22 +61,23 @@ def mode_word(records: bool, mixed: Any) -> int:
 
 
 @native
-def _attributes() -> Word:
-    """The attributes of `state` in this thread: a dict that lives as long as the thread.  The
-    number of a thread is never used again."""
+def _entry() -> Word:
+    """What is known of this thread; 0 with an exception set.  The attributes are a dict that lives
+    as long as the thread, whose number is never used again."""
     number = c.PyThreadState_GetID(c.PyThreadState_Get()) + 1
-    entry = _dicts.at + 16 * (number & (_THREADS - 1))
+    entry = _known.at + 32 * (number & (_THREADS - 1))
     if entry[0] != number:
         found = c.PyObject_GetAttrString(_state.word, text("__dict__"))
         if not found:
             return 0
         c.Py_DecRef(found)
-        entry[1] = found
+        entry[_ATTRIBUTES] = found
+        entry[_VERSION] = 0
         entry[0] = number
-    return entry[1]
+    return entry
 
 
-_watchers, _mixers = 0, 0
+_watchers = 0
 
 
 def watch(more: int) -> None:
@@ -76,26 +90,15 @@ def watch(more: int) -> None:
             _watched.word = _watchers
 
 
-def mix(more: int) -> None:
-    """Let native code ask whether its thread is within autocast: 1 at its start, -1 at its end."""
-    global _mixers
-    with library.lock:
-        _mixers += more
-        if library.is_loaded():
-            _mixing.word = _mixers
-
-
 @contextmanager
 def mixed_precision(mixed: Any) -> Iterator[None]:
     """The mode of an `autocast`, or None for no such mode, for a while in this thread."""
     before = state.mixed
-    mix(1)
     state.mixed = mixed
     try:
         yield
     finally:
         state.mixed = before
-        mix(-1)
 
 
 _NAMES = ("trace", "grad_enabled", "mixed")  # held: native code has their addresses
@@ -105,7 +108,7 @@ def ready() -> None:
     """Tell native code where things are; the library is loaded."""
     _none.word, _true.word, _state.word = id(None), id(True), id(state)
     _trace.word, _grad_enabled.word, _mixed.word = map(id, _NAMES)
-    _watched.word, _mixing.word = _watchers, _mixers
+    _watched.word, _versions.word = _watchers, layout.versions_count()
 
 
 library.when_loaded(ready)

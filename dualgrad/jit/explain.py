@@ -288,7 +288,7 @@ def _entry(entry: Any) -> str:
         return _object(entry.x)
     if isinstance(entry, type):
         return entry.__name__
-    if not isinstance(entry, tuple):
+    if not isinstance(entry, tuple) or not entry:
         return repr(entry)
     if _is_tensor(entry):
         return f"a tensor of {entry[2][0]}"

@@ -286,7 +286,7 @@ class Table:
     def _with_version(self, x: _Entries, words: list[int]) -> list[int]:
         """Questions that are asked again only when a dict has been changed."""
         loads = any(how == guards.LOAD for how, _ in x.held.values())
-        if loads or x.owner < guards.FRAME or not guards.versions_count():
+        if loads or x.owner < guards.FRAME or not layout.versions_count():
             return words
         far = 8 * (4 + len(words))
         note = [guards.note_version.address, far]

@@ -1,6 +1,6 @@
 """Modules: parts of models that own their parameters."""
 
-from dualgrad.nn import init, utils
+from dualgrad.nn import functional, init, utils
 from dualgrad.nn.activation import (
     CELU,
     ELU,
@@ -295,6 +295,7 @@ __all__ = [
     "ZeroPad2d",
     "ZeroPad3d",
     "capture",
+    "functional",
     "init",
     "register_module_buffer_registration_hook",
     "register_module_forward_hook",

@@ -33,7 +33,7 @@ class Activation(Module):
             cls._over = staticmethod(in_place(function))
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._run(input)
+        return self._over(input) if self.inplace else self._new(input)
 
     def _run(self, input: Tensor, *options: Any) -> Tensor:
         return self._over(input, *options) if self.inplace else self._new(input, *options)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dualgrad.functional import group_norm
 from dualgrad.nn.affine import Affine
-from dualgrad.runtime.errors import ArgumentError
+from dualgrad.nn.checks import check_divides
 from dualgrad.tensor import Tensor
 
 
@@ -35,14 +35,7 @@ class GroupNorm(Affine):
         *,
         bias: bool = True,
     ) -> None:
-        if num_groups < 1 or num_channels % num_groups:
-            raise ArgumentError(
-                "groups of channels must have equal sizes",
-                op="GroupNorm",
-                expect="a num_groups >= 1 that divides num_channels",
-                actual=f"num_groups={num_groups}, num_channels={num_channels}",
-                hint="choose a divisor of the number of channels",
-            )
+        check_divides("GroupNorm", "num_groups", num_groups, num_channels=num_channels)
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = eps

@@ -10,6 +10,7 @@ from typing import Any
 
 from dualgrad.functional import layer_norm
 from dualgrad.nn.affine import Affine
+from dualgrad.nn.checks import shape_of
 from dualgrad.tensor import Tensor
 
 
@@ -20,7 +21,8 @@ class LayerNorm(Affine):
     weight, bias      [*normalized_shape], 1 and 0 at the start; None with
                       `elementwise_affine=False`, the bias also with `bias=False`
 
-    Raises ShapeError if the input does not end with `normalized_shape`.
+    Raises ArgumentError for a size below 0, ShapeError if the input does not end with
+    `normalized_shape`.
     """
 
     def __init__(
@@ -32,8 +34,7 @@ class LayerNorm(Affine):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        sizes = normalized_shape
-        self.normalized_shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+        self.normalized_shape = shape_of("LayerNorm", "normalized_shape", normalized_shape)
         self.eps = eps
         self.elementwise_affine = affine = elementwise_affine
         self._register_affine(self.normalized_shape, affine, affine and bias, device, dtype)

@@ -7,6 +7,7 @@ neural networks", 2012.
 from __future__ import annotations
 
 from dualgrad.functional import local_response_norm
+from dualgrad.nn.checks import check_counts
 from dualgrad.nn.module import Module
 from dualgrad.tensor import Tensor
 
@@ -18,6 +19,7 @@ class LocalResponseNorm(Module):
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        check_counts("LocalResponseNorm", 1, size=size)
         self.size = size
         self.alpha = alpha
         self.beta = beta

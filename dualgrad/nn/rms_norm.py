@@ -10,6 +10,7 @@ from typing import Any
 
 from dualgrad.functional import rms_norm
 from dualgrad.nn.affine import Affine
+from dualgrad.nn.checks import shape_of
 from dualgrad.tensor import Tensor
 
 
@@ -20,7 +21,8 @@ class RMSNorm(Affine):
     eps               by default the distance from 1 to the next number of the input's dtype
     weight            [*normalized_shape], 1 at the start; None with `elementwise_affine=False`
 
-    Raises ShapeError if the input does not end with `normalized_shape`.
+    Raises ArgumentError for a size below 0, ShapeError if the input does not end with
+    `normalized_shape`.
     """
 
     def __init__(
@@ -31,8 +33,7 @@ class RMSNorm(Affine):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        sizes = normalized_shape
-        self.normalized_shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+        self.normalized_shape = shape_of("RMSNorm", "normalized_shape", normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self._register_affine(self.normalized_shape, elementwise_affine, False, device, dtype)

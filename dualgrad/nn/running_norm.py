@@ -7,6 +7,7 @@ from typing import Any
 
 from dualgrad.creation import ones, zeros
 from dualgrad.nn.affine import Affine
+from dualgrad.nn.checks import check_counts
 from dualgrad.runtime.dtype import int64
 from dualgrad.runtime.errors import ShapeError
 from dualgrad.state import no_grad
@@ -40,6 +41,7 @@ class RunningNorm(Affine):
         *,
         bias: bool = True,
     ) -> None:
+        check_counts(type(self).__name__, 0, num_features=num_features)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ TYPE = 1  # ob_type, in words, of every object
 ITEMS = 3  # the first element of a tuple
 LENGTH = 2  # ob_size of tuples and lists
 LIST_ITEMS = 3  # where a list has the address of its elements
+DICT_VERSION = 3  # where a dict has the number of its last change
 
 # of PyArrayObject, in bytes (numpy/ndarraytypes.h); the last one is that of NumPy 1.22 and later
 ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_STRIDES = 16, 24, 32, 40
@@ -105,3 +107,44 @@ def _arrays_fit() -> bool:
         and _word(at + ARRAY_DTYPE) == id(array.dtype)
         and bool(ctypes.c_int.from_address(at + ARRAY_FLAGS).value & 0x400)  # writeable
     )
+
+
+class _Attributed:
+    x = 0
+
+
+@cache
+def versions_count() -> bool:
+    """Whether each change of a dict gives it a number that no dict has had: so it is, by PEP 509,
+    in CPython up to 3.12."""
+    if sys.version_info >= (3, 13) or not is_known():
+        return False
+    instance = _Attributed()
+    instance.x = 1
+    other: dict[Any, Any] = {}
+    dicts: tuple[dict[Any, Any], ...] = ({"a": 1}, other, instance.__dict__)
+    changes: tuple[Callable[[Any], object], ...] = (
+        lambda d: d.__setitem__("x", 2),
+        lambda d: d.update(x=3),
+        lambda d: d.setdefault("y", 3),
+        lambda d: d.pop("y"),
+        lambda d: d.__ior__({"z": 1}),
+        lambda d: d.popitem(),
+        lambda d: setattr(instance, "x", d),
+        lambda d: delattr(instance, "x") if d is instance.__dict__ else d.clear(),
+    )
+    seen: set[int] = set()
+    for d in dicts:
+        for k, change in enumerate((dict.copy, *changes)):
+            before = _version(d)
+            change(d)
+            if k == 7 and d is not instance.__dict__:
+                continue
+            if (_version(d) != before) != (k > 0) or _version(d) in seen:
+                return False
+            seen.add(before)
+    return True
+
+
+def _version(d: dict[Any, Any]) -> int:
+    return ctypes.c_uint64.from_address(id(d) + 8 * DICT_VERSION).value

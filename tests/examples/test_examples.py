@@ -15,6 +15,9 @@ from dualgrad.errors import DataError
 FOLDER = Path(__file__).parents[2] / "examples"
 # options that make an example small
 SMALL = {
+    "char_transformer": ["--steps=6", "--width=16", "--heads=2", "--layers=2", "--context=12"],
+    "lstm_language_model": ["--steps=6", "--width=16", "--context=6", "--layers=2"],
+    "mnist_cnn": ["--data=synthetic", "--samples=320", "--epochs=2", "--batch-size=32"],
     "mnist_mlp": ["--data=synthetic", "--samples=2000", "--epochs=3", "--batch-size=32"],
     "regression": ["--steps=300", "--lr=0.03"],
 }
@@ -39,7 +42,7 @@ def numbers(pattern: str, lines: list[str]) -> list[float]:
 
 
 def test_every_example_is_here() -> None:
-    names = {path.stem for path in FOLDER.glob("*.py")} - {"common"}
+    names = {path.stem for path in FOLDER.glob("*.py")} - {"common", "texts"}
     assert names == set(SMALL)
 
 
@@ -66,6 +69,26 @@ def test_different_bits_are_told(printed, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_perceptron_learns_digits(printed) -> None:
     lines = printed("mnist_mlp", "--epochs=4")
+    assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
+
+
+def test_language_models_learn_a_text(printed) -> None:
+    for name in ("char_transformer", "lstm_language_model"):
+        lines = printed(name, "--steps=60", "--lr=0.01")
+        losses = numbers(r"validation loss ([\d.]+)", lines)
+        assert losses[-1] < losses[0]
+        assert losses[-1] < 3.3  # log 45 is 3.8
+
+
+def test_texts_from_a_folder(printed, tmp_path: Path) -> None:
+    (tmp_path / "input.txt").write_text("abcba" * 60, encoding="utf-8")
+    lines = printed("lstm_language_model", f"--root={tmp_path}", "--steps=60", "--lr=0.03")
+    assert lines[0].endswith("300 characters, 3 different ones")
+    assert numbers(r"validation loss ([\d.]+)", lines)[-1] < 0.5
+
+
+def test_the_convolutions_learn_digits(printed) -> None:
+    lines = printed("mnist_cnn", "--samples=2000", "--epochs=3")
     assert numbers(r"accuracy ([\d.]+)", lines)[-1] > 75
 
 

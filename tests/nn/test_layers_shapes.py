@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -136,3 +137,10 @@ def test_signatures_are_pytorchs(name: str) -> None:
 def test_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_functions_are_where_pytorch_has_them() -> None:
+    found = importlib.import_module("dualgrad.nn.functional")
+    assert found is nn.functional
+    assert all(getattr(found, name) is getattr(dg.functional, name) for name in found.__all__)
+    assert found.__all__ == dg.functional.__all__

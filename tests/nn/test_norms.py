@@ -196,8 +196,17 @@ def test_refused() -> None:
         nn.InstanceNorm1d(4, affine=True)(dg.zeros(2, 3, 5))
     with pytest.raises(ShapeError, match="normalized"):
         nn.LayerNorm(4)(dg.zeros(2, 3))
-    with pytest.raises(ArgumentError, match="GroupNorm"):
-        nn.GroupNorm(4, 6)
+    for make in (
+        lambda: nn.GroupNorm(4, 6),
+        lambda: nn.GroupNorm(0, 6),
+        lambda: nn.BatchNorm1d(-1),
+        lambda: nn.InstanceNorm2d(2.0),  # type: ignore[arg-type]
+        lambda: nn.LayerNorm((3, -1)),
+        lambda: nn.RMSNorm(-1),
+        lambda: nn.LocalResponseNorm(0),
+    ):
+        with pytest.raises(ArgumentError, match="Norm"):
+            make()
 
 
 def test_instance_norm_warns_of_a_number_of_channels_that_it_does_not_use() -> None:

@@ -277,3 +277,19 @@ def test_need16_capture_ends() -> None:
     assert seen(dg.ones(1, 4))[1] == {}
     with pytest.raises(ArgumentError, match="there is no module '7'"):
         nn.capture(model, ["7"])
+
+
+def test_row38_hooks_of_all_modules() -> None:
+    """Registered and removed between calls; they see all modules, also those with own hooks."""
+    m = model()
+    m[0].register_forward_hook(lambda mod, args, out: out * 2)
+    f = dg.function(m, strict=True)
+    plain = f(X).tolist()
+    assert plain == m(X).tolist()
+    with nn.register_module_forward_hook(lambda mod, args, out: out + 1):
+        changed = f(X).tolist()
+        assert changed == m(X).tolist() != plain
+        assert f(X * 2).tolist() == m(X * 2).tolist()
+        assert f.n_traces == 2
+    assert f(X).tolist() == plain
+    assert f.n_traces <= 3

@@ -161,17 +161,59 @@ def test_row25_batches_of_other_sizes() -> None:
 
 
 def test_row26_a_module_cast_between_calls() -> None:
+    seen = []
+
     def make() -> Any:
         model = network()
 
         def f(x: Any) -> Any:
             return model(x).detach()
 
-        f.cast = lambda: model.double()  # type: ignore[attr-defined]
         return f, model
 
-    def cast(f: Any) -> Any:
-        getattr(f, "__wrapped__", f).cast()
-        return f(X.double())
+    def cast(f: Any, model: Any) -> Any:
+        model.double()
+        out = f(X.double())
+        seen.append(out.dtype)
+        return out
 
     compare(make, [(X,), cast, (X.double(),)], traces=2)
+    assert seen == [dg.float64] * 2
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_row06_states_loaded_between_calls(assign: bool) -> None:
+    """Also by tensors that take the place of parameters and buffers."""
+    seen = []
+
+    def make() -> Any:
+        model, other = network(), network()
+        other[0].weight.detach().mul_(3.0)
+
+        def f(x: Any) -> Any:
+            return model(x).detach()
+
+        return f, model, other
+
+    def load(f: Any, model: Any, other: Any) -> Any:
+        state = {name: t.clone() for name, t in other.state_dict().items()}
+        model.load_state_dict(state, assign=assign)
+        seen.append(str(model(X).detach().numpy()) == str(other(X).detach().numpy()))
+        return f(X)
+
+    compare(make, [(X,), load, (X * 2,), load], traces=1)
+    assert seen == [True] * 4
+
+
+def test_row06_a_state_loaded_inside() -> None:
+    def make() -> Any:
+        model, other = network(), network()
+
+        def f(x: Any) -> Any:
+            first = model(x).detach()
+            model.load_state_dict(other.state_dict())
+            return first, model.eval()(x).detach(), model.train()(x).detach()
+
+        return f, model
+
+    compare(make, [(X,), (X * 2,)], traces=1)
