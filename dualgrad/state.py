@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from functools import partial, wraps
 from inspect import CO_GENERATOR
 from types import TracebackType
@@ -72,21 +73,29 @@ class _GradMode:
         state.grad_enabled = self._before.pop()
 
     def __call__(self, function: F) -> F:
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self.again():
-                return function(*args, **kwargs)
-
-        @wraps(function)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            return _generated(function(*args, **kwargs), self.again)
-
-        code = getattr(function, "__code__", None)
-        steps = code is not None and code.co_flags & CO_GENERATOR
-        return generate if steps else call  # type: ignore[return-value]
+        return within(self.again, function)
 
 
-def _generated(steps: Generator[Any, Any, Any], mode: Callable[[], _GradMode]) -> Any:
+def within(context: Callable[[], AbstractContextManager[Any, bool | None]], function: F) -> F:
+    """A function, or a generator function, whose code runs in a context of its own."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    @wraps(function)
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        return _generated(function(*args, **kwargs), context)
+
+    code = getattr(function, "__code__", None)
+    steps = code is not None and code.co_flags & CO_GENERATOR
+    return generate if steps else call  # type: ignore[return-value]
+
+
+def _generated(
+    steps: Generator[Any, Any, Any], mode: Callable[[], AbstractContextManager[Any, bool | None]]
+) -> Any:
     """A generator whose own code runs in a mode, and nothing between its values does."""
     act: Callable[[], Any] = partial(next, steps)
     while True:

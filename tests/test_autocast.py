@@ -229,6 +229,19 @@ def test_decorator() -> None:
     assert (product.__name__, product.__doc__) == ("product", "Doc.")
 
 
+def test_generators_leave_the_mode_between_their_values() -> None:
+    x = tensor(4, 4)
+
+    @dg.autocast("cpu")
+    def products() -> Any:
+        yield x @ x
+        yield x @ x
+
+    for y in products():
+        assert y.dtype is dg.bfloat16
+        assert (x @ x).dtype is dg.float32
+
+
 def test_other_threads_do_not_notice() -> None:
     x, found = tensor(4, 4), []
     with dg.autocast("cpu"):
@@ -461,3 +474,44 @@ def test_a_mode_that_stays_open_is_refused() -> None:
     with pytest.raises(dg.errors.TraceError, match="a mode is set"):
         strict(opens)(x)
     assert state.mixed is None
+
+
+LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "convolution": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+        (2, 1, 5, 5),
+    ),
+    "lstm": (lambda: nn.LSTM(4, 6, num_layers=2, batch_first=True), (2, 3, 4)),
+    "gru": (lambda: nn.GRU(4, 6, batch_first=True), (2, 3, 4)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+        (2, 3, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_have_the_same_bits(name: str) -> None:
+    make, shape = LAYERS[name]
+
+    def run(decorate: Any) -> list[Any]:
+        dg.manual_seed(0)
+        net = make()
+
+        def step(x: Any) -> Any:
+            net.zero_grad()
+            with dg.autocast("cpu"):
+                out = net(x)
+                out = out[0] if isinstance(out, tuple) else out
+                loss = out.square().mean()
+            loss.backward()
+            return out, loss
+
+        f = decorate(step)
+        seen = [as_array(t.float()) for k in range(2) for t in f(tensor(*shape, seed=k))]
+        assert {p.grad.dtype for p in net.parameters()} == {dg.float32}
+        return seen + [as_array(p.grad) for p in net.parameters()]
+
+    eager, static = run(lambda f: f), run(strict)
+    for a, b in zip(eager, static, strict=True):
+        same_bits(a, b)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -11,7 +10,7 @@ from dualgrad.amp.precision import Mixed
 from dualgrad.runtime.devices import find
 from dualgrad.runtime.dtype import DType, as_dtype, bfloat16, float16
 from dualgrad.runtime.errors import ArgumentError, DTypeError
-from dualgrad.state import state
+from dualgrad.state import state, within
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = {"cpu": bfloat16, "cuda": float16}
@@ -61,12 +60,7 @@ class autocast:
         state.mixed = self._before.pop()
 
     def __call__(self, function: F) -> F:
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with autocast(self.device, self.fast_dtype, self.enabled):
-                return function(*args, **kwargs)
-
-        return call  # type: ignore[return-value]
+        return within(lambda: autocast(self.device, self.fast_dtype, self.enabled), function)
 
 
 def _checked(device_type: Any, dtype: Any, enabled: bool = True) -> tuple[str, DType]:
