@@ -13,6 +13,7 @@ from support import Array, as_array, both, same_bits, tensors_in
 
 import dualgrad as dg
 from dualgrad import functional as F
+from dualgrad.compiler.ops.composite import composite, with_gradient
 from dualgrad.runtime.errors import ArgumentError, DTypeError, ShapeError
 
 LOGITS = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.0], [10.0, 10.0, -10.0]])
@@ -241,3 +242,35 @@ def test_sizes_that_turn_out_to_be_one(cut: int) -> None:
     static = dg.function(lambda x, y: _short(x, y, cut=cut), strict=True)(a, b)
     for one, two in zip(eager, static, strict=True):
         same_bits(as_array(one), as_array(two))
+
+
+def _stated(cotangents: tuple[Any, ...], x: Any, y: Any, *, factor: int) -> tuple[Any, ...]:
+    first, second = cotangents
+    total = x * 0.0 if first is None else first * x * factor
+    return total, None if second is None else second * 10.0
+
+
+@composite
+@with_gradient(_stated)
+def _with_stated(x: Any, y: Any, *, factor: int) -> Any:
+    return x.round(), y + 1.0
+
+
+@pytest.mark.parametrize("decorate", [lambda f: f, dg.function])
+def test_a_stated_gradient_takes_the_place_of_the_derived_one(decorate: Any) -> None:
+    def step(x: dg.Tensor, y: dg.Tensor) -> None:
+        first, second = _with_stated(x, y, factor=3)
+        (first * 2.0 + second).sum().backward()
+
+    x, y = (dg.tensor([1.5, -2.5], requires_grad=True) for _ in range(2))
+    decorate(step)(x, y)
+    assert x.grad.tolist() == [9.0, -15.0]
+    assert y.grad.tolist() == [10.0, 10.0]
+
+
+def test_a_stated_gradient_of_one_result_and_its_own_gradient() -> None:
+    x, y = (dg.tensor([1.5, -2.5], requires_grad=True) for _ in range(2))
+    (slope,) = dg.autograd.grad(_with_stated(x, y, factor=4)[0].sum(), [x], create_graph=True)
+    assert slope.tolist() == [6.0, -10.0]
+    slope.sum().backward()
+    assert x.grad.tolist() == [4.0, 4.0]

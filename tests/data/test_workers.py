@@ -19,6 +19,7 @@ import pytest
 
 import dualgrad as dg
 from dualgrad.data import DataLoader, Dataset, IterableDataset
+from dualgrad.data import workers as data_workers
 from dualgrad.runtime.errors import DataError, DataTimeout
 
 EACH = pytest.mark.parametrize("workers", [0, 1, 3])
@@ -210,6 +211,16 @@ def test_timeout() -> None:
     go.set()
     assert isinstance(caught.value, TimeoutError)
     assert len(list(DataLoader(range(4), num_workers=1, timeout=60))) == 4
+
+
+def test_a_thread_that_dies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(data_workers, "_outcome", die)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with pytest.raises(RuntimeError, match="a thread that loads batches has died"):
+        list(DataLoader(range(4), num_workers=2))
 
 
 def test_break_ends_the_threads() -> None:

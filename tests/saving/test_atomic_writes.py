@@ -111,7 +111,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
 
 @pytest.mark.slow
 def test_many_kills(tmp_path):
-    check_kills(tmp_path, 1000)
+    check_kills(tmp_path, 400)
 
 
 def test_a_kill_at_each_step(tmp_path):
