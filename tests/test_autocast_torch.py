@@ -177,6 +177,10 @@ DIFFERENT: dict[str, str] = {
     ),
     **dict.fromkeys(("median", "nanmedian"), "the middle of two, without a position, as in NumPy"),
     "exp2": "as exp",
+    "sort": "gives values without positions, as in NumPy",
+    "square": "a product of two, in PyTorch a power",
+    "tensordot": "as matmul, which PyTorch calls below autocast",
+    "trace": "a sum",
 }
 ROUTINES = ("linalg.", "fft.")  # take no 16-bit floats: float32
 

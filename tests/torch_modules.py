@@ -30,7 +30,9 @@ MORE: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], list[tuple[int, ...]
     "ConvTranspose2d": [((2, 2, 2, 2), {"output_padding": 1}, [(1, 2, 2, 3)])],
     "ConvTranspose3d": [((2, 1, 2), {}, [(1, 2, 2, 1, 2)])],
     "CosineSimilarity": [((), {}, [(3, 4), (3, 4)]), ((0, 1e-6), {}, [(3, 4), (3, 4)])],
-    "Dropout": [((0.0,), {}, [(3, 4)])],
+    **{name: [((0.0,), {}, [(2, 3, 4)])] for name in ("Dropout", "Dropout1d", "AlphaDropout")},
+    **{name: [((0.0,), {}, [(2, 3, 1, 2)])] for name in ("Dropout2d", "FeatureAlphaDropout")},
+    "Dropout3d": [((0.0,), {}, [(2, 3, 1, 2, 1)])],
     "Flatten": [((), {}, [(2, 3, 4)]), ((0, 1), {}, [(2, 3, 4)])],
     "Fold": [(((2, 3), (2, 2)), {"padding": 1}, [(1, 4, 12)])],
     "Hardsigmoid": [((), {}, [(3, 4)])],
@@ -43,13 +45,18 @@ MORE: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], list[tuple[int, ...]
     "PairwiseDistance": [((), {}, [(3, 4), (3, 4)]), ((1.0,), {"keepdim": True}, [(3, 4), (3, 4)])],
     "PixelShuffle": [((2,), {}, [(1, 8, 2, 3)])],
     "PixelUnshuffle": [((2,), {}, [(1, 2, 4, 6)])],
+    "RReLU": [((0.25, 0.25), {}, [(3, 4)])],
     "ReflectionPad3d": [((1,), {}, [(1, 1, 2, 2, 2)])],
     "ReplicationPad3d": [((1,), {}, [(1, 1, 1, 2, 2)])],
     "RNNCell": [((2, 3), {}, [(4, 2), (4, 3)])],
+    "TransformerDecoder": [
+        ((torch.nn.TransformerDecoderLayer(4, 2, 3, 0.0), 2), {}, [(3, 1, 4), (2, 1, 4)])
+    ],
     "TripletMarginLoss": [
         ((), {}, [(3, 4)] * 3),
         ((), {"margin": 0.5, "p": 1.0, "swap": True, "reduction": "sum"}, [(3, 4)] * 3),
     ],
+    "TripletMarginWithDistanceLoss": [((), {"margin": 0.5, "swap": True}, [(3, 4)] * 3)],
     "Unflatten": [((1, (2, 3)), {}, [(2, 6, 2)])],
     "Unfold": [(((2, 3),), {"padding": 1, "stride": (1, 2)}, [(1, 2, 4, 5)])],
     "Upsample": [
@@ -88,8 +95,8 @@ def packed(x: Any) -> Any:
         return packed_array(x.detach().numpy(), x.requires_grad)
     if isinstance(x, list | tuple):
         return [packed(v) for v in x]
-    if isinstance(x, torch.nn.TransformerEncoderLayer):
-        return {"name": "TransformerEncoderLayer", "args": [], "kwargs": _layer_arguments(x)}
+    if isinstance(x, torch.nn.TransformerEncoderLayer | torch.nn.TransformerDecoderLayer):
+        return {"name": type(x).__name__, "args": [], "kwargs": _layer_arguments(x)}
     if inspect.isbuiltin(x) or inspect.isfunction(x):
         return {"function": x.__name__}
     if isinstance(x, torch.dtype):
@@ -99,7 +106,8 @@ def packed(x: Any) -> Any:
     raise TypeError(type(x).__name__)
 
 
-def _layer_arguments(x: torch.nn.TransformerEncoderLayer) -> Record:
+def _layer_arguments(x: Any) -> Record:
+    """The arguments that make a transformer's layer like this one."""
     return {
         "d_model": x.linear1.in_features,
         "nhead": x.self_attn.num_heads,

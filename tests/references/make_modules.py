@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 from module_records import Record  # noqa: E402
 from torch_modules import common_modules, is_different, records  # noqa: E402
 
-LONGEST = 7_000  # characters of a record
+LONGEST = 7_000  # characters of a record, unless it is the only one of its module
 STORED = 2  # records per module with, and without, changes of its state; no two alike
 CANDIDATES = 60  # samples looked at, per module and mode
 DIGITS = 10
@@ -53,7 +53,8 @@ def chosen(name: str, dtype: torch.dtype) -> Iterator[str]:
     for text, record in sorted(found, key=lambda pair: len(pair[0])):
         key = json.dumps([record["args"], record["kwargs"]])
         seen = changing if record["after"] else other
-        if key not in seen and len(seen) < STORED and len(text) <= LONGEST:
+        short = len(text) <= LONGEST or not (changing or other)
+        if short and key not in seen and len(seen) < STORED:
             seen.add(key)
             yield text
 
@@ -62,8 +63,6 @@ def main() -> None:
     lines = []
     for name in common_modules():
         stored = list(chosen(name, torch.float64)) or list(chosen(name, torch.float32))
-        if not stored:
-            print("nothing small enough:", name)
         lines.append(f"{json.dumps(name)}: [{', '.join(stored)}]")
     (HERE / "modules.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
