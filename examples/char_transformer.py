@@ -2,7 +2,7 @@
 
 python examples/char_transformer.py                        # two sonnets
 python examples/char_transformer.py --root FOLDER          # input.txt there, in earnest:
-    --steps 2000 --batch-size 32
+    --steps 1200
 python examples/char_transformer.py --compare              # both modes: same bits?
 """
 
