@@ -16,16 +16,17 @@ MAX_SIGNATURES = 1000  # of a tensor whose sizes are symbols
 class Checked:
     """The check of a path, and the sizes of tensors that it knows.
 
+    count  how many positional arguments it is for
     made   how many checks of the path there have been
     words  the path for native code, if that serves it
     """
 
-    __slots__ = ("_signatures", "check", "made", "path", "words")
+    __slots__ = ("_signatures", "check", "count", "made", "path", "words")
 
     def __init__(self, path: Path, found: Survey, args: tuple[Any, ...], made: int) -> None:
         library.begin()
         writer = Writer(found, args, path.needs(found))
-        self.path, self.made = path, made
+        self.path, self.count, self.made = path, len(args), made
         self.check = writer.made()
         self.words = plan_calls(path, writer)
         self._signatures = writer.signatures

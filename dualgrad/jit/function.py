@@ -273,7 +273,9 @@ class Function(Generic[P, R]):
             checked = Checked(path, noted, args, made + 1)
         others = [c for c in self._checks if c.path is not path]
         self._checks = [checked, *others[: MAX_CHECKS - 1]]
-        self._entry = self._binder.entry([c.words for c in self._checks if c.words is not None])
+        count = self._binder.count  # tables look at so many arguments, and there may be no more
+        served = (c.words for c in self._checks if c.count == count)
+        self._entry = self._binder.entry([words for words in served if words is not None])
 
     # -- tracing ------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from natives import ran_natively
 
 import dualgrad as dg
 from dualgrad import nn, optim
@@ -288,6 +289,8 @@ def test_more_arguments_than_parameters_go_to_python() -> None:
     for _ in range(5):
         np.testing.assert_array_equal(f(x, 1.0, 2.0).numpy(), [4.0, 4.0])
         np.testing.assert_array_equal(f(x).numpy(), [1.0, 1.0])
+    assert ran_natively(lambda: f(x))
+    assert not ran_natively(lambda: f(x, 1.0, 2.0))
 
 
 def test_keywords_made_at_run_time_count() -> None:
