@@ -13,7 +13,9 @@ import functools
 import linecache
 import os
 import sys
+import warnings
 from types import CodeType, FrameType
+from typing import Any
 
 from dualgrad.runtime.records import dataclass, field
 
@@ -220,3 +222,12 @@ def user_line_key() -> tuple[str, int] | None:
             return filename, frame.f_lineno
         frame = frame.f_back
     return None
+
+
+_warned: dict[Any, Any] = {}  # what Python has said already, where it is to say it once
+
+
+def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the user's line that the call comes from."""
+    file, line = user_line_key() or ("dualgrad", 0)
+    warnings.warn_explicit(text, category, file, line, registry=_warned)

@@ -19,6 +19,7 @@ from dualgrad.gradients.hooks import (
 )
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of, freed_error, next_number
 from dualgrad.runtime.srcinfo import user_place
+from dualgrad.runtime.tracebacks import passes_on
 from dualgrad.state import state
 from dualgrad.tensor import Tensor
 
@@ -187,6 +188,9 @@ def call_with_hooks(
         given = _after(module, lists, k, hook, args, kwargs, out)
         out = out if given is None else given
     return out if gate is None else gate.leave(out)
+
+
+passes_on(call_with_hooks)
 
 
 def _after(

@@ -6,12 +6,12 @@ fast stylization", 2016.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from dualgrad.functional import instance_norm
 from dualgrad.nn.running_norm import RunningNorm
 from dualgrad.runtime.errors import ShapeError
+from dualgrad.runtime.srcinfo import warn_user
 from dualgrad.tensor import Tensor
 
 
@@ -70,10 +70,9 @@ class InstanceNorm(RunningNorm):
                 actual=f"shape {tuple(input.shape)}",
                 hint="num_features is the size of the dimension of channels",
             )
-        warnings.warn(
+        warn_user(
             f"{type(self).__name__}: num_features={self.num_features} is not the input's number "
-            f"of channels, {channels}; it is not used, as affine=False",
-            stacklevel=4,
+            f"of channels, {channels}; it is not used, as affine=False"
         )
 
 

@@ -8,7 +8,6 @@ with the length of the sequence, and another length is another trace.
 from __future__ import annotations
 
 import itertools
-import warnings
 from typing import Any, Final
 
 from dualgrad.compiler.ops.joining import cat, stack, unbind
@@ -21,6 +20,7 @@ from dualgrad.nn.checks import check_choice, check_counts, check_probability
 from dualgrad.nn.module import Module
 from dualgrad.nn.parameter import Parameter
 from dualgrad.runtime.errors import ArgumentError, ShapeError
+from dualgrad.runtime.srcinfo import warn_user
 from dualgrad.tensor import Tensor
 
 GATES: Final = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
@@ -218,9 +218,7 @@ class RNNBase(Module):
                 hint="leave it out for outputs of hidden_size",
             )
         if self.dropout and self.num_layers == 1:
-            warnings.warn(
-                f"{name}: dropout acts between layers, and there is one layer", stacklevel=4
-            )
+            warn_user(f"{name}: dropout acts between layers, and there is one layer")
 
     def _check_input(self, input: Tensor) -> None:
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:

@@ -306,7 +306,7 @@ DRAW: dict[str, Callable[[str], dg.Tensor]] = {
     "random_": lambda d: dg.zeros(9, dtype="int32", device=d).random_(),
     "bernoulli_": lambda d: dg.zeros(9, device=d).bernoulli_(0.5),
     "dropout": lambda d: dg.functional.dropout(dg.ones(50, device=d), 0.5),
-    "rrelu": lambda d: dg.random.rrelu(-dg.ones(9, device=d), training=True),
+    "rrelu": lambda d: dg.functional.rrelu(-dg.ones(9, device=d), training=True),
 }
 
 

@@ -18,6 +18,7 @@ BUILTIN = {
     "IndexOutOfBounds": IndexError,
     "ArgumentError": ValueError,
     "GradientError": RuntimeError,
+    "DataTimeout": TimeoutError,
     "NaNError": FloatingPointError,
     "OperandError": TypeError,
     "LibraryError": RuntimeError,
