@@ -99,7 +99,7 @@ class Tracing:
                 raise self.watch.found
             if mode() != mode_was:
                 raise Unsupported(
-                    "a mode is set for what comes after the function",
+                    "set_grad_enabled or autocast holds for what comes after the function",
                     hint="use it as a context: with dg.set_grad_enabled(flag): ...",
                 )
             self.trace.calls.finish()
