@@ -471,7 +471,7 @@ def test_a_mode_that_stays_open_is_refused() -> None:
         context.__enter__()
         return x @ x
 
-    with pytest.raises(dg.errors.TraceError, match="a mode is set"):
+    with pytest.raises(dg.errors.TraceError, match="autocast holds"):
         strict(opens)(x)
     assert state.mixed is None
 
