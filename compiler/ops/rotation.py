@@ -32,18 +32,19 @@ def rotated(x: Any, cos: Any, sin: Any, *, interleaved: bool) -> Any:
 
 @samples_of(rotated)
 def _rotated_samples() -> list[Sample]:
-    def reference(np: Any, x: Any, angle: Any, steps: slice, others: slice) -> Any:
+    def reference(np: Any, x: Any, cos: Any, sin: Any, steps: slice, others: slice) -> Any:
         out = np.empty_like(x)
         a, b = x[..., steps], x[..., others]
-        out[..., steps] = a * np.cos(angle) - b * np.sin(angle)
-        out[..., others] = a * np.sin(angle) + b * np.cos(angle)
+        out[..., steps] = a * cos - b * sin
+        out[..., others] = a * sin + b * cos
         return out
 
     def case(interleaved: bool, steps: slice, others: slice) -> Sample:
         return formula(
-            lambda x, angle: rotated(x, angle.cos(), angle.sin(), interleaved=interleaved),
-            lambda np, x, angle: reference(np, x, angle, steps, others),
+            lambda x, cos, sin: rotated(x, cos, sin, interleaved=interleaved),
+            lambda np, x, cos, sin: reference(np, x, cos, sin, steps, others),
             Arg((2, 3, 6)),
+            Arg((3, 3)),
             Arg((3, 3)),
         )
 

@@ -40,6 +40,7 @@ BINARY = [
     operator.pow, max, min, math.atan2, math.copysign, math.hypot, divmod,
     operator.lt, operator.ge, operator.eq, operator.ne,
 ]  # fmt: skip
+POWER = BINARY.index(operator.pow)
 UNARY = [
     operator.neg, operator.pos, abs, round, math.cos, math.exp, math.sqrt, math.floor, math.ceil,
     math.trunc, math.isnan, bool, float, int, math.log1p, lambda v: round(v, 1),
@@ -59,11 +60,14 @@ def evaluated(steps: list[tuple[int, int, int]], numbers: list[Any]) -> list[Any
     values: list[Any] = [*numbers, 2, 0.1, True]
     for op, a, b in steps:
         x, y = values[a % len(values)], values[b % len(values)]
+        whole = isinstance(x, int) and isinstance(y, int)
+        if op == POWER and whole and not (abs(x) < 2**64 and abs(y) < 64):
+            continue  # its digits would fill the memory
         if op < len(BINARY):
             out = BINARY[op](x, y)
         elif op < len(BINARY) + len(UNARY):
             out = UNARY[op - len(BINARY)](x)
-        elif isinstance(x, int) and isinstance(y, int):
+        elif whole:
             out = WHOLE[op % len(WHOLE)](x, y % 64)
         else:
             continue
