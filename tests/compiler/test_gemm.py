@@ -195,7 +195,7 @@ class Call:
             "batch": 3,
             "parallel": threads,
         }
-        desc = (ctypes.c_int64 * len(DESC))(*(values[name] for name in DESC))
+        desc = (ctypes.c_int64 * len(DESC))(*(values.get(name, 0) for name in DESC))
         routine(self.dtype, unit)(desc)
         assert (work[:start] == CANARY).all()
         assert (work[start + size :] == CANARY).all()

@@ -36,6 +36,7 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
     steps,
 )
 from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
+from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
 from dualgrad.runtime.dtype import ALL, DType
 from dualgrad.runtime.program import Target
 
@@ -66,7 +67,7 @@ def gemm_module(dtype: DType, target: Target) -> str:
     """
     t = tiling(dtype, target)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
-    body = kernels(t) + packing(t) + steps(t)
+    body = kernels(t) + packing(t) + walk_packing(t) + steps(t)
     return head + body + _routine(t, routine_name(dtype))
 
 
