@@ -86,7 +86,7 @@ def _sizes(node: Node) -> tuple[Dim, Dim, Dim, Dim]:
 def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     """One kernel: the product, and with its sums the group's other nodes."""
     product = _Product.of(group, place)
-    node, (_, m, n, k) = product.node, product.sizes
+    node, (batch, m, n, k) = product.node, product.sizes
     home = home_of(node, place)
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
@@ -99,7 +99,7 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     c = Operand(home.buffer, 0, m * n, n, 1)
     tables = tables_of(product.first, product.second, m, n, k)
     words = sum((t.words for t in tables), start=0)
-    return (product.contract(c, place.workspace(m, n, k, words), epilogue),)
+    return (product.contract(c, place.workspace(batch, m, n, k, words), epilogue),)
 
 
 def sums_apart(node: Node) -> bool:
