@@ -30,6 +30,11 @@ def test_every_operand_of_a_long_loop_streams():
     assert fetches(lambda x, y: x * 2.0 + y, GRID, OTHER) == (lines(2), lines(1))
 
 
+def test_a_reduction_streams():
+    reads, writes = fetches(lambda x: x.sum(1), GRID)
+    assert (reads > 0, writes) == (True, 0)
+
+
 def test_what_is_read_again_and_again_does_not():
     assert fetches(lambda x, y: x + y, GRID, ROW) == (lines(1), lines(1))
     assert fetches(lambda x: x * 2.0, ROW) == (0, 0)

@@ -208,7 +208,7 @@ class KernelCode(ScalarCode):
         i = turn.carry("i64", 0)
         carried = iter([turn.carry(k, v) for k, v in zip(kinds, flat, strict=True)])
         state = [[next(carried) for _ in vs] for vs in start]
-        with self.scope(Lanes(r.lanes, atom)):
+        with self.scope(Lanes(r.lanes, atom, ahead=True)):
             self.atoms[atom] = i
             stepped = self.step(r.accumulators, state)
             self.assign(r.stores)

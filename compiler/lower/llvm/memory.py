@@ -21,6 +21,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
     element,
     in_memory,
     iota,
+    reversed_lanes,
     splat,
     vector,
 )
@@ -249,6 +250,9 @@ class MemoryCode:
             address = self.pointer(buffer, index, shift)
             value = self.f.load(whole, address, align)
             self.prefetch(buffer, index, address)
+        elif step == -1 and mask is None:
+            address = self.f.at(self.pointer(buffer, index, shift), 1 - width, kind)
+            value = reversed_lanes(self.f, self.f.load(whole, address, align), kind, width)
         elif step == 1:
             name = f"llvm.masked.load.{suffix_of(kind, width)}.p0"
             read = self.names.intrinsic(name, whole, "ptr", "i32", f"<{width} x i1>", whole)
