@@ -21,7 +21,7 @@ from benchmarks.report import (
     write_markdown,
 )
 from benchmarks.results import Run
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS
 from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
@@ -37,7 +37,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload",
-        help=f"what to run (default: all): {', '.join(Workload.known)}",
+        help=f"what to run (default: all, with --quick {', '.join(_quick())}): "
+        f"{', '.join(WORKLOADS)}",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="less than a minute; rougher numbers")
     parser.add_argument("--no-peers", action="store_true", help="leave other frameworks out")
@@ -54,9 +55,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     for name in arguments.workloads:
-        if name not in Workload.known:
-            parser.error(f"no workload {name!r}; there are {', '.join(Workload.known)}")
+        if name not in WORKLOADS:
+            parser.error(f"no workload {name!r}; there are {', '.join(WORKLOADS)}")
     return arguments
+
+
+def _quick() -> list[str]:
+    return [name for name, workload in WORKLOADS.items() if workload.quick]
 
 
 def _positive(text: str) -> int:
@@ -81,8 +86,8 @@ def main(argv: Sequence[str]) -> int:
         effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
     else:
         effort = Effort(arguments.repeats or _REPEATS)
-    for name in arguments.workloads or Workload.known:
-        result = measure(Workload.known[name](), arms, effort, threads)
+    for name in arguments.workloads or (_quick() if arguments.quick else WORKLOADS):
+        result = measure(WORKLOADS[name](), arms, effort, threads)
         run.results.append(result)
         print(f"\n{workload_text(result)}", flush=True)
         if arguments.explain:
