@@ -7,10 +7,13 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import dualgrad as dg
 from benchmarks import gpu
 from benchmarks.arms import ARMS, choose_arms
+from benchmarks.floor import machine_text
 from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure
 from benchmarks.report import (
@@ -79,7 +82,8 @@ def main(argv: Sequence[str]) -> int:
     others = Others()
     threads = arguments.threads or cpu_count()
     arms, left_out = choose_arms(ARMS, arguments.quick, not arguments.no_peers)
-    machine = describe([arm.framework for arm in arms], threads)
+    dg.set_num_threads(threads)
+    machine = replace(describe([arm.framework for arm in arms], threads), best=machine_text())
     run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
     print(header_text(run), flush=True)
     if arguments.quick:

@@ -85,7 +85,7 @@ def test_markdown_keeps_what_is_around_it(files):
     assert "old" not in lines
     assert sum(line.startswith("| dualgrad static |") for line in lines) == 2
     widths = {line.count("|") for line in lines if line.startswith("|")}
-    assert widths == {10}
+    assert widths == {11}
 
 
 def test_unknown_workload():

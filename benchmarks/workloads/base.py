@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step cannot do without.
+
+    flops    multiplications and additions in products of matrices and convolutions
+    bytes    inputs, results and state, each read or written once; what a step makes and uses up
+             itself does not count
+    formula  how they are counted, in one line
+    """
+
+    flops: int
+    bytes: int
+    formula: str
 
 
 class Workload(ABC):
@@ -28,6 +44,10 @@ class Workload(ABC):
     @abstractmethod
     def title(self) -> str:
         """One line that says what is computed."""
+
+    @abstractmethod
+    def work(self) -> Work:
+        """What a step cannot do without."""
 
     @abstractmethod
     def arrays(self) -> dict[str, Array]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.workloads.base import Array, Workload, normal
+from benchmarks.workloads.base import Array, Work, Workload, normal
+
+_GRID = 4 * 4096 * 1024  # bytes
 
 
 class BlackScholes(Workload):
@@ -15,6 +17,9 @@ class BlackScholes(Workload):
 
     def title(self) -> str:
         return "Black-Scholes price of 1 000 000 call options, float32"
+
+    def work(self) -> Work:
+        return Work(0, 4 * 4_000_000, "three inputs and a result, without the formulas")
 
     def arrays(self) -> dict[str, Array]:
         random = np.random.default_rng(0)
@@ -30,6 +35,9 @@ class Chain(Workload):
     def title(self) -> str:
         return "y = tanh(x) * 2 + 1, y / sqrt(y * y + 1): 7 ops on 1 000 000 float32"
 
+    def work(self) -> Work:
+        return Work(0, 2 * 4_000_000, "x and a result")
+
     def arrays(self) -> dict[str, Array]:
         return {"x": normal(1_000_000)}
 
@@ -41,6 +49,9 @@ class Softmax(Workload):
     def title(self) -> str:
         return "softmax of the rows of 4096 x 1024 float32"
 
+    def work(self) -> Work:
+        return Work(0, 2 * _GRID, "x and a result")
+
     def arrays(self) -> dict[str, Array]:
         return {"x": normal(4096, 1024)}
 
@@ -51,6 +62,9 @@ class LayerNormGelu(Workload):
 
     def title(self) -> str:
         return "r + gelu(layer_norm(x)): rows of 4096 x 1024 float32"
+
+    def work(self) -> Work:
+        return Work(0, 3 * _GRID, "x, r and a result")
 
     def arrays(self) -> dict[str, Array]:
         x, r = normal(2, 4096, 1024)
@@ -65,6 +79,9 @@ class Matmul(Workload):
     def title(self) -> str:
         return "relu(x @ w + b): 512 x 512 x 512 float32"
 
+    def work(self) -> Work:
+        return Work(2 * 512**3, 3 * 4 * 512**2, "2 x 512 x 512 x 512; x, w and a result")
+
     def arrays(self) -> dict[str, Array]:
         x, w = normal(2, 512, 512)
         return {"x": x, "w": w, "b": normal(512)}
@@ -76,6 +93,9 @@ class Dispatch(Workload):
 
     def title(self) -> str:
         return "x + 1 on 4 float32: what a call costs"
+
+    def work(self) -> Work:
+        return Work(0, 2 * 16, "x and a result")
 
     def arrays(self) -> dict[str, Array]:
         return {"x": normal(4)}

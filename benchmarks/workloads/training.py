@@ -7,13 +7,14 @@ them in PyTorch and dualgrad alike; see `benchmarks/steps/models.py`.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from benchmarks.program import PARAMETER
-from benchmarks.workloads.base import Array, Workload, normal
+from benchmarks.workloads.base import Array, Work, Workload, normal
 from dualgrad import data
 
 Shapes = dict[str, tuple[int, ...]]
@@ -23,13 +24,15 @@ BATCHES = 16
 class Training(Workload):
     """A training step; the loss is the cross-entropy of classes, or else the mean squared error.
 
-    model  what is trained, and how, as the title has it
-    batch  samples of a step
+    model     what is trained, and how, as the title has it
+    batch     samples of a step
+    averages  numbers that the optimizer keeps for each parameter
     """
 
     lacking = ("numpy",)
     model: ClassVar[str]
     batch: ClassVar[int]
+    averages: ClassVar[int] = 0
 
     def title(self) -> str:
         return f"training step: {self.model}, batch {self.batch}"
@@ -41,6 +44,22 @@ class Training(Workload):
     def samples(self) -> tuple[Array, Array]:
         """Inputs and targets."""
         raise NotImplementedError
+
+    def multiply_adds(self) -> tuple[int, int]:
+        """Of the forward pass; and those among them whose input needs no gradient."""
+        raise NotImplementedError
+
+    def work(self) -> Work:
+        forward, first = self.multiply_adds()
+        params = sum(math.prod(shape) for shape in self.shapes().values())
+        inputs, targets = self.samples()
+        sizes = inputs[0].nbytes + targets[0].nbytes + 8 * params * (1 + self.averages)
+        return Work(
+            2 * (3 * forward - first),
+            sizes,
+            "each multiply-add forward, for the weights and for the inputs but the first; "
+            "a batch read, parameters and averages read and written",
+        )
 
     def arrays(self) -> dict[str, Array]:
         inputs, targets = self.samples()
@@ -69,6 +88,12 @@ def dense(*widths: int) -> Shapes:
     return shapes
 
 
+def dense_multiply_adds(batch: int, shapes: Shapes) -> tuple[int, int]:
+    """Those of dense layers, and of the first of them."""
+    sizes = [batch * math.prod(shape) for shape in shapes.values() if len(shape) > 1]
+    return sum(sizes), sizes[0]
+
+
 class Digits(Training):
     """A classifier of handwritten digits."""
 
@@ -89,12 +114,16 @@ class Mlp(Digits):
     name = "mlp"
     model = "784-512-10 ReLU, cross-entropy, RMSprop"
     batch = 128
+    averages = 1
     quick = True
     # the first updates of RMSprop are sign(gradient) / 10, so last digits weigh more than usual
     tolerance = 1e-3
 
     def shapes(self) -> Shapes:
         return dense(784, 512, 10)
+
+    def multiply_adds(self) -> tuple[int, int]:
+        return dense_multiply_adds(self.batch, self.shapes())
 
 
 class Mlp3(Digits):
@@ -104,6 +133,9 @@ class Mlp3(Digits):
 
     def shapes(self) -> Shapes:
         return dense(784, 512, 512, 10)
+
+    def multiply_adds(self) -> tuple[int, int]:
+        return dense_multiply_adds(self.batch, self.shapes())
 
 
 class Tiny(Training):
@@ -115,6 +147,9 @@ class Tiny(Training):
     def shapes(self) -> Shapes:
         return dense(10, 5, 1)
 
+    def multiply_adds(self) -> tuple[int, int]:
+        return dense_multiply_adds(self.batch, self.shapes())
+
     def samples(self) -> tuple[Array, Array]:
         return normal(BATCHES, 1, 10), normal(BATCHES, 1, 1, seed=1)
 
@@ -123,6 +158,7 @@ class Cnn(Digits):
     name = "cnn"
     model = "(conv 3x3, ReLU, pool 2) 1-32-64, dense 64-10, Adam"
     batch = 128
+    averages = 2
     # the first updates of Adam are sign(gradient) / 1000
     tolerance = 1e-3
 
@@ -133,6 +169,12 @@ class Cnn(Digits):
             "7.weight": (64, 1600), "7.bias": (64,),
             "9.weight": (10, 64), "9.bias": (10,),
         }  # fmt: skip
+
+    def multiply_adds(self) -> tuple[int, int]:
+        first = 26 * 26 * 9 * 32
+        return self.batch * (first + 11 * 11 * 9 * 32 * 64 + 1600 * 64 + 64 * 10), (
+            self.batch * first
+        )
 
     def samples(self) -> tuple[Array, Array]:
         images, labels = super().samples()
@@ -157,6 +199,11 @@ class Transformer(Training):
             "norm2.weight": (width,), "norm2.bias": (width,),
         }  # fmt: skip
 
+    def multiply_adds(self) -> tuple[int, int]:
+        rows, width = self.batch * self.length, self.width
+        dense = rows * width * (4 * width + 2 * self.hidden)
+        return dense + 2 * rows * self.length * width, 0
+
     def samples(self) -> tuple[Array, Array]:
         shape = (4, self.batch, self.length, self.width)
         return normal(*shape), normal(*shape, seed=1)
@@ -174,6 +221,10 @@ class Lstm(Training):
             "weight_ih_l0": (gates, width), "weight_hh_l0": (gates, width),
             "bias_ih_l0": (gates,), "bias_hh_l0": (gates,),
         }  # fmt: skip
+
+    def multiply_adds(self) -> tuple[int, int]:
+        inputs = self.steps * self.batch * 4 * self.width * self.width
+        return 2 * inputs, inputs
 
     def samples(self) -> tuple[Array, Array]:
         shape = (4, self.steps, self.batch, self.width)
