@@ -31,7 +31,7 @@ from dualgrad.compiler.kernel.contract import (
     sums_apart,
 )
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
+from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt
 from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region, parts_in
@@ -445,7 +445,7 @@ class Lowering:
         used: dict[str, list[int]] = {}
         for numbers in rounds_of(self.kernels):  # kernels of a round may run at once
             for k in numbers:
-                for b in buffers_of(self.kernels[k].body):
+                for b in self.kernels[k].starts:
                     used.setdefault(b.name, []).extend((numbers[0], numbers[-1]))
         return tuple(
             Temporary(b, used[b.name][0], used[b.name][-1])

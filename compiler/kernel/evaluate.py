@@ -67,9 +67,7 @@ class Evaluator:
         if not self.change:
             return value
         memo = self._changed
-        for e in s.children_first((value,)):
-            if e in memo:
-                continue
+        for e in s.children_first((value,), memo):
             if e.op == "load":
                 memo[e] = s.load(e.memory[0], self.place(e.memory[1]))
             elif e.op == "index":
