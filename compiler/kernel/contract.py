@@ -96,7 +96,7 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
         for x in product.stores(roots, place)
         if x.value is not product.total or x.buffer is not home.buffer
     ]
-    c = Operand(home.buffer, 0, m * n, n, 1)
+    c = Operand(home.buffer, home.start, m * n, n, 1)
     tables = tables_of(product.first, product.second, m, n, k)
     words = sum((t.words for t in tables), start=0)
     return (product.contract(c, place.workspace(batch, m, n, k, words), epilogue),)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import symbol_of
-from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Contract, Kernel, Store, Walk
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.walks import tables_of
@@ -94,7 +93,7 @@ def epilogue_function(
         " i64 %col0, i64 %col1)"
     )
     code = KernelCode(signature, slots, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
+    code.open_buffers(kernel.starts)
     total = c.c.place(c.batch_var, c.row_var, c.col_var)
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)
