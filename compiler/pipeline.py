@@ -198,6 +198,8 @@ def _reads_input(node: Node) -> bool:
 
 def _row_major_base(node: Node) -> Node | None:
     """The node behind views that only reshape, if the views keep the row-major order."""
+    while isinstance(node.op, Reshape):
+        (node,) = node.inputs
     if not isinstance(node.op, View):
         return node
     at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
@@ -267,11 +269,14 @@ class Lowering:
         order += self.place_writes(order, group_of)
         called = [n for n in group_of if isinstance(n.op, Library)]
         self.whole = {p for n in called for p, _, _ in producers(n)}
-        last = {p: k for k, g in enumerate(order) for n in g.nodes for p, _, _ in producers(n)}
+        reads = [(p, k) for k, g in enumerate(order) for n in g.nodes for p, _, _ in producers(n)]
+        last, first = dict(reads), dict(reversed(reads))
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
             if group.kind in SOLO and group.nodes[0] not in self.destinations:
                 self.inherit(group, last, position)
+            if group.kind in ("map", "column"):
+                self.reuse(group, roots, {p for p, k in last.items() if k == position == first[p]})
             self.build(group, roots, f"{self.name}_{position}")
         return LoopProgram(
             self.name,
@@ -297,6 +302,22 @@ class Lowering:
         home = seen_as(access, base.shape, node.shape)
         if home is not None and last[base] == position and _reads_in_place(group, node, base):
             self.destinations[node] = [home]
+
+    def reuse(self, group: Group, roots: list[Node], only: set[Node]) -> None:
+        """Let elementwise results overwrite temporaries of `only`, which nothing else reads."""
+        free = [
+            p
+            for p in dict.fromkeys(p for n in group.nodes for p, _, _ in producers(n))
+            if p in only and p in self.stored and self.stored[p].buffer.name[0] == "t"
+        ]
+        for root in roots:
+            if self.destinations.get(root):
+                continue
+            for p in free:
+                if p.dtype is root.dtype and _reads_in_place(group, root, p):
+                    self.destinations[root] = [self.stored[p]]
+                    free.remove(p)
+                    break
 
     def add_destination(self, root: Node, buffer: Buffer) -> None:
         """A row-major destination of the node behind `root`."""
@@ -461,7 +482,7 @@ def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
             return base is target and target not in behind
         if base is not target or target in behind or not isinstance(written.op, Overwrite):
             return False
-    elif group.kind not in ("map", "contract"):
+    elif group.kind not in ("map", "contract", "column"):
         return False
     for node in group.nodes:
         for k, (p, index, at) in enumerate(producers(node)):
