@@ -314,7 +314,7 @@ def kernel_function(
     """The function of a map, row or column kernel."""
     signature = f"internal void {function}(ptr %frame, i64 %chunk, i64 %tid)"
     code = KernelCode(signature, slots, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
+    code.open_buffers(kernel.starts)
     code.streams = streams_of(kernel.body)
     if is_parallel(kernel):
         (loop,) = kernel.body
