@@ -83,7 +83,7 @@ def _sizes(node: Node) -> tuple[Dim, Dim, Dim, Dim]:
 def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     """One kernel: the product, and with its sums the group's other nodes."""
     product = _Product.of(group, place)
-    node, (_, m, n, k) = product.node, product.sizes
+    node, (batch, m, n, k) = product.node, product.sizes
     home = home_of(node, place)
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
@@ -93,8 +93,8 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
         for x in product.stores(roots, place)
         if x.value is not product.total or x.buffer is not home.buffer
     ]
-    c = Operand(home.buffer, 0, m * n, n, 1)
-    return (product.contract(c, place.workspace(m, n, k), epilogue),)
+    c = Operand(home.buffer, home.start, m * n, n, 1)
+    return (product.contract(c, place.workspace(batch, m, n, k), epilogue),)
 
 
 def sums_apart(node: Node) -> bool:
