@@ -208,7 +208,9 @@ class Generator:
 
         def layer(y: Any, w: list[Any]) -> Any:
             parts = [(y @ w[k]).reshape(n, length, heads, -1).transpose(1, 2) for k in ks[:3]]
-            out = F.scaled_dot_product_attention(*parts, attn_mask=shown, is_causal=causal)
+            out = F.scaled_dot_product_attention(
+                *parts, attn_mask=shown if isinstance(y, dg.Tensor) else None, is_causal=causal
+            )
             return y + out.transpose(1, 2).reshape(n, length, width) @ w[ks[3]]
 
         return layer
