@@ -53,9 +53,10 @@ block sums are added in index order (the first as it is).  `blocks_of` is their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, substitute, symbol_of
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
@@ -138,14 +139,50 @@ class If:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """A way through memory that no single stride describes: index `var` lies `place` elements
+    from the start, an expression of `var` and of sizes."""
+
+    var: Expr
+    place: Dim
+
+    def at(self, index: Dim) -> Dim:
+        return substitute(self.place, {symbol_of(self.var): index})
+
+
+@dataclass(frozen=True)
 class Operand:
-    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements."""
+    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements.
+
+    On a CPU rows and columns of what is multiplied may be walks, as those of the windows of an
+    image are: then the place of an element is the sum of theirs.
+    """
 
     buffer: Buffer
     base: Dim
     batch: Dim
-    row: Dim
-    col: Dim
+    row: Dim | Walk
+    col: Dim | Walk
+
+    @property
+    def walks(self) -> bool:
+        return isinstance(self.row, Walk) or isinstance(self.col, Walk)
+
+    @property
+    def strides(self) -> tuple[Dim, Dim]:
+        """Those of rows and columns that do not walk."""
+        assert not isinstance(self.row, Walk)
+        assert not isinstance(self.col, Walk)
+        return self.row, self.col
+
+    def place(self, batch: Dim, row: Dim, col: Dim) -> Dim:
+        """Where an element lies."""
+        return self.base + self.batch * batch + along(self.row, row) + along(self.col, col)
+
+
+def along(step: Dim | Walk, index: Dim) -> Dim:
+    """How far an index lies from the start: by a stride or a walk."""
+    return step.at(index) if isinstance(step, Walk) else step * index
 
 
 @dataclass(frozen=True)
@@ -224,7 +261,12 @@ class Kernel:
     body: tuple[Stmt, ...]
     lines: tuple[tuple[str, int], ...] = ()  # the user's (file, line)s that it came from
 
-    @property
+    @cached_property
+    def starts(self) -> dict[Buffer, int]:
+        """The buffers that it touches, as `starts_of` has them."""
+        return starts_of(self.body)
+
+    @cached_property
     def kind(self) -> str:
         """What the kernel is, for reports: map, row, column, scan, contract or call."""
         kinds = {type(s) for s in walk(self.body)}
@@ -303,7 +345,9 @@ def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
 
 
 def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
-    """Every place that statements touch: (buffer, index or start), outer before inner."""
+    """Every place that statements touch: (buffer, index or start), outer before inner; what
+    several of them load, once."""
+    known: set[Scalar] = set()
     for stmt in walk(body):
         if isinstance(stmt, Store):
             yield stmt.buffer, stmt.index
@@ -315,7 +359,9 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
         elif isinstance(stmt, Call):
             for x in (*stmt.inputs, stmt.output):
                 yield x.buffer, x.base
-        for e in children_first(scalars_of(stmt)):
+        below = children_first(scalars_of(stmt), known)
+        known.update(below)
+        for e in below:
             if e.op in ("load", "gather"):
                 yield e.memory
 

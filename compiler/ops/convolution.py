@@ -78,7 +78,7 @@ def columns_of(
     w = windows(x.reshape((n, groups, c // groups, *space)), axes, kernel, stride, dilation)
     counts = w.shape[3 : 3 + rank]
     places = tuple(range(3 + rank, 3 + 2 * rank))
-    columns = copy(w.permute((0, 1, *places, 2, *axes)))
+    columns = w.permute((0, 1, *places, 2, *axes))
     return columns.reshape((n, groups, product(kernel) * (c // groups), product(counts))), counts
 
 

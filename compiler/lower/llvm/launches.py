@@ -14,6 +14,7 @@ from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, kernel_function
 from dualgrad.compiler.lower.llvm.lanes import Declarations
+from dualgrad.compiler.lower.llvm.walks import walk_function
 from dualgrad.runtime.program import (
     CONTEXT_EXTERNS,
     CONTEXT_PARALLEL_FOR,
@@ -50,7 +51,10 @@ def kernel_functions(
         return [kernel_function(function, kernel, *common)]
     (stmt,) = kernel.body
     assert isinstance(stmt, Contract)
-    return [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
+    found = [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
+    if stmt.a.walks or stmt.b.walks:
+        found.append(walk_function(f"{function}.walks", kernel, *common))
+    return found
 
 
 def may_stop(kernel: Kernel, checked: bool) -> bool:
@@ -150,7 +154,7 @@ class Shared:
     def __init__(self, work: str, kernel: Kernel, parts: Parts) -> None:
         self.work, self.kernel, self.parts = work, kernel, parts
         self.function = f"{work}.run"
-        self.starts = ir.starts_of(kernel.body)
+        self.starts = kernel.starts
 
     def functions(self) -> list[str]:
         """The function that does the work, and the one that is told the places."""
@@ -177,6 +181,6 @@ class Shared:
             code.open_window(window, slot, further, into)
 
     def _places(self, kernel: Kernel) -> list[tuple[int, int]]:
-        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
+        pairs = zip(kernel.starts.items(), self.starts.values(), strict=True)
         slots = self.parts.frame.slots
         return [(slots[b.name], (start - own) * b.dtype.itemsize) for (b, start), own in pairs]
