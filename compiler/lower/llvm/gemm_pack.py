@@ -185,7 +185,7 @@ def _transpose_strip(t: Tiling) -> str:
     left = turn.carry("i64", "%columns")
     source = f.value(f"freeze ptr {source}")  # as in the kernels
     block = [t.load(f, f.at(source, row, "i8")) for row in rows.all()]
-    for vector in _butterfly(t, f, block):
+    for vector in butterfly(t, f, block):
         t.store(f, vector, place)
         place = f.at(place, pitch, "i8")
     left = f.sub(left, t.lanes)
