@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import symbol_of
-from dualgrad.compiler.kernel.ir import Contract, Kernel, Store, Walk
+from dualgrad.compiler.kernel.ir import Contract, Kernel, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import Frame
@@ -37,14 +37,16 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
             f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
 
         for slot, dim in (
-            ("a_batch", c.a.batch), ("a_row", c.a.row), ("a_col", c.a.col),
-            ("b_batch", c.b.batch), ("b_row", c.b.row), ("b_col", c.b.col),
-            ("c_batch", c.c.batch), ("c_row", c.c.row),
-            ("batches", c.batch), ("m", c.m), ("n", c.n), ("k", c.k),
+            ("c_row", c.c.strides[0]), ("batches", c.batch), ("m", c.m), ("n", c.n), ("k", c.k),
         ):  # fmt: skip
-            put(slot, 0 if isinstance(dim, Walk) else entry.dim(dim))
+            put(slot, entry.dim(dim))
         for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
             put(slot, entry.pointer(operand.buffer, operand.base), "ptr")
+            put(f"{slot}_batch", entry.dim(operand.batch))
+        for slot, operand in (("a", c.a), ("b", c.b)):
+            row, col = (0, 0) if operand.walks else operand.strides
+            put(f"{slot}_row", entry.dim(row))
+            put(f"{slot}_col", entry.dim(col))
         put("work", _tables(entry, function, c, put), "ptr")
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         put("pool", pool, "ptr")

@@ -54,8 +54,8 @@ PLAN = (
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "desc", "areas", "shared", "short", "taller", "short1", "taller1",
-    "a_rows", "a_cols", "b_rows", "b_cols",
+    "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols",
+    "short", "taller", "short1", "taller1",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
