@@ -28,6 +28,7 @@ from dualgrad.compiler.kernel.contract import (
     build_parts,
     home_of,
     is_row_major,
+    steps_of,
     sums_apart,
 )
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
@@ -77,7 +78,7 @@ def lower(
 ) -> LoopProgram:
     """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
     memory of contractions."""
-    graph = own_memory(simplify(graph), layouts)
+    graph = own_memory(simplify(graph), layouts, device)
     if config.verify:
         verify_graph(graph)
     return Lowering(graph, layouts, name, threads, device).run()
@@ -96,20 +97,26 @@ def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
     return Access(Buffer(f"i{node.op.value}", node.dtype, size), steps)
 
 
-def own_memory(graph: Graph, layouts: Layouts) -> Graph:
+def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
     An output or a written value must be computed by a node (a view of one in row-major order
-    will do); an operand of a contraction, or one that is read at computed places, must lie in
-    memory with one stride per dimension, one of a library op in row-major order.
+    will do); an operand that is read at computed places, or by a contraction, must lie in
+    memory with one stride per dimension, one of a library op in row-major order.  On a CPU rows
+    and columns of a contraction's operand may be walks.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            whole = isinstance(node.op, Library)
-            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
+            if isinstance(node.op, Library):
+                fits = _is_whole(x, accesses)
+            elif isinstance(node.op, Contraction) and device == "cpu":
+                fits = _is_walked(x, accesses)
+            else:
+                fits = _is_strided(x, accesses, axes)
+            if not fits:
                 change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
@@ -225,6 +232,15 @@ def _is_strided(x: Node, accesses: dict[Node, Access], axes: tuple[int, ...]) ->
             return False
         position = split[1]
     return True
+
+
+def _is_walked(x: Node, accesses: dict[Node, Access]) -> bool:
+    """Whether a contraction's operand lies in some memory, in rows and columns."""
+    evaluator = _in_memory(x, accesses)
+    if evaluator is None:
+        return False
+    at = batch, row, col = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
+    return steps_of(evaluator.value(x, at).memory[1], batch, row, col) is not None
 
 
 def _is_whole(x: Node, accesses: dict[Node, Access]) -> bool:
@@ -414,11 +430,11 @@ class Lowering:
     def temporary(self, node: Node) -> Access:
         return Access(self.scratch(node.dtype, node.type.size), contiguous_strides(node.shape))
 
-    def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim) -> Buffer | None:
+    def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim, more: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
         size = workspace_bytes(batches, m, n, k, self.threads)
-        return self.scratch(int64, (size + 7) // 8)
+        return self.scratch(int64, (size + 7) // 8 + more)
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:
         buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)
