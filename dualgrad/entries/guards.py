@@ -405,7 +405,8 @@ def are_distinct(p: Word, frame: Word) -> Word:
 @native
 def owners(p: Word, frame: Word) -> Word:
     """[register, count, count of classes, class...]: what has the memory of each array in a row,
-    in place of it: the array itself, or a base of one of these classes."""
+    in place of it: the array itself, or its base, which is of one of these classes or an array
+    that has its memory itself."""
     row = frame + 8 * p[1]
     for k in range(p[2]):
         array = row[k]
@@ -415,7 +416,10 @@ def owners(p: Word, frame: Word) -> Word:
             while j < p[3] and p[4 + j] != base[TYPE]:
                 j += 1
             if j == p[3]:
-                return 0
+                if base[TYPE] != array[TYPE] or base[ARRAY_BASE]:
+                    return 0
+                if not int32(base, ARRAY_FLAGS) & OWNS:
+                    return 0
             row[k] = base
         elif not int32(array, ARRAY_FLAGS) & OWNS:
             return 0

@@ -444,6 +444,32 @@ def test_memory_that_overlaps_is_left_to_python() -> None:
         f(dg.from_numpy(fixed), dg.ones(4))
 
 
+def test_pieces_of_foreign_arrays_may_stand_beside_what_changes() -> None:
+    """As batches of a data set do; pieces of one array are left to Python, which looks closer."""
+
+    def g(x: Any, y: Any) -> Any:
+        x.add_(y)
+        return y * 2.0
+
+    f = dg.function(g)
+    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x = dg.zeros(4)
+    warm(f, x, dg.from_numpy(numbers[0]))
+    before = x.numpy().copy()
+    natively(f, x, dg.from_numpy(numbers[1]))
+    np.testing.assert_array_equal(x.numpy(), before + numbers[1])
+    for begin in (0, 2, 8):
+        flat, expected = numbers.flatten(), numbers.flatten()
+        pieces = [dg.from_numpy(flat[i : i + 4]) for i in (0, begin)]
+        assert leaves_to_python(f, *pieces)
+        expected[:4] += expected[begin : begin + 4]
+        got = f(*pieces).numpy()
+        np.testing.assert_array_equal(flat, expected)
+        np.testing.assert_array_equal(got, 2.0 * expected[begin : begin + 4])
+    borrowed = np.frombuffer(bytearray(16), np.float32)
+    assert leaves_to_python(f, dg.zeros(4), dg.from_numpy(borrowed))
+
+
 def test_hooks_of_leaves_are_seen() -> None:
     def g(x: Any) -> Any:
         (x * x).sum().backward()
