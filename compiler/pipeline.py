@@ -387,10 +387,10 @@ class Lowering:
     def temporary(self, node: Node) -> Access:
         return Access(self.scratch(node.dtype, node.type.size), contiguous_strides(node.shape))
 
-    def workspace(self, m: Dim, n: Dim, k: Dim) -> Buffer | None:
+    def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
-        size = workspace_bytes(m, n, k, self.threads)
+        size = workspace_bytes(batches, m, n, k, self.threads)
         return self.scratch(int64, (size + 7) // 8)
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:

@@ -112,6 +112,9 @@ def _matmul(a: Node, b: Node) -> Any:
     b = b if columns else b.reshape((*b.shape, 1))
     batch = broadcast_shapes("matmul", [a.shape[:-2], b.shape[:-2]])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    if b.ndim == 2 and batch and m != 1 and n != 1:  # the gradient of b is one product, too
+        stacked = _matmul(a.reshape((product(batch) * m, k)), b)
+        return stacked.reshape((*batch, *((m,) if rows else ()), n))
     a = expand_to(a, (*batch, m, k)).reshape((product(batch), m, k))
     b = expand_to(b, (*batch, k, n)).reshape((product(batch), k, n))
     if m == 1 or n == 1:
@@ -132,7 +135,8 @@ def matmul(a: Any, b: Any) -> Any:
     """Return the matrix product of a [..., M, K] and b [..., K, N], batched by broadcasting.
 
     A 1-d operand counts as a row (a) or a column (b).  The order of the sum over K depends on K,
-    the dtype and whether M or N is 1, on nothing else.  Raises ShapeError if inner dimensions
+    the dtype and whether M or N is 1, on nothing else.  All rows of a meet one matrix b [K, N] in
+    one product, whose gradient for b sums over all of them.  Raises ShapeError if inner dimensions
     differ, DTypeError for bools.
     """
     try:

@@ -110,23 +110,43 @@ def merge_permutes(node: Node) -> Node:
     return node
 
 
+def transposed_last(node: Node) -> Node:
+    """A permutation after which the last two dimensions stand swapped, and only their batch is
+    reshaped, ends with the swap: what comes before is often a plain view."""
+    if not isinstance(node.op, Reshape) or node.ndim < 2:
+        return node
+    (source,) = node.inputs
+    if not isinstance(source.op, Permute) or source.shape[-2:] != node.shape[-2:]:
+        return node
+    *batch, rows, columns = source.op.axes
+    if rows < columns:
+        return node
+    inner = merge_permutes(Permute.of((*batch, columns, rows)).on(source.inputs[0]))
+    *outer, m, n = node.shape
+    reshaped = merge_reshapes(Reshape.of((*outer, n, m)).on(inner))
+    return _swapped(reshaped)
+
+
+def _swapped(x: Node) -> Node:
+    """x with its last two dimensions swapped."""
+    return merge_permutes(Permute.of((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)).on(x))
+
+
 def transposed_product(node: Node) -> Node:
     """(A B)^T is B^T A^T: the same chains of products, stored the other way round.
 
-    Only where the last two dimensions are swapped, a batch of one being dropped or not.
+    Only where the last two dimensions are swapped, the batch being reshaped or not.
     """
     if not isinstance(node.op, Permute):
         return node
     (source,) = node.inputs
     product = source
-    if isinstance(source.op, Reshape) and source.shape == source.inputs[0].shape[1:]:
+    if isinstance(source.op, Reshape) and source.shape[-2:] == source.inputs[0].shape[-2:]:
         (product,) = source.inputs
     swapped = (*range(source.ndim - 2), source.ndim - 1, source.ndim - 2)
     if not isinstance(product.op, MatMul) or node.op.axes != swapped:
         return node
-    if product is not source and product.shape[0] != 1:
-        return node
-    a, b = (merge_permutes(Permute.of((0, 2, 1)).on(x)) for x in product.inputs)
+    a, b = map(_swapped, product.inputs)
     other = product.op.on(b, a)
     return other if product is source else Reshape.of(node.shape).on(other)
 
@@ -135,6 +155,7 @@ STEPS: tuple[Callable[[Node], Node], ...] = (
     _by_rules,
     merge_reshapes,
     merge_permutes,
+    transposed_last,
     transposed_product,
 )
 

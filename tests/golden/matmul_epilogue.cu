@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) k_matmul_epilogue_0(float* 
       const dg_place<32, 32> place(dg_later(tile), m, n);
       const dg_index batch = place.matrix;
       a.open(&p0[1536 * batch] + place.row * 48, m - place.row, 48, 1, dg_aligned<4>(&p0[0]));
-      b.open(&p1[48 * batch] + place.column * 48, n - place.column, 48, 1, dg_aligned<4>(&p1[0]));
+      b.open(&p1[1152 * batch] + place.column * 48, n - place.column, 48, 1, dg_aligned<4>(&p1[0]));
     }
     float sum[2][2] = {};
     int stage = 0;

@@ -11,7 +11,7 @@ from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.lower.llvm.frame import Frame
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
-from dualgrad.compiler.lower.llvm.lanes import Declarations, in_memory
+from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def contract_call(entry: Launches, function: str, c: Contract) -> None:
-    """Fill a descriptor for each matrix of the batch and call the routine."""
+    """Fill a descriptor and call the routine."""
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
         return
@@ -36,10 +36,14 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
             f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
 
         for slot, dim in (
-            ("a_row", c.a.row), ("a_col", c.a.col), ("b_row", c.b.row), ("b_col", c.b.col),
-            ("c_row", c.c.row), ("m", c.m), ("n", c.n), ("k", c.k),
+            ("a_batch", c.a.batch), ("a_row", c.a.row), ("a_col", c.a.col),
+            ("b_batch", c.b.batch), ("b_row", c.b.row), ("b_col", c.b.col),
+            ("c_batch", c.c.batch), ("c_row", c.c.row),
+            ("batches", c.batch), ("m", c.m), ("n", c.n), ("k", c.k),
         ):  # fmt: skip
             put(slot, entry.dim(dim))
+        for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
+            put(slot, entry.pointer(operand.buffer, operand.base), "ptr")
         put("work", entry.pointer(c.workspace, 0), "ptr")
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         put("pool", pool, "ptr")
@@ -51,14 +55,7 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
         fits = f.compare("slt", workers, entry.frame.program.threads)
         put("parallel", f.select(fits, entry.frame.program.threads, 0))
-        with f.loop(0, entry.dim(c.batch)) as b, entry.scope():
-            entry.atoms[symbol_of(c.batch_var)] = b
-            put("batch", b)
-            for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
-                start = entry.dim(operand.base + operand.batch * c.batch_var)
-                base = entry.pointer(operand.buffer, 0)
-                put(slot, f.at(base, start, in_memory(operand.buffer.dtype)), "ptr")
-            f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
+        f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
 
 
 def _last(x: Operand, c: Contract, rows: Dim, cols: Dim) -> Dim:

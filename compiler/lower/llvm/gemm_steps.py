@@ -13,24 +13,35 @@ from contextlib import contextmanager
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
+# a, b, c   addresses of the matrices; *_batch, *_row, *_col  strides in elements
+# batches   how many products; m, n, k  sizes of each
+# work      scratch memory of `workspace_bytes`
+# parallel  threads that share the work; 0: all is done by the caller
 DESC = (
-    "a", "a_row", "a_col", "b", "b_row", "b_col", "c", "c_row", "m", "n", "k", "work",
-    "pool", "parallel_for", "epilogue", "epilogue_ctx", "batch", "parallel",
+    "a", "a_batch", "a_row", "a_col", "b", "b_batch", "b_row", "b_col", "c", "c_batch", "c_row",
+    "batches", "m", "n", "k", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
+    "parallel",
 )  # fmt: skip
 
 # desc                    the call's descriptor
+# threads                 as `parallel`, or 0 if waking threads would not pay
+# batch0, count           the first product and how many run together: one operand is the same
+# m, split                rows of each; rows of the caller's products that they consist of
 # height, tall            rows of a row panel; the first `tall` panels have one more
 # row_panels, width       number of row panels; columns of a column panel
+# share_a                 1 if A is shared, 0 if B is
+# columns, k_step         columns of a block, its length along K
 # column0, column_panels  the block of columns: its first column, its panels
 # k0, k                   the block of K: where it starts, its length
 # parts                   parts of a column panel's rows that make one item, if A is shared
 # chunks                  into how many chunks the step is cut
 # key                     tells column panels of different blocks apart: key + panel is unique
 # areas, area             scratch of the threads, and bytes of each
-# shared                  the shared panels
+# shared, work_bytes      the shared panels; bytes of all that scratch
 PLAN = (
-    "desc", "height", "tall", "row_panels", "width", "column0", "column_panels", "k0", "k",
-    "parts", "chunks", "key", "areas", "area", "shared",
+    "desc", "threads", "batch0", "count", "m", "split", "height", "tall", "row_panels", "width",
+    "share_a", "columns", "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks",
+    "key", "areas", "area", "shared", "work_bytes",
 )  # fmt: skip
 
 _POINTERS = {
@@ -74,12 +85,31 @@ def depth(f: Function, k: Value) -> str:
     return f.value(f"and i64 {f.add(k, DEPTH - 1)}, {-DEPTH}")
 
 
-def call_epilogue(f: Function, desc: Record, *bounds: Value) -> None:
-    """Hand the finished piece of C (row0, row1, col0, col1) to the epilogue, if there is one."""
+def finish() -> str:
+    """@finish(plan, batch, row0, row1, col0, col1): hand a finished piece of C to the epilogue, if
+    there is one, product by product of the caller's."""
+    f = Function(
+        "internal void @finish(ptr %plan, i64 %batch, i64 %row0, i64 %row1, i64 %col0, i64 %col1)",
+        rare=True,
+    )
+    plan = Record(f, "%plan", PLAN)
+    desc = Record(f, plan["desc"], DESC)
     epilogue = desc["epilogue"]
     with f.when(f.compare("ne", epilogue, "null", "ptr")):
-        context = ("ptr", desc["epilogue_ctx"])
-        f.call(epilogue, context, ("i64", desc["batch"]), *(("i64", x) for x in bounds))
+        context, split = desc["epilogue_ctx"], plan["split"]
+        last = f.ceil_quotient("%row1", split)
+        with f.loop(f.quotient("%row0", split), last) as part:
+            start = f.mul(part, split)
+            f.call(
+                epilogue,
+                ("ptr", context),
+                ("i64", f.add("%batch", part)),
+                ("i64", f.max(f.sub("%row0", start), 0)),
+                ("i64", f.min(f.sub("%row1", start), split)),
+                ("i64", "%col0"),
+                ("i64", "%col1"),
+            )
+    return f.text()
 
 
 def steps(t: Tiling) -> str:
@@ -105,32 +135,37 @@ class _Step:
 
     def share_a(self) -> str:
         with self._items(self.plan["row_panels"]) as i:
-            self._pack_a(i, self._panel(self.plan["shared"], i, self.t.panel_size))
+            place = self._panel(self.plan["shared"], i, self.t.panel_size)
+            self._pack_a(self.plan["batch0"], i, place)
         return self.f.text()
 
     def share_b(self) -> str:
         with self._items(self.plan["column_panels"]) as j:
-            self._pack_b(j, self._panel(self.plan["shared"], j, self.b_size))
+            place = self._panel(self.plan["shared"], j, self.b_size)
+            self._pack_b(self.plan["batch0"], j, place)
         return self.f.text()
 
     def multiply_by_columns(self) -> str:
         """Items are parts of column panels.  The thread packs the panel, unless it holds it."""
         f, plan, desc = self.f, self.plan, self.desc
         area, own = self._area()
-        parts = plan["parts"]
-        with self._items(f.mul(plan["column_panels"], parts)) as item:
-            j = f.quotient(item, parts)
+        parts, count = plan["parts"], plan["column_panels"]
+        with self._items(f.mul(plan["count"], f.mul(count, parts))) as item:
+            panel = f.quotient(item, parts)  # of all products
+            index = f.quotient(panel, count)
+            batch, j = f.add(plan["batch0"], index), f.sub(panel, f.mul(index, count))
             column, columns = self._columns(j)
             direct = self._worth_direct(columns)
             with f.otherwise(direct):
-                self._pack_once(j, area, own)
-            b = f.select(direct, self._address("b", plan["k0"], column), own, "ptr")
+                self._pack_once(batch, j, panel, area, own)
+            b = f.select(direct, self._address("b", batch, plan["k0"], column), own, "ptr")
             b_row = f.select(direct, desc["b_row"], plan["width"])
-            low, high = self._part(f.sub(item, f.mul(j, parts)), parts, plan["row_panels"])
+            part = f.sub(item, f.mul(panel, parts))
+            low, high = self._part(part, parts, plan["row_panels"])
             with f.loop(low, high) as i:
                 a = self._panel(plan["shared"], i, self.t.panel_size)
-                self._multiply(a, b, b_row, self._rows(i), (column, columns), area)
-            self._finish((low, high), column, f.add(column, columns))
+                self._multiply(a, b, b_row, batch, self._rows(i), (column, columns), area)
+            self._finish(batch, (low, high), column, f.add(column, columns))
         return f.text()
 
     def multiply_by_rows(self) -> str:
@@ -138,15 +173,17 @@ class _Step:
         while the shared panels of B pass by."""
         f, plan = self.f, self.plan
         area, own = self._area()
-        count = plan["column_panels"]
-        with self._items(plan["row_panels"]) as i:
-            self._pack_a(i, own)
+        panels, count = plan["row_panels"], plan["column_panels"]
+        with self._items(f.mul(plan["count"], panels)) as item:
+            index = f.quotient(item, panels)
+            batch, i = f.add(plan["batch0"], index), f.sub(item, f.mul(index, panels))
+            self._pack_a(batch, i, own)
             rows = self._rows(i)
             with f.loop(0, count) as j:
                 b = self._panel(plan["shared"], j, self.b_size)
-                self._multiply(own, b, plan["width"], rows, self._columns(j), area)
+                self._multiply(own, b, plan["width"], batch, rows, self._columns(j), area)
             last, columns = self._columns(f.sub(count, 1))
-            self._finish((i, f.add(i, 1)), plan["column0"], f.add(last, columns))
+            self._finish(batch, (i, f.add(i, 1)), plan["column0"], f.add(last, columns))
         return f.text()
 
     # -- cutting ------------------------------------------------------------------------------
@@ -186,33 +223,36 @@ class _Step:
         """Panel number `index` of panels of `size` elements."""
         return self.t.at(self.f, base, self.f.mul(index, size))
 
-    def _address(self, operand: str, row: Value, col: Value) -> str:
+    def _address(self, operand: str, batch: Value, row: Value, col: Value) -> str:
         f, desc = self.f, self.desc
-        offset = f.add(f.mul(row, desc[f"{operand}_row"]), f.mul(col, desc[f"{operand}_col"]))
-        return self.t.at(f, desc[operand], offset)
+        offset = f.mul(batch, desc[f"{operand}_batch"])
+        offset = f.add(offset, f.mul(row, desc[f"{operand}_row"]))
+        if operand != "c":
+            col = f.mul(col, desc[f"{operand}_col"])
+        return self.t.at(f, desc[operand], f.add(offset, col))
 
     # -- packing ------------------------------------------------------------------------------
 
-    def _pack_a(self, panel: Value, place: str) -> None:
+    def _pack_a(self, batch: Value, panel: Value, place: str) -> None:
         f, desc, plan = self.f, self.desc, self.plan
         row, rows = self._rows(panel)
         f.call(
             "@pack_a",
-            ("ptr", self._address("a", row, plan["k0"])),
+            ("ptr", self._address("a", batch, row, plan["k0"])),
             ("i64", desc["a_row"]),
             ("i64", desc["a_col"]),
             ("i64", rows),
-            ("i64", f.sub(desc["m"], row)),
+            ("i64", f.sub(plan["m"], row)),
             ("i64", plan["k"]),
             ("ptr", place),
         )
 
-    def _pack_b(self, panel: Value, place: str) -> None:
+    def _pack_b(self, batch: Value, panel: Value, place: str) -> None:
         f, desc, plan = self.f, self.desc, self.plan
         column, columns = self._columns(panel)
         f.call(
             "@pack_b",
-            ("ptr", self._address("b", plan["k0"], column)),
+            ("ptr", self._address("b", batch, plan["k0"], column)),
             ("i64", desc["b_row"]),
             ("i64", desc["b_col"]),
             ("i64", columns),
@@ -221,11 +261,11 @@ class _Step:
             ("ptr", place),
         )
 
-    def _pack_once(self, panel: Value, area: str, place: str) -> None:
+    def _pack_once(self, batch: Value, j: Value, number: Value, area: str, place: str) -> None:
         f = self.f
-        key = f.add(self.plan["key"], panel)
+        key = f.add(self.plan["key"], number)
         with f.when(f.compare("ne", f.load("i64", area), key)):
-            self._pack_b(panel, place)
+            self._pack_b(batch, j, place)
             f.store("i64", key, area)
 
     def _worth_direct(self, columns: Value) -> str:
@@ -243,13 +283,14 @@ class _Step:
         a: str,
         b: str,
         b_row: str,
+        batch: Value,
         rows: tuple[str, str],
         columns: tuple[str, str],
         area: str,
     ) -> None:
         """The tile of C at these (first, count) of rows and columns."""
         f, desc, plan = self.f, self.desc, self.plan
-        c = self.t.at(f, desc["c"], f.add(f.mul(rows[0], desc["c_row"]), columns[0]))
+        c = self._address("c", batch, rows[0], columns[0])
         f.call(
             "@tile",
             ("ptr", a),
@@ -265,10 +306,11 @@ class _Step:
             ("ptr", f.at(area, HEADER_BYTES, "i8")),
         )
 
-    def _finish(self, panels: tuple[str, str], col0: Value, col1: Value) -> None:
+    def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
         """After the last block of K, hand over the columns of these row panels."""
         f, plan = self.f, self.plan
         complete = f.compare("eq", f.add(plan["k0"], plan["k"]), self.desc["k"])
         with f.when(complete):
             row0, row1 = (self._rows(panel)[0] for panel in panels)
-            call_epilogue(f, self.desc, row0, row1, col0, col1)
+            bounds = (("i64", x) for x in (batch, row0, row1, col0, col1))
+            f.call("@finish", ("ptr", "%plan"), *bounds)

@@ -1,0 +1,84 @@
+"""How the work of a matrix product is cut, decided when it is called.
+
+Nothing here changes a bit of a result.
+"""
+
+from __future__ import annotations
+
+from dualgrad.compiler.kernel.ir import K_BLOCK
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_steps import HEADER_BYTES, TILE_BYTES, Record, depth
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+
+# Found by measuring on a core with 32 kB + 1 MB of cache.
+SHARED_A_BYTES = 13 << 16  # packed A that stays in the second-level cache
+SHARED_B_BYTES = 1 << 19  # packed B that does, while panels of A are packed and used beside it
+_PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
+
+
+def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
+    """Fill a plan that knows `m`, `count` and `threads`."""
+    n, k = desc["n"], desc["k"]
+    _cut_rows(t, f, plan)
+    _cut_columns(t, f, n, plan)
+    k_step = f.ceil_quotient(k, f.ceil_quotient(k, K_BLOCK))
+    deep = f.mul(depth(f, k_step), t.itemsize)  # bytes of a packed row of B^T
+    share_a = _shares_a(t, f, desc, plan, f.mul(n, deep))
+    block = f.ceil_quotient(f.quotient(SHARED_B_BYTES, deep), plan["width"])
+    columns = f.select(share_a, n, f.mul(block, plan["width"]))
+    plan["k_step"], plan["columns"] = k_step, columns
+    plan["share_a"] = f.value(f"zext i1 {share_a} to i64")
+    _lay_out(t, f, desc, plan, deep, share_a)
+
+
+def row_panels(t: Tiling, f: Function, m: Value) -> str:
+    return f.ceil_quotient(m, t.height)
+
+
+def a_fits(t: Tiling, f: Function, panels: Value) -> str:
+    """Whether so many row panels of A may be shared."""
+    return f.compare("sle", panels, SHARED_A_BYTES // (t.panel_size * t.itemsize))
+
+
+def _cut_rows(t: Tiling, f: Function, plan: Record) -> None:
+    m = plan["m"]
+    panels = row_panels(t, f, m)
+    height = f.quotient(m, panels)
+    plan["row_panels"], plan["height"] = panels, height
+    plan["tall"] = f.sub(m, f.mul(panels, height))
+
+
+def _cut_columns(t: Tiling, f: Function, n: str, plan: Record) -> None:
+    """The width of column panels: few rows leave registers for more columns."""
+    width: Value = t.vectors(t.height) * t.lanes
+    for height in range(t.height, 0, -1):
+        wider = t.vectors(height) * t.lanes
+        if wider != width:
+            width = f.select(f.compare("sle", plan["height"], height), wider, width)
+    plan["width"] = f.select(f.compare("sle", n, t.lanes), t.lanes, width)
+
+
+def _shares_a(t: Tiling, f: Function, desc: Record, plan: Record, b_bytes: Value) -> str:
+    """Whether A is shared; of several products together, the operand that they have in common."""
+    rows = plan["row_panels"]
+    fits = a_fits(t, f, rows)
+    b_fits = f.compare("sle", b_bytes, SHARED_B_BYTES)
+    enough = f.compare("sge", rows, f.max(f.mul(plan["threads"], _PANELS_PER_THREAD), 2))
+    better = f.value(f"and i1 {b_fits}, {enough}")
+    alone = f.select(better, "false", fits, "i1")
+    together = f.compare("ne", desc["b_batch"], 0)
+    return f.select(f.compare("eq", plan["count"], 1), alone, together, "i1")
+
+
+def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, deep: str, share_a: str) -> None:
+    """The workspace: an area per thread, then the shared panels."""
+    width = plan["width"]
+    panel = f.max(f.mul(width, deep), t.panel_size * t.itemsize)
+    area = f.add(panel, HEADER_BYTES + TILE_BYTES)
+    plan["areas"], plan["area"] = desc["work"], area
+    end = f.mul(f.max(plan["threads"], 1), area)
+    plan["shared"] = f.at(desc["work"], end, "i8")
+    a_bytes = f.mul(plan["row_panels"], t.panel_size * t.itemsize)
+    columns = f.mul(f.ceil_quotient(f.min(desc["n"], plan["columns"]), width), width)
+    shared = f.select(share_a, a_bytes, f.mul(columns, deep))
+    plan["work_bytes"] = f.add(end, shared)

@@ -1,0 +1,69 @@
+"""Which products a graph becomes: rows of all batches in one, transposes without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dualgrad as dg
+import dualgrad.functional as F
+from dualgrad.compiler.kernel.ir import Contract, walk
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.pipeline import lower
+
+
+def program_of(function: Callable[..., Any], *args: Any) -> LoopProgram:
+    compiled = dg.function(function, strict=True)
+    compiled(*args)
+    (path,) = compiled.paths
+    return lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
+
+
+def products_of(program: LoopProgram) -> list[tuple[Any, ...]]:
+    stmts = (s for k in program.kernels for s in walk(k.body))
+    return [(s.batch, s.m, s.n, s.k) for s in stmts if isinstance(s, Contract)]
+
+
+def gradients(x: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    return dg.autograd.grad((dg.sin(x @ w)).sum(), (x, w))
+
+
+def test_rows_of_all_batches_are_one_product() -> None:
+    x = dg.randn(3, 5, 7).requires_grad_()
+    w = dg.randn(7, 4).requires_grad_()
+    found = products_of(program_of(gradients, x, w))
+    assert sorted(found) == sorted([(1, 15, 4, 7), (1, 15, 7, 4), (1, 7, 4, 15)])
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 2, 7), (4, 1, 7), (1, 6, 7), (0, 5, 7)])
+@pytest.mark.parametrize("columns", [4, 1])
+def test_rows_of_all_batches_meet_one_matrix(shape: tuple[int, ...], columns: int) -> None:
+    dg.seed(0)
+    x, w = dg.randn(*shape).requires_grad_(), dg.randn(7, columns).requires_grad_()
+    for found in (gradients(x, w), dg.function(gradients, strict=True)(x, w)):
+        a, b = (t.detach().numpy().astype(np.longdouble) for t in (x, w))
+        slope = np.cos(a @ b)
+        want = slope @ b.T, a.reshape(-1, 7).T @ slope.reshape(-1, columns)
+        for got, exact in zip(found, want, strict=True):
+            np.testing.assert_allclose(got.numpy(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [(2,), (2, 3)])
+def test_attention_copies_no_operand(batch: tuple[int, ...]) -> None:
+    def attention(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        weights = dg.softmax(q @ k.transpose(-2, -1), -1)
+        return dg.autograd.grad((weights @ v).sum(), (q, k, v))
+
+    args = [dg.randn(*batch, 9, 6).requires_grad_() for _ in range(3)]
+    kinds = [k.kind for k in program_of(attention, *args).kernels]
+    assert kinds.count("contract") == 5  # the result itself is not needed
+    assert "map" not in kinds
+
+
+def test_forward_attention_is_two_products_around_rows() -> None:
+    args = [dg.randn(2, 3, 9, 6) for _ in range(3)]
+    program = program_of(F.scaled_dot_product_attention, *args)
+    assert [k.kind for k in program.kernels] == ["contract", "row", "contract"]
