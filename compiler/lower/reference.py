@@ -405,6 +405,8 @@ class _Interpreter:
             return
         total = contract_sums(a, b)
         self.matrices(stmt.c, batch, m, n, total)
+        if 0 in (batch, m, n):
+            return
         with (
             self.axis(stmt.col_var, n, independent=False),
             self.axis(stmt.row_var, m, independent=False),
