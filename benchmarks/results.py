@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.machine import Machine
+from benchmarks.workloads.base import Work
+
+_SHORTEST = 10_000.0  # nanoseconds of a floor; less is the cost of a call
+_SLOWER = 1.05
 
 
 def percentile(numbers: list[float], percent: float) -> float:
@@ -16,6 +20,15 @@ def percentile(numbers: list[float], percent: float) -> float:
     low = int(at)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def slower(static: float, eager: float) -> bool:
+    """Whether one time is longer than the other by more than what passes for equal."""
+    return static > _SLOWER * eager
+
+
+def _noticed(floor: float) -> float | None:
+    return floor if floor >= _SHORTEST else None
 
 
 @dataclass
@@ -55,6 +68,11 @@ class ArmResult:
         """10th and 90th percentile, in nanoseconds per step."""
         return percentile(self.nanoseconds, 10), percentile(self.nanoseconds, 90)
 
+    @property
+    def undisturbed(self) -> float:
+        """Nanoseconds per step when little else happens: the 10th percentile."""
+        return self.spread[0]
+
     def as_json(self) -> dict[str, Any]:
         low, high = self.spread
         return {**asdict(self), "median_ns": self.median, "p10_ns": low, "p90_ns": high}
@@ -65,12 +83,31 @@ class WorkloadResult:
     """All arms of one workload; the first is dualgrad eager, the second dualgrad static.
 
     left_out  reasons, one line for each arm that did not run
+    work      what a step cannot do without
+    floors    nanoseconds that the machine needs for it at best: one number per turn
     """
 
     name: str
     title: str
     arms: list[ArmResult]
     left_out: list[str]
+    work: Work
+    floors: list[float]
+
+    @property
+    def floor(self) -> float | None:
+        """The median; None where it is too short to be known."""
+        return _noticed(statistics.median(self.floors))
+
+    @property
+    def undisturbed_floor(self) -> float | None:
+        """The 10th percentile; None where it is too short to be known."""
+        return _noticed(percentile(self.floors, 10))
+
+    @property
+    def slower(self) -> bool:
+        """Whether static is slower than eager."""
+        return slower(self.arms[1].median, self.arms[0].median)
 
     @property
     def same_bits(self) -> bool:
@@ -88,6 +125,8 @@ class WorkloadResult:
             "title": self.title,
             "speedup_static": self.speedup,
             "same_bits": self.same_bits,
+            "work": asdict(self.work),
+            "floor_ns": self.floor,
             "arms": [arm.as_json() for arm in self.arms],
             "left_out": self.left_out,
         }

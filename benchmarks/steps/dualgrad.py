@@ -5,37 +5,102 @@ from __future__ import annotations
 from typing import Any
 
 import dualgrad as dg
-from benchmarks.program import Arrays, Decorator, Program
-from dualgrad import nn, optim
-from dualgrad.functional import relu
+from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.steps import models
+from dualgrad import autograd, functional, nn, optim
+
+
+class _Training:
+    """A model, its loss and its optimizer, from first values."""
+
+    def __init__(
+        self, arrays: Arrays, model: nn.Module, loss: nn.Module, optimizer: optim.Optimizer
+    ) -> None:
+        self.arrays, self.model, self.loss, self.optimizer = arrays, model, loss, optimizer
+
+    def step(self, x: dg.Tensor, target: dg.Tensor) -> Any:
+        self.optimizer.zero_grad()
+        output = self.model(x)
+        loss = self.loss(output[0] if isinstance(output, tuple) else output, target)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def buffers(self) -> list[dg.Tensor]:
+        """What the optimizer keeps."""
+        return [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+
+    def state(self) -> list[dg.Tensor]:
+        return [*self.model.parameters(), *self.buffers()]
+
+    def reset(self) -> None:
+        self.model.load_state_dict(parameters(self.arrays))
+        for tensor in self.buffers():
+            tensor.zero_()
+
+    def program(self, compiled: Decorator) -> Program:
+        self.reset()
+        batches = zip(self.arrays["inputs"], self.arrays["targets"], strict=True)
+        inputs = [(dg.from_numpy(x), dg.from_numpy(target)) for x, target in batches]
+        return Program(compiled(self.step), inputs, self.state, self.reset)
 
 
 def mlp(arrays: Arrays, compiled: Decorator) -> Program:
-    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
-    criterion = nn.CrossEntropyLoss()
+    model = models.mlp(nn)
     optimizer = optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.99, eps=1e-8)
-    values = [arrays[name] for name in ("w1", "b1", "w2", "b2")]
-    first = dict(zip(model.state_dict(), values, strict=True))
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def step(images: dg.Tensor, labels: dg.Tensor) -> Any:
-        optimizer.zero_grad()
-        loss = criterion(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
 
-    def averages() -> list[dg.Tensor]:
-        return [tensor for state in optimizer.state.values() for tensor in state.values()]
+def mlp3(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.mlp3(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def reset() -> None:
-        model.load_state_dict(first)
-        for tensor in averages():
-            tensor.zero_()
 
-    reset()
-    batches = zip(arrays["images"], arrays["labels"], strict=True)
-    inputs = [(dg.from_numpy(images), dg.from_numpy(labels)) for images, labels in batches]
-    return Program(compiled(step), inputs, lambda: [*model.parameters(), *averages()], reset)
+def tiny(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.tiny(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def cnn(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.cnn(nn)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
+
+
+def transformer(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.transformer(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def lstm(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.lstm(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
+    def normal(x: dg.Tensor) -> Any:
+        return 0.5 * (1 + dg.erf(x * 0.5**0.5))
+
+    def step(price: dg.Tensor, strike: dg.Tensor, years: dg.Tensor) -> Any:
+        spread = VOLATILITY * dg.sqrt(years)
+        drift = (RATE + VOLATILITY**2 / 2) * years
+        d1 = (dg.log(price / strike) + drift) / spread
+        return price * normal(d1) - strike * dg.exp(-RATE * years) * normal(d1 - spread)
+
+    names = ("price", "strike", "years")
+    return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in names)])
+
+
+def layernorm_gelu(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(x: dg.Tensor, r: dg.Tensor, scale: dg.Tensor, shift: dg.Tensor) -> Any:
+        return r + functional.gelu(functional.layer_norm(x, (1024,), scale, shift))
+
+    names = ("x", "r", "scale", "shift")
+    return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in names)])
 
 
 def chain(arrays: Arrays, compiled: Decorator) -> Program:
@@ -55,7 +120,7 @@ def softmax(arrays: Arrays, compiled: Decorator) -> Program:
 
 def matmul(arrays: Arrays, compiled: Decorator) -> Program:
     def step(x: dg.Tensor, w: dg.Tensor, b: dg.Tensor) -> Any:
-        return relu(x @ w + b)
+        return functional.relu(x @ w + b)
 
     return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in "xwb")])
 
@@ -65,3 +130,48 @@ def dispatch(arrays: Arrays, compiled: Decorator) -> Program:
         return x + 1
 
     return Program(compiled(step), [(dg.from_numpy(arrays["x"]),)])
+
+
+def product(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(a: dg.Tensor, b: dg.Tensor, c: dg.Tensor | None = None) -> Any:
+        return a @ b if c is None else functional.relu(a @ b + c)
+
+    tensors = {name: dg.from_numpy(array) for name, array in arrays.items()}
+    inputs = [t.mT if name.endswith("^T") else t for name, t in sorted(tensors.items())]
+    return Program(compiled(step), [tuple(inputs)])
+
+
+def convolution(arrays: Arrays, compiled: Decorator) -> Program:
+    options = {name: int(arrays[name]) for name in ("stride", "padding", "groups")}
+    part = str(arrays["part"])
+    convolve = (functional.conv1d, functional.conv2d)[arrays["x"].ndim - 3]
+
+    def forward(x: dg.Tensor, weight: dg.Tensor) -> Any:
+        return convolve(x, weight, **options)
+
+    def gradient(x: dg.Tensor, weight: dg.Tensor, seed: dg.Tensor) -> Any:
+        return autograd.grad(forward(x, weight), [weight if part == "weight" else x], seed)[0]
+
+    names = [name for name in ("x", "weight", "seed") if name in arrays]
+    tensors = {name: dg.from_numpy(arrays[name]) for name in names}
+    if part == "forward":
+        return Program(compiled(forward), [tuple(tensors.values())])
+    tensors["weight" if part == "weight" else "x"].requires_grad = True
+    return Program(compiled(gradient), [tuple(tensors.values())])
+
+
+def attention(arrays: Arrays, compiled: Decorator) -> Program:
+    causal = bool(arrays["causal"])
+
+    def forward(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> Any:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    def gradients(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor, seed: dg.Tensor) -> Any:
+        return dg.stack(autograd.grad(forward(q, k, v), [q, k, v], seed))
+
+    tensors = [dg.from_numpy(arrays[name]) for name in "qkv"]
+    if "seed" not in arrays:
+        return Program(compiled(forward), [tuple(tensors)])
+    for tensor in tensors:
+        tensor.requires_grad = True
+    return Program(compiled(gradients), [(*tensors, dg.from_numpy(arrays["seed"]))])

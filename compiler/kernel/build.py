@@ -43,7 +43,8 @@ class Place:
     destinations: dict[Node, list[Access]]
     evaluator: Callable[[bool], Evaluator]  # of a probe (True) or of the final kernel
     fresh: Callable[[Access], bool]  # whether nobody else holds data in that memory yet
-    workspace: Callable[[Dim, Dim, Dim, Dim], Buffer | None]  # for (batch, m, n, k)
+    # for products (batch, m, n, k), and more words
+    workspace: Callable[[Dim, Dim, Dim, Dim, Dim], Buffer | None]
     scratch: Callable[[DType, Dim], Buffer]  # other memory for the group alone
     loops: Loops  # of the device
 

@@ -56,7 +56,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
+from dualgrad.compiler.ir.dims import (
+    Atom,
+    Dim,
+    Expr,
+    ceil_div,
+    free_atoms_of,
+    substitute,
+    symbol_of,
+)
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
@@ -139,14 +147,50 @@ class If:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """A way through memory that no single stride describes: index `var` lies `place` elements
+    from the start, an expression of `var` and of sizes."""
+
+    var: Expr
+    place: Dim
+
+    def at(self, index: Dim) -> Dim:
+        return substitute(self.place, {symbol_of(self.var): index})
+
+
+@dataclass(frozen=True)
 class Operand:
-    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements."""
+    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements.
+
+    On a CPU rows and columns of what is multiplied may be walks, as those of the windows of an
+    image are: then the place of an element is the sum of theirs.
+    """
 
     buffer: Buffer
     base: Dim
     batch: Dim
-    row: Dim
-    col: Dim
+    row: Dim | Walk
+    col: Dim | Walk
+
+    @property
+    def walks(self) -> bool:
+        return isinstance(self.row, Walk) or isinstance(self.col, Walk)
+
+    @property
+    def strides(self) -> tuple[Dim, Dim]:
+        """Those of rows and columns that do not walk."""
+        assert not isinstance(self.row, Walk)
+        assert not isinstance(self.col, Walk)
+        return self.row, self.col
+
+    def place(self, batch: Dim, row: Dim, col: Dim) -> Dim:
+        """Where an element lies."""
+        return self.base + self.batch * batch + along(self.row, row) + along(self.col, col)
+
+
+def along(step: Dim | Walk, index: Dim) -> Dim:
+    """How far an index lies from the start: by a stride or a walk."""
+    return step.at(index) if isinstance(step, Walk) else step * index
 
 
 @dataclass(frozen=True)
@@ -229,6 +273,11 @@ class Kernel:
     def starts(self) -> dict[Buffer, int]:
         """The buffers that it touches, as `starts_of` has them."""
         return starts_of(self.body)
+
+    @cached_property
+    def origins(self) -> dict[Buffer, Dim]:
+        """The same buffers, as `origins_of` has them."""
+        return origins_of(self)
 
     @cached_property
     def kind(self) -> str:
@@ -347,3 +396,33 @@ def starts_of(body: tuple[Stmt, ...]) -> dict[Buffer, int]:
         known = out.get(b.name)
         out[b.name] = (b, start if known is None else min(start, known[1]))
     return {b: max(start, 0) for b, start in out.values()}
+
+
+def origins_of(kernel: Kernel) -> dict[Buffer, Dim]:
+    """For each buffer, what is added to an index in every iteration: as `starts_of` says, or, where
+    that depends on sizes, as the first index has it.  Kernels that differ in these alone do the
+    same from other places on."""
+    inside = _variables_of(kernel.body)
+    first: dict[Buffer, Dim] = {}
+    for b, index in accesses_of(kernel.body):
+        if b in first or isinstance(index, int):
+            continue
+        fixed = {
+            m: c
+            for m, c in index.terms
+            if m and all(inside.isdisjoint(free_atoms_of(a)) for a in m)
+        }
+        if fixed:
+            first[b] = Expr.of({**fixed, (): dict(index.terms).get((), 0)})
+    return {b: first.get(b, start) for b, start in kernel.starts.items()}
+
+
+def _variables_of(body: tuple[Stmt, ...]) -> set[Atom]:
+    """The variables of loops."""
+    found: set[Atom] = set()
+    for stmt in walk(body):
+        if isinstance(stmt, Loop | Reduce):
+            found.add(symbol_of(stmt.var))
+        elif isinstance(stmt, Contract):
+            found |= {symbol_of(v) for v in (stmt.batch_var, stmt.row_var, stmt.col_var)}
+    return found
