@@ -36,7 +36,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare dualgrad's two modes, and other libraries where they are installed.",
-        epilog="python -m benchmarks gpu --help: figures of a GPU",
+        epilog="DG_BENCH_TENSORFLOW=/path/to/python takes TensorFlow from the environment of that "
+        "interpreter, and so on for each library (DG_BENCH_TORCH, DG_BENCH_JAX); python -m "
+        "benchmarks gpu --help: figures of a GPU",
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload",

@@ -8,9 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import frameworks  # noqa: E402
+from benchmarks.arms import REFERENCE, Arm, choose_arms  # noqa: E402
+
 MARK = "<!-- {} of what `python -m benchmarks --markdown` writes -->"
 ARMS = ["dualgrad eager", "dualgrad static", "NumPy"]
 
@@ -65,7 +71,7 @@ def test_launches_show_the_fusion(files):
 
 def test_other_libraries_are_said_to_be_left_out(files):
     text, numbers, _ = files
-    for name in ("torch eager", "torch.compile", "jax.jit"):
+    for name in ("torch eager", "torch.compile", "jax.jit", "TF function", "TF XLA"):
         assert f"{name}: left out by --no-peers" in numbers["left_out"]
         assert f"without:  {name}: left out by --no-peers" in text
 
@@ -108,8 +114,11 @@ from benchmarks.arms import REFERENCE, STATIC, Arm
 from benchmarks.workloads.kernels import Dispatch
 
 measure.STATIC = replace(STATIC, decorator="nudge.nudge")
-arms = [REFERENCE, measure.STATIC, Arm("other", "missing")]
-result = measure.measure(Dispatch(), arms, measure.Effort(1), 1)
+others = [Arm("other", "missing"), Arm("TF XLA", "missing")]
+arms = [REFERENCE, measure.STATIC, *others]
+class Few(Dispatch):
+    lacking = ("TF XLA",)
+result = measure.measure(Few(), arms, measure.Effort(1), 1)
 static = result.arms[1]
 assert not static.same_bits
 assert 2**-25 < static.difference < 2**-22
@@ -130,3 +139,15 @@ def test_different_bits_are_seen(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "left out: other: ModuleNotFoundError" in done.stdout
+
+
+def test_frameworks_in_environments_of_their_own(monkeypatch):
+    """Another interpreter is asked, and runs the arm; one that does not exist has nothing."""
+    monkeypatch.setenv("DG_BENCH_OTHER", "/no/such/python")
+    assert frameworks.interpreter("other") == "/no/such/python"
+    assert frameworks.version("other") is None
+    assert frameworks.interpreter("llvmlite") == sys.executable
+    assert frameworks.version("llvmlite") == llvmlite.__version__
+    chosen, left_out = choose_arms([REFERENCE, Arm("other", "other")], False, True)
+    assert chosen == [REFERENCE]
+    assert left_out == ["other: other is not installed in /no/such/python"]
