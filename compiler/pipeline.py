@@ -395,7 +395,13 @@ class Lowering:
 
         Returns for each memory that is shared so the tensor that owns it, then the parts.
         """
-        readers = Counter(p for g in order for n in g.nodes for p, _, _ in producers(n))
+        readers = Counter(
+            p
+            for g in order
+            for n in g.nodes
+            for p, _, _ in producers(n)
+            if group_of.get(p) is not g
+        )
         tenants: dict[str, list[Node]] = {}
         for group in reversed(order):  # an outer tensor before those that are its parts
             node = group.nodes[0]

@@ -148,7 +148,7 @@ class Call:
     of matrices (three dimensions) with `between` rows of canaries between them."""
 
     def __init__(self, a: Array, b: Array, dtype: DType, gap: int = 5, between: int = 0) -> None:
-        self.dtype = dtype
+        self.dtype, self.more = dtype, dict[str, int]()  # further slots of the descriptor
         self.a, self.b = (x if x.ndim == 3 else x[None] for x in (a, b))
         (self.batches, self.m, self.k), self.n = self.a.shape, b.shape[-1]
         self.apart = self.m + between
@@ -196,6 +196,7 @@ class Call:
             "epilogue_ctx": 4711,
             "parallel": threads,
         }
+        values |= self.more
         desc = (ctypes.c_int64 * len(DESC))(*(values.get(name, 0) for name in DESC))
         routine(self.dtype, unit)(desc)
         assert (work[:start] == CANARY).all()

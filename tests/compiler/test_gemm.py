@@ -16,6 +16,7 @@ from gemm_calls import (
     EPILOGUE,
     LAYOUTS,
     UNITS,
+    Array,
     Call,
     assert_same_bits,
     canonical,
@@ -124,6 +125,26 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns(unit: tuple[int, int] |
 def test_empty_sums_are_zero_and_empty_results_untouched(dtype: DType) -> None:
     for m, k, n in ((0, 3, 4), (3, 4, 0), (3, 0, 4), (0, 0, 0), (20, 0, 70)):
         check(np.ones((m, k), dtype.numpy), np.ones((k, n), dtype.numpy), dtype)
+
+
+def walk_of(places: Array, runs: Array) -> Array:
+    return np.stack([places, runs], axis=1).astype(np.int64)
+
+
+@pytest.mark.parametrize("operand", ["a", "b"])
+@pytest.mark.parametrize(("m", "k", "n"), [(3, 40, 5), (12, 9, 33), (30, 530, 70), (64, 20, 300)])
+def test_operands_that_walk(m: int, k: int, n: int, operand: str) -> None:
+    rng = np.random.default_rng(m)
+    a, b = matrix(rng, m, k, float32, "padded"), matrix(rng, k, n, float32, "padded")
+    call = Call(a, b, float32)
+    x = a if operand == "a" else b
+    rows, cols = (np.arange(size) for size in x.shape)
+    tables = walk_of(rows * (x.strides[0] // 4), np.ones_like(rows)), walk_of(cols, cols[::-1] + 1)
+    call.more = {f"{operand}_row": 0, f"{operand}_col": 0}
+    for name, table in zip(("rows", "cols"), tables, strict=True):
+        call.more[f"{operand}_{name}"] = table.ctypes.data
+    assert_same_bits(call.run(), canonical(a, b))
+    call.assert_frame_untouched()
 
 
 # -- threads and the epilogue -----------------------------------------------------------------

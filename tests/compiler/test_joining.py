@@ -34,6 +34,7 @@ CASES: dict[str, Case] = {  # what is computed, shapes of arguments, number of k
     ),
     "twice": (lambda x: dg.cat([x * 3, x + 1, x * 3], -1), ((4, 5),), 2),
     "products": (lambda x, y: dg.stack([x @ y, (x + 1) @ y]), ((7, 5), (5, 6)), 3),
+    "product twice": (lambda x, y: dg.stack([z := x @ y, z]), ((7, 5), (5, 6)), 1),
     "product beside": (lambda x, y: dg.cat([x @ y, x * 2], 1), ((7, 5), (5, 6)), 2),
     "sums": (lambda x, y: dg.stack([x.sum(1), y.sum(1)]), ((6, 40), (6, 30)), 2),
     "inputs": (lambda x, y: dg.cat([x, y * 2]), ((3, 4), (2, 4)), 2),

@@ -444,30 +444,39 @@ def test_memory_that_overlaps_is_left_to_python() -> None:
         f(dg.from_numpy(fixed), dg.ones(4))
 
 
-def test_pieces_of_foreign_arrays_may_stand_beside_what_changes() -> None:
-    """As batches of a data set do; pieces of one array are left to Python, which looks closer."""
-
+def test_views_of_foreign_memory_are_served_where_they_lie_apart() -> None:
     def g(x: Any, y: Any) -> Any:
-        x.add_(y)
+        x.add_(1.0)
         return y * 2.0
 
     f = dg.function(g)
-    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    rows = np.zeros((6, 2, 8), np.float32)
+    known = dg.ones(2, 4)
+    warm(f, known, dg.from_numpy(rows[0, :, 4:]))
+    mixed = natively(f, known, dg.from_numpy(rows[1, :, 4:]))
+    np.testing.assert_array_equal(mixed.numpy(), np.zeros((2, 4)))
+    # both in one memory: whole rows between them, or none
+    first, last = dg.from_numpy(rows[0, :, 4:]), dg.from_numpy(rows[5, :, 4:])
+    warm(f, first, last)
+    natively(f, dg.from_numpy(rows[4, :, 4:]), dg.from_numpy(rows[2, :, 4:]))
+    for x, y in ((rows[3, :, 4:], rows[3, :, 4:]), (rows[3, :, 4:], rows[3, :, :4])):
+        assert leaves_to_python(f, dg.from_numpy(x), dg.from_numpy(y))
+    x = dg.from_numpy(rows[3, :, 4:])
+    np.testing.assert_array_equal(f(x, x).numpy(), np.full((2, 4), 2.0))
+
+
+def test_views_of_an_array_that_is_written_are_left_to_python() -> None:
+    def g(x: Any, y: Any) -> Any:
+        x.add_(1.0)
+        return y * 2.0
+
+    f = dg.function(g)
     x = dg.zeros(4)
-    warm(f, x, dg.from_numpy(numbers[0]))
+    warm(f, x, dg.from_numpy(np.zeros(8, np.float32)[4:]))
     before = x.numpy().copy()
-    natively(f, x, dg.from_numpy(numbers[1]))
-    np.testing.assert_array_equal(x.numpy(), before + numbers[1])
-    for begin in (0, 2, 8):
-        flat, expected = numbers.flatten(), numbers.flatten()
-        pieces = [dg.from_numpy(flat[i : i + 4]) for i in (0, begin)]
-        assert leaves_to_python(f, *pieces)
-        expected[:4] += expected[begin : begin + 4]
-        got = f(*pieces).numpy()
-        np.testing.assert_array_equal(flat, expected)
-        np.testing.assert_array_equal(got, 2.0 * expected[begin : begin + 4])
-    borrowed = np.frombuffer(bytearray(16), np.float32)
-    assert leaves_to_python(f, dg.zeros(4), dg.from_numpy(borrowed))
+    seen = dg.from_numpy(x.numpy()[:])
+    assert leaves_to_python(f, x, seen)
+    np.testing.assert_array_equal(f(x, seen).numpy(), 2 * (before + 1))
 
 
 def test_hooks_of_leaves_are_seen() -> None:

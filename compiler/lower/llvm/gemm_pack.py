@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.gemm_micro import Multiples
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 
 def packing(t: Tiling) -> str:
     """@pack_a, @pack_b and what they call."""
-    return _transpose(t) + _pack_a(t) + _pack_b(t)
+    return _transpose(t) + _transpose_strip(t) + _pack_a(t) + _pack_b(t)
 
 
 def _pack_a(t: Tiling) -> str:
@@ -117,14 +118,20 @@ def _b_row(t: Tiling, f: Function, k: str, j: str) -> tuple[str, str]:
 
 def _transpose_b(t: Tiling, f: Function) -> None:
     last = f.sub("%columns", 1)
+    whole = f.value(f"and i64 %k, {-t.lanes}")
     with f.loop(0, "%width", t.lanes) as j:
         first = f.min(j, last)
-        strip = t.at(f, "%src", f.mul(first, "%col"))
+        strip, place = t.at(f, "%src", f.mul(first, "%col")), t.at(f, "%dst", j)
         rows = f.sub("%columns", first)
-        with f.loop(0, "%k", t.lanes) as k:
-            place = t.at(f, "%dst", f.add(f.mul(k, "%width"), j))
+        full = f.compare("sge", rows, t.lanes)
+        many = f.value(f"and i1 {full}, {f.compare('sgt', whole, 0)}")
+        with f.when(many):
+            sizes = (("i64", "%col"), ("i64", whole), ("ptr", place), ("i64", "%width"))
+            f.call("@transpose_strip", ("ptr", strip), *sizes)
+        with f.loop(f.select(many, whole, 0), "%k", t.lanes) as k:
+            target = t.at(f, place, f.mul(k, "%width"))
             source = t.at(f, strip, k)
-            _call_transpose(f, source, "%col", rows, f.sub("%k", k), place, "%width")
+            _call_transpose(f, source, "%col", rows, f.sub("%k", k), target, "%width")
 
 
 def _gather_b(t: Tiling, f: Function) -> None:
@@ -162,6 +169,27 @@ def _transpose(t: Tiling) -> str:
     for vector in vectors:
         t.store(f, vector, place)
         place = t.at(f, place, "%pitch")
+    return f.text()
+
+
+def _transpose_strip(t: Tiling) -> str:
+    """@transpose_strip(src, stride, columns, dst, pitch): the same for `lanes` rows and any whole
+    number of blocks of columns."""
+    f = Function(
+        "internal void @transpose_strip(ptr %src, i64 %stride, i64 %columns, ptr %dst, i64 %pitch)"
+    )
+    rows = Multiples(f, f.mul("%stride", t.itemsize), t.lanes)
+    pitch = f.mul("%pitch", t.itemsize)
+    turn = f.repeat()
+    source, place = turn.carry("ptr", "%src"), turn.carry("ptr", "%dst")
+    left = turn.carry("i64", "%columns")
+    source = f.value(f"freeze ptr {source}")  # as in the kernels
+    block = [t.load(f, f.at(source, row, "i8")) for row in rows.all()]
+    for vector in butterfly(t, f, block):
+        t.store(f, vector, place)
+        place = f.at(place, pitch, "i8")
+    left = f.sub(left, t.lanes)
+    turn.close(f.compare("ne", left, 0), [t.at(f, source, t.lanes), place, left])
     return f.text()
 
 

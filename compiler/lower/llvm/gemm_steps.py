@@ -358,17 +358,15 @@ class _Tile:
         row, rows = step._rows(i)
         c = step._address("c", batch, row, self._columns[0])
         a_row, a_step, c_row = self._strides
-        if step.t.masks:
-            target, add = (c, c_row), self._add
-        else:
-            ragged = f.compare("ne", self._columns[1], self._full)
-            pitch = f.mul(step.plan["width"], step.t.itemsize)
-            target = f.select(ragged, self._scratch, c, "ptr"), f.select(ragged, pitch, c_row)
-            add = f.select(ragged, "false", self._add, "i1")
-        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], add)
-        f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
+        indirect = self._add
         if not step.t.masks:
-            with f.when(ragged):
-                bounds = (("i64", rows), ("i64", self._columns[1]))
-                merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
-                f.call("@merge", *merged, ("i1", self._add), *bounds)
+            ragged = f.compare("ne", self._columns[1], self._full)
+            indirect = f.value(f"or i1 {indirect}, {ragged}")
+        pitch = f.mul(step.plan["width"], step.t.itemsize)
+        target = f.select(indirect, self._scratch, c, "ptr"), f.select(indirect, pitch, c_row)
+        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1])
+        f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
+        with f.when(indirect):
+            bounds = (("i64", rows), ("i64", self._columns[1]))
+            merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
+            f.call("@merge", *merged, ("i1", self._add), *bounds)
