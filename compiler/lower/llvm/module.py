@@ -149,7 +149,9 @@ class Entry(Launches):
         if work.shared is None:
             self.launch(work.function, work.kernel)
             return
-        places: list[tuple[str, Value]] = [("i64", p) for p in work.shared.places_for(work.kernel)]
+        places: list[tuple[str, Value]] = [
+            ("i64", p) for p in work.shared.places_for(self, work.kernel)
+        ]
         self.f.call(work.shared.function, ("ptr", "%frame"), ("ptr", "%context"), *places)
         if may_stop(work.kernel, self.checked):
             self.stop_after_error()
