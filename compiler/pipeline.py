@@ -6,7 +6,7 @@
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
-5. Kernels: each group as loops.
+5. Kernels: each group as loops; on a CPU, strips of them that go item by item.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
 from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region
-from dualgrad.compiler.kernel.rounds import rounds_of
+from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
+from dualgrad.compiler.kernel.strips import Finder, Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite
@@ -273,19 +274,34 @@ class Lowering:
             if group.kind in SOLO and group.nodes[0] not in self.destinations:
                 self.inherit(group, last, position)
             self.build(group, roots, f"{self.name}_{position}")
+        strips = self.find_strips() if self.device == "cpu" else ()
         return LoopProgram(
             self.name,
             tuple(self.stored[x].buffer for x in graph.inputs),
             outputs,
             tuple(x.type for x in graph.outputs),
-            self.live_ranges(),
+            self.live_ranges(strips),
             self.symbols(),
             tuple(x.dtype for x in graph.scalars),
             tuple(self.kernels),
             tuple(self.checks),
             self.threads,
             self.device,
+            strips,
         )
+
+    def find_strips(self) -> tuple[Strip, ...]:
+        """The strips among the kernels, which they reorder."""
+        buffers, threads = tuple(self.temporaries), self.threads
+
+        def area(size: int) -> Buffer:
+            return self.scratch(int64, -(-size // 8))
+
+        def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
+            return workspace_bytes(1, m, n, k, 1)
+
+        self.kernels, strips = Finder(self.kernels, buffers, threads, area, workspace).run()
+        return strips
 
     def inherit(self, group: Group, last: dict[Node, int], position: int) -> None:
         """Let a node overwrite the temporary memory of its base, where nobody reads that later."""
@@ -406,16 +422,18 @@ class Lowering:
     def is_fresh(self, access: Access) -> bool:
         return access.buffer.name[0] in "ot"
 
-    def live_ranges(self) -> tuple[Temporary, ...]:
+    def live_ranges(self, strips: tuple[Strip, ...]) -> tuple[Temporary, ...]:
         used: dict[str, list[int]] = {}
-        for numbers in rounds_of(self.kernels):  # kernels of a round may run at once
+        for numbers in passes_of(self.kernels, (s.numbers for s in strips)):  # these run at once
             for k in numbers:
                 for b in buffers_of(self.kernels[k].body):
                     used.setdefault(b.name, []).extend((numbers[0], numbers[-1]))
+        private = {p.buffer.name for s in strips for p in s.privates}
+        used.update({s.scratch.name: [s.first, s.last] for s in strips})
         return tuple(
             Temporary(b, used[b.name][0], used[b.name][-1])
             for b in self.temporaries
-            if b.name in used
+            if b.name in used and b.name not in private
         )
 
     def symbols(self) -> tuple[Atom, ...]:
