@@ -7,10 +7,13 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import dualgrad as dg
 from benchmarks import gpu
 from benchmarks.arms import ARMS, choose_arms
+from benchmarks.floor import machine_text
 from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure
 from benchmarks.report import (
@@ -21,7 +24,7 @@ from benchmarks.report import (
     write_markdown,
 )
 from benchmarks.results import Run
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS
 from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
@@ -37,7 +40,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload",
-        help=f"what to run (default: all): {', '.join(Workload.known)}",
+        help=f"what to run (default: all, with --quick {', '.join(_quick())}): "
+        f"{', '.join(WORKLOADS)}",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="less than a minute; rougher numbers")
     parser.add_argument("--no-peers", action="store_true", help="leave other frameworks out")
@@ -54,9 +58,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     for name in arguments.workloads:
-        if name not in Workload.known:
-            parser.error(f"no workload {name!r}; there are {', '.join(Workload.known)}")
+        if name not in WORKLOADS:
+            parser.error(f"no workload {name!r}; there are {', '.join(WORKLOADS)}")
     return arguments
+
+
+def _quick() -> list[str]:
+    return [name for name, workload in WORKLOADS.items() if workload.quick]
 
 
 def _positive(text: str) -> int:
@@ -74,15 +82,16 @@ def main(argv: Sequence[str]) -> int:
     others = Others()
     threads = arguments.threads or cpu_count()
     arms, left_out = choose_arms(ARMS, arguments.quick, not arguments.no_peers)
-    machine = describe([arm.framework for arm in arms], threads)
+    dg.set_num_threads(threads)
+    machine = replace(describe([arm.framework for arm in arms], threads), best=machine_text())
     run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
     print(header_text(run), flush=True)
     if arguments.quick:
         effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
     else:
         effort = Effort(arguments.repeats or _REPEATS)
-    for name in arguments.workloads or Workload.known:
-        result = measure(Workload.known[name](), arms, effort, threads)
+    for name in arguments.workloads or (_quick() if arguments.quick else WORKLOADS):
+        result = measure(WORKLOADS[name](), arms, effort, threads)
         run.results.append(result)
         print(f"\n{workload_text(result)}", flush=True)
         if arguments.explain:

@@ -18,7 +18,7 @@ from dualgrad.runtime.host import cpu_count, memory_bytes
 
 @dataclass(frozen=True)
 class Machine:
-    """Header of the tables."""
+    """Header of the tables; `best` says what the machine can do at best."""
 
     cpu: str
     cores: int
@@ -28,6 +28,7 @@ class Machine:
     commit: str
     date: str
     threads: int
+    best: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """Labels and texts."""
@@ -38,8 +39,10 @@ class Machine:
             ("versions", versions),
             ("date", self.date),
             ("threads", str(self.threads)),
+            ("best", self.best),
+            ("commit", self.commit),
         ]
-        return [*lines, ("commit", self.commit)] if self.commit else lines
+        return [(label, text) for label, text in lines if text]
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arms import REFERENCE, STATIC, Arm
+from benchmarks.floor import Floor
 from benchmarks.process import Worker, WorkerFailed
 from benchmarks.results import ArmResult, WorkloadResult
 from benchmarks.workloads import Workload
@@ -58,7 +59,9 @@ def measure(
         run.take_turns(effort)
         run.explain()
         results = [run.results[arm.name] for arm in run.workers]
-        return WorkloadResult(workload.name, workload.title(), results, run.left_out)
+        return WorkloadResult(
+            workload.name, workload.title(), results, run.left_out, workload.work(), run.floors
+        )
 
 
 class _Run:
@@ -75,6 +78,7 @@ class _Run:
         self.answers: dict[str, dict[str, Any]] = {}
         self.results: dict[str, ArmResult] = {}
         self.left_out: list[str] = []
+        self.floors: list[float] = []
         self.arrays = folder / "arrays.npz"
         np.savez(self.arrays, allow_pickle=False, **workload.arrays())
 
@@ -112,11 +116,13 @@ class _Run:
     def take_turns(self, effort: Effort) -> None:
         """Run blocks of all arms in turns, each turn in a new random order."""
         order, shuffle = list(self.workers), random.Random(0).shuffle
+        floor = Floor(self.workload.work())
         end = time.monotonic() + effort.budget
         for turn in range(effort.repeats):
             if turn >= _LEAST_TURNS and time.monotonic() > end:
                 break
             shuffle(order)
+            self.floors.append(floor.block())
             for arm in order:
                 block = self.workers[arm].ask("block", settle=effort.settle, least=effort.least)
                 self.results[arm.name].nanoseconds += block

@@ -8,6 +8,14 @@ from typing import Any
 
 Arrays = Mapping[str, Any]  # NumPy arrays by name
 Decorator = Callable[..., Callable[..., Any]]  # of a step, perhaps with options
+PARAMETER = "parameter "  # begins the name of an array that holds a parameter's first value
+RATE, VOLATILITY = 0.02, 0.3  # of the Black-Scholes formula, per year
+
+
+def parameters(arrays: Arrays) -> dict[str, Any]:
+    """First values of a model's parameters by their names, in the order of its layers."""
+    names = [name for name in arrays if name.startswith(PARAMETER)]
+    return {name.removeprefix(PARAMETER): arrays[name] for name in names}
 
 
 def _nothing() -> None:

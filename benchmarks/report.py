@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,17 +19,19 @@ def _marks(program: str) -> tuple[str, str]:
 
 BEGIN, END = _marks("benchmarks")
 _COLUMNS = (
-    "arm", "step", "p10-p90", "speed-up", "launches", "memory", "cold", "warm", "result",
+    "arm", "step", "p10-p90", "faster", "floor", "runs", "memory", "cold", "warm", "result",
 )  # fmt: skip
 LEGEND = (
     ("step", "median time of one step, with the 10th and 90th percentile of all measurements"),
-    ("speed-up", "how many times faster than dualgrad eager"),
-    ("launches", "programs that dualgrad runs per step / kernels inside of them"),
+    ("faster", "how many times faster than dualgrad eager"),
+    ("floor", "how much of the time the machine needs at best, for the work that the table names"),
+    ("runs", "programs that dualgrad runs per step / kernels inside of them"),
     ("memory", "most that dualgrad's memory pool had in use"),
     ("cold, warm", "first call in a fresh process after imports: empty and filled disk cache"),
     ("result", "against dualgrad eager: same bits, or the largest relative difference"),
 )
 _QUIET = 0.05
+_WIDTH = 100
 
 _Units = Sequence[tuple[str, float]]
 _TIMES = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
@@ -55,8 +58,8 @@ def time_text(nanoseconds: float) -> str:
 
 
 def _range_text(low: float, high: float, middle: float) -> str:
-    name, size = _unit(middle, _TIMES)
-    return f"{_three(low / size)}-{_three(high / size)} {name}"
+    _, size = _unit(middle, _TIMES)
+    return f"{_three(low / size)}-{_three(high / size)}"
 
 
 def spread_text(nanoseconds: list[float]) -> str:
@@ -67,7 +70,13 @@ def spread_text(nanoseconds: list[float]) -> str:
     return f"{_three(middle / size)} {name} {numbers}"
 
 
-def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
+def percent_text(part: float) -> str:
+    """A part of a whole: 83 %."""
+    return f"{100 * part:.0f} %"
+
+
+def _cells(arm: ArmResult, result: WorkloadResult) -> list[str]:
+    reference, floor = result.arms[0], result.floor
     low, high = arm.spread
     launches, kernels, peak = arm.launches, arm.kernels, arm.peak_bytes
     return [
@@ -75,6 +84,7 @@ def _cells(arm: ArmResult, reference: ArmResult) -> list[str]:
         time_text(arm.median),
         _range_text(low, high, arm.median),
         _three(reference.median / arm.median),
+        "" if floor is None else percent_text(floor / arm.median),
         "" if launches is None or kernels is None else f"{launches:.0f}/{kernels:.0f}",
         "" if peak is None else _with_unit(peak, _SIZES),
         time_text(1e9 * arm.cold_seconds),
@@ -103,7 +113,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _rows(result: WorkloadResult) -> list[list[str]]:
-    return [_cells(arm, result.arms[0]) for arm in result.arms]
+    return [_cells(arm, result) for arm in result.arms]
+
+
+def _floor_text(result: WorkloadResult) -> str:
+    """What the floor is made of."""
+    floor, work = result.floor, result.work
+    if floor is None:
+        return "floor: none, for the work is less than the cost of a call"
+    amount = f"{_three(1e-6 * work.flops)} MFLOP, " if work.flops else ""
+    return f"floor {time_text(floor)}: {amount}{_with_unit(work.bytes, _SIZES)} ({work.formula})"
 
 
 def header_text(run: Run) -> str:
@@ -114,10 +133,20 @@ def header_text(run: Run) -> str:
 
 def workload_text(result: WorkloadResult) -> str:
     """The table of one workload."""
-    lines = [f"{result.name}: {result.title}"]
+    lines = [f"{result.name}: {result.title}", *_wrapped(_floor_text(result))]
     lines += [f"  {line}" for line in aligned([_COLUMNS, *_rows(result)])]
     lines += [f"  left out: {reason}" for reason in result.left_out]
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def slower_text(run: Run) -> str:
+    """The workloads where compiling does not pay."""
+    names = [result.name for result in run.results if result.slower]
+    return f"static slower than eager: {', '.join(names) or 'none'}"
 
 
 def summary_text(run: Run) -> str:
@@ -130,7 +159,9 @@ def summary_text(run: Run) -> str:
             (r.name, time_text(eager), time_text(static), f"{_three(r.speedup)} x as fast", bits)
         )
     notes = (*LEGEND, ("others", others_text(run.others_share)))
-    return "\n".join([*aligned(rows), "", *(f"{label:<12}{text}" for label, text in notes)])
+    return "\n".join(
+        [*aligned(rows), slower_text(run), "", *(f"{label:<12}{text}" for label, text in notes)]
+    )
 
 
 def others_text(share: float | None) -> str:
@@ -153,9 +184,10 @@ def markdown(run: Run) -> str:
     lines = [BEGIN, ""]
     lines += [f"- {label}: {text}" for label, text in run.machine.lines()]
     lines += [f"- without: {reason}" for reason in run.left_out]
-    lines += [f"- {others_text(run.others_share)}", f"- command: `{run.command}`"]
+    lines += [f"- {others_text(run.others_share)}", f"- {slower_text(run)}"]
+    lines += [f"- command: `{run.command}`"]
     for result in run.results:
-        lines += ["", f"## {result.name}", "", result.title, ""]
+        lines += ["", f"## {result.name}", "", result.title, "", _floor_text(result), ""]
         lines += markdown_table([_COLUMNS, *_rows(result)])
         lines += [""] * bool(result.left_out) + [f"- left out: {r}" for r in result.left_out]
     lines += ["", "## The columns", ""]

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.machine import Machine
+from benchmarks.workloads.base import Work
+
+_SHORTEST = 10_000.0  # nanoseconds of a floor; less is the cost of a call
+_SLOWER = 1.05
 
 
 def percentile(numbers: list[float], percent: float) -> float:
@@ -65,12 +69,27 @@ class WorkloadResult:
     """All arms of one workload; the first is dualgrad eager, the second dualgrad static.
 
     left_out  reasons, one line for each arm that did not run
+    work      what a step cannot do without
+    floors    nanoseconds that the machine needs for it at best: one number per turn
     """
 
     name: str
     title: str
     arms: list[ArmResult]
     left_out: list[str]
+    work: Work
+    floors: list[float]
+
+    @property
+    def floor(self) -> float | None:
+        """The median; None where it is too short to be known."""
+        floor = statistics.median(self.floors)
+        return floor if floor >= _SHORTEST else None
+
+    @property
+    def slower(self) -> bool:
+        """Whether static is slower than eager."""
+        return self.arms[1].median > _SLOWER * self.arms[0].median
 
     @property
     def same_bits(self) -> bool:
@@ -88,6 +107,8 @@ class WorkloadResult:
             "title": self.title,
             "speedup_static": self.speedup,
             "same_bits": self.same_bits,
+            "work": asdict(self.work),
+            "floor_ns": self.floor,
             "arms": [arm.as_json() for arm in self.arms],
             "left_out": self.left_out,
         }

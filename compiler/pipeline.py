@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -30,10 +31,10 @@ from dualgrad.compiler.kernel.contract import (
     sums_apart,
 )
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
-from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt, buffers_of
+from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt
 from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
-from dualgrad.compiler.kernel.region import build_region
+from dualgrad.compiler.kernel.region import build_region, parts_in
 from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
@@ -46,6 +47,7 @@ from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
 from dualgrad.compiler.ops.index import Index, Update
+from dualgrad.compiler.ops.joining import Concat
 from dualgrad.compiler.ops.library import Library
 from dualgrad.compiler.ops.region import Overwrite
 from dualgrad.compiler.ops.view import (
@@ -266,13 +268,14 @@ class Lowering:
         group_of = {n: g for g in order for n in g.nodes}
         crossing = _crossing(order, group_of)
         order += self.place_writes(order, group_of)
+        tenants = self.place_parts(order, group_of)
         called = [n for n in group_of if isinstance(n.op, Library)]
         self.whole = {p for n in called for p, _, _ in producers(n)}
         last = {p: k for k, g in enumerate(order) for n in g.nodes for p, _, _ in producers(n)}
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
             if group.kind in SOLO and group.nodes[0] not in self.destinations:
-                self.inherit(group, last, position)
+                self.inherit(group, tenants, last, position)
             self.build(group, roots, f"{self.name}_{position}")
         strips = self.find_strips() if self.device == "cpu" else ()
         return LoopProgram(
@@ -303,7 +306,9 @@ class Lowering:
         self.kernels, strips = Finder(self.kernels, buffers, threads, area, workspace).run()
         return strips
 
-    def inherit(self, group: Group, last: dict[Node, int], position: int) -> None:
+    def inherit(
+        self, group: Group, tenants: dict[str, list[Node]], last: dict[Node, int], position: int
+    ) -> None:
         """Let a node overwrite the temporary memory of its base, where nobody reads that later."""
         (node,) = group.nodes
         base = _row_major_base(node.inputs[0]) if isinstance(node.op, Overwrite | Update) else None
@@ -311,6 +316,9 @@ class Lowering:
         if base is None or access is None or access.buffer.name[0] != "t":
             return
         home = seen_as(access, base.shape, node.shape)
+        there = tenants.get(access.buffer.name, [base])
+        if there[0] is not base or any(last.get(x, position) > position for x in there):
+            return
         if home is not None and last[base] == position and _reads_in_place(group, node, base):
             self.destinations[node] = [home]
 
@@ -354,6 +362,33 @@ class Lowering:
                 self.destinations[base] = [self.temporary(base)]
             copies.append(Group(-1, "map", squeezed(value.shape), [node]))
         return copies
+
+    def place_parts(self, order: list[Group], group_of: dict[Node, Group]) -> dict[str, list[Node]]:
+        """Let the parts of joined tensors be computed where these lie.
+
+        Returns for each memory that is shared so the tensor that owns it, then the parts.
+        """
+        readers = Counter(p for g in order for n in g.nodes for p, _, _ in producers(n))
+        tenants: dict[str, list[Node]] = {}
+        for group in reversed(order):  # an outer tensor before those that are its parts
+            node = group.nodes[0]
+            if not isinstance(node.op, Concat):
+                continue
+            homes = self.destinations.setdefault(node, [])
+            if not homes:
+                homes.append(self.temporary(node))
+            if not all(map(self.is_fresh, homes)):
+                continue
+            for part, slots in parts_in(node, homes).values():
+                if part not in group_of or group_of[part].kind in ("update", "call"):
+                    continue
+                known = self.destinations.setdefault(part, [])
+                if not known and readers[part] > 1 and not is_row_major(slots[0], part.shape):
+                    known.append(self.temporary(part))
+                known += slots
+                for home in homes:
+                    tenants.setdefault(home.buffer.name, [node]).append(part)
+        return tenants
 
     def _readers(self, order: list[Group]) -> dict[str, int]:
         """The last group that reads each input."""
@@ -426,7 +461,7 @@ class Lowering:
         used: dict[str, list[int]] = {}
         for numbers in passes_of(self.kernels, (s.numbers for s in strips)):  # these run at once
             for k in numbers:
-                for b in buffers_of(self.kernels[k].body):
+                for b in self.kernels[k].starts:
                     used.setdefault(b.name, []).extend((numbers[0], numbers[-1]))
         private = {p.buffer.name for s in strips for p in s.privates}
         used.update({s.scratch.name: [s.first, s.last] for s in strips})
@@ -451,7 +486,7 @@ def seen_as(access: Access, shape: tuple[Dim, ...], other: tuple[Dim, ...]) -> A
     if shape == other:
         return access
     row_major = access.strides == contiguous_strides(shape)
-    return Access(access.buffer, contiguous_strides(other)) if row_major else None
+    return Access(access.buffer, contiguous_strides(other), access.start) if row_major else None
 
 
 def _no_check(node: Node, what: str, bound: Dim, low: Dim) -> int:

@@ -85,13 +85,13 @@ def test_markdown_keeps_what_is_around_it(files):
     assert "old" not in lines
     assert sum(line.startswith("| dualgrad static |") for line in lines) == 2
     widths = {line.count("|") for line in lines if line.startswith("|")}
-    assert widths == {10}
+    assert widths == {11}
 
 
 def test_unknown_workload():
     done = run("--quick", "mlpp")
     assert done.returncode == 2
-    assert "no workload 'mlpp'; there are mlp, chain" in done.stderr
+    assert "no workload 'mlpp'; there are mlp, mlp3" in done.stderr
 
 
 NUDGE = """
@@ -105,7 +105,7 @@ WITH_NUDGE = """
 from dataclasses import replace
 from benchmarks import measure, report
 from benchmarks.arms import REFERENCE, STATIC, Arm
-from benchmarks.workloads import Dispatch
+from benchmarks.workloads.kernels import Dispatch
 
 measure.STATIC = replace(STATIC, decorator="nudge.nudge")
 arms = [REFERENCE, measure.STATIC, Arm("other", "missing")]

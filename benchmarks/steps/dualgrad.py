@@ -5,37 +5,102 @@ from __future__ import annotations
 from typing import Any
 
 import dualgrad as dg
-from benchmarks.program import Arrays, Decorator, Program
-from dualgrad import nn, optim
-from dualgrad.functional import relu
+from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.steps import models
+from dualgrad import functional, nn, optim
+
+
+class _Training:
+    """A model, its loss and its optimizer, from first values."""
+
+    def __init__(
+        self, arrays: Arrays, model: nn.Module, loss: nn.Module, optimizer: optim.Optimizer
+    ) -> None:
+        self.arrays, self.model, self.loss, self.optimizer = arrays, model, loss, optimizer
+
+    def step(self, x: dg.Tensor, target: dg.Tensor) -> Any:
+        self.optimizer.zero_grad()
+        output = self.model(x)
+        loss = self.loss(output[0] if isinstance(output, tuple) else output, target)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def buffers(self) -> list[dg.Tensor]:
+        """What the optimizer keeps."""
+        return [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+
+    def state(self) -> list[dg.Tensor]:
+        return [*self.model.parameters(), *self.buffers()]
+
+    def reset(self) -> None:
+        self.model.load_state_dict(parameters(self.arrays))
+        for tensor in self.buffers():
+            tensor.zero_()
+
+    def program(self, compiled: Decorator) -> Program:
+        self.reset()
+        batches = zip(self.arrays["inputs"], self.arrays["targets"], strict=True)
+        inputs = [(dg.from_numpy(x), dg.from_numpy(target)) for x, target in batches]
+        return Program(compiled(self.step), inputs, self.state, self.reset)
 
 
 def mlp(arrays: Arrays, compiled: Decorator) -> Program:
-    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
-    criterion = nn.CrossEntropyLoss()
+    model = models.mlp(nn)
     optimizer = optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.99, eps=1e-8)
-    values = [arrays[name] for name in ("w1", "b1", "w2", "b2")]
-    first = dict(zip(model.state_dict(), values, strict=True))
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def step(images: dg.Tensor, labels: dg.Tensor) -> Any:
-        optimizer.zero_grad()
-        loss = criterion(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
 
-    def averages() -> list[dg.Tensor]:
-        return [tensor for state in optimizer.state.values() for tensor in state.values()]
+def mlp3(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.mlp3(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def reset() -> None:
-        model.load_state_dict(first)
-        for tensor in averages():
-            tensor.zero_()
 
-    reset()
-    batches = zip(arrays["images"], arrays["labels"], strict=True)
-    inputs = [(dg.from_numpy(images), dg.from_numpy(labels)) for images, labels in batches]
-    return Program(compiled(step), inputs, lambda: [*model.parameters(), *averages()], reset)
+def tiny(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.tiny(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def cnn(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.cnn(nn)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
+
+
+def transformer(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.transformer(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def lstm(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.lstm(nn)
+    optimizer = optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
+    def normal(x: dg.Tensor) -> Any:
+        return 0.5 * (1 + dg.erf(x * 0.5**0.5))
+
+    def step(price: dg.Tensor, strike: dg.Tensor, years: dg.Tensor) -> Any:
+        spread = VOLATILITY * dg.sqrt(years)
+        drift = (RATE + VOLATILITY**2 / 2) * years
+        d1 = (dg.log(price / strike) + drift) / spread
+        return price * normal(d1) - strike * dg.exp(-RATE * years) * normal(d1 - spread)
+
+    names = ("price", "strike", "years")
+    return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in names)])
+
+
+def layernorm_gelu(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(x: dg.Tensor, r: dg.Tensor, scale: dg.Tensor, shift: dg.Tensor) -> Any:
+        return r + functional.gelu(functional.layer_norm(x, (1024,), scale, shift))
+
+    names = ("x", "r", "scale", "shift")
+    return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in names)])
 
 
 def chain(arrays: Arrays, compiled: Decorator) -> Program:
@@ -55,7 +120,7 @@ def softmax(arrays: Arrays, compiled: Decorator) -> Program:
 
 def matmul(arrays: Arrays, compiled: Decorator) -> Program:
     def step(x: dg.Tensor, w: dg.Tensor, b: dg.Tensor) -> Any:
-        return relu(x @ w + b)
+        return functional.relu(x @ w + b)
 
     return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in "xwb")])
 

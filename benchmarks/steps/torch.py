@@ -6,42 +6,107 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from benchmarks.program import Arrays, Decorator, Program
+from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.steps import models
+
+
+class _Training:
+    """A model, its loss and its optimizer, from first values.
+
+    Model and loss are compiled together with the backward pass, the optimizer's step by itself: a
+    training step that is compiled as a whole breaks into more graphs than these two.
+    """
+
+    def __init__(
+        self, arrays: Arrays, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.arrays, self.model, self.loss, self.optimizer = arrays, model, loss, optimizer
+
+    def forward(self, x: torch.Tensor, target: torch.Tensor) -> Any:
+        output = self.model(x)
+        return self.loss(output[0] if isinstance(output, tuple) else output, target)
+
+    def reset(self) -> None:
+        values = {name: torch.from_numpy(a) for name, a in parameters(self.arrays).items()}
+        self.model.load_state_dict(values)
+        for state in self.optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+
+    def program(self, compiled: Decorator) -> Program:
+        loss_of, update = compiled(self.forward), compiled(self.optimizer.step)
+
+        def step(x: torch.Tensor, target: torch.Tensor) -> Any:
+            self.optimizer.zero_grad()
+            loss = loss_of(x, target)
+            loss.backward()
+            update()
+            return loss
+
+        self.reset()
+        batches = zip(self.arrays["inputs"], self.arrays["targets"], strict=True)
+        inputs = [(torch.from_numpy(x), torch.from_numpy(target)) for x, target in batches]
+        return Program(step, inputs, lambda: list(self.model.parameters()), self.reset)
 
 
 def mlp(arrays: Arrays, compiled: Decorator) -> Program:
-    """Model and loss are compiled together with the backward pass, the optimizer's step by
-    itself: a training step that is compiled as a whole breaks into more graphs than these two."""
-    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
-    criterion = nn.CrossEntropyLoss()
+    model = models.mlp(nn)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.99, eps=1e-8)
-    first = [torch.from_numpy(arrays[name]) for name in ("w1", "b1", "w2", "b2")]
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def forward(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = criterion(model(images), labels)
-        return loss
 
-    loss_of, update = compiled(forward), compiled(optimizer.step)
+def mlp3(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.mlp3(nn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
 
-    def step(images: torch.Tensor, labels: torch.Tensor) -> Any:
-        optimizer.zero_grad()
-        loss: Any = loss_of(images, labels)
-        loss.backward()
-        update()
-        return loss
 
-    def reset() -> None:
-        with torch.no_grad():
-            for param, value in zip(model.parameters(), first, strict=True):
-                param.copy_(value)
-        for state in optimizer.state.values():
-            state["square_avg"].zero_()
+def tiny(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.tiny(nn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
 
-    reset()
-    batches = zip(arrays["images"], arrays["labels"], strict=True)
-    inputs = [(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in batches]
-    return Program(step, inputs, lambda: list(model.parameters()), reset)
+
+def cnn(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.cnn(nn)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
+
+
+def transformer(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.transformer(nn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def lstm(arrays: Arrays, compiled: Decorator) -> Program:
+    model = models.lstm(nn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+
+
+def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
+    def normal(x: torch.Tensor) -> Any:
+        return 0.5 * (1 + torch.erf(x * 0.5**0.5))
+
+    def step(price: torch.Tensor, strike: torch.Tensor, years: torch.Tensor) -> Any:
+        spread = VOLATILITY * torch.sqrt(years)
+        drift = (RATE + VOLATILITY**2 / 2) * years
+        d1 = (torch.log(price / strike) + drift) / spread
+        return price * normal(d1) - strike * torch.exp(-RATE * years) * normal(d1 - spread)
+
+    names = ("price", "strike", "years")
+    return Program(compiled(step), [tuple(torch.from_numpy(arrays[name]) for name in names)])
+
+
+def layernorm_gelu(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(x: torch.Tensor, r: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> Any:
+        return r + functional.gelu(functional.layer_norm(x, (1024,), scale, shift))
+
+    names = ("x", "r", "scale", "shift")
+    return Program(compiled(step), [tuple(torch.from_numpy(arrays[name]) for name in names)])
 
 
 def chain(arrays: Arrays, compiled: Decorator) -> Program:

@@ -19,7 +19,8 @@ def build_call(group: Group, place: Place) -> tuple[Stmt, ...]:
     assert isinstance(op, Library)
     evaluator = place.evaluator(False)
     inputs = tuple(_block(x, evaluator) for x in node.inputs)
-    output = Block(place.destinations[node][0].buffer, 0, node.shape)
+    home = place.destinations[node][0]
+    output = Block(home.buffer, home.start, node.shape)
     code = evaluator.new_check(node, "", 0, 0)
     return (Call(op.routine, op.params, tuple(op.dims), inputs, output, code),)
 

@@ -93,7 +93,7 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
         for x in product.stores(roots, place)
         if x.value is not product.total or x.buffer is not home.buffer
     ]
-    c = Operand(home.buffer, 0, m * n, n, 1)
+    c = Operand(home.buffer, home.start, m * n, n, 1)
     return (product.contract(c, place.workspace(batch, m, n, k), epilogue),)
 
 

@@ -23,13 +23,14 @@ At = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Access:
-    """Where a tensor lies in memory: strides in elements."""
+    """Where a tensor lies in memory: strides and the place of its first element, in elements."""
 
     buffer: Buffer
     strides: tuple[Dim, ...]
+    start: Dim = 0
 
     def index(self, at: At) -> Dim:
-        total: Dim = 0
+        total = self.start
         for i, step in zip(at, self.strides, strict=True):
             total = total + step * i
         return total
@@ -66,9 +67,7 @@ class Evaluator:
         if not self.change:
             return value
         memo = self._changed
-        for e in s.children_first((value,)):
-            if e in memo:
-                continue
+        for e in s.children_first((value,), memo):
             if e.op == "load":
                 memo[e] = s.load(e.memory[0], self.place(e.memory[1]))
             elif e.op == "index":
@@ -102,7 +101,7 @@ class Evaluator:
         if found is None and isinstance(node.op, Reshape) and node not in self.known:
             behind = self.access_of(node.inputs[0])
             if behind is not None and behind.strides == contiguous_strides(node.inputs[0].shape):
-                return Access(behind.buffer, contiguous_strides(node.shape))
+                return Access(behind.buffer, contiguous_strides(node.shape), behind.start)
         return found
 
     def learn(self, probe: Evaluator) -> None:

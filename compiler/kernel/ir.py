@@ -53,6 +53,7 @@ block sums are added in index order (the first as it is).  `blocks_of` is their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal
 
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
@@ -224,7 +225,12 @@ class Kernel:
     body: tuple[Stmt, ...]
     lines: tuple[tuple[str, int], ...] = ()  # the user's (file, line)s that it came from
 
-    @property
+    @cached_property
+    def starts(self) -> dict[Buffer, int]:
+        """The buffers that it touches, as `starts_of` has them."""
+        return starts_of(self.body)
+
+    @cached_property
     def kind(self) -> str:
         """What the kernel is, for reports: map, row, column, scan, contract or call."""
         kinds = {type(s) for s in walk(self.body)}
@@ -303,7 +309,9 @@ def scalars_of(stmt: Stmt) -> tuple[Scalar, ...]:
 
 
 def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
-    """Every place that statements touch: (buffer, index or start), outer before inner."""
+    """Every place that statements touch: (buffer, index or start), outer before inner; what
+    several of them load, once."""
+    known: set[Scalar] = set()
     for stmt in walk(body):
         if isinstance(stmt, Store):
             yield stmt.buffer, stmt.index
@@ -315,7 +323,9 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
         elif isinstance(stmt, Call):
             for x in (*stmt.inputs, stmt.output):
                 yield x.buffer, x.base
-        for e in children_first(scalars_of(stmt)):
+        below = children_first(scalars_of(stmt), known)
+        known.update(below)
+        for e in below:
             if e.op in ("load", "gather"):
                 yield e.memory
 

@@ -41,9 +41,7 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
-    buffers_of,
     scalars_of,
-    starts_of,
     walk,
 )
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
@@ -70,7 +68,7 @@ def common_text(kernel: Kernel) -> str:
     """The kernel as text without its name and sizes of buffers; these are numbered in the order of
     `buffers_of`, indices count from `starts_of`.  Kernels of one text do the same to their
     buffers, from these starts on."""
-    starts = starts_of(kernel.body)
+    starts = kernel.starts
     names = {b.name: f"b{k}" for k, b in enumerate(starts)}
     printer = _Printer({b.name: (names[b.name], start) for b, start in starts.items()})
     types = ", ".join(f"{names[b.name]}: {b.dtype.short}" for b in starts)
@@ -92,12 +90,10 @@ def lines_of(kernel: Kernel) -> list[Line]:
 
 def params_of(kernel: Kernel) -> list[Scalar]:
     """All parameters in the order of their first use."""
-    found: dict[Scalar, None] = {}
+    known: dict[Scalar, None] = {}
     for stmt in walk(kernel.body):
-        for e in children_first(scalars_of(stmt)):
-            if e.op == "param":
-                found.setdefault(e)
-    return list(found)
+        known.update(dict.fromkeys(children_first(scalars_of(stmt), known)))
+    return [e for e in known if e.op == "param"]
 
 
 def constant_text(e: Scalar) -> str:
@@ -123,9 +119,7 @@ class _Block:
     def define(self, root: Scalar) -> list[str]:
         """The definitions that `root` still needs, in order."""
         out: list[str] = []
-        for e in children_first((root,)):
-            if e in self.text:
-                continue
+        for e in children_first((root,), self.text):
             text = self.spell(e)
             shared = self.uses[e] > 1 and e.op not in _NEVER_NAMED
             if shared or (e is not root and len(text) > _LONGEST_OPERAND):
@@ -196,7 +190,7 @@ class _Printer:
 
     def head(self, kernel: Kernel) -> None:
         self.add(None, 0, f"kernel {kernel.name}  # {kernel.kind}")
-        memory = ", ".join(f"{b.name}: {b.dtype.short}[{b.size}]" for b in buffers_of(kernel.body))
+        memory = ", ".join(f"{b.name}: {b.dtype.short}[{b.size}]" for b in kernel.starts)
         if memory:
             self.add(None, 1, f"buffers {memory}")
         self.params(kernel)

@@ -20,7 +20,6 @@ from dualgrad.compiler.kernel.ir import (
     Device,
     Kernel,
     Store,
-    starts_of,
     walk,
 )
 from dualgrad.compiler.kernel.printer import common_text, render
@@ -102,7 +101,7 @@ class LoopProgram:
         number: dict[str, int] = {}
         launches = []
         for kernel, text in zip(self.kernels, self.common_texts, strict=True):
-            places = " ".join(f"{b.name}+{start}" for b, start in starts_of(kernel.body).items())
+            places = " ".join(f"{b.name}+{start}" for b, start in kernel.starts.items())
             launches.append(f"{number.setdefault(text, len(number))}: {places}")
         # on a CPU the code does not know what its program is called
         head = self._head[self.device == "cpu" :]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dualgrad.compiler.ir.dims import Dim, sym
+from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, sym
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.build import Place, indices_in, map_loops, variables
 from dualgrad.compiler.kernel.collapse import collapsible, extent_of, renamed
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Stmt, Store
 from dualgrad.compiler.kernel.loops import at_of
+from dualgrad.compiler.ops.joining import Concat
 from dualgrad.compiler.ops.region import Part, Region
-from dualgrad.compiler.passes.fuse import index_in, squeezed
+from dualgrad.compiler.passes.fuse import index_in, producers, squeezed
 
 
 def build_region(node: Node, place: Place) -> list[tuple[Stmt, ...]]:
@@ -19,9 +21,16 @@ def build_region(node: Node, place: Place) -> list[tuple[Stmt, ...]]:
     op = node.op
     assert isinstance(op, Region)
     bodies = []
+    placed = {
+        k
+        for k, (part, slots) in parts_in(node, place.destinations[node]).items()
+        if set(slots) <= set(place.destinations.get(part, ()))
+    }
     for part in op.parts(*(x.shape for x in node.inputs)):
         if part.operand == 0 and is_there(node, place):
             continue  # the base is overwritten where it lies
+        if part.operand in placed:
+            continue  # it has been computed where it belongs
         build = _adding if part.adds else _storing
         bodies.append(build(node, part, place))
     return bodies
@@ -31,6 +40,40 @@ def is_there(node: Node, place: Place) -> bool:
     """Whether the only destination is the memory of the first operand."""
     base = place.evaluator(True).access_of(node.inputs[0])
     return place.destinations[node] == [base]
+
+
+def parts_in(node: Node, homes: list[Access]) -> dict[int, tuple[Node, list[Access]]]:
+    """Where the parts of a joined tensor lie in its memory: by number of the operand, the node
+    that is this operand but for dimensions of size 1, and its places in all homes."""
+    found: dict[int, tuple[Node, list[Access]]] = {}
+    if not isinstance(node.op, Concat):
+        return found
+    parts = node.op.parts(*(x.shape for x in node.inputs))
+    for k, (part, (x, index, at)) in enumerate(zip(parts, producers(node), strict=True)):
+        here = tuple(i for i, n in zip(index, x.shape, strict=True) if n != 1)
+        if here != at or squeezed(x.shape) != squeezed(part.shape) or x.dtype is not node.dtype:
+            continue
+        slots = [_slot(home, part, x.shape, at) for home in homes]
+        if all(slots):
+            found[k] = x, [slot for slot in slots if slot is not None]
+    return found
+
+
+def _slot(home: Access, part: Part, shape: tuple[Dim, ...], at: tuple[Expr, ...]) -> Access | None:
+    """A part's place in memory, seen under a shape that has its elements at `at`."""
+    start = home.index(part.at(index_in(part.shape, at)))
+    strides: list[Dim] = []
+    rest = iter(at)
+    for n, step in zip(shape, contiguous_strides(shape), strict=True):
+        if n == 1:
+            strides.append(step)
+            continue
+        split = coefficient(start, next(rest))
+        if split is None:
+            return None
+        strides.append(split[0])
+        start = split[1]
+    return Access(home.buffer, tuple(strides), start)
 
 
 def _storing(node: Node, part: Part, place: Place) -> tuple[Stmt, ...]:

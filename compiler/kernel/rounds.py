@@ -15,7 +15,6 @@ from dualgrad.compiler.kernel.ir import (
     Kernel,
     Loop,
     Store,
-    buffers_of,
     walk,
 )
 
@@ -41,7 +40,7 @@ def rounds_of(kernels: Sequence[Kernel]) -> list[range]:
     stored: set[str] = set()
     open = False  # whether others may join the last round
     for k, kernel in enumerate(kernels):
-        touches = {b.name for b in buffers_of(kernel.body)}
+        touches = {b.name for b in kernel.starts}
         stores = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Store)}
         apart = touched.isdisjoint(stores) and stored.isdisjoint(touches)
         if open and apart and len(rounds[-1]) < MOST and _may_join(kernel):

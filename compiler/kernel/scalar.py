@@ -21,6 +21,7 @@ once, whatever it converts from, and one from it is exact.
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, ClassVar, Union
 
 from dualgrad.compiler.ir.interned import Interned
@@ -309,18 +310,23 @@ def takes(kinds: str, dtype: DType) -> bool:
     return dtype.kind in kinds and not dtype.is_low
 
 
-def children_first(roots: tuple[Scalar, ...]) -> list[Scalar]:
-    """All expressions below the roots, operands before their users."""
+def children_first(roots: Iterable[Scalar], known: Container[Scalar] = frozenset()) -> list[Scalar]:
+    """All expressions below the roots, operands before their users; without those that are known,
+    and what is only below them."""
     done: dict[Scalar, None] = {}  # in order
-    seen: set[Scalar] = set()
-    stack = [*reversed(roots)]
+    opened: set[Scalar] = set()
+    stack = [*roots]
+    stack.reverse()
     while stack:
-        e = stack[-1]
-        if e in seen or not e.args:
-            done[stack.pop()] = None  # the first time counts
+        e = stack.pop()
+        if e in done or e in known:
+            continue
+        if not e.args or e in opened:
+            done[e] = None
         else:
-            seen.add(e)
-            stack += [a for a in reversed(e.args) if a not in done]
+            opened.add(e)
+            stack.append(e)
+            stack += e.args[::-1]
     return list(done)
 
 

@@ -31,7 +31,6 @@ from dualgrad.compiler.kernel.ir import (
     Stmt,
     Store,
     accesses_of,
-    buffers_of,
     scalars_of,
     walk,
 )
@@ -121,7 +120,7 @@ class Growth:
         if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
             return False
         known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
-        whole = {b.name: b.size for b in buffers_of(kernel.body)}
+        whole = {b.name: b.size for b in kernel.starts}
         own = {
             n: size // self.items
             for n in stored - known.keys()
@@ -206,7 +205,7 @@ def _by_part(index: Dim, c: Contract, part: Part, item: Dim, row: Dim) -> Dim | 
 
 
 def touched_by(kernel: Kernel) -> set[str]:
-    return {b.name for b in buffers_of(kernel.body)}
+    return {b.name for b in kernel.starts}
 
 
 def stored_by(kernel: Kernel) -> set[str]:

@@ -30,15 +30,35 @@ def test_every_operand_of_a_long_loop_streams():
     assert fetches(lambda x, y: x * 2.0 + y, GRID, OTHER) == (lines(2), lines(1))
 
 
+def test_a_reduction_streams():
+    reads, writes = fetches(lambda x: x.sum(1), GRID)
+    assert (reads > 0, writes) == (True, 0)
+
+
 def test_what_is_read_again_and_again_does_not():
     assert fetches(lambda x, y: x + y, GRID, ROW) == (lines(1), lines(1))
     assert fetches(lambda x: x * 2.0, ROW) == (0, 0)
 
 
-def test_rows_that_an_earlier_loop_has_brought_into_the_cache_do_not():
-    assert fetches(lambda x: functional.softmax(x, -1), GRID) == (0, 0)
-    reads, writes = fetches(lambda x: functional.layer_norm(x, (512,)), GRID)
-    assert (reads, writes) == (0, lines(1))
+def test_the_last_pass_over_a_row_asks_for_the_next_row():
+    assert fetches(lambda x: functional.softmax(x, -1), GRID) == (lines(1), lines(1))
+    assert fetches(lambda x: functional.layer_norm(x, (512,)), GRID) == (lines(1), lines(1))
+    assert fetches(lambda x, y: functional.layer_norm(x * y, (512,)), GRID, OTHER) == (
+        lines(2),
+        lines(1),
+    )
+
+
+def test_what_all_rows_share_is_not_asked_for():
+    weighted = fetches(lambda x, w: functional.layer_norm(x, (512,), w), GRID, ROW)
+    assert weighted == (lines(1), lines(1))
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 1000, 100_000])
+def test_asking_beyond_the_last_row_is_harmless(length):
+    x = dg.arange(3 * length).reshape(3, length) / 7.0
+    compiled = dg.function(lambda x: functional.softmax(x, -1))
+    assert (compiled(x).numpy() == functional.softmax(x, -1).numpy()).all()
 
 
 def test_tiles_do_not():

@@ -72,7 +72,7 @@ class Signature:
 
     def variant(self, kernel: Kernel) -> tuple[object, ...]:
         """What kernels of one text must have in common besides, to share a function."""
-        before = tuple(min(start, 0) for start in ir.starts_of(kernel.body).values())
+        before = tuple(min(start, 0) for start in kernel.starts.values())
         return self.guarded, before, tuple(b.name in self.apart for b, _ in self.starts)
 
     @property
@@ -102,7 +102,7 @@ class KernelText:
 def pointers_of(kernel: Kernel) -> tuple[tuple[Buffer, int], ...]:
     """The buffers of a kernel, and to which element its pointers lead: the first that its indices
     name, if that is one of the buffer's."""
-    return tuple((b, max(start, 0)) for b, start in ir.starts_of(kernel.body).items())
+    return tuple((b, max(start, 0)) for b, start in kernel.starts.items())
 
 
 def apart_in(kernel: Kernel) -> frozenset[str]:
@@ -113,7 +113,7 @@ def apart_in(kernel: Kernel) -> frozenset[str]:
     written = {s.buffer.name for s in stmts if isinstance(s, Store)}
     written |= {s.c.buffer.name for s in stmts if isinstance(s, Contract)}
     inputs_change = any(name[0] == "i" for name in written)
-    names = {b.name for b in ir.buffers_of(kernel.body)}
+    names = {b.name for b in kernel.starts}
     if ir.is_stepped(kernel):
         names -= written
     return frozenset(n for n in names if n[0] != "i" or not inputs_change)

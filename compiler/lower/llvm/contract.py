@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
-from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Contract, Kernel, Operand, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Part
@@ -98,7 +97,7 @@ def epilogue_function(
         " i64 %col0, i64 %col1)"
     )
     code = KernelCode(signature, slots, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
+    code.open_buffers(kernel.starts)
     total = c.c.base + c.c.batch * c.batch_var + c.c.row * c.row_var + c.c.col * c.col_var
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)

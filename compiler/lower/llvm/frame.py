@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dualgrad.compiler.ir.dims import Atom
-from dualgrad.compiler.kernel.ir import Buffer, Kernel, buffers_of
+from dualgrad.compiler.kernel.ir import Buffer, Kernel
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar
 
@@ -33,7 +33,7 @@ class Frame:
         run in one pass."""
         buffers = program.buffers
         self.program = program
-        window = max((len(buffers_of(k.body)) for k in shared), default=0)
+        window = max((len(k.starts) for k in shared), default=0)
         self.first_buffer = _FIRST + window
         self.slots = {b.name: self.first_buffer + k for k, b in enumerate(buffers)}
         self.stops = self.first_buffer + len(buffers)

@@ -1,128 +1,166 @@
 """Register-tiled kernels: the inner loops of the matrix product.
 
-    micro_HxV(a, b, b_row, c, c_row, k)     C[H, V vectors] = A[H, k] . B[k, V vectors]
-    tile(..., add, rows, columns, ...)      a tile of any size, by the kernel of its height
+    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns, add)
+        C[H, columns] = or += A[H, k] . B[k, V vectors]
+    kernel_of(height, narrow)       the kernel of a height, of full width or one vector wide
 
-Rows of A lie `row_pitch` elements apart, a constant: they are packed by plain copies and reach the
-kernel by broadcasts at constant offsets.  Rows of B lie b_row elements apart, rows of C c_row;
-k >= 1.
+Rows of A lie a_row bytes apart, its columns a_step, rows of B b_row, rows of C c_row; k >= 1.  A is
+read by broadcasts, so it may lie anyhow.
 
-Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
+Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile; the
+chain's end is stored, or added to what C holds.
 """
 
 from __future__ import annotations
 
-from dualgrad.compiler.lower.llvm.emit import Function
-from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 
 # Rows of B between its prefetch and its use: covers the latency of the second-level cache.
 _PREFETCH_ROWS = 16
 
-_OPERANDS = "ptr %a, ptr %b, i64 %b_row, ptr %c, i64 %c_row, i64 %k"
+_OPERANDS = "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns i1 add"
+KERNEL_KINDS = tuple(_OPERANDS.split()[::2])
+_SIGNATURE = ", ".join(
+    f"{kind} %{x}" for kind, x in zip(KERNEL_KINDS, _OPERANDS.split()[1::2], strict=True)
+)
 
 
 def kernels(t: Tiling) -> str:
-    """The kernels of all heights, of full width and one vector wide, and @tile."""
+    """The kernels of all heights, of full width and one vector wide, and @kernel_of."""
     shapes = [(h, v) for h in range(1, t.height + 1) for v in sorted({1, t.vectors(h)})]
-    return "".join(_micro_kernel(t, h, v) for h, v in shapes) + _tile(t) + _merge(t)
+    return (
+        "".join(_micro_kernel(t, h, v) for h, v in shapes)
+        + _kernel_of(t)
+        + ("" if t.masks else _merge(t))
+    )
 
 
 def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
-    f = Function(f"internal void @micro_{height}x{vectors}({_OPERANDS})")
+    f = Function(f"internal void @micro_{height}x{vectors}({_SIGNATURE})")
+    steps = _Multiples(f, height)
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
-    stop = t.at(f, "%a", "%k")
-
+    _fetch_c(t, f, height, vectors)
     turn = f.repeat()
     a, b = turn.carry("ptr", "%a"), turn.carry("ptr", "%b")
+    left = turn.carry("i64", "%k")
     sums = [turn.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
-    later = t.at(f, b, ahead)
-    for j in range(vectors):
-        t.prefetch(f, t.at(f, later, j * t.lanes))
-    sums = _multiply_add_row(t, f, a, b, sums, vectors)
-    a, b = t.at(f, a, 1), t.at(f, b, "%b_row")
-    turn.close(f.compare("ne", a, stop, "ptr"), [a, b, *sums])
+    # strength reduction would replace the constant multiples of a_row by a chain of additions
+    a, b = f.value(f"freeze ptr {a}"), f.value(f"freeze ptr {b}")
+    row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
+    later = f.at(b, ahead, "i8")
+    for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
+        t.prefetch(f, f.at(later, start, "i8"), to_write=False)
+    sums = _multiply_add_row(t, f, [f.at(a, x, "i8") for x in steps.all()], row, sums)
+    a, b = f.at(a, "%a_step", "i8"), f.at(b, "%b_row", "i8")
+    left = f.sub(left, 1)
+    turn.close(f.compare("ne", left, 0), [a, b, left, *sums])
     _store(t, f, sums, vectors)
     return f.text()
 
 
+def _fetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
+    """The tile's lines of C will be at hand when its sums are finished."""
+    c = "%c"
+    for _ in range(height):
+        for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
+            t.prefetch(f, f.at(c, start, "i8"), to_write=True)
+        c = f.at(c, "%c_row", "i8")
+
+
+class _Multiples:
+    """0, 1, ... count - 1 times a_row, as few registers as address modes allow."""
+
+    def __init__(self, f: Function, count: int) -> None:
+        self._f, self._count = f, count
+        self._odd = {1: "%a_row"} | {odd: f.mul("%a_row", odd) for odd in range(3, count, 2)}
+
+    def all(self) -> list[Value]:
+        """The values, in a block that uses them as offsets."""
+        return [self._multiple(i) for i in range(self._count)]
+
+    def _multiple(self, i: int) -> Value:
+        if i == 0:
+            return 0
+        twos = (i & -i).bit_length() - 1
+        odd = self._odd[i >> twos]
+        return self._f.value(f"shl i64 {odd}, {twos}") if twos else odd
+
+
 def _multiply_add_row(
-    t: Tiling, f: Function, a: str, b: str, sums: list[str], vectors: int
+    t: Tiling, f: Function, a: list[str], row: list[str], sums: list[str]
 ) -> list[str]:
     """sums + column of A x row of B, for one k."""
-    row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
     out = []
-    for i in range(len(sums) // vectors):
-        x = t.splat(f, f.load(t.element, t.at(f, a, i * t.row_pitch), t.itemsize))
-        out += [t.multiply_add(f, x, row[j], sums[i * vectors + j]) for j in range(vectors)]
+    for i, place in enumerate(a):
+        x = t.splat(f, f.load(t.element, place, t.itemsize))
+        out += [t.multiply_add(f, x, y, sums[i * len(row) + j]) for j, y in enumerate(row)]
     return out
 
 
 def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
-    c = "%c"
+    masks = [t.mask(f, f.sub("%columns", j * t.lanes)) for j in range(vectors)] if t.masks else []
+    before, more, last = f.block, f.new_block(), f.new_block()
+    f.branch("%add", more, last)
+    f.start(more)
+    added, c = [], "%c"
     for first in range(0, len(sums), vectors):
         for j in range(vectors):
-            t.store(f, sums[first + j], t.at(f, c, j * t.lanes))
-        c = t.at(f, c, "%c_row")
+            place = t.at(f, c, j * t.lanes)
+            old = t.load_masked(f, place, masks[j]) if masks else t.load(f, place)
+            added.append(t.add(f, old, sums[first + j]))
+        c = f.at(c, "%c_row", "i8")
+    f.jump(last)
+    f.start(last)
+    pairs = zip(sums, added, strict=True)
+    totals = [f.value(f"phi {t.vector} [ {x}, %{before} ], [ {y}, %{more} ]") for x, y in pairs]
+    c = "%c"
+    for first in range(0, len(totals), vectors):
+        for j in range(vectors):
+            place = t.at(f, c, j * t.lanes)
+            if masks:
+                t.store_masked(f, totals[first + j], place, masks[j])
+            else:
+                t.store(f, totals[first + j], place)
+        c = f.at(c, "%c_row", "i8")
 
 
-def _tile(t: Tiling) -> str:
-    """@tile(a, b, b_row, c, c_row, k, add, rows, columns, width, scratch): C[rows, columns] =
-    or += A . B, where columns <= width, the width of panels of this height.
-
-    Kernels write whole vectors and never add.  Where that does not do, the tile is computed in
-    scratch of rows x width elements and merged.
-    """
-    f = Function(
-        f"internal void @tile({_OPERANDS}, i1 %add, i64 %rows, i64 %columns, i64 %width, "
-        "ptr %scratch)"
-    )
-    narrow = f.compare("sle", "%columns", t.lanes)
-    ragged = f.compare("ne", "%columns", f.select(narrow, t.lanes, "%width"))
-    indirect = f.value(f"or i1 {ragged}, %add")
-    c = f.select(indirect, "%scratch", "%c", "ptr")
-    c_row = f.select(indirect, "%width", "%c_row")
-    operands = f"ptr %a, ptr %b, i64 %b_row, ptr {c}, i64 {c_row}, i64 %k"
-
-    after = f.new_block()
+def _kernel_of(t: Tiling) -> str:
+    """@kernel_of(height, narrow) -> the kernel; the least one for a height of zero."""
+    f = Function("internal ptr @kernel_of(i64 %height, i1 %narrow)")
     cases = [(height, f.new_block()) for height in range(1, t.height + 1)]
+    after = f.new_block()
     table = " ".join(f"i64 {height}, label %{block}" for height, block in cases)
-    f.do(f"switch i64 %rows, label %{after} [{table}]")
+    f.do(f"switch i64 %height, label %{cases[0][1]} [{table}]")
+    choices = []
     for height, block in cases:
         f.start(block)
-        one, wide = f.new_block(), f.new_block()
-        f.branch(narrow, one, wide)
-        for start, vectors in ((one, 1), (wide, t.vectors(height))):
-            f.start(start)
-            f.do(f"call void @micro_{height}x{vectors}({operands})")
-            f.jump(after)
+        wide = f"@micro_{height}x{t.vectors(height)}"
+        choices.append((f.select("%narrow", f"@micro_{height}x1", wide, "ptr"), block))
+        f.jump(after)
     f.start(after)
-    with f.when(indirect):
-        f.do(
-            "call void @merge(ptr %scratch, i64 %width, ptr %c, i64 %c_row, i1 %add, "
-            "i64 %rows, i64 %columns)"
-        )
-    return f.text()
+    found = f.value("phi ptr " + ", ".join(f"[ {x}, %{block} ]" for x, block in choices))
+    return f.text(f"ptr {found}")
 
 
 def _merge(t: Tiling) -> str:
-    """@merge(x, x_row, c, c_row, add, rows, columns): C = X or C = C + X."""
+    """@merge(x, x_row, c, c_row, add, rows, columns): C = X or C = C + X; rows lie so many bytes
+    apart.
+
+    For a unit without masks: tiles that are not of full width are computed elsewhere.
+    """
     f = Function(
         "internal void @merge(ptr %x, i64 %x_row, ptr %c, i64 %c_row, i1 %add, i64 %rows, "
         "i64 %columns)"
     )
-    whole = f.value(f"and i64 %columns, {-t.lanes}")
-    mask = t.mask(f, f.sub("%columns", whole))
     with f.loop(0, "%rows") as i:
-        x, c = t.at(f, "%x", f.mul(i, "%x_row")), t.at(f, "%c", f.mul(i, "%c_row"))
-        with f.loop(0, whole, t.lanes) as j:
+        x, c = f.at("%x", f.mul(i, "%x_row"), "i8"), f.at("%c", f.mul(i, "%c_row"), "i8")
+        with f.loop(0, "%columns") as j:
             place = t.at(f, c, j)
-            t.store(f, _merged(t, f, t.load(f, t.at(f, x, j)), t.load(f, place)), place)
-        with f.when(f.compare("ne", whole, "%columns")):
-            place = t.at(f, c, whole)
-            old = t.load_masked(f, place, mask)
-            t.store_masked(f, _merged(t, f, t.load(f, t.at(f, x, whole)), old), place, mask)
+            new = f.load(t.element, t.at(f, x, j), t.itemsize)
+            total = f.value(
+                f"{'fadd' if t.is_float else 'add'} {t.element} "
+                f"{f.load(t.element, place, t.itemsize)}, {new}"
+            )
+            f.store(t.element, f.select("%add", total, new, t.element), place, t.itemsize)
     return f.text()
-
-
-def _merged(t: Tiling, f: Function, new: str, old: str) -> str:
-    return f.select("%add", t.add(f, old, new), new, t.vector)

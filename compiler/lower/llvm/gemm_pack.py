@@ -1,11 +1,13 @@
 """Packing: operands of any strides copied into the panels that the kernels read.
 
-    @pack_a(src, row, col, rows, readable, k, dst)     rows x k of A -> rows of t.row_pitch
+    @pack_a(src, row, col, rows, k, dst)           rows x k of A -> rows of t.row_pitch, or, where
+                                                   row is 1, columns of t.column_pitch
     @pack_b(src, row, col, columns, width, k, dst)     k x columns of B -> rows of `width`
 
-Strides are in elements.  A unit stride in the direction of the panel's vectors is copied, the
-other unit stride transposed in registers, anything else taken element by element.  Columns of B
-from `columns` to `width` are filled with numbers of the panel, because kernels read them.
+Strides are in elements.  A unit stride of A is copied, of B in the direction of the panel's
+vectors too; the other unit stride of B is transposed in registers, anything else taken element by
+element.  Columns of B from `columns` to `width` are filled with numbers of the panel, because
+kernels read them.
 """
 
 from __future__ import annotations
@@ -22,14 +24,11 @@ def packing(t: Tiling) -> str:
 
 
 def _pack_a(t: Tiling) -> str:
-    f = Function(
-        "internal void @pack_a(ptr %src, i64 %row, i64 %col, i64 %rows, i64 %readable, i64 %k, "
-        "ptr %dst)"
-    )
+    f = Function("internal void @pack_a(ptr %src, i64 %row, i64 %col, i64 %rows, i64 %k, ptr %dst)")
     _by_strides(
         f,
-        ("%col", lambda: _copy_a(t, f)),
-        ("%row", lambda: _transpose_a(t, f)),
+        ("%col", lambda: _copy_rows_of_a(t, f)),
+        ("%row", lambda: _copy_columns_of_a(t, f)),
         lambda: _gather_a(t, f),
     )
     return f.text()
@@ -66,7 +65,7 @@ def _by_strides(
             neither()
 
 
-def _copy_a(t: Tiling, f: Function) -> None:
+def _copy_rows_of_a(t: Tiling, f: Function) -> None:
     whole = f.value(f"and i64 %k, {-t.lanes}")
     mask = t.mask(f, f.sub("%k", whole))
     ragged = f.compare("ne", whole, "%k")
@@ -80,12 +79,13 @@ def _copy_a(t: Tiling, f: Function) -> None:
             t.store(f, last, t.at(f, place, whole))
 
 
-def _transpose_a(t: Tiling, f: Function) -> None:
-    with f.loop(0, "%rows", t.lanes) as r, f.loop(0, "%k", t.lanes) as k:
-        source = t.at(f, t.at(f, "%src", r), f.mul(k, "%col"))
-        place = t.at(f, t.at(f, "%dst", f.mul(r, t.row_pitch)), k)
-        readable = f.sub("%readable", r)
-        _call_transpose(f, source, "%col", f.sub("%k", k), readable, place, str(t.row_pitch))
+def _copy_columns_of_a(t: Tiling, f: Function) -> None:
+    with f.loop(0, "%rows", t.lanes) as r:
+        mask = t.mask(f, f.sub("%rows", r))
+        source, place = t.at(f, "%src", r), t.at(f, "%dst", r)
+        with f.loop(0, "%k") as k:
+            column = t.load_masked(f, t.at(f, source, f.mul(k, "%col")), mask)
+            t.store(f, column, t.at(f, place, f.mul(k, t.column_pitch)))
 
 
 def _gather_a(t: Tiling, f: Function) -> None:

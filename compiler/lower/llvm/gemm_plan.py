@@ -14,6 +14,10 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 SHARED_A_BYTES = 13 << 16  # packed A that stays in the second-level cache
 SHARED_B_BYTES = 1 << 19  # packed B that does, while panels of A are packed and used beside it
 _PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
+# Column panels up to which A is read where it lies: packing it would cost more than it saves.
+_DIRECT_PANELS = 2
+_SETS_BYTES = 4096  # rows so far apart meet in the same places of a first-level cache
+_DIRECT_ROWS = 8  # rows that may
 
 
 def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
@@ -29,6 +33,8 @@ def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     plan["k_step"], plan["columns"] = k_step, columns
     plan["share_a"] = f.value(f"zext i1 {share_a} to i64")
     _lay_out(t, f, desc, plan, deep, share_a)
+    _place_a(t, f, desc, plan)
+    _choose_kernels(f, plan)
 
 
 def row_panels(t: Tiling, f: Function, m: Value) -> str:
@@ -82,3 +88,27 @@ def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, deep: str, shar
     columns = f.mul(f.ceil_quotient(f.min(desc["n"], plan["columns"]), width), width)
     shared = f.select(share_a, a_bytes, f.mul(columns, deep))
     plan["work_bytes"] = f.add(end, shared)
+
+
+def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
+    """Whether A is packed, and how its elements then lie."""
+    row, column = desc["a_row"], desc["a_col"]
+    few = f.compare("sle", desc["n"], f.mul(plan["width"], _DIRECT_PANELS))
+    distance = f.value(f"and i64 {f.mul(row, t.itemsize)}, {_SETS_BYTES - 1}")
+    spread = f.compare("ne", distance, 0)
+    low = f.compare("sle", plan["height"], _DIRECT_ROWS)
+    fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread}, {low}')}")
+    plan["direct_a"] = f.value(f"zext i1 {fine} to i64")
+    by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")
+    packed_row = f.select(by_columns, 1, t.row_pitch)
+    packed_step = f.select(by_columns, t.column_pitch, 1)
+    plan["a_row"] = f.mul(f.select(fine, row, packed_row), t.itemsize)
+    plan["a_step"] = f.mul(f.select(fine, column, packed_step), t.itemsize)
+
+
+def _choose_kernels(f: Function, plan: Record) -> None:
+    height = plan["height"]
+    for name, rows in (("short", height), ("taller", f.add(height, 1))):
+        for suffix, narrow in (("", "false"), ("1", "true")):
+            kernel = f.result("ptr", "@kernel_of", ("i64", rows), ("i1", narrow))
+            plan[name + suffix] = kernel

@@ -35,12 +35,14 @@ def _product() -> str:
         together = f.mul(count, plan["count"])
         plan["parts"] = _parts(f, plan, threads, together)
         rows = plan["row_panels"]
-        shared = f.select(share_a, rows, count)
+        packed_a = f.mul(rows, f.sub(1, plan["direct_a"]))
+        shared = f.select(share_a, packed_a, count)
         by_columns, by_rows = f.mul(together, plan["parts"]), f.mul(rows, plan["count"])
         items = f.select(share_a, by_columns, by_rows)
         with f.loop(0, k, k_step) as k0:
             plan["k0"], plan["k"] = k0, f.min(k_step, f.sub(k, k0))
-            run_step(f, desc, plan, threads, share, shared)
+            with f.when(f.compare("ne", shared, 0)):
+                run_step(f, desc, plan, threads, share, shared)
             run_step(f, desc, plan, threads, multiply, items)
             plan["key"] = f.add(plan["key"], together)
     return f.text()

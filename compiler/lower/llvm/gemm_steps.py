@@ -7,10 +7,11 @@ n-th of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_micro import KERNEL_KINDS
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 # a, b, c   addresses of the matrices; *_batch, *_row, *_col  strides in elements
@@ -30,6 +31,10 @@ DESC = (
 # height, tall            rows of a row panel; the first `tall` panels have one more
 # row_panels, width       number of row panels; columns of a column panel
 # share_a                 1 if A is shared, 0 if B is
+# direct_a                1 if A is read where it lies
+# a_row, a_step           bytes from row to row and from column to column of A as kernels read it
+# short, taller           the kernels of panels of `height` rows, and of one more
+# short1, taller1         the same, one vector wide
 # columns, k_step         columns of a block, its length along K
 # column0, column_panels  the block of columns: its first column, its panels
 # k0, k                   the block of K: where it starts, its length
@@ -40,13 +45,14 @@ DESC = (
 # shared, work_bytes      the shared panels; bytes of all that scratch
 PLAN = (
     "desc", "threads", "batch0", "count", "m", "split", "height", "tall", "row_panels", "width",
-    "share_a", "columns", "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks",
-    "key", "areas", "area", "shared", "work_bytes",
+    "share_a", "direct_a", "a_row", "a_step", "short", "taller", "short1", "taller1", "columns",
+    "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas", "area",
+    "shared", "work_bytes",
 )  # fmt: skip
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "desc", "areas", "shared",
+    "desc", "areas", "shared", "short", "taller", "short1", "taller1",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
@@ -125,8 +131,7 @@ def steps(t: Tiling) -> str:
 class _Step:
     def __init__(self, name: str, t: Tiling) -> None:
         self.t = t
-        signature = f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)"
-        self.f = f = Function(signature, rare=True)
+        self.f = f = Function(f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)")
         self.plan = Record(f, "%plan", PLAN)
         self.desc = Record(f, self.plan["desc"], DESC)
         self.b_size = f.mul(depth(f, self.plan["k"]), self.plan["width"])
@@ -149,6 +154,7 @@ class _Step:
         """Items are parts of column panels.  The thread packs the panel, unless it holds it."""
         f, plan, desc = self.f, self.plan, self.desc
         area, own = self._area()
+        tile = _Tile(self, area)
         parts, count = plan["parts"], plan["column_panels"]
         with self._items(f.mul(plan["count"], f.mul(count, parts))) as item:
             panel = f.quotient(item, parts)  # of all products
@@ -158,13 +164,14 @@ class _Step:
             direct = self._worth_direct(columns)
             with f.otherwise(direct):
                 self._pack_once(batch, j, panel, area, own)
-            b = f.select(direct, self._address("b", batch, plan["k0"], column), own, "ptr")
-            b_row = f.select(direct, desc["b_row"], plan["width"])
+            source = self._address("b", batch, plan["k0"], column)
+            pitch = f.mul(f.select(direct, desc["b_row"], plan["width"]), self.t.itemsize)
+            tile.set_columns(f.select(direct, source, own, "ptr"), pitch, column, columns)
             part = f.sub(item, f.mul(panel, parts))
             low, high = self._part(part, parts, plan["row_panels"])
+            a = self._a_panels(batch)
             with f.loop(low, high) as i:
-                a = self._panel(plan["shared"], i, self.t.panel_size)
-                self._multiply(a, b, b_row, batch, self._rows(i), (column, columns), area)
+                tile.multiply(a(i), batch, i)
             self._finish(batch, (low, high), column, f.add(column, columns))
         return f.text()
 
@@ -173,18 +180,37 @@ class _Step:
         while the shared panels of B pass by."""
         f, plan = self.f, self.plan
         area, own = self._area()
+        tile = _Tile(self, area)
         panels, count = plan["row_panels"], plan["column_panels"]
+        direct = f.compare("ne", plan["direct_a"], 0)
+        pitch = f.mul(plan["width"], self.t.itemsize)
         with self._items(f.mul(plan["count"], panels)) as item:
             index = f.quotient(item, panels)
             batch, i = f.add(plan["batch0"], index), f.sub(item, f.mul(index, panels))
-            self._pack_a(batch, i, own)
-            rows = self._rows(i)
+            with f.otherwise(direct):
+                self._pack_a(batch, i, own)
+            source = self._address("a", batch, self._rows(i)[0], plan["k0"])
+            a = f.select(direct, source, own, "ptr")
             with f.loop(0, count) as j:
                 b = self._panel(plan["shared"], j, self.b_size)
-                self._multiply(own, b, plan["width"], batch, rows, self._columns(j), area)
+                tile.set_columns(b, pitch, *self._columns(j))
+                tile.multiply(a, batch, i)
             last, columns = self._columns(f.sub(count, 1))
             self._finish(batch, (i, f.add(i, 1)), plan["column0"], f.add(last, columns))
         return f.text()
+
+    def _a_panels(self, batch: Value) -> Callable[[Value], str]:
+        """Where a row panel of A lies, if A is shared."""
+        f, plan, desc = self.f, self.plan, self.desc
+        direct = f.compare("ne", plan["direct_a"], 0)
+        first = self._address("a", batch, 0, plan["k0"])
+        packed, row = plan["shared"], desc["a_row"]
+
+        def place(i: Value) -> str:
+            there = self.t.at(f, first, f.mul(self._rows(i)[0], row))
+            return f.select(direct, there, self._panel(packed, i, self.t.panel_size), "ptr")
+
+        return place
 
     # -- cutting ------------------------------------------------------------------------------
 
@@ -242,7 +268,6 @@ class _Step:
             ("i64", desc["a_row"]),
             ("i64", desc["a_col"]),
             ("i64", rows),
-            ("i64", f.sub(plan["m"], row)),
             ("i64", plan["k"]),
             ("ptr", place),
         )
@@ -276,36 +301,6 @@ class _Step:
         unit = f.compare("eq", self.desc["b_col"], 1)
         return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
 
-    # -- multiplying --------------------------------------------------------------------------
-
-    def _multiply(
-        self,
-        a: str,
-        b: str,
-        b_row: str,
-        batch: Value,
-        rows: tuple[str, str],
-        columns: tuple[str, str],
-        area: str,
-    ) -> None:
-        """The tile of C at these (first, count) of rows and columns."""
-        f, desc, plan = self.f, self.desc, self.plan
-        c = self._address("c", batch, rows[0], columns[0])
-        f.call(
-            "@tile",
-            ("ptr", a),
-            ("ptr", b),
-            ("i64", b_row),
-            ("ptr", c),
-            ("i64", desc["c_row"]),
-            ("i64", plan["k"]),
-            ("i1", f.compare("sgt", plan["k0"], 0)),
-            ("i64", rows[1]),
-            ("i64", columns[1]),
-            ("i64", plan["width"]),
-            ("ptr", f.at(area, HEADER_BYTES, "i8")),
-        )
-
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
         """After the last block of K, hand over the columns of these row panels."""
         f, plan = self.f, self.plan
@@ -314,3 +309,48 @@ class _Step:
             row0, row1 = (self._rows(panel)[0] for panel in panels)
             bounds = (("i64", x) for x in (batch, row0, row1, col0, col1))
             f.call("@finish", ("ptr", "%plan"), *bounds)
+
+
+class _Tile:
+    """Calls of the kernels, for one tile of C after another."""
+
+    def __init__(self, step: _Step, area: str) -> None:
+        f, plan, desc = step.f, step.plan, step.desc
+        self._step, self._scratch = step, f.at(area, HEADER_BYTES, "i8")
+        size = step.t.itemsize
+        self._strides = plan["a_row"], plan["a_step"], f.mul(desc["c_row"], size)
+        self._k, self._add = plan["k"], f.compare("sgt", plan["k0"], 0)
+
+    def set_columns(self, b: str, b_row: str, first: str, count: str) -> None:
+        """The panel of B, its rows b_row bytes apart, and the columns that it is for."""
+        f, plan = self._step.f, self._step.plan
+        self._b, self._columns = (b, b_row), (first, count)
+        narrow = f.compare("sle", count, self._step.t.lanes)
+        self._kernels = [
+            f.select(narrow, plan[f"{name}1"], plan[name], "ptr") for name in ("taller", "short")
+        ]
+        self._full = f.select(narrow, self._step.t.lanes, plan["width"])
+
+    def multiply(self, a: str, batch: Value, i: Value) -> None:
+        """The tile of row panel i, whose rows lie at `a`."""
+        step, f = self._step, self._step.f
+        is_taller = f.compare("slt", i, step.plan["tall"])
+        taller, short = self._kernels
+        kernel = f.select(is_taller, taller, short, "ptr")
+        row, rows = step._rows(i)
+        c = step._address("c", batch, row, self._columns[0])
+        a_row, a_step, c_row = self._strides
+        if step.t.masks:
+            target, add = (c, c_row), self._add
+        else:
+            ragged = f.compare("ne", self._columns[1], self._full)
+            pitch = f.mul(step.plan["width"], step.t.itemsize)
+            target = f.select(ragged, self._scratch, c, "ptr"), f.select(ragged, pitch, c_row)
+            add = f.select(ragged, "false", self._add, "i1")
+        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], add)
+        f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
+        if not step.t.masks:
+            with f.when(ragged):
+                bounds = (("i64", rows), ("i64", self._columns[1]))
+                merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
+                f.call("@merge", *merged, ("i1", self._add), *bounds)

@@ -44,6 +44,11 @@ class Tiling:
         return self.suffix.startswith("f")
 
     @property
+    def masks(self) -> bool:
+        """Whether the vector unit loads and stores some lanes of a vector as one instruction."""
+        return self.lanes * self.itemsize > 16
+
+    @property
     def height(self) -> int:
         """The most rows of a tile: what two vectors of columns leave room for."""
         return (self.registers - 3) // 2
@@ -55,9 +60,14 @@ class Tiling:
         return K_BLOCK + LINE_BYTES // self.itemsize
 
     @property
+    def column_pitch(self) -> int:
+        """Elements from column to column of packed A^T: whole vectors."""
+        return -(-self.height // self.lanes) * self.lanes
+
+    @property
     def panel_size(self) -> int:
-        """Elements of a packed panel of A: whole squares of `lanes` rows can be written."""
-        return -(-self.height // self.lanes) * self.lanes * self.row_pitch
+        """Elements of a packed panel of A, of either kind."""
+        return self.column_pitch * self.row_pitch
 
     def vectors(self, height: int) -> int:
         """Vectors of columns in a tile of `height` rows: a power of two that fits."""
@@ -118,8 +128,8 @@ class Tiling:
             f"ptr {pointer}, i32 {self.itemsize}, {self._mask} {mask})"
         )
 
-    def prefetch(self, f: Function, place: str) -> None:
-        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
+    def prefetch(self, f: Function, place: str, to_write: bool) -> None:
+        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(to_write)}, i32 3, i32 1)")
 
     def declarations(self) -> str:
         """The intrinsics that the methods above use."""

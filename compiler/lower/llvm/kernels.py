@@ -9,8 +9,7 @@ Vector loops run on vectors of four registers while they can, then on single mas
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
@@ -18,9 +17,9 @@ from itertools import groupby
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
-from dualgrad.compiler.kernel.loops import TILE
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.kernel.scalar import Formula, children_first
+from dualgrad.compiler.lower.llvm.advance import NO_PITCH, Pitch, pitches_of, streams_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, Frame
 from dualgrad.compiler.lower.llvm.lanes import (
@@ -43,15 +42,19 @@ class KernelCode(ScalarCode):
 
     # -- statements ---------------------------------------------------------------------------
 
-    def run(self, body: tuple[Stmt, ...]) -> None:
+    def run(self, body: tuple[Stmt, ...], pitches: Sequence[Pitch] = ()) -> None:
+        """Statements in order; `pitches` says what is asked for in advance in each of them."""
+        done = 0
         for is_store, group in groupby(body, lambda s: isinstance(s, Store)):
             stmts = tuple(group)
+            done += len(stmts)
             if is_store:
                 self.assign(stmts)  # type: ignore[arg-type]
                 if stmts[-1] is not body[-1]:
                     self.forget_loads({s.buffer for s in stmts})  # type: ignore[union-attr]
                 continue
-            for stmt in stmts:
+            for k, stmt in enumerate(stmts, done - len(stmts)):
+                self.next_row = pitches[k] if pitches else NO_PITCH
                 self.statement(stmt)
 
     def statement(self, stmt: Stmt) -> None:
@@ -75,7 +78,7 @@ class KernelCode(ScalarCode):
     def counted(self, loop: Loop, first: Value, stop: Value) -> None:
         with self.f.loop(first, stop) as i, self.scope():
             self.atoms[symbol_of(loop.var)] = i
-            self.run(loop.body)
+            self.run(loop.body, pitches_of(loop))
 
     def parallel(self, loop: Loop) -> None:
         """The iterations of one chunk of a parallel loop."""
@@ -205,7 +208,7 @@ class KernelCode(ScalarCode):
         i = turn.carry("i64", 0)
         carried = iter([turn.carry(k, v) for k, v in zip(kinds, flat, strict=True)])
         state = [[next(carried) for _ in vs] for vs in start]
-        with self.scope(Lanes(r.lanes, atom)):
+        with self.scope(Lanes(r.lanes, atom, ahead=True)):
             self.atoms[atom] = i
             stepped = self.step(r.accumulators, state)
             self.assign(r.stores)
@@ -311,8 +314,8 @@ def kernel_function(
     """The function of a map, row or column kernel."""
     signature = f"internal void {function}(ptr %frame, i64 %chunk, i64 %tid)"
     code = KernelCode(signature, slots, frame, names, target, checked)
-    code.open_buffers(ir.buffers_of(kernel.body))
-    code.streams = _streams(kernel.body)
+    code.open_buffers(kernel.starts)
+    code.streams = streams_of(kernel.body)
     if is_parallel(kernel):
         (loop,) = kernel.body
         assert isinstance(loop, Loop)
@@ -320,21 +323,3 @@ def kernel_function(
     else:
         code.run(kernel.body)
     return code.finish()
-
-
-def _streams(body: tuple[Stmt, ...]) -> frozenset[str]:
-    """The buffers that one innermost loop alone touches: no other has them in cache."""
-    loops = [s for s in ir.walk(body) if isinstance(s, Reduce) or _is_long(s)]
-    touched = Counter(b.name for loop in loops for b in ir.buffers_of((loop,)))
-    return frozenset(name for name, times in touched.items() if times == 1)
-
-
-def _is_long(stmt: Stmt) -> bool:
-    """Whether a statement is a vector loop, other than over a row of a tile."""
-    if not isinstance(stmt, Loop) or stmt.kind != "vector":
-        return False
-    extent = stmt.extent
-    bounds: list[Dim] = [extent]
-    if not isinstance(extent, int):
-        bounds = [n for m, _ in extent.terms for atom in m if atom.kind == "min" for n in atom.args]
-    return not any(isinstance(n, int) and n <= TILE for n in bounds)

@@ -87,6 +87,13 @@ def splat(f: Function, value: str, kind: str, width: int) -> str:
     return f.value(f"shufflevector {whole} {one}, {whole} poison, {mask}")
 
 
+def reversed_lanes(f: Function, value: str, kind: str, width: int) -> str:
+    """The lanes of a vector, the last one first."""
+    whole = vector(kind, width)
+    order = ", ".join(f"i32 {k}" for k in reversed(range(width)))
+    return f.value(f"shufflevector {whole} {value}, {whole} poison, <{width} x i32> <{order}>")
+
+
 def iota(width: int) -> str:
     return f"<{', '.join(f'i64 {k}' for k in range(width))}>"
 

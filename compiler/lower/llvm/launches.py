@@ -150,7 +150,7 @@ class Shared:
     def __init__(self, work: str, kernel: Kernel, parts: Parts) -> None:
         self.work, self.kernel, self.parts = work, kernel, parts
         self.function = f"{work}.run"
-        self.starts = ir.starts_of(kernel.body)
+        self.starts = kernel.starts
 
     def functions(self) -> list[str]:
         """The function that does the work, and the one that is told the places."""
@@ -177,6 +177,6 @@ class Shared:
             code.open_window(window, slot, further, into)
 
     def _places(self, kernel: Kernel) -> list[tuple[int, int]]:
-        pairs = zip(ir.starts_of(kernel.body).items(), self.starts.values(), strict=True)
+        pairs = zip(kernel.starts.items(), self.starts.values(), strict=True)
         slots = self.parts.frame.slots
         return [(slots[b.name], (start - own) * b.dtype.itemsize) for (b, start), own in pairs]

@@ -1,0 +1,46 @@
+"""Models of the training steps, for the frameworks whose `nn` has the layers of PyTorch's."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+
+def dense(nn: ModuleType, *widths: int) -> Any:
+    """Dense layers with ReLU between each two."""
+    layers: list[Any] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.ReLU()] if layers else []
+        layers.append(nn.Linear(inputs, outputs))
+    return nn.Sequential(*layers)
+
+
+def mlp(nn: ModuleType) -> Any:
+    return dense(nn, 784, 512, 10)
+
+
+def mlp3(nn: ModuleType) -> Any:
+    return dense(nn, 784, 512, 512, 10)
+
+
+def tiny(nn: ModuleType) -> Any:
+    return dense(nn, 10, 5, 1)
+
+
+def cnn(nn: ModuleType) -> Any:
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(1600, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def transformer(nn: ModuleType) -> Any:
+    return nn.TransformerEncoderLayer(
+        256, 8, 1024, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+
+
+def lstm(nn: ModuleType) -> Any:
+    return nn.LSTM(128, 128)

@@ -1,0 +1,61 @@
+"""Random programs of the whole compiler: machine code and the interpreter give the same bits.
+
+Graphs go through the passes; what they become runs on several instruction sets, at any number of
+threads, with and without checks, in guarded memory.  A failure prints the seed and the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from contractgen import generate as contraction
+from graphgen import Case
+from graphgen import generate as graph
+from machine import THREADS, How, agree, targets
+
+QUICK, BATCH, BATCHES = 12, 25, 40
+GENERATORS: dict[str, Callable[[int, int], Case]] = {"ops": graph, "products": contraction}
+
+
+def how(rng: Random, target: str | None = None) -> How:
+    """A way to run a program."""
+    return How(
+        target or rng.choice([*targets()]),
+        rng.randrange(1, THREADS + 1),
+        checked=rng.random() < 0.3,
+        shift=rng.randrange(16),
+        eager=rng.random() < 0.7,
+    )
+
+
+def compare(name: str, seed: int) -> None:
+    rng = Random(seed)
+    case = GENERATORS[name](seed, THREADS)
+    hows = [how(rng, "host"), how(rng)]
+    agree(case.program, case.inputs, case.values, case.numbers, hows, f"{name} {seed}")
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_random_programs(name: str) -> None:
+    for seed in range(QUICK):
+        compare(name, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("name", GENERATORS)
+def test_many_random_programs(name: str, batch: int) -> None:
+    for seed in range(1000 + batch * BATCH, 1000 + (batch + 1) * BATCH):
+        compare(name, seed)
+
+
+@pytest.mark.parametrize("target", targets())
+@pytest.mark.parametrize("name", GENERATORS)
+def test_instruction_sets(name: str, target: str) -> None:
+    """What a CPU can do changes no bit."""
+    for seed in range(100, 103):
+        case = GENERATORS[name](seed, THREADS)
+        hows = [how(Random(seed), target)]
+        agree(case.program, case.inputs, case.values, case.numbers, hows, f"{name} {seed}")
