@@ -51,6 +51,10 @@ class Arm:
         """Whether it runs something that dualgrad does not depend on."""
         return self.framework not in ("dualgrad", "numpy")
 
+    @property
+    def file_name(self) -> str:
+        return self.name.replace(" ", "-")
+
     def environment(self, cache: Path, threads: int) -> Mapping[str, str]:
         """Environment of its processes."""
         caches = {self.caches: str(cache)} if self.caches else {}
@@ -61,11 +65,12 @@ class Arm:
 
 REFERENCE = Arm("dualgrad eager", "dualgrad", caches="DG_CACHE_DIR")
 STATIC = Arm("dualgrad static", "dualgrad", "dualgrad.function", caches="DG_CACHE_DIR")
+TORCH = Arm("torch eager", "torch")
 ARMS = (
     REFERENCE,
     STATIC,
     Arm("NumPy", "numpy"),
-    Arm("torch eager", "torch"),
+    TORCH,
     Arm(
         "torch.compile", "torch", "torch.compile",
         caches="TORCHINDUCTOR_CACHE_DIR", slow=True,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,37 +43,74 @@ class Effort:
 def measure(
     workload: Workload, arms: Sequence[Arm], effort: Effort, threads: int
 ) -> WorkloadResult:
-    """Measure the arms that have this workload.  Raises WorkerFailed if dualgrad cannot run."""
+    """Measure the arms that have this workload, each in processes of its own.
+
+    Raises WorkerFailed if dualgrad cannot run.
+    """
     with TemporaryDirectory(prefix="dualgrad-bench-") as name, ExitStack() as processes:
-        run = _Run(workload, threads, Path(name), processes)
+        workers = _Workers(Path(name), threads, processes)
+        run = _Run(workload, workers.folder)
         for arm in arms:
             if arm.framework in workload.lacking:
                 continue
-            try:
-                run.start(arm)
-            except WorkerFailed as failure:
-                if not arm.peer:
-                    raise
-                run.left_out.append(f"{arm.name}: {failure}")
+            with run.leaving_out(arm):
+                cold = None
+                if arm.caches:
+                    with workers.make(arm) as worker:
+                        cold = run.first_steps(arm, worker)
+                run.start(arm, workers.kept(arm), cold)
         run.compare()
         run.take_turns(effort)
         run.explain()
-        results = [run.results[arm.name] for arm in run.workers]
-        return WorkloadResult(
-            workload.name, workload.title(), results, run.left_out, workload.work(), run.floors
-        )
+        return run.result()
+
+
+def measure_grid(
+    workloads: Sequence[Workload], arms: Sequence[Arm], effort: Effort, threads: int
+) -> Iterator[WorkloadResult]:
+    """Measure many small workloads: each arm has one process for all of them.
+
+    Raises WorkerFailed if dualgrad cannot run.
+    """
+    with TemporaryDirectory(prefix="dualgrad-bench-") as name, ExitStack() as processes:
+        workers = _Workers(Path(name), threads, processes)
+        for workload in workloads:
+            run = _Run(workload, workers.folder, _COMPARED_STEPS)
+            for arm in arms:
+                with run.leaving_out(arm):
+                    run.start(arm, workers.kept(arm))
+            run.compare()
+            run.take_turns(effort)
+            yield run.result()
+
+
+class _Workers:
+    """The processes of a measurement."""
+
+    def __init__(self, folder: Path, threads: int, processes: ExitStack) -> None:
+        self.folder = folder
+        self._threads = threads
+        self._processes = processes
+        self._kept: dict[Arm, Worker] = {}
+
+    def make(self, arm: Arm) -> Worker:
+        cache = self.folder / arm.file_name
+        return Worker(arm, cache, self._threads, self.folder / "errors.txt")
+
+    def kept(self, arm: Arm) -> Worker:
+        """One that stays until the end."""
+        if arm not in self._kept:
+            self._kept[arm] = self._processes.enter_context(self.make(arm))
+        return self._kept[arm]
 
 
 class _Run:
-    """One workload while it is measured."""
+    """One workload while it is measured; `checked` steps of it are compared."""
 
-    def __init__(
-        self, workload: Workload, threads: int, folder: Path, processes: ExitStack
-    ) -> None:
+    def __init__(self, workload: Workload, folder: Path, checked: int = CHECKED_STEPS) -> None:
         self.workload = workload
-        self.threads = threads
+        self.checked = checked
         self.folder = folder
-        self.processes = processes
         self.workers: dict[Arm, Worker] = {}
         self.answers: dict[str, dict[str, Any]] = {}
         self.results: dict[str, ArmResult] = {}
@@ -82,14 +119,31 @@ class _Run:
         self.arrays = folder / "arrays.npz"
         np.savez(self.arrays, allow_pickle=False, **workload.arrays())
 
-    def start(self, arm: Arm) -> None:
-        """Make the first calls of an arm; its last process stays for the timing."""
-        cold = None
-        if arm.caches:
-            with self._worker(arm) as worker:
-                cold = self._first_steps(arm, worker)
-        worker = self.processes.enter_context(self._worker(arm))
-        answer = self._first_steps(arm, worker)
+    @contextmanager
+    def leaving_out(self, arm: Arm) -> Iterator[None]:
+        """Goes on without a peer that fails."""
+        try:
+            yield
+        except WorkerFailed as failure:
+            if not arm.peer:
+                raise
+            self.left_out.append(f"{arm.name}: {failure}")
+
+    def first_steps(self, arm: Arm, worker: Worker) -> dict[str, Any]:
+        answer: dict[str, Any] = worker.ask(
+            "start",
+            workload=self.workload.name,
+            arrays=str(self.arrays),
+            steps=self.checked,
+            kept=_COMPARED_STEPS,
+            path=str(self._path(arm)),
+        )
+        return answer
+
+    def start(self, arm: Arm, worker: Worker, cold: dict[str, Any] | None = None) -> None:
+        """Make the first calls of an arm in the process that is timed later; `cold` are the
+        answers of one that had an empty disk cache."""
+        answer = self.first_steps(arm, worker)
         if cold is not None and cold["digests"] != answer["digests"]:
             raise WorkerFailed("the program from the disk cache gives other results")
         self.workers[arm] = worker
@@ -101,6 +155,11 @@ class _Run:
             warm_seconds=None if cold is None else first,
             import_seconds=answer["import_seconds"],
         )
+
+    def result(self) -> WorkloadResult:
+        results = [self.results[arm.name] for arm in self.workers]
+        title, work = self.workload.title(), self.workload.work()
+        return WorkloadResult(self.workload.name, title, results, self.left_out, work, self.floors)
 
     def compare(self) -> None:
         """Note how results differ from the reference; drop arms that compute something else."""
@@ -134,19 +193,8 @@ class _Run:
                 setattr(self.results[arm.name], name, value)
         self.results[STATIC.name].report = self.workers[STATIC].ask("explain")
 
-    def _worker(self, arm: Arm) -> Worker:
-        cache = self.folder / arm.name.replace(" ", "-")
-        return Worker(arm, self.workload.name, self.arrays, cache, self.threads)
-
-    def _first_steps(self, arm: Arm, worker: Worker) -> dict[str, Any]:
-        path = str(self._path(arm))
-        answer: dict[str, Any] = worker.ask(
-            "start", steps=CHECKED_STEPS, kept=_COMPARED_STEPS, path=path
-        )
-        return answer
-
     def _path(self, arm: Arm) -> Path:
-        return self.folder / f"{arm.name.replace(' ', '-')}.npz"
+        return self.folder / f"{arm.file_name}.npz"
 
     def _outputs(self, arm: Arm) -> list[np.ndarray[Any, Any]]:
         with np.load(self._path(arm)) as arrays:

@@ -78,12 +78,11 @@ class Process:
 
 
 class Worker(Process):
-    """A process that runs one arm of one workload."""
+    """A process that runs workloads in one arm."""
 
-    def __init__(self, arm: Arm, workload: str, arrays: Path, cache: Path, threads: int) -> None:
-        arguments = [workload, arm.framework, arm.decorator, arm.finish, str(arrays)]
-        environment = arm.environment(cache, threads)
-        super().__init__("benchmarks.worker", arguments, environment, arrays.parent / "errors.txt")
+    def __init__(self, arm: Arm, cache: Path, threads: int, errors: Path) -> None:
+        arguments = [arm.framework, arm.decorator, arm.finish]
+        super().__init__("benchmarks.worker", arguments, arm.environment(cache, threads), errors)
 
 
 class _Watch:

@@ -22,6 +22,15 @@ def percentile(numbers: list[float], percent: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
+def slower(static: float, eager: float) -> bool:
+    """Whether one time is longer than the other by more than what passes for equal."""
+    return static > _SLOWER * eager
+
+
+def _noticed(floor: float) -> float | None:
+    return floor if floor >= _SHORTEST else None
+
+
 @dataclass
 class ArmResult:
     """One arm of one workload.
@@ -59,6 +68,11 @@ class ArmResult:
         """10th and 90th percentile, in nanoseconds per step."""
         return percentile(self.nanoseconds, 10), percentile(self.nanoseconds, 90)
 
+    @property
+    def undisturbed(self) -> float:
+        """Nanoseconds per step when little else happens: the 10th percentile."""
+        return self.spread[0]
+
     def as_json(self) -> dict[str, Any]:
         low, high = self.spread
         return {**asdict(self), "median_ns": self.median, "p10_ns": low, "p90_ns": high}
@@ -83,13 +97,17 @@ class WorkloadResult:
     @property
     def floor(self) -> float | None:
         """The median; None where it is too short to be known."""
-        floor = statistics.median(self.floors)
-        return floor if floor >= _SHORTEST else None
+        return _noticed(statistics.median(self.floors))
+
+    @property
+    def undisturbed_floor(self) -> float | None:
+        """The 10th percentile; None where it is too short to be known."""
+        return _noticed(percentile(self.floors, 10))
 
     @property
     def slower(self) -> bool:
         """Whether static is slower than eager."""
-        return self.arms[1].median > _SLOWER * self.arms[0].median
+        return slower(self.arms[1].median, self.arms[0].median)
 
     @property
     def same_bits(self) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from operator import attrgetter, methodcaller
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,32 +41,29 @@ def _digest(x: Any) -> str:
 
 
 class Session:
-    """A program of one framework and how it is timed."""
+    """Programs of one framework, one at a time, and how they are timed."""
 
     program: Program
 
     def __init__(
-        self,
-        make: Callable[[Arrays, Decorator], Program],
-        decorator: str,
-        finish: str,
-        arrays: str,
-        import_seconds: float,
+        self, steps: ModuleType, decorator: str, finish: str, import_seconds: float
     ) -> None:
-        self.make = make
+        self.makers = steps
         self.decorator = _load(decorator) if decorator else _unchanged
         self.finish = methodcaller(finish) if finish else None
-        self.arrays = arrays
         self.import_seconds = import_seconds
         self.steps = 1  # of one measurement; found when the first block runs
 
-    def start(self, steps: int, kept: int, path: str) -> Answer:
-        """Make the program and run its first steps; the results of `kept` of them go to `path`.
+    def start(self, workload: str, arrays: str, steps: int, kept: int, path: str) -> Answer:
+        """Make the program of a workload, whose arrays are in a file, and run its first steps; the
+        results of `kept` of them go to `path`.
 
         The answer has seconds and digests of all results, and digests of the state afterwards.
         """
-        with np.load(self.arrays) as arrays:
-            self.program = self.make(dict(arrays), self.decorator)
+        make: Callable[[Arrays, Decorator], Program] = getattr(self.makers, workload)
+        with np.load(arrays) as loaded:
+            self.program = make(dict(loaded), self.decorator)
+        self.steps = 1
         seconds, digests = [], []
         results: list[np.ndarray[Any, Any]] = []
         for _, arguments in zip(range(steps), self._inputs(), strict=False):

@@ -28,6 +28,7 @@ from dualgrad.compiler.kernel.contract import (
     build_parts,
     home_of,
     is_row_major,
+    steps_of,
     sums_apart,
 )
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
@@ -78,7 +79,7 @@ def lower(
 ) -> LoopProgram:
     """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
     memory of contractions."""
-    graph = own_memory(simplify(graph), layouts)
+    graph = own_memory(simplify(graph), layouts, device)
     if config.verify:
         verify_graph(graph)
     return Lowering(graph, layouts, name, threads, device).run()
@@ -97,20 +98,26 @@ def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
     return Access(Buffer(f"i{node.op.value}", node.dtype, size), steps)
 
 
-def own_memory(graph: Graph, layouts: Layouts) -> Graph:
+def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
     An output or a written value must be computed by a node (a view of one in row-major order
-    will do); an operand of a contraction, or one that is read at computed places, must lie in
-    memory with one stride per dimension, one of a library op in row-major order.
+    will do); an operand that is read at computed places, or by a contraction, must lie in
+    memory with one stride per dimension, one of a library op in row-major order.  On a CPU rows
+    and columns of a contraction's operand may be walks.
     """
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
             x = node.inputs[k]
-            whole = isinstance(node.op, Library)
-            if not (_is_whole(x, accesses) if whole else _is_strided(x, accesses, axes)):
+            if isinstance(node.op, Library):
+                fits = _is_whole(x, accesses)
+            elif isinstance(node.op, Contraction) and device == "cpu":
+                fits = _is_walked(x, accesses)
+            else:
+                fits = _is_strided(x, accesses, axes)
+            if not fits:
                 change.add((node, x))
     if change:
         roots = _replace_operands(graph.roots, change)
@@ -201,6 +208,8 @@ def _reads_input(node: Node) -> bool:
 
 def _row_major_base(node: Node) -> Node | None:
     """The node behind views that only reshape, if the views keep the row-major order."""
+    while isinstance(node.op, Reshape):
+        (node,) = node.inputs
     if not isinstance(node.op, View):
         return node
     at = tuple(0 if n == 1 else sym(f"q{k}", n) for k, n in enumerate(node.shape))
@@ -224,6 +233,15 @@ def _is_strided(x: Node, accesses: dict[Node, Access], axes: tuple[int, ...]) ->
             return False
         position = split[1]
     return True
+
+
+def _is_walked(x: Node, accesses: dict[Node, Access]) -> bool:
+    """Whether a contraction's operand lies in some memory, in rows and columns."""
+    evaluator = _in_memory(x, accesses)
+    if evaluator is None:
+        return False
+    at = batch, row, col = tuple(sym(f"q{k}", n) for k, n in enumerate(x.shape))
+    return steps_of(evaluator.value(x, at).memory[1], batch, row, col) is not None
 
 
 def _is_whole(x: Node, accesses: dict[Node, Access]) -> bool:
@@ -256,6 +274,9 @@ class Lowering:
     checks: list[CheckSite] = field(default_factory=list)
     whole: set[Node] = field(default_factory=set)  # that functions of the host read
     kernels: list[Kernel] = field(default_factory=list)
+    # positions of the first and the last group that reads a node
+    readers: dict[Node, tuple[int, int]] = field(default_factory=dict)
+    tenants: dict[str, list[Node]] = field(default_factory=dict)  # see `place_parts`
 
     def run(self) -> LoopProgram:
         graph = self.graph
@@ -268,14 +289,18 @@ class Lowering:
         group_of = {n: g for g in order for n in g.nodes}
         crossing = _crossing(order, group_of)
         order += self.place_writes(order, group_of)
-        tenants = self.place_parts(order, group_of)
+        self.tenants = self.place_parts(order, group_of)
         called = [n for n in group_of if isinstance(n.op, Library)]
         self.whole = {p for n in called for p, _, _ in producers(n)}
-        last = {p: k for k, g in enumerate(order) for n in g.nodes for p, _, _ in producers(n)}
+        for position, group in enumerate(order):
+            for p in (p for n in group.nodes for p, _, _ in producers(n)):
+                self.readers[p] = self.readers.get(p, (position, position))[0], position
         for position, group in enumerate(order):
             roots = [n for n in group.nodes if n in crossing or n in self.destinations]
             if group.kind in SOLO and group.nodes[0] not in self.destinations:
-                self.inherit(group, tenants, last, position)
+                self.inherit(group, position)
+            if group.kind in ("map", "column"):
+                self.reuse(group, roots, position)
             self.build(group, roots, f"{self.name}_{position}")
         strips = self.find_strips() if self.device == "cpu" else ()
         return LoopProgram(
@@ -306,21 +331,39 @@ class Lowering:
         self.kernels, strips = Finder(self.kernels, buffers, threads, area, workspace).run()
         return strips
 
-    def inherit(
-        self, group: Group, tenants: dict[str, list[Node]], last: dict[Node, int], position: int
-    ) -> None:
+    def inherit(self, group: Group, position: int) -> None:
         """Let a node overwrite the temporary memory of its base, where nobody reads that later."""
         (node,) = group.nodes
         base = _row_major_base(node.inputs[0]) if isinstance(node.op, Overwrite | Update) else None
-        access = None if base is None else self.stored.get(base)
-        if base is None or access is None or access.buffer.name[0] != "t":
+        if base is None or not self.is_over(base, position):
             return
-        home = seen_as(access, base.shape, node.shape)
-        there = tenants.get(access.buffer.name, [base])
-        if there[0] is not base or any(last.get(x, position) > position for x in there):
-            return
-        if home is not None and last[base] == position and _reads_in_place(group, node, base):
+        home = seen_as(self.stored[base], base.shape, node.shape)
+        if home is not None and _reads_in_place(group, node, base):
             self.destinations[node] = [home]
+
+    def reuse(self, group: Group, roots: list[Node], position: int) -> None:
+        """Let elementwise results overwrite temporaries that nothing else reads."""
+        read = dict.fromkeys(p for n in group.nodes for p, _, _ in producers(n))
+        free = [p for p in read if self.is_over(p, position) and self.readers[p][0] == position]
+        for root in roots:
+            if self.destinations.get(root):
+                continue
+            for p in free:
+                if p.dtype is root.dtype and _reads_in_place(group, root, p):
+                    self.destinations[root] = [self.stored[p]]
+                    free.remove(p)
+                    break
+
+    def is_over(self, node: Node, position: int) -> bool:
+        """Whether a node lies in a temporary that no group after a position reads."""
+        access = self.stored.get(node)
+        if access is None or access.buffer.name[0] != "t":
+            return False
+        there = self.tenants.get(access.buffer.name, [node])
+        return there[0] is node and all(self.last_reader(x) <= position for x in there)
+
+    def last_reader(self, node: Node) -> int:
+        return self.readers.get(node, (0, -1))[1]
 
     def add_destination(self, root: Node, buffer: Buffer) -> None:
         """A row-major destination of the node behind `root`."""
@@ -403,11 +446,11 @@ class Lowering:
     def temporary(self, node: Node) -> Access:
         return Access(self.scratch(node.dtype, node.type.size), contiguous_strides(node.shape))
 
-    def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim) -> Buffer | None:
+    def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim, more: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
         size = workspace_bytes(batches, m, n, k, self.threads)
-        return self.scratch(int64, (size + 7) // 8)
+        return self.scratch(int64, (size + 7) // 8 + more)
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:
         buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)
@@ -514,7 +557,7 @@ def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
             return base is target and target not in behind
         if base is not target or target in behind or not isinstance(written.op, Overwrite):
             return False
-    elif group.kind not in ("map", "contract"):
+    elif group.kind not in ("map", "contract", "column"):
         return False
     for node in group.nodes:
         for k, (p, index, at) in enumerate(producers(node)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import os
+import pstats
 import random
 import time
 import warnings
@@ -255,3 +257,21 @@ def test_names_of_functions_are_any_identifiers() -> None:
 
     assert values(dg.function(größe, strict=True)(ones(2))) == [2.0, 2.0]
     assert values(dg.function(lambda x: x + 1.0, strict=True)(ones(2))) == [2.0, 2.0]
+
+
+def test_a_call_may_be_profiled() -> None:
+    """A trace watches calls by the interpreter's own hook, and gives it back to who had it."""
+    profile = cProfile.Profile()
+    compiled = dg.function(lambda x: dg.exp(x) * 2.0, strict=True)
+    profile.enable()
+    try:
+        result = compiled(ones(3))
+        made_after_the_trace()
+    finally:
+        profile.disable()
+    same_bits(result, dg.exp(ones(3)) * 2.0)
+    assert any(name == "made_after_the_trace" for _, _, name in pstats.Stats(profile).stats)
+
+
+def made_after_the_trace() -> None:
+    """A call that a profile is to count."""

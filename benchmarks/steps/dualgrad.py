@@ -7,7 +7,7 @@ from typing import Any
 import dualgrad as dg
 from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
 from benchmarks.steps import models
-from dualgrad import functional, nn, optim
+from dualgrad import autograd, functional, nn, optim
 
 
 class _Training:
@@ -130,3 +130,48 @@ def dispatch(arrays: Arrays, compiled: Decorator) -> Program:
         return x + 1
 
     return Program(compiled(step), [(dg.from_numpy(arrays["x"]),)])
+
+
+def product(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(a: dg.Tensor, b: dg.Tensor, c: dg.Tensor | None = None) -> Any:
+        return a @ b if c is None else functional.relu(a @ b + c)
+
+    tensors = {name: dg.from_numpy(array) for name, array in arrays.items()}
+    inputs = [t.mT if name.endswith("^T") else t for name, t in sorted(tensors.items())]
+    return Program(compiled(step), [tuple(inputs)])
+
+
+def convolution(arrays: Arrays, compiled: Decorator) -> Program:
+    options = {name: int(arrays[name]) for name in ("stride", "padding", "groups")}
+    part = str(arrays["part"])
+    convolve = (functional.conv1d, functional.conv2d)[arrays["x"].ndim - 3]
+
+    def forward(x: dg.Tensor, weight: dg.Tensor) -> Any:
+        return convolve(x, weight, **options)
+
+    def gradient(x: dg.Tensor, weight: dg.Tensor, seed: dg.Tensor) -> Any:
+        return autograd.grad(forward(x, weight), [weight if part == "weight" else x], seed)[0]
+
+    names = [name for name in ("x", "weight", "seed") if name in arrays]
+    tensors = {name: dg.from_numpy(arrays[name]) for name in names}
+    if part == "forward":
+        return Program(compiled(forward), [tuple(tensors.values())])
+    tensors["weight" if part == "weight" else "x"].requires_grad = True
+    return Program(compiled(gradient), [tuple(tensors.values())])
+
+
+def attention(arrays: Arrays, compiled: Decorator) -> Program:
+    causal = bool(arrays["causal"])
+
+    def forward(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> Any:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    def gradients(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor, seed: dg.Tensor) -> Any:
+        return dg.stack(autograd.grad(forward(q, k, v), [q, k, v], seed))
+
+    tensors = [dg.from_numpy(arrays[name]) for name in "qkv"]
+    if "seed" not in arrays:
+        return Program(compiled(forward), [tuple(tensors)])
+    for tensor in tensors:
+        tensor.requires_grad = True
+    return Program(compiled(gradients), [(*tensors, dg.from_numpy(arrays["seed"]))])

@@ -136,3 +136,47 @@ def dispatch(arrays: Arrays, compiled: Decorator) -> Program:
         return x + 1
 
     return Program(compiled(step), [(torch.from_numpy(arrays["x"]),)])
+
+
+def product(arrays: Arrays, compiled: Decorator) -> Program:
+    def step(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        return a @ b if c is None else torch.relu(torch.addmm(c, a, b))
+
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    inputs = [t.mT if name.endswith("^T") else t for name, t in sorted(tensors.items())]
+    return Program(compiled(step), [tuple(inputs)])
+
+
+def convolution(arrays: Arrays, compiled: Decorator) -> Program:
+    stride, padding, groups = (int(arrays[name]) for name in ("stride", "padding", "groups"))
+    part, rank = str(arrays["part"]), arrays["x"].ndim - 2
+    wanted = [part == "input", part == "weight", False]
+
+    def step(x: torch.Tensor, weight: torch.Tensor, seed: torch.Tensor | None = None) -> Any:
+        sizes = [stride] * rank, [padding] * rank, [1] * rank, False, [0] * rank, groups
+        if seed is None:
+            return torch.ops.aten.convolution(x, weight, None, *sizes)
+        gradients = torch.ops.aten.convolution_backward(seed, x, weight, None, *sizes, wanted)
+        return gradients[wanted.index(True)]
+
+    names = [name for name in ("x", "weight", "seed") if name in arrays]
+    return Program(compiled(step), [tuple(torch.from_numpy(arrays[name]) for name in names)])
+
+
+def attention(arrays: Arrays, compiled: Decorator) -> Program:
+    causal = bool(arrays["causal"])
+
+    def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    def gradients(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seed: torch.Tensor
+    ) -> torch.Tensor:
+        return torch.stack(torch.autograd.grad(forward(q, k, v), [q, k, v], seed))
+
+    tensors = [torch.from_numpy(arrays[name]) for name in "qkv"]
+    if "seed" not in arrays:
+        return Program(compiled(forward), [tuple(tensors)])
+    for tensor in tensors:
+        tensor.requires_grad = True
+    return Program(compiled(gradients), [(*tensors, torch.from_numpy(arrays["seed"]))])

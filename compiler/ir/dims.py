@@ -289,7 +289,14 @@ def _largest_atom(a: Atom) -> Dim | None:
         return a.args[1] - 1
     if all(s.extent is None for s in free_atoms_of(a)):
         return Expr.of({(a,): 1})  # a size
-    return None
+    top = largest(a.args[0]) if a.kind == "div" else None
+    if top is None:
+        return None
+    divisor = a.args[1]
+    if isinstance(top, int) and isinstance(divisor, int):
+        return top // divisor
+    whole, rest = _long_division(top + 1, divisor)
+    return whole - 1 if rest == 0 else None
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -19,11 +19,20 @@ from dualgrad.compiler.ir.dims import (
     coefficient,
     minimum,
     product,
+    substitute,
     sym,
     symbol_of,
 )
 from dualgrad.compiler.ir.node import LINES, Node
-from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
+from dualgrad.compiler.kernel.collapse import (
+    Run,
+    Var,
+    collapsible,
+    extent_of,
+    indices_of,
+    refined,
+    renamed,
+)
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Check, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.loops import Loops, at_of
@@ -43,7 +52,8 @@ class Place:
     destinations: dict[Node, list[Access]]
     evaluator: Callable[[bool], Evaluator]  # of a probe (True) or of the final kernel
     fresh: Callable[[Access], bool]  # whether nobody else holds data in that memory yet
-    workspace: Callable[[Dim, Dim, Dim, Dim], Buffer | None]  # for (batch, m, n, k)
+    # for products (batch, m, n, k), and more words
+    workspace: Callable[[Dim, Dim, Dim, Dim, Dim], Buffer | None]
     scratch: Callable[[DType, Dim], Buffer]  # other memory for the group alone
     loops: Loops  # of the device
 
@@ -86,12 +96,16 @@ def map_loops(
     probe = place.evaluator(True)
     each = variables("i", domain)
     indices = indices_in(stores(at_of(each), probe), probe)
-    runs = collapsible(each, indices)
+    digits, parts = refined(each, indices) if place.loops.refines else (each, {})
+    if parts:
+        indices = {substitute(i, parts) for i in indices}
+    runs = collapsible(digits, indices)
 
     def body(positions: At) -> tuple[list[Check], list[Store]]:
         final = place.evaluator(False)
         final.learn(probe)
-        final.change = renamed(runs, positions)
+        moved = renamed(runs, positions)
+        final.change = moved | {a: substitute(d, moved) for a, d in parts.items()}
         values = stores(at_of(each), final)
         return final.checks, values
 

@@ -9,6 +9,7 @@ from dualgrad.compiler.ir.dims import (
     coefficient,
     evaluate,
     sym,
+    symbol_of,
     symbols,
     terms_of,
 )
@@ -23,9 +24,11 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
+    Walk,
     blocks_of,
 )
 from dualgrad.compiler.kernel.scalar import Scalar, const, load, reg
+from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.passes.fuse import Group
 from dualgrad.runtime.errors import CompileError
@@ -94,7 +97,9 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
         if x.value is not product.total or x.buffer is not home.buffer
     ]
     c = Operand(home.buffer, home.start, m * n, n, 1)
-    return (product.contract(c, place.workspace(batch, m, n, k), epilogue),)
+    tables = tables_of(product.first, product.second, m, n, k)
+    words = sum((t.words for t in tables), start=0)
+    return (product.contract(c, place.workspace(batch, m, n, k, words), epilogue),)
 
 
 def sums_apart(node: Node) -> bool:
@@ -129,16 +134,40 @@ def build_parts(group: Group, place: Place) -> tuple[tuple[Stmt, ...], tuple[Stm
 
 
 def _operand(value: Scalar, batch: Expr, row: Expr, col: Expr) -> Operand:
-    """The load of an operand's element as strides."""
+    """The load of an operand's element as strides, or as walks."""
     buffer, index = value.memory
-    strides = []
-    for v in (batch, row, col):
-        found = coefficient(index, v)
-        if found is None:
-            raise CompileError(f"index {index} is not affine", op="contract")
-        strides.append(found[0])
-        index = found[1]
-    return Operand(buffer, index, *strides)
+    found = steps_of(index, batch, row, col)
+    if found is None:
+        raise CompileError(f"index {index} is not one place per row and column", op="contract")
+    return Operand(buffer, *found)
+
+
+def steps_of(
+    index: Dim, batch: Expr, row: Expr, col: Expr
+) -> tuple[Dim, Dim, Dim | Walk, Dim | Walk] | None:
+    """The base of an operand whose elements lie at `index`, its stride along the batch, and how
+    it goes along rows and columns; None if these are not apart, or the batch has no stride."""
+    parts: dict[Expr, Dim] = {batch: 0, row: 0, col: 0}
+    base: Dim = 0
+    for monomial, c in terms_of(index):
+        term = Expr.of({monomial: c})
+        used = [v for v in parts if symbol_of(v) in symbols(term)]
+        if len(used) > 1:
+            return None
+        if used:
+            parts[used[0]] = parts[used[0]] + term
+        else:
+            base = base + term
+    each = coefficient(parts[batch], batch)
+    if each is None or each[1] != 0:
+        return None
+    return base, each[0], _step(parts[row], row), _step(parts[col], col)
+
+
+def _step(place: Dim, v: Expr) -> Dim | Walk:
+    """How elements lie along `v`: a stride if there is one."""
+    found = coefficient(place, v)
+    return Walk(v, place) if found is None else found[0]
 
 
 def home_of(node: Node, place: Place) -> Access | None:

@@ -56,7 +56,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div
+from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, substitute, symbol_of
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
@@ -139,14 +139,50 @@ class If:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """A way through memory that no single stride describes: index `var` lies `place` elements
+    from the start, an expression of `var` and of sizes."""
+
+    var: Expr
+    place: Dim
+
+    def at(self, index: Dim) -> Dim:
+        return substitute(self.place, {symbol_of(self.var): index})
+
+
+@dataclass(frozen=True)
 class Operand:
-    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements."""
+    """A matrix (or a batch of them) in memory: base + batch*b + row*r + column*c elements.
+
+    On a CPU rows and columns of what is multiplied may be walks, as those of the windows of an
+    image are: then the place of an element is the sum of theirs.
+    """
 
     buffer: Buffer
     base: Dim
     batch: Dim
-    row: Dim
-    col: Dim
+    row: Dim | Walk
+    col: Dim | Walk
+
+    @property
+    def walks(self) -> bool:
+        return isinstance(self.row, Walk) or isinstance(self.col, Walk)
+
+    @property
+    def strides(self) -> tuple[Dim, Dim]:
+        """Those of rows and columns that do not walk."""
+        assert not isinstance(self.row, Walk)
+        assert not isinstance(self.col, Walk)
+        return self.row, self.col
+
+    def place(self, batch: Dim, row: Dim, col: Dim) -> Dim:
+        """Where an element lies."""
+        return self.base + self.batch * batch + along(self.row, row) + along(self.col, col)
+
+
+def along(step: Dim | Walk, index: Dim) -> Dim:
+    """How far an index lies from the start: by a stride or a walk."""
+    return step.at(index) if isinstance(step, Walk) else step * index
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
+    Walk,
     scalars_of,
     walk,
 )
@@ -291,7 +292,7 @@ class _Printer:
 
     def operand(self, x: Operand) -> str:
         name, base = placed(self.names, x.buffer, x.base)
-        return f"{name}[{base}; {x.batch}, {x.row}, {x.col}]"
+        return f"{name}[{base}; {x.batch}, {_step(x.row)}, {_step(x.col)}]"
 
     def call(self, x: Call) -> str:
         inputs = map(self.whole, x.inputs)
@@ -302,6 +303,11 @@ class _Printer:
         name, base = placed(self.names, x.buffer, x.base)
         start = "" if base == 0 else f" from {base}"
         return f"{name}[{', '.join(map(str, x.shape))}]{start}"
+
+
+def _step(step: Dim | Walk) -> str:
+    """A stride, or where the index of a walk lies."""
+    return f"{step.var} -> {step.place}" if isinstance(step, Walk) else str(step)
 
 
 def placed(names: Names, buffer: Buffer, index: Dim) -> tuple[str, Dim]:

@@ -94,8 +94,10 @@ class Part:
     @classmethod
     def of(cls, c: Contract, items: int) -> Part | None:
         """None if the rows of all matrices are not so many equal parts."""
-        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 1:
+        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
             return None
+        if c.a.walks or c.b.walks or c.b.batch == 0:
+            return None  # tables, or a matrix that is packed once for all
         parts, rest = divmod(items, c.batch)
         if rest or parts < 1 or c.m % parts:
             return None
@@ -181,13 +183,14 @@ def _operand_inside(
     x: Operand, part: Part, c: Contract, size: int, by_rows: bool, rows: Dim, columns: Dim
 ) -> bool:
     """Whether an operand's elements of an item are those of the same item of its buffer."""
-    numbers = (x.base, x.batch, x.row, x.col, rows, columns)
+    down, along = x.strides
+    numbers = (x.base, x.batch, down, along, rows, columns)
     if not all(isinstance(d, int) and d >= 0 for d in numbers):
         return False
-    if part.parts > 1 and (not by_rows or x.batch != x.row * c.m):
+    if part.parts > 1 and (not by_rows or x.batch != down * c.m):
         return False
-    step = x.batch if part.parts == 1 else x.row * rows
-    last = x.base + x.row * (rows - 1) + x.col * (columns - 1)
+    step = x.batch if part.parts == 1 else down * rows
+    last = x.base + down * (rows - 1) + along * (columns - 1)
     return step == size and isinstance(last, int) and last < size
 
 
@@ -325,11 +328,23 @@ class Finder:
 
     def _grown(self, low: int, seed: int, items: int) -> Found | None:
         """The strip of so many items from a kernel on, with the kernels that prepare it."""
-        growth = Growth(items)
-        if not growth.joins(self.kernels[seed]):
+        found = self._forward(low, [seed], items)
+        if found is None:
+            return None
+        prepared = self._prepared(found)
+        if prepared.chosen[0] != seed:  # others may need what these prepare
+            first = [k for k in prepared.chosen if k <= seed]
+            prepared = self._prepared(self._forward(low, first, items) or prepared)
+        return prepared if len(prepared.chosen) > 1 else None
+
+    def _forward(self, low: int, first: list[int], items: int) -> Found | None:
+        """The strip that starts with these kernels, the last of which is where it starts to grow;
+        None if they are none."""
+        growth, seed = Growth(items), first[-1]
+        if not all(growth.joins(self.kernels[k]) for k in first):
             return None
         after = Aside()
-        last, chosen = seed, [seed]
+        chosen = [*first]
         early: list[int] = []
         waiting: list[int] = []
         for k in range(seed + 1, min(seed + REACH, len(self.kernels))):
@@ -339,24 +354,21 @@ class Finder:
             free = not after.meets(kernel)
             needs = touched_by(kernel) & (growth.sizes.keys() | growth.scattered)
             if free and needs and growth.joins(kernel):
-                early, last = early + waiting, k
-                waiting = []
+                early, waiting = early + waiting, []
                 chosen.append(k)
             elif free and not needs and not stored_by(kernel) & growth.touched:
                 waiting.append(k)
             else:
                 after.add(kernel)
-        if len(chosen) < 2:
-            return None
-        found = Found(growth, [*range(low, seed), *early], chosen, last)
-        return self._prepared(found)
+        before = [k for k in range(low, seed) if k not in first]
+        return Found(growth, before + early, chosen, chosen[-1])
 
     def _prepared(self, found: Found) -> Found:
         """With the kernels before it that do nothing but prepare a strip, item by item."""
         aside = Aside()
         for k in reversed(found.before):
             kernel = self.kernels[k]
-            if any(isinstance(s, Call | Check | Contract) for s in walk(kernel.body)):
+            if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             if not aside.meets(kernel) and stored_by(kernel) & found.growth.touched:
                 growth = Growth(found.growth.items)

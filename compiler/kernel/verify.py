@@ -44,6 +44,7 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
+    Walk,
     blocks_of,
     is_flat,
 )
@@ -301,10 +302,17 @@ class _Verifier:
 
     def contract(self, stmt: Contract) -> None:
         dtype = stmt.c.buffer.dtype
-        for x in (stmt.a, stmt.b, stmt.c):
-            for d in (x.base, x.batch, x.row, x.col):
-                self.dim(d, f"operand {x.buffer.name}")
+        for x, rows, cols in (
+            (stmt.a, stmt.m, stmt.k), (stmt.b, stmt.k, stmt.n), (stmt.c, stmt.m, stmt.n),
+        ):  # fmt: skip
+            what = f"operand {x.buffer.name}"
+            self.dim(x.base, what)
+            self.dim(x.batch, what)
+            self.step(x.row, rows, what)
+            self.step(x.col, cols, what)
             self.buffer(x.buffer)
+            if x.walks and (x is stmt.c or self.device != "cpu"):
+                self.refuse(f"a walk through {x.buffer.name}", "one of an operand, on a CPU")
         used = (stmt.a.buffer.dtype, stmt.b.buffer.dtype, stmt.result.dtype)
         if any(t is not dtype for t in used) or dtype is bool_:
             names = ", ".join(t.name for t in (*used, dtype))
@@ -329,6 +337,13 @@ class _Verifier:
         with self.variables(*ranges), self.registers((stmt.result,)):
             self.body(stmt.epilogue, "epilogue")
         self.stmt = stmt
+
+    def step(self, step: Dim | Walk, extent: Dim, what: str) -> None:
+        if not isinstance(step, Walk):
+            self.dim(step, what)
+            return
+        with self.variables((step.var, extent)):
+            self.dim(step.place, what)
 
     def call(self, stmt: Call) -> None:
         if self.kernel.body != (stmt,):

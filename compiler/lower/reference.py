@@ -37,6 +37,7 @@ from dualgrad.compiler.kernel.ir import (
     Reduce,
     Stmt,
     Store,
+    Walk,
     is_flat,
     team_of,
     walk,
@@ -404,6 +405,8 @@ class _Interpreter:
             return
         total = contract_sums(a, b)
         self.matrices(stmt.c, batch, m, n, total)
+        if 0 in (batch, m, n):
+            return
         with (
             self.axis(stmt.col_var, n, independent=False),
             self.axis(stmt.row_var, m, independent=False),
@@ -417,10 +420,9 @@ class _Interpreter:
         self, x: Operand, batch: int, rows: int, cols: int, new: Array | None = None
     ) -> Array:
         """The elements [batch, rows, cols] of an operand, after storing `new` to them."""
-        base, *strides = (self.extent(d) for d in (x.base, x.batch, x.row, x.col))
-        numbers = np.ix_(*(np.arange(d) for d in (batch, rows, cols)))
-        at = base + sum((i * s for i, s in zip(numbers, strides, strict=True)), np.int64(0))
-        memory, at = self.memory(x.buffer), np.asarray(at)
+        base, step = self.extent(x.base), self.extent(x.batch)
+        ways = (step * np.arange(batch), self.way(x.row, rows), self.way(x.col, cols))
+        memory, at = self.memory(x.buffer), np.asarray(base + sum(np.ix_(*ways), np.int64(0)))
         wrong = (at < 0) | (at >= memory.size)
         if wrong.any():
             raise self.error(
@@ -430,6 +432,13 @@ class _Interpreter:
         if new is not None:
             memory[at] = new
         return np.asarray(memory[at])
+
+    def way(self, step: Dim | Walk, count: int) -> Array:
+        """Where `count` rows or columns of an operand lie, from its start on."""
+        if isinstance(step, Walk):
+            places = [self.extent(step.at(i)) for i in range(count)]
+            return np.asarray(places, np.int64)
+        return np.asarray(self.extent(step) * np.arange(count))
 
     # -- functions of the host ---------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import as_float, refuse_bools
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.convolution import Ints, batched, sizes
+from dualgrad.compiler.ops.convolution import batched, sizes
+from dualgrad.compiler.ops.correlation import Ints
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.gather import take

@@ -7,15 +7,10 @@ from typing import Any
 from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.convolution import (
-    Ints,
-    batched,
-    cropped,
-    padded,
-    sizes,
-    spread,
-)
+from dualgrad.compiler.ops.convolution import batched, sizes
+from dualgrad.compiler.ops.correlation import Ints, cropped, spread
 from dualgrad.compiler.ops.operands import check_tensors
+from dualgrad.compiler.ops.padding import zero_padded
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.errors import ShapeError
@@ -23,7 +18,7 @@ from dualgrad.runtime.errors import ShapeError
 
 @composite
 def _unfold(x: Any, *, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Any:
-    x = padded(x, padding, padding)
+    x = zero_padded(x, padding, padding)
     n, c = x.shape[:2]
     w = windows(x, (2, 3), kernel, stride, dilation)
     columns = w.permute((0, 1, 4, 5, 2, 3))

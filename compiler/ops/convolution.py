@@ -1,30 +1,30 @@
 """Convolution of one to three spatial axes, and its transpose.
 
-Every output is a matrix product of windows with the kernel.  The sum runs over the kernel's
-places, row-major, and for each place over the channels; padded elements are multiplied like
-others.  Inputs are [N, C, L1, ...] or, without a batch, [C, L1, ...].
+The sums and their order: `correlation`.  Padded elements are multiplied like others.  Inputs are
+[N, C, L1, ...] or, without a batch, [C, L1, ...].
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from dualgrad.compiler.ir.dims import Dim, product, same
+from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import check_shape, given
-from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.contract import matmul
-from dualgrad.compiler.ops.elementwise import copy
+from dualgrad.compiler.ops.composite import composite, with_gradient
+from dualgrad.compiler.ops.correlation import (
+    Ints,
+    Shape,
+    correlate,
+    input_adjoint,
+    resized,
+    weight_adjoint,
+)
 from dualgrad.compiler.ops.operands import check_tensors
-from dualgrad.compiler.ops.padding import pad
+from dualgrad.compiler.ops.padding import zero_padded
 from dualgrad.compiler.ops.precision import low
-from dualgrad.compiler.ops.region import accumulate
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
-from dualgrad.compiler.ops.slicing import Windows, strided, windows
 from dualgrad.runtime.errors import ArgumentError, ShapeError
-
-Ints = tuple[int, ...]
-Shape = tuple[Dim, ...]
 
 
 def sizes(op: str, what: str, value: Any, rank: int, least: int) -> Ints:
@@ -41,12 +41,6 @@ def sizes(op: str, what: str, value: Any, rank: int, least: int) -> Ints:
             hint="one number counts for all axes",
         )
     return full
-
-
-def padded(x: Any, before: Ints, after: Ints, value: float = 0.0) -> Any:
-    """x with elements added at both ends of its last axes."""
-    pairs = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
-    return pad(x, tuple(pairs), value=value) if any(pairs) else x
 
 
 def batched(op: str, x: Any, rank: int) -> tuple[Any, bool]:
@@ -67,23 +61,32 @@ def batched(op: str, x: Any, rank: int) -> tuple[Any, bool]:
 # -- convolution ----------------------------------------------------------------------------------
 
 
-def columns_of(
-    x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints
-) -> tuple[Any, Shape]:
-    """Windows of x [N, C, ...] as [N, groups, kernel places * C / groups, windows], and how many
-    windows there are along each axis."""
-    n, c, *space = x.shape
-    rank = len(space)
-    axes = tuple(range(3, 3 + rank))
-    w = windows(x.reshape((n, groups, c // groups, *space)), axes, kernel, stride, dilation)
-    counts = w.shape[3 : 3 + rank]
-    places = tuple(range(3 + rank, 3 + 2 * rank))
-    columns = copy(w.permute((0, 1, *places, 2, *axes)))
-    return columns.reshape((n, groups, product(kernel) * (c // groups), product(counts))), counts
+def _conv_gradient(
+    cotangents: tuple[Any, ...],
+    x: Any,
+    weight: Any,
+    *bias: Any,
+    stride: Ints,
+    before: Ints,
+    after: Ints,
+    dilation: Ints,
+    groups: int,
+) -> tuple[Any, ...]:
+    (g,) = cotangents
+    space, kernel = x.shape[2:], weight.shape[2:]
+    dx = input_adjoint(g, weight, None, space, before, after, stride, dilation, groups)
+    dw = weight_adjoint(zero_padded(x, before, after), g, kernel, stride, dilation, groups)
+    return dx, dw, *(_channel_sums(g) for _ in bias)
+
+
+def _channel_sums(g: Any) -> Any:
+    """Sums [C] over the images and places of [N, C, ...]."""
+    return g.reshape((*g.shape[:2], product(g.shape[2:]))).sum(2).sum(0)
 
 
 @composite
 @low
+@with_gradient(_conv_gradient)
 def _conv(
     x: Any,
     weight: Any,
@@ -94,19 +97,8 @@ def _conv(
     dilation: Ints,
     groups: int,
 ) -> Any:
-    outputs, depth, *kernel = weight.shape
-    rank = len(kernel)
-    x = padded(x, before, after)
-    columns, counts = columns_of(x, groups, tuple(kernel), stride, dilation)
-    rows = copy(weight.permute((0, *range(2, 2 + rank), 1)))
-    rows = rows.reshape((groups, outputs // groups, product(kernel) * depth))
-    if same(depth, 1) or same(outputs // groups, 1):  # too thin for a product of matrices
-        terms = columns.unsqueeze(2) * rows.unsqueeze(-1)
-        out = terms.sum(3)
-    else:
-        out = matmul(rows, columns)
-    out = out.reshape((x.shape[0], outputs, *counts))
-    return out + bias[0].reshape((1, outputs, *(1,) * rank)) if bias else out
+    added = bias[0] if bias else None
+    return correlate(zero_padded(x, before, after), weight, added, stride, dilation, groups)
 
 
 def _conv_padding(op: str, padding: Any, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
@@ -227,25 +219,28 @@ def conv3d(
 # -- transposed convolution -----------------------------------------------------------------------
 
 
-def spread(columns: Any, space: Shape, kernel: Shape, stride: Ints, dilation: Ints) -> Any:
-    """Windows [N, C, windows..., places...] added where they lie in [N, C, *space]."""
-    rank = len(space)
-    counts = columns.shape[2 : 2 + rank]
-    view = Windows.of(tuple(range(2, 2 + rank)), counts, kernel, stride, dilation)
-    return accumulate(columns, view, (*columns.shape[:2], *space))
-
-
-def cropped(x: Any, before: Ints, after: Ints) -> Any:
-    """x without elements at both ends of its last axes."""
-    if not any((*before, *after)):
-        return x
-    lead = x.ndim - len(before)
-    cut = [n - b - a for n, b, a in zip(x.shape[lead:], before, after, strict=True)]
-    return strided(x, (*(0,) * lead, *before), (1,) * x.ndim, (*x.shape[:lead], *cut))
+def _conv_transpose_gradient(
+    cotangents: tuple[Any, ...],
+    x: Any,
+    weight: Any,
+    *bias: Any,
+    stride: Ints,
+    padding: Ints,
+    more: Ints,
+    dilation: Ints,
+    groups: int,
+) -> tuple[Any, ...]:
+    (g,) = cotangents
+    after = tuple(p - m for p, m in zip(padding, more, strict=True))
+    whole = resized(g, padding, after)
+    dx = correlate(whole, weight, None, stride, dilation, groups)
+    dw = weight_adjoint(whole, x, weight.shape[2:], stride, dilation, groups)
+    return dx, dw, *(_channel_sums(g) for _ in bias)
 
 
 @composite
 @low
+@with_gradient(_conv_transpose_gradient)
 def _conv_transpose(
     x: Any,
     weight: Any,
@@ -256,19 +251,11 @@ def _conv_transpose(
     dilation: Ints,
     groups: int,
 ) -> Any:
-    n, inputs, *space = x.shape
-    _, depth, *kernel = weight.shape
-    rank, places = len(space), product(kernel)
-    rows = copy(weight.reshape((groups, inputs // groups, depth * places)).transpose(1, 2))
-    columns = matmul(rows, x.reshape((n, groups, inputs // groups, product(space))))
-    columns = columns.reshape((n, groups * depth, *kernel, *space))
-    columns = columns.permute((0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank)))
-    full = tuple(
-        (count - 1) * s + d * (k - 1) + 1 + m
-        for count, s, d, k, m in zip(space, stride, dilation, kernel, more, strict=True)
-    )
-    out = cropped(spread(columns, full, tuple(kernel), stride, dilation), padding, padding)
-    return out + bias[0].reshape((1, groups * depth, *(1,) * rank)) if bias else out
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, more, dilation, strict=True)
+    space = tuple((n - 1) * s + d * (k - 1) + 1 + m - 2 * p for n, k, s, p, m, d in axes)
+    after = tuple(p - m for p, m in zip(padding, more, strict=True))
+    added = bias[0] if bias else None
+    return input_adjoint(x, weight, added, space, padding, after, stride, dilation, groups)
 
 
 def _transpose(

@@ -29,6 +29,14 @@ def _pad_constant(
     return Overwrite.of(Slice.of(before, (1,) * x.ndim, x.shape)).on(base, x)
 
 
+def zero_padded(x: Any, before: tuple[Dim, ...], after: tuple[Dim, ...]) -> Any:
+    """x with zeros at both ends of its last axes; no amount is negative."""
+    if all(isinstance(n, int) and n == 0 for n in (*before, *after)):
+        return x
+    lead = (0,) * (x.ndim - len(before))
+    return _pad_constant(x, 0.0, before=(*lead, *before), after=(*lead, *after))
+
+
 @composite
 @raw
 def _pad_edges(x: Any, *, before: tuple[Offset, ...], after: tuple[Offset, ...], mode: str) -> Any:

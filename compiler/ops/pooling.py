@@ -12,14 +12,17 @@ from typing import Any
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
 from dualgrad.compiler.ops.arguments import as_float, refuse_bools
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.convolution import Ints, Shape, batched, columns_of, padded, sizes
+from dualgrad.compiler.ops.convolution import batched, sizes
+from dualgrad.compiler.ops.correlation import Ints, Shape
 from dualgrad.compiler.ops.create import Iota, count
-from dualgrad.compiler.ops.elementwise import to
+from dualgrad.compiler.ops.elementwise import copy, to
 from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.logical import where
+from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.reduce import limits, spread
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
+from dualgrad.compiler.ops.slicing import windows
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.records import dataclass
@@ -127,8 +130,17 @@ def _padded_columns(x: Any, geometry: Geometry, value: float) -> tuple[Any, Shap
     """The windows of x as [N, C, places, windows], and how many there are along each axis."""
     g = geometry
     x = padded(x, g.padding, g.after, value)
-    columns, counts = columns_of(x, x.shape[1], g.kernel, g.stride, g.dilation)
-    return columns, counts
+    rank = len(g.kernel)
+    w = windows(x, tuple(range(2, 2 + rank)), g.kernel, g.stride, g.dilation)
+    counts = w.shape[2 : 2 + rank]
+    columns = copy(w.permute((0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))))
+    return columns.reshape((*x.shape[:2], product(g.kernel), product(counts))), counts
+
+
+def padded(x: Any, before: Ints, after: Ints, value: float) -> Any:
+    """x with elements added at both ends of its last axes."""
+    pairs = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return pad(x, tuple(pairs), value=value) if any(pairs) else x
 
 
 @composite
@@ -137,8 +149,8 @@ def _max_pool_places(x: Any, *, geometry: Geometry) -> Any:
     columns, counts = _padded_columns(x, g, _lowest(x.dtype))
     axes = zip(x.shape[2:], counts, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     rows = []
-    for n, windows, k, s, p, d in axes:
-        shape = (k, windows)
+    for n, number, k, s, p, d in axes:
+        shape = (k, number)
         rows.append((n, Iota.of(shape, 1).on() * s + Iota.of(shape, 0).on() * d - p))
     return flat_place(columns, rows).reshape((*x.shape[:2], *counts))
 
@@ -257,13 +269,13 @@ def _divisor(x: Any, geometry: Geometry, counts: Shape, include: bool) -> Any:
         return float(product(g.kernel))  # type: ignore[arg-type]
     total: Any = 1
     axes = zip(x.shape[2:], counts, g.kernel, g.stride, g.padding, strict=True)
-    for axis, (n, windows, k, s, p) in enumerate(axes):
+    for axis, (n, number, k, s, p) in enumerate(axes):
         size = count(n, int64)
-        low = Iota.of((windows,), 0).on() * s - p
+        low = Iota.of((number,), 0).on() * s - p
         high = (low + k).minimum(size + p)
         if not include:
             low, high = low.maximum(0), high.minimum(size)
-        shape = tuple(windows if a == axis else 1 for a in range(len(counts)))
+        shape = tuple(number if a == axis else 1 for a in range(len(counts)))
         total = (high - low).reshape(shape) * total
     return to(total, x.dtype)
 

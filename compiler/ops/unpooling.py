@@ -8,7 +8,8 @@ from dualgrad.compiler.ir.dims import product
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import equal
 from dualgrad.compiler.ops.composite import composite
-from dualgrad.compiler.ops.convolution import Ints, Shape, batched, sizes
+from dualgrad.compiler.ops.convolution import batched, sizes
+from dualgrad.compiler.ops.correlation import Ints, Shape
 from dualgrad.compiler.ops.gather import check_index
 from dualgrad.compiler.ops.operands import check_tensors
 from dualgrad.compiler.ops.sample import Arg, Sample, samples_of

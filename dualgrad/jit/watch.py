@@ -126,7 +126,7 @@ class Watch:
         """Stop watching; again and again does no harm."""
         if self._states is None:
             return
-        sys.setprofile(self._before)
+        _profile_again(self._before)
         self._base = None  # frames keep what they hold alive
         if self.stopped:
             sys.settrace(self._tracing)
@@ -313,6 +313,16 @@ def _random_states() -> tuple[Any, Any]:
     """The states of Python's and NumPy's global generators, which C code can reach unseen."""
     numpy_random = sys.modules.get("numpy.random")
     return random.getstate(), None if numpy_random is None else numpy_random.get_state()
+
+
+def _profile_again(profiler: Any) -> None:
+    """Set the profiler that was set before: a function, or one that is written in C, as that of
+    cProfile is in Python 3.11, which sets itself."""
+    if profiler is None or callable(profiler):
+        sys.setprofile(profiler)
+    else:
+        sys.setprofile(None)
+        profiler.enable()
 
 
 def _restore_random(before: tuple[Any, Any]) -> str | None:

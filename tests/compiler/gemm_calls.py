@@ -196,7 +196,7 @@ class Call:
             "epilogue_ctx": 4711,
             "parallel": threads,
         }
-        desc = (ctypes.c_int64 * len(DESC))(*(values[name] for name in DESC))
+        desc = (ctypes.c_int64 * len(DESC))(*(values.get(name, 0) for name in DESC))
         routine(self.dtype, unit)(desc)
         assert (work[:start] == CANARY).all()
         assert (work[start + size :] == CANARY).all()

@@ -78,7 +78,7 @@ def of_item(kernel: Kernel, strip: Strip, item: int) -> Kernel:
     change = {symbol_of(stmt.batch_var): batch, symbol_of(stmt.row_var): stmt.row_var + row}
 
     def moved(x: Operand, first: int) -> Operand:
-        return replace(x, base=x.base + x.batch * batch + x.row * first)
+        return replace(x, base=x.place(batch, first, 0))
 
     return Kernel(
         kernel.name,
@@ -189,6 +189,24 @@ def test_gradients_of_attention_are_one_strip() -> None:
     (strip,) = program.strips
     kinds = [program.kernels[k].kind for k in strip.numbers]
     assert (kinds.count("contract"), kinds.count("row")) == (6, 2)
+
+
+def test_a_strip_takes_in_what_prepares_it() -> None:
+    def attention(x: dg.Tensor, w: dg.Tensor, g: dg.Tensor) -> dg.Tensor:
+        x = x.detach().requires_grad_()
+        q, k, v = (x @ w).reshape(2, 6, 3, 4, 5).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 6, 20)
+        return dg.autograd.grad((y * g).sum(), x)[0]
+
+    args = [dg.randn(2, 6, 7), dg.randn(7, 60), dg.randn(2, 6, 20)]
+    program, inputs, results = compiled(attention, *args)
+    assert [s.items for s in program.strips] == [8]
+    (strip,) = program.strips
+    kinds = [program.kernels[k].kind for k in strip.numbers]
+    assert (kinds.count("contract"), kinds.count("row")) == (5, 1)
+    assert kinds.count("map") >= 4
+    same_bits(results, [attention(*args).numpy()])
+    same_bits(interpreted(program, inputs), results)
 
 
 def test_large_scores_are_cut_into_blocks_of_rows() -> None:

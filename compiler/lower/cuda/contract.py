@@ -158,9 +158,10 @@ class _Code(KernelCode):
         # whether a tile is given up when one block of K has been summed
         self.at_once = self.one_block or c.parts is not None
         self.part = sym("part", c.parts)
+        (a_row, a_col), (b_row, b_col) = c.a.strides, c.b.strides
         self.sides = (
-            _Side("a", c.a, c.a.row, c.a.col, tile.m, f"({self.type})0"),
-            _Side("b", c.b, c.b.col, c.b.row, tile.n, f"-({self.type})0"),
+            _Side("a", c.a, a_row, a_col, tile.m, f"({self.type})0"),
+            _Side("b", c.b, b_col, b_row, tile.n, f"-({self.type})0"),
         )
 
     def write(self) -> None:
@@ -368,7 +369,7 @@ class _Code(KernelCode):
     def c_index(self) -> Dim:
         x, c = self.c.c, self.c
         matrix = c.batch_var if c.parts is None else c.batch * self.part + c.batch_var
-        return x.base + x.batch * matrix + x.row * c.row_var + c.col_var
+        return x.place(matrix, c.row_var, c.col_var)
 
     @property
     def c_place(self) -> str:

@@ -352,6 +352,6 @@ def sizes_of(body: tuple[Stmt, ...]) -> set[Atom]:
         elif isinstance(stmt, Contract):
             dims += [stmt.batch, stmt.m, stmt.n, stmt.k]
             for x in (stmt.a, stmt.b, stmt.c):
-                dims += [x.base, x.batch, x.row, x.col]
+                dims += [x.base, x.batch, *x.strides]
     dims += [e.position for e in scalars_in(body) if e.op == "index"]
     return {a for d in dims for a in symbols(d)}

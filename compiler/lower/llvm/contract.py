@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
-from dualgrad.compiler.kernel.ir import Contract, Kernel, Operand, Store
+from dualgrad.compiler.kernel.ir import Contract, Kernel, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Part
+from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Frame
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
@@ -33,23 +34,25 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
         if entry.checked:
             for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
                 if c.k != 0:
-                    entry.guard(operand.buffer, _last(operand, c, rows, cols))
+                    entry.guard(operand.buffer, operand.place(c.batch - 1, rows - 1, cols - 1))
         desc = entry.words(len(DESC))
 
         def put(slot: str, value: str | int, kind: str = "i64") -> None:
             f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
 
         for slot, dim in (
-            ("a_batch", c.a.batch), ("a_row", c.a.row), ("a_col", c.a.col),
-            ("b_batch", c.b.batch), ("b_row", c.b.row), ("b_col", c.b.col),
-            ("c_batch", c.c.batch), ("c_row", c.c.row),
-            ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
+            ("c_row", c.c.strides[0]), ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
         ):  # fmt: skip
             put(slot, entry.dim(dim))
-        for slot, operand, row in (("a", c.a, at[1]), ("b", c.b, 0), ("c", c.c, at[1])):
-            start = operand.base + operand.batch * at[0] + operand.row * row
+        for slot, operand, first in (("a", c.a, at[1]), ("b", c.b, 0), ("c", c.c, at[1])):
+            start = operand.base if part is None else operand.place(at[0], first, 0)
             put(slot, entry.pointer(operand.buffer, start), "ptr")
-        put("work", entry.pointer(c.workspace, 0), "ptr")
+            put(f"{slot}_batch", entry.dim(operand.batch))
+        for slot, operand in (("a", c.a), ("b", c.b)):
+            row, col = (0, 0) if operand.walks else operand.strides
+            put(f"{slot}_row", entry.dim(row))
+            put(f"{slot}_col", entry.dim(col))
+        put("work", _tables(entry, function, c, put), "ptr")
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         put("pool", pool, "ptr")
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
@@ -75,9 +78,21 @@ def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
     return item // part.parts, item % part.parts * part.rows
 
 
-def _last(x: Operand, c: Contract, rows: Dim, cols: Dim) -> Dim:
-    """The largest index that the product reads of an operand."""
-    return x.base + x.batch * (c.batch - 1) + x.row * (rows - 1) + x.col * (cols - 1)
+def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None]) -> str:
+    """Fill and name the tables of operands that walk; the scratch memory after them."""
+    assert c.workspace is not None
+    f = entry.f
+    memory = entry.pointer(c.workspace, 0)
+    places = {f"{x}_{way}": "null" for x in "ab" for way in ("rows", "cols")}
+    tables = tables_of(c.a, c.b, c.m, c.n, c.k)
+    if tables:
+        f.call(f"{function}.walks", ("ptr", "%frame"), ("ptr", memory))
+    for table in tables:
+        places[table.name] = memory
+        memory = f.at(memory, entry.dim(table.words), "i64")
+    for slot, place in places.items():
+        put(slot, place, "ptr")
+    return memory
 
 
 def epilogue_function(
@@ -98,7 +113,7 @@ def epilogue_function(
     )
     code = KernelCode(signature, slots, frame, names, target, checked)
     code.open_buffers(kernel.starts)
-    total = c.c.base + c.c.batch * c.batch_var + c.c.row * c.row_var + c.c.col * c.col_var
+    total = c.c.place(c.batch_var, c.row_var, c.col_var)
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)
     first, row0, row1 = (

@@ -47,6 +47,7 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
     steps,
 )
 from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
+from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
 from dualgrad.runtime.dtype import ALL, DType
 from dualgrad.runtime.program import Target
 
@@ -72,7 +73,7 @@ def gemm_module(dtype: DType, target: Target) -> str:
     """
     t = tiling(dtype, target)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
-    body = kernels(t) + packing(t) + finish() + steps(t) + products()
+    body = kernels(t) + packing(t) + walk_packing(t) + finish() + steps(t) + products()
     return head + body + _routine(t, routine_name(dtype))
 
 
@@ -154,7 +155,8 @@ def _multiply(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
 
 def _is_one(f: Function, desc: Record) -> str:
     """Whether the batch is one product: B is the same, and rows of A and C go on."""
-    same = f.compare("eq", desc["b_batch"], 0)
+    strided = f.compare("eq", desc["a_rows"], "null", "ptr")
+    same = f.value(f"and i1 {strided}, {f.compare('eq', desc['b_batch'], 0)}")
     for x in ("a", "c"):
         following = f.mul(desc["m"], desc[f"{x}_row"])
         same = f.value(f"and i1 {same}, {f.compare('eq', desc[f'{x}_batch'], following)}")

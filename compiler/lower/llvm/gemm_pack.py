@@ -157,7 +157,7 @@ def _transpose(t: Tiling) -> str:
     for r in range(1, t.lanes):
         step = f.select(f.compare("sgt", "%rows", r), "%stride", 0)
         rows.append(t.at(f, rows[-1], step))
-    vectors = _butterfly(t, f, _load_rows(t, f, rows))
+    vectors = butterfly(t, f, _load_rows(t, f, rows))
     place = "%dst"
     for vector in vectors:
         t.store(f, vector, place)
@@ -181,7 +181,7 @@ def _load_rows(t: Tiling, f: Function, rows: list[str]) -> list[str]:
     return [f.value(f"phi {t.vector} [ {x}, %{whole} ], [ {y}, %{part} ]") for x, y in pairs]
 
 
-def _butterfly(t: Tiling, f: Function, vectors: list[str]) -> list[str]:
+def butterfly(t: Tiling, f: Function, vectors: list[str]) -> list[str]:
     """The transpose: swap blocks of lanes/2 lanes between rows i and i + lanes/2, then of
     lanes/4, ... 1."""
     lanes = range(t.lanes)

@@ -13,15 +13,17 @@ from contextlib import contextmanager
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_micro import KERNEL_KINDS
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+from dualgrad.compiler.lower.llvm.gemm_walk import entry
 
 # a, b, c   addresses of the matrices; *_batch, *_row, *_col  strides in elements
 # batches   how many products; m, n, k  sizes of each
 # work      scratch memory of `workspace_bytes`
 # parallel  threads that share the work; 0: all is done by the caller
+# *_rows, *_cols  tables of an operand that walks (`gemm_walk`); its strides are 0; null: strided
 DESC = (
     "a", "a_batch", "a_row", "a_col", "b", "b_batch", "b_row", "b_col", "c", "c_batch", "c_row",
     "batches", "m", "n", "k", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "parallel",
+    "parallel", "a_rows", "a_cols", "b_rows", "b_cols",
 )  # fmt: skip
 
 # desc                    the call's descriptor
@@ -52,7 +54,8 @@ PLAN = (
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "desc", "areas", "shared", "short", "taller", "short1", "taller1",
+    "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols",
+    "short", "taller", "short1", "taller1",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
@@ -262,29 +265,44 @@ class _Step:
     def _pack_a(self, batch: Value, panel: Value, place: str) -> None:
         f, desc, plan = self.f, self.desc, self.plan
         row, rows = self._rows(panel)
-        f.call(
-            "@pack_a",
-            ("ptr", self._address("a", batch, row, plan["k0"])),
-            ("i64", desc["a_row"]),
-            ("i64", desc["a_col"]),
-            ("i64", rows),
-            ("i64", plan["k"]),
-            ("ptr", place),
-        )
+        source = self._address("a", batch, row, plan["k0"])
+        walks = self._walks("a")
+        with f.when(walks):
+            tables = self._tables("a", row, plan["k0"])
+            sizes = (("i64", rows), ("i64", plan["k"]))
+            f.call("@pack_a_walk", ("ptr", source), *tables, *sizes, ("ptr", place))
+        with f.otherwise(walks):
+            f.call(
+                "@pack_a",
+                ("ptr", source),
+                ("i64", desc["a_row"]),
+                ("i64", desc["a_col"]),
+                ("i64", rows),
+                ("i64", plan["k"]),
+                ("ptr", place),
+            )
 
     def _pack_b(self, batch: Value, panel: Value, place: str) -> None:
         f, desc, plan = self.f, self.desc, self.plan
         column, columns = self._columns(panel)
-        f.call(
-            "@pack_b",
-            ("ptr", self._address("b", batch, plan["k0"], column)),
-            ("i64", desc["b_row"]),
-            ("i64", desc["b_col"]),
-            ("i64", columns),
-            ("i64", plan["width"]),
-            ("i64", plan["k"]),
-            ("ptr", place),
-        )
+        source = self._address("b", batch, plan["k0"], column)
+        sizes = (("i64", columns), ("i64", plan["width"]), ("i64", plan["k"]))
+        walks = self._walks("b")
+        with f.when(walks):
+            tables = self._tables("b", plan["k0"], column)
+            f.call("@pack_b_walk", ("ptr", source), *tables, *sizes, ("ptr", place))
+        with f.otherwise(walks):
+            steps = (("i64", desc["b_row"]), ("i64", desc["b_col"]))
+            f.call("@pack_b", ("ptr", source), *steps, *sizes, ("ptr", place))
+
+    def _walks(self, operand: str) -> str:
+        """Whether an operand has tables; its strides are 0 then."""
+        return self.f.compare("ne", self.desc[f"{operand}_rows"], "null", "ptr")
+
+    def _tables(self, operand: str, row: Value, col: Value) -> list[tuple[str, str]]:
+        """The tables of an operand from a row and a column on."""
+        parts = ((f"{operand}_rows", row), (f"{operand}_cols", col))
+        return [("ptr", entry(self.f, self.desc[name], i)) for name, i in parts]
 
     def _pack_once(self, batch: Value, j: Value, number: Value, area: str, place: str) -> None:
         f = self.f

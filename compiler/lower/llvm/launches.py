@@ -14,6 +14,7 @@ from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, kernel_function
 from dualgrad.compiler.lower.llvm.lanes import Declarations
+from dualgrad.compiler.lower.llvm.walks import walk_function
 from dualgrad.runtime.program import (
     CONTEXT_EXTERNS,
     CONTEXT_PARALLEL_FOR,
@@ -50,7 +51,10 @@ def kernel_functions(
         return [kernel_function(function, kernel, *common)]
     (stmt,) = kernel.body
     assert isinstance(stmt, Contract)
-    return [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
+    found = [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
+    if stmt.a.walks or stmt.b.walks:
+        found.append(walk_function(f"{function}.walks", kernel, *common))
+    return found
 
 
 def may_stop(kernel: Kernel, checked: bool) -> bool:

@@ -1,0 +1,118 @@
+"""Packing of operands that walk through memory, as windows of images do.
+
+Element (row, col) lies at the sum of two places, one from a table of rows, one from a table of
+columns.  A table has two i64 for each index: its place, and its *run*, the number of indices from
+it on that lie side by side.  Runs are copied, or transposed in registers, a vector at a time.
+
+    @pack_a_walk(src, rows_at, cols_at, rows, k, dst)             as @pack_a
+    @pack_b_walk(src, rows_at, cols_at, columns, width, k, dst)   as @pack_b
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_pack import butterfly
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
+
+ENTRY_WORDS = 2
+
+
+def walk_packing(t: Tiling) -> str:
+    """@pack_a_walk, @pack_b_walk and what they call."""
+    return _pack_a(t) + _copy_b(t) + _transpose_b(t) + _pack_b()
+
+
+def entry(f: Function, table: str, index: Value) -> str:
+    """The part of a table that begins with an index."""
+    return f.at(table, f.mul(index, ENTRY_WORDS), "i64")
+
+
+def _place(f: Function, table: str, index: Value) -> str:
+    return f.load("i64", entry(f, table, index))
+
+
+def _run(f: Function, table: str, index: Value) -> str:
+    return f.load("i64", f.at(entry(f, table, index), 1, "i64"))
+
+
+@contextmanager
+def _pieces(t: Tiling, f: Function, table: str, total: Value) -> Iterator[tuple[str, str]]:
+    """A loop over the runs of indices 0 .. total - 1, cut to vectors: (first index, length)."""
+    turn = f.repeat()
+    first = turn.carry("i64", 0)
+    count = f.min(f.min(_run(f, table, first), f.sub(total, first)), t.lanes)
+    yield first, count
+    following = f.add(first, count)
+    turn.close(f.compare("slt", following, total), [following])
+
+
+def _pack_a(t: Tiling) -> str:
+    """Rows are longer than a block of K by a vector: whole vectors can be written."""
+    f = Function(
+        "internal void @pack_a_walk(ptr %src, ptr %rows_at, ptr %cols_at, i64 %rows, i64 %k, "
+        "ptr %dst)"
+    )
+    with _pieces(t, f, "%cols_at", "%k") as (k, count):
+        mask = t.mask(f, count)
+        source = t.at(f, "%src", _place(f, "%cols_at", k))
+        place = t.at(f, "%dst", k)
+        with f.loop(0, "%rows") as r:
+            piece = t.load_masked(f, t.at(f, source, _place(f, "%rows_at", r)), mask)
+            t.store(f, piece, t.at(f, place, f.mul(r, t.row_pitch)))
+    return f.text()
+
+
+def _pack_b() -> str:
+    f = Function(f"internal void @pack_b_walk({_B})")
+    copies = f.compare("sge", _run(f, "%cols_at", 0), _run(f, "%rows_at", 0))
+    arguments = ", ".join(x for x in _B.split(", "))
+    with f.when(copies):
+        f.do(f"call void @copy_b_walk({arguments})")
+    with f.otherwise(copies):
+        f.do(f"call void @transpose_b_walk({arguments})")
+    return f.text()
+
+
+_B = "ptr %src, ptr %rows_at, ptr %cols_at, i64 %columns, i64 %width, i64 %k, ptr %dst"
+
+
+def _copy_b(t: Tiling) -> str:
+    f = Function(f"internal void @copy_b_walk({_B})")
+    with _pieces(t, f, "%cols_at", "%columns") as (j, count):
+        mask = t.mask(f, count)
+        source = t.at(f, "%src", _place(f, "%cols_at", j))
+        place = t.at(f, "%dst", j)
+        with f.loop(0, "%k") as k:
+            piece = t.load_masked(f, t.at(f, source, _place(f, "%rows_at", k)), mask)
+            t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
+    with f.loop("%columns", "%width", t.lanes) as j:
+        mask = t.mask(f, f.sub("%width", j))
+        place = t.at(f, "%dst", j)
+        with f.loop(0, "%k") as k:
+            t.store_masked(f, "zeroinitializer", t.at(f, place, f.mul(k, "%width")), mask)
+    return f.text()
+
+
+def _transpose_b(t: Tiling) -> str:
+    """Whole squares are written.  Rows past a run are those of the next one, which comes later;
+    those past the last would be the last's, which is written after them."""
+    f = Function(f"internal void @transpose_b_walk({_B})")
+    last_row, last_column = f.sub("%k", 1), f.sub("%columns", 1)
+    with f.loop(0, "%width", t.lanes) as j:
+        columns = [
+            t.at(f, "%src", _place(f, "%cols_at", f.min(f.add(j, lane), last_column)))
+            for lane in range(t.lanes)
+        ]
+        place = t.at(f, "%dst", j)
+        with _pieces(t, f, "%rows_at", "%k") as (k, count):
+            mask = t.mask(f, count)
+            first = _place(f, "%rows_at", k)
+            runs = [t.load_masked(f, t.at(f, column, first), mask) for column in columns]
+            rows = butterfly(t, f, runs)
+            for number in reversed(range(t.lanes)):
+                row = f.min(f.add(k, number), last_row)
+                t.store(f, rows[number], t.at(f, place, f.mul(row, "%width")))
+    return f.text()

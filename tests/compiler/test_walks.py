@@ -1,0 +1,80 @@
+"""Operands of matrix products whose rows and columns follow no stride: the same bits as copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dualgrad as dg
+from dualgrad.compiler.ir.dims import evaluate, sym, symbol_of
+from dualgrad.compiler.kernel.ir import Walk
+from dualgrad.compiler.lower.llvm.walks import digits_of
+
+WAYS = {
+    "whole": lambda x: x,
+    "columns": lambda x: x.permute(1, 0, 2).reshape(x.shape[1], -1),
+    "rows": lambda x: x.permute(0, 2, 1).reshape(-1, x.shape[1]),
+    "both": lambda x: x.permute(1, 3, 0, 2).reshape(x.shape[1] * x.shape[3], -1),
+}
+
+
+def _whole(rng: np.random.Generator, way: str, rows: int, cols: int) -> np.ndarray[Any, Any]:
+    """An array that is a matrix of so many rows and columns, seen the named way."""
+    shape = {
+        "whole": (rows, cols),
+        "columns": (3, rows, cols // 3),
+        "rows": (rows // 5, cols, 5),
+        "both": (2, rows // 5, cols // 2, 5),
+    }[way]
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("first", WAYS)
+@pytest.mark.parametrize("second", WAYS)
+@pytest.mark.parametrize("turned", [False, True], ids=["AB", "ABt"])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(5, 10, 6), (180, 50, 36), (20, 65, 540), (300, 5, 1038)]
+)
+def test_walks_have_the_bits_of_copies(
+    first: str, second: str, turned: bool, m: int, n: int, k: int
+) -> None:
+    rng = np.random.default_rng(m + n + k)
+    n = n // 30 * 30 + 30 if not turned and second != "whole" else n
+    k = k // 30 * 30 + 30
+    a = dg.tensor(_whole(rng, first, m, k))
+    b = dg.tensor(_whole(rng, second, n, k) if turned else _whole(rng, second, k, n))
+
+    def product(a: Any, b: Any, copies: bool = False) -> Any:
+        x, y = WAYS[first](a), WAYS[second](b)
+        if copies:
+            x, y = x.contiguous() + 0.0, y.contiguous() + 0.0
+        return x @ (y.T if turned else y)
+
+    expected = product(a, b, copies=True).numpy()
+    found = dg.function(product)(a, b).numpy()
+    assert np.array_equal(found.view(np.int32), expected.view(np.int32))
+    exact = WAYS[first](a).numpy().astype(float) @ (
+        WAYS[second](b).numpy().T if turned else WAYS[second](b).numpy()
+    ).astype(float)
+    assert np.allclose(found, exact, rtol=0, atol=1e-4)
+
+
+def test_digits_count_what_is_divided() -> None:
+    n, p = sym("n"), sym("p", 4096)
+    column, row = p % n, p // n
+    walk = Walk(p, 100 * (row // 3) + 10 * (row % 3) + column + 7 * p)
+    place, digits = digits_of(walk)
+    assert len(digits) == 2
+    for index in (0, 1, 5, 17, 18, 1000):
+        values = {symbol_of(n): 6, symbol_of(p): index}
+        assert "//" not in str(place)
+        assert "%" not in str(place)
+        number = index
+        for digit in digits:
+            divisor = evaluate(digit.divisor, values)
+            values[symbol_of(digit.quotient)] = number // divisor
+            values[symbol_of(digit.remainder)] = number % divisor
+            number //= divisor
+        assert evaluate(place, values) == evaluate(walk.place, values)
