@@ -45,8 +45,11 @@ FLOAT_BITS = 2  # of a float
 SIG, REQUIRES_GRAD, GRAD_FN, GRAD = (
     layout.slot(Tensor, name) for name in ("sig", "requires_grad", "_grad_fn", "_grad")
 )
-ARRAY_BASE, ARRAY_FLAGS = layout.ARRAY_BASE // 8, layout.ARRAY_FLAGS
+ARRAY_BASE, ARRAY_DATA = layout.ARRAY_BASE // 8, layout.ARRAY_DATA // 8
+ARRAY_SHAPE, ARRAY_STRIDES = layout.ARRAY_SHAPE // 8, layout.ARRAY_STRIDES // 8
+ARRAY_FLAGS, ARRAY_NDIM = layout.ARRAY_FLAGS, layout.ARRAY_NDIM
 OWNS, WRITEABLE = 0x4, 0x400  # among the flags
+WIDEST = 8  # bytes of an element at most
 MOST_SEEN = 1024  # words of the table of `are_distinct`
 ANY, SAME, LOAD = 0, 1, 2  # what `entries_are` does with a value
 HISTORY = 1  # as a grad_fn: any but None
@@ -403,23 +406,75 @@ def are_distinct(p: Word, frame: Word) -> Word:
 
 
 @native
+def owner_of(array: Word, classes: Word, count: Word) -> Word:
+    """What has the memory of an array: the array itself, or a base of one of these classes; 0 if
+    that is not known."""
+    base = array[ARRAY_BASE]
+    if not base:
+        if int32(array, ARRAY_FLAGS) & OWNS:
+            return array
+        return 0
+    for j in range(count):
+        if classes[j] == base[TYPE]:
+            return base
+    return 0
+
+
+@native
 def owners(p: Word, frame: Word) -> Word:
-    """[register, count, count of classes, class...]: what has the memory of each array in a row,
-    in place of it: the array itself, or a base of one of these classes."""
+    """[register, count, count of classes, class...]: the owner of each array in a row, in place of
+    it, where it is known."""
     row = frame + 8 * p[1]
     for k in range(p[2]):
-        array = row[k]
-        base = array[ARRAY_BASE]
-        if base:
-            j = 0
-            while j < p[3] and p[4 + j] != base[TYPE]:
-                j += 1
-            if j == p[3]:
-                return 0
-            row[k] = base
-        elif not int32(array, ARRAY_FLAGS) & OWNS:
-            return 0
+        found = owner_of(row[k], p + 32, p[3])
+        if found:
+            row[k] = found
     return p + 32 + 8 * p[3]
+
+
+@native
+def last_element(array: Word) -> Word:
+    """The address of the last element of a tensor's array; its strides are not negative."""
+    place = array[ARRAY_DATA]
+    shape = array[ARRAY_SHAPE]
+    strides = array[ARRAY_STRIDES]
+    for k in range(int32(array, ARRAY_NDIM)):
+        place += (shape[k] - 1) * strides[k]
+    return place
+
+
+@native
+def others_apart(p: Word, frame: Word) -> Word:
+    """[register, count, count of classes, class..., count of written, place...]: arrays in a row
+    whose owner is not known share no memory with those at the places, which are written, nor, if
+    they stand at one themselves, with any.  Spans are looked at, as if elements took `WIDEST`
+    bytes: where they meet, Python decides."""
+    row = frame + 8 * p[1]
+    count = p[2]
+    written = p + 40 + 8 * p[3]
+    changes = written[-1]
+    for k in range(count):
+        x = row[k]
+        if owner_of(x, p + 32, p[3]):
+            continue
+        low = x[ARRAY_DATA]
+        end = last_element(x) + WIDEST
+        changed = is_there(k, written, changes)
+        for j in range(count):
+            if j != k and (changed or is_there(j, written, changes)):
+                y = row[j]
+                if y[ARRAY_DATA] < end and low < last_element(y) + WIDEST:
+                    return 0
+    return written + 8 * changes
+
+
+@native
+def is_there(x: Word, words: Word, count: Word) -> Word:
+    """Whether a word is one of these."""
+    for k in range(count):
+        if words[k] == x:
+            return 1
+    return 0
 
 
 @native

@@ -166,6 +166,8 @@ class _Replay:
         written = [row + k for k in aliasing.written]
         self.emit(guards.are_writeable, len(written), *written)
         blocks = sorted(map(id, memory.BLOCK_TYPES))
+        places = aliasing.written
+        self.emit(guards.others_apart, row, count, len(blocks), *blocks, len(places), *places)
         self.emit(guards.owners, row, count, len(blocks), *blocks)
         self.distinct_row(row, count)
 

@@ -444,6 +444,41 @@ def test_memory_that_overlaps_is_left_to_python() -> None:
         f(dg.from_numpy(fixed), dg.ones(4))
 
 
+def test_views_of_foreign_memory_are_served_where_they_lie_apart() -> None:
+    def g(x: Any, y: Any) -> Any:
+        x.add_(1.0)
+        return y * 2.0
+
+    f = dg.function(g)
+    rows = np.zeros((6, 2, 8), np.float32)
+    known = dg.ones(2, 4)
+    warm(f, known, dg.from_numpy(rows[0, :, 4:]))
+    mixed = natively(f, known, dg.from_numpy(rows[1, :, 4:]))
+    np.testing.assert_array_equal(mixed.numpy(), np.zeros((2, 4)))
+    # both in one memory: whole rows between them, or none
+    first, last = dg.from_numpy(rows[0, :, 4:]), dg.from_numpy(rows[5, :, 4:])
+    warm(f, first, last)
+    natively(f, dg.from_numpy(rows[4, :, 4:]), dg.from_numpy(rows[2, :, 4:]))
+    for x, y in ((rows[3, :, 4:], rows[3, :, 4:]), (rows[3, :, 4:], rows[3, :, :4])):
+        assert leaves_to_python(f, dg.from_numpy(x), dg.from_numpy(y))
+    x = dg.from_numpy(rows[3, :, 4:])
+    np.testing.assert_array_equal(f(x, x).numpy(), np.full((2, 4), 2.0))
+
+
+def test_views_of_an_array_that_is_written_are_left_to_python() -> None:
+    def g(x: Any, y: Any) -> Any:
+        x.add_(1.0)
+        return y * 2.0
+
+    f = dg.function(g)
+    x = dg.zeros(4)
+    warm(f, x, dg.from_numpy(np.zeros(8, np.float32)[4:]))
+    before = x.numpy().copy()
+    seen = dg.from_numpy(x.numpy()[:])
+    assert leaves_to_python(f, x, seen)
+    np.testing.assert_array_equal(f(x, seen).numpy(), 2 * (before + 1))
+
+
 def test_hooks_of_leaves_are_seen() -> None:
     def g(x: Any) -> Any:
         (x * x).sum().backward()

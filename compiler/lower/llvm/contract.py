@@ -67,7 +67,7 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
         fits = f.compare("slt", workers, entry.frame.program.threads)
         threads = entry.frame.program.threads if part is None else 0
         put("parallel", f.select(fits, threads, 0))
-        f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
+        f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
 
 
 def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
