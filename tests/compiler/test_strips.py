@@ -298,3 +298,50 @@ def test_a_nest_by_items_does_the_same(name: str) -> None:
 def test_a_nest_that_does_not_divide_is_refused(items: int) -> None:
     kernel = nest([("a", 8, 120), ("b", 120, 1)])
     assert by_items(kernel, items, {"x": -(-960 // items)}) is None
+
+
+# -- random programs ------------------------------------------------------------------------------
+
+
+def random_program(seed: int) -> tuple[Callable[..., Any], list[dg.Tensor]]:
+    """Products of batches, with work on rows, columns, items and across items in between."""
+    rng = random.Random(seed)
+    batch, n = rng.choice([(4,), (2, 3), (8,), (2, 2, 2)]), rng.choice([3, 5, 8])
+    kinds = [rng.randrange(9) for _ in range(7)]
+    picks = [(rng.randrange(100), rng.randrange(100)) for _ in kinds]
+
+    def program(*given: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        values = list(given)
+        for kind, (a, b) in zip(kinds, picks, strict=True):
+            x, y = values[a % len(values)], values[b % len(values)]
+            makers: tuple[Callable[..., Any], ...] = (
+                lambda x, y: x @ y,
+                lambda x, y: x @ y.transpose(-2, -1),
+                lambda x, y: dg.tanh(x @ y) + x,
+                lambda x, y: dg.softmax(x, -1),
+                lambda x, y: x - y.mean(-2, keepdims=True),
+                lambda x, y: dg.sin(x) * y,
+                lambda x, y: x.transpose(0, -1).transpose(0, -1) + y,
+                lambda x, y: x - y.mean(0, keepdims=True),
+                lambda x, y: dg.flip(x, (0,)) * y,
+            )
+            values.append(makers[kind](x, y))
+        return tuple(values[-3:])
+
+    dg.seed(seed)
+    return program, [dg.randn(*batch, n, n) for _ in range(3)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_programs_keep_their_bits(seed: int) -> None:
+    function, args = random_program(seed)
+    program, inputs, results = compiled(function, *args)
+    same_bits(results, [x.numpy() for x in function(*args)])
+    if program.strips:
+        same_bits(interpreted(program, inputs), results)
+
+
+def test_random_programs_have_strips() -> None:
+    """The test above is about strips."""
+    programs = [compiled(f, *args)[0] for f, args in map(random_program, range(10))]
+    assert sum(bool(p.strips) for p in programs) >= 4
