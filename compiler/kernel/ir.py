@@ -201,6 +201,8 @@ class Contract:
     register for the finished sum.  The sums themselves pass through `c` (row-major, unit
     column stride), which the epilogue may store to again.  Without scratch memory on a GPU.
 
+    On a CPU operands of a float32 product may both be float16, or bfloat16: their values count.
+
     With `parts`, the number of blocks along K, the block sums stay apart: matrix p * batch + b of
     `c` is block p of matrix b, and nothing is added.  Such a product has no epilogue.
     """
