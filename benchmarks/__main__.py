@@ -29,14 +29,17 @@ from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
 _QUICK_REPEATS = 6
-_QUICK_SECONDS = 4.0  # of each workload's blocks
+_SECONDS = 40.0  # of each workload's blocks
+_QUICK_SECONDS = 4.0
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare dualgrad's two modes, and other libraries where they are installed.",
-        epilog="python -m benchmarks gpu --help: figures of a GPU",
+        epilog="DG_BENCH_TENSORFLOW=/path/to/python takes TensorFlow from the environment of that "
+        "interpreter, and so on for each library (DG_BENCH_TORCH, DG_BENCH_JAX); python -m "
+        "benchmarks gpu --help: figures of a GPU",
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload",
@@ -89,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.quick:
         effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
     else:
-        effort = Effort(arguments.repeats or _REPEATS)
+        effort = Effort(arguments.repeats or _REPEATS, _SECONDS)
     for name in arguments.workloads or (_quick() if arguments.quick else WORKLOADS):
         result = measure(WORKLOADS[name](), arms, effort, threads)
         run.results.append(result)

@@ -6,11 +6,12 @@ framework cannot disturb another, and so that a first call is a first call.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.frameworks import interpreter, version
 
 _THREADS = (
     "DG_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
@@ -47,6 +48,11 @@ class Arm:
     settings: tuple[tuple[str, str], ...] = ()
 
     @property
+    def interpreter(self) -> str:
+        """The Python of its processes."""
+        return interpreter(self.framework)
+
+    @property
     def peer(self) -> bool:
         """Whether it runs something that dualgrad does not depend on."""
         return self.framework not in ("dualgrad", "numpy")
@@ -63,6 +69,7 @@ class Arm:
         return {**kept, **_DEFAULTS, **counts, **caches, **dict(self.settings)}
 
 
+_QUIET_TF = (("TF_CPP_MIN_LOG_LEVEL", "3"),)
 REFERENCE = Arm("dualgrad eager", "dualgrad", caches="DG_CACHE_DIR")
 STATIC = Arm("dualgrad static", "dualgrad", "dualgrad.function", caches="DG_CACHE_DIR")
 TORCH = Arm("torch eager", "torch")
@@ -76,6 +83,10 @@ ARMS = (
         caches="TORCHINDUCTOR_CACHE_DIR", slow=True,
     ),
     Arm("jax.jit", "jax", "jax.jit", finish="block_until_ready"),
+    Arm(
+        "TF function", "tensorflow", "benchmarks.steps.tensorflow.function", settings=_QUIET_TF
+    ),
+    Arm("TF XLA", "tensorflow", "benchmarks.steps.tensorflow.xla", settings=_QUIET_TF),
 )  # fmt: skip
 
 
@@ -85,8 +96,8 @@ def choose_arms(arms: Sequence[Arm], quick: bool, peers: bool) -> tuple[list[Arm
     for arm in arms:
         if arm.peer and not peers:
             reason = "left out by --no-peers"
-        elif importlib.util.find_spec(arm.framework) is None:
-            reason = f"{arm.framework} is not installed"
+        elif version(arm.framework) is None:
+            reason = f"{arm.framework} is not installed in {interpreter(arm.framework)}"
         elif arm.slow and quick:
             reason = "left out by --quick, for its first calls take long"
         else:

@@ -8,10 +8,10 @@ import platform
 import subprocess
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import dualgrad as dg
+from benchmarks.frameworks import version
 from benchmarks.process import ROOT
 from dualgrad.runtime.host import cpu_count, memory_bytes
 
@@ -87,7 +87,7 @@ def describe(packages: list[str], threads: int) -> Machine:
     versions = {"Python": platform.python_version(), "dualgrad": dg.__version__}
     for package in ("numpy", "llvmlite", *packages):
         if package not in versions:
-            versions[package] = _version(package)
+            versions[package] = version(package) or "unknown"
     return Machine(
         _cpu(),
         cpu_count(),
@@ -98,13 +98,6 @@ def describe(packages: list[str], threads: int) -> Machine:
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         threads,
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _cpu() -> str:

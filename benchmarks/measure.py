@@ -51,7 +51,7 @@ def measure(
         workers = _Workers(Path(name), threads, processes)
         run = _Run(workload, workers.folder)
         for arm in arms:
-            if arm.framework in workload.lacking:
+            if {arm.framework, arm.name} & {*workload.lacking}:
                 continue
             with run.leaving_out(arm):
                 cold = None

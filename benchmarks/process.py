@@ -25,12 +25,17 @@ class Process:
     """A process that answers requests, one JSON object per line."""
 
     def __init__(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], errors: Path
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        errors: Path,
+        interpreter: str = sys.executable,
     ) -> None:
         """Run `python -m module arguments`; its error output goes to a file."""
         self._errors = errors.open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [interpreter, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -82,7 +87,8 @@ class Worker(Process):
 
     def __init__(self, arm: Arm, cache: Path, threads: int, errors: Path) -> None:
         arguments = [arm.framework, arm.decorator, arm.finish]
-        super().__init__("benchmarks.worker", arguments, arm.environment(cache, threads), errors)
+        environment = arm.environment(cache, threads)
+        super().__init__("benchmarks.worker", arguments, environment, errors, arm.interpreter)
 
 
 class _Watch:

@@ -127,8 +127,12 @@ def _floor_text(result: WorkloadResult) -> str:
 
 def header_text(run: Run) -> str:
     """What stands above the tables."""
-    lines = [f"{label + ':':<10}{text}" for label, text in run.machine.lines()]
-    return "\n".join([*lines, *(f"{'without:':<10}{reason}" for reason in run.left_out)])
+    lines = [*run.machine.lines(), *(("without", reason) for reason in run.left_out)]
+    indent = " " * 10
+    return "\n".join(
+        textwrap.fill(f"{label + ':':<10}{text}", _WIDTH, subsequent_indent=indent)
+        for label, text in lines
+    )
 
 
 def workload_text(result: WorkloadResult) -> str:

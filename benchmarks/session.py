@@ -8,7 +8,7 @@ import importlib
 import time
 from collections.abc import Callable
 from itertools import count
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from types import ModuleType
 from typing import Any
 
@@ -25,8 +25,8 @@ def _unchanged(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _load(name: str) -> Decorator:
-    module, _, attribute = name.partition(".")
-    decorator: Decorator = attrgetter(attribute)(importlib.import_module(module))
+    module, _, attribute = name.rpartition(".")
+    decorator: Decorator = getattr(importlib.import_module(module), attribute)
     return decorator
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import frameworks  # noqa: E402
+from benchmarks.arms import REFERENCE, Arm, choose_arms  # noqa: E402
+from benchmarks.steps import dualgrad as own_steps  # noqa: E402
+from benchmarks.workloads import WORKLOADS  # noqa: E402
+
 MARK = "<!-- {} of what `python -m benchmarks --markdown` writes -->"
 ARMS = ["dualgrad eager", "dualgrad static", "NumPy"]
 
@@ -65,7 +76,7 @@ def test_launches_show_the_fusion(files):
 
 def test_other_libraries_are_said_to_be_left_out(files):
     text, numbers, _ = files
-    for name in ("torch eager", "torch.compile", "jax.jit"):
+    for name in ("torch eager", "torch.compile", "jax.jit", "TF function", "TF XLA"):
         assert f"{name}: left out by --no-peers" in numbers["left_out"]
         assert f"without:  {name}: left out by --no-peers" in text
 
@@ -108,8 +119,11 @@ from benchmarks.arms import REFERENCE, STATIC, Arm
 from benchmarks.workloads.kernels import Dispatch
 
 measure.STATIC = replace(STATIC, decorator="nudge.nudge")
-arms = [REFERENCE, measure.STATIC, Arm("other", "missing")]
-result = measure.measure(Dispatch(), arms, measure.Effort(1), 1)
+others = [Arm("other", "missing"), Arm("TF XLA", "missing")]
+arms = [REFERENCE, measure.STATIC, *others]
+class Few(Dispatch):
+    lacking = ("TF XLA",)
+result = measure.measure(Few(), arms, measure.Effort(1), 1)
 static = result.arms[1]
 assert not static.same_bits
 assert 2**-25 < static.difference < 2**-22
@@ -130,3 +144,51 @@ def test_different_bits_are_seen(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "left out: other: ModuleNotFoundError" in done.stdout
+
+
+def test_frameworks_in_environments_of_their_own(monkeypatch):
+    """Another interpreter is asked, and runs the arm; one that does not exist has nothing."""
+    monkeypatch.setenv("DG_BENCH_OTHER", "/no/such/python")
+    assert frameworks.interpreter("other") == "/no/such/python"
+    assert frameworks.version("other") is None
+    assert frameworks.interpreter("llvmlite") == sys.executable
+    assert frameworks.version("llvmlite") == llvmlite.__version__
+    chosen, left_out = choose_arms([REFERENCE, Arm("other", "other")], False, True)
+    assert chosen == [REFERENCE]
+    assert left_out == ["other: other is not installed in /no/such/python"]
+
+
+def uncompiled(step, **options):
+    return step
+
+
+FRAMEWORKS = ["dualgrad", "torch", "jax", "numpy", "tensorflow"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_frameworks_have_the_workloads_that_they_do_not_lack(framework):
+    """The source is asked, for a framework need not be installed."""
+    tree = ast.parse((ROOT / "benchmarks" / "steps" / f"{framework}.py").read_text())
+    made = {x.name for x in tree.body if isinstance(x, ast.FunctionDef)}
+    for name, workload in WORKLOADS.items():
+        assert (name in made) == (framework not in workload.lacking), name
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("name", ["mlp3", "tiny", "black_scholes", "layernorm_gelu", "matmul"])
+def test_frameworks_compute_the_same(framework, name):
+    """Some steps, from one state; after a reset, the same steps again."""
+    pytest.importorskip(framework)
+    arrays = WORKLOADS[name]().arrays()
+    results = []
+    for module in (own_steps, importlib.import_module(f"benchmarks.steps.{framework}")):
+        program = getattr(module, name)(dict(arrays), uncompiled)
+        for _ in range(2):
+            steps = [program.step(*inputs) for inputs in program.inputs[:4]]
+            results.append([np.asarray(getattr(x, "detach", lambda x=x: x)()) for x in steps])
+            program.reset()
+    first, again, *others = results
+    np.testing.assert_array_equal(first, again)
+    for other in others:
+        for x, y in zip(first, other, strict=True):
+            np.testing.assert_allclose(y, x, rtol=0, atol=1e-5 * np.abs(x).max())

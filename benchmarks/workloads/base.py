@@ -32,7 +32,7 @@ class Workload(ABC):
     name       on the command line, and of the functions in `benchmarks/steps`
     tolerance  largest difference from dualgrad that other libraries may have, relative to the
                largest number of the result
-    lacking    frameworks that have no natural way to say it
+    lacking    frameworks that have no natural way to say it, and arms that take too long
     quick      whether `--quick` runs it
     """
 

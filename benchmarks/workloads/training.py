@@ -29,7 +29,7 @@ class Training(Workload):
     averages  numbers that the optimizer keeps for each parameter
     """
 
-    lacking = ("numpy",)
+    lacking: ClassVar[tuple[str, ...]] = ("numpy",)
     model: ClassVar[str]
     batch: ClassVar[int]
     averages: ClassVar[int] = 0
@@ -213,6 +213,7 @@ class Lstm(Training):
     name = "lstm"
     model = "LSTM 128-128 over 64 steps, SGD"
     batch = 64
+    lacking = ("numpy", "TF XLA")  # it compiles 64 unrolled steps for minutes
     steps, width = 64, 128
 
     def shapes(self) -> Shapes:

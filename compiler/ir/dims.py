@@ -234,7 +234,8 @@ def _long_division(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     rest: Dim = 0
     left = a
     for _ in range(LONGEST_DIVISION):
-        for m, c in terms_of(left):
+        # the highest first: what is left of them may make lower ones multiples
+        for m, c in sorted(terms_of(left), key=lambda t: -len(t[0])):
             q = _exact_quotient(m, c, lead, factor)
             if q is not None:
                 whole, left = whole + q, left - q * b

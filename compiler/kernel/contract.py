@@ -91,10 +91,12 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
     roots = [r for r in place.roots if r is not node or len(place.destinations[r]) > 1]
+    b, i, j = (0 if size == 1 else v for v, size in zip(product.at, node.shape, strict=True))
+    own = home.start + b * (m * n) + i * n + j
     epilogue = [
         x
         for x in product.stores(roots, place)
-        if x.value is not product.total or x.buffer is not home.buffer
+        if x.value is not product.total or (x.buffer, x.index) != (home.buffer, own)
     ]
     c = Operand(home.buffer, home.start, m * n, n, 1)
     tables = tables_of(product.first, product.second, m, n, k)

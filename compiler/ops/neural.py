@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualgrad.compiler.ir.dims import same
+from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.refusal import not_a_tensor
 from dualgrad.compiler.ir.value import Value, dim_text, public
 from dualgrad.compiler.ops.arguments import as_float, check_shape, equal, given
@@ -95,7 +95,9 @@ def softmin(input: Any, axis: int = LAST, **dim: Any) -> Any:
 @composite
 @low
 def _linear(x: Any, weight: Any, *bias: Any) -> Any:
-    y = matmul(x, weight.transpose(0, 1))
+    # all rows are one matrix: the gradient of the weight is one product, too
+    rows = x.reshape((product(x.shape[:-1]), x.shape[-1])) if x.ndim > 2 else x
+    y = matmul(rows, weight.transpose(0, 1)).reshape((*x.shape[:-1], weight.shape[0]))
     return y + bias[0] if bias else y
 
 

@@ -14,39 +14,18 @@ from typing import Any
 
 from dualgrad.compiler.grad import pullback
 from dualgrad.compiler.ir.node import as_node
-from dualgrad.compiler.ops.composite import composite, raw, with_gradient
+from dualgrad.compiler.ops.composite import composite, with_gradient
 from dualgrad.compiler.ops.elementwise import cast_node
-from dualgrad.compiler.ops.joining import cat, stack
+from dualgrad.compiler.ops.joining import cat
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
-from dualgrad.compiler.ops.slicing import narrow, select
+from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType
 
 
-def _zeros(shape: Any, dtype: DType) -> Any:
-    return expand_to(cast_node(as_node(0.0), dtype), shape)
-
-
-def _put_together(cotangents: tuple[Any, ...], x: Any, count: int) -> tuple[Any, ...]:
-    nothing = _zeros(x.shape[1:], x.dtype)
-    return (stack([nothing if g is None else g for g in cotangents]),)
-
-
-@composite
-@raw
-@with_gradient(_put_together)
-def _steps(x: Any, *, count: int) -> Any:
-    return tuple(select(x, 0, k) for k in range(count))
-
-
-def steps(x: Any) -> tuple[Any, ...]:
-    """Return x[0], x[1], ... of a sequence [T, ...], T >= 1.
-
-    Their gradients are put together once, where those of views would be added up, each with zeros
-    for all other steps.
-    """
-    count = len(range(x.shape[0]))
-    return (x.squeeze(0),) if count == 1 else _steps(x, count=count)
+def constant(value: float, shape: Any, dtype: DType) -> Any:
+    """A number in all places of a shape."""
+    return expand_to(cast_node(as_node(value), dtype), shape)
 
 
 def _gates(x: Any, count: int, size: Any) -> list[Any]:
@@ -56,7 +35,7 @@ def _gates(x: Any, count: int, size: Any) -> list[Any]:
 def _pulled(outputs: Any, cotangents: tuple[Any, ...], gates: list[Any], last: Any) -> list[Any]:
     """The cotangents of gates, side by side, and of the last state."""
     *parts, state = pullback(outputs, cotangents, (*gates, last))
-    full = [_zeros(last.shape, last.dtype) if g is None else g for g in parts]
+    full = [constant(0.0, last.shape, last.dtype) if g is None else g for g in parts]
     return [*full, state]
 
 
@@ -127,14 +106,6 @@ def rnn_step(x: Any, h: Any, nonlinearity: str) -> Any:
 
 def _sigmoid(np: Any, x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
-
-
-@samples_of(steps)
-def _steps_samples() -> list[Sample]:
-    def case(length: int, k: int) -> Sample:
-        return Sample(lambda x: steps(x)[k], (Arg((length, 2, 3)),), lambda np, x: x[k])
-
-    return [case(1, 0), case(3, 0), case(3, 2)]
 
 
 @samples_of(lstm_step)

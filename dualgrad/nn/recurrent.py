@@ -1,8 +1,9 @@
 """Recurrent layers: RNN, LSTM and GRU over whole sequences.
 
 A layer projects all steps of its input in one product; then each step is one product and one
-elementwise kernel.  Compiled programs hold the steps one after another, so time to compile grows
-with the length of the sequence, and another length is another trace.
+elementwise kernel.  Weights get their gradients from many steps at once.  Compiled programs hold
+the steps one after another, so time to compile grows with the length of the sequence, and another
+length is another trace.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from dualgrad.compiler.ops.joining import cat, stack, unbind
 from dualgrad.compiler.ops.neural import linear
-from dualgrad.compiler.ops.recurrent import gru_step, lstm_step, rnn_step, steps
+from dualgrad.compiler.ops.sequences import run
 from dualgrad.creation import empty, zeros
 from dualgrad.functional import dropout as drop
 from dualgrad.nn.cells import NONLINEARITIES, draw_weights
@@ -122,31 +123,16 @@ class RNNBase(Module):
         """The sizes of the states: of the output, and of an LSTM's cell."""
         return (self._output_size, self.hidden_size)[: 1 + (self.mode == "LSTM")]
 
-    def _step(self, x: Tensor, weights: dict[str, Any], states: States) -> States:
-        """The states after a step, from the projection of its input and the states before."""
-        h = linear(states[0], weights["weight_hh"], weights.get("bias_hh"))
-        if self.mode == "GRU":
-            return (gru_step(x, h, states[0]),)
-        if self.mode != "LSTM":
-            return (rnn_step(x, h, self.mode[4:].lower()),)
-        output, cell = lstm_step(x, h, states[1])
-        if self.proj_size:
-            output = linear(output, weights["weight_hr"])
-        return output, cell
-
     def _direction(
         self, sequence: Tensor, number: int, states: States, reverse: bool
-    ) -> tuple[list[Tensor], States]:
+    ) -> tuple[Tensor, States]:
         """Outputs in the order of the sequence [T, N, ...], and the states after the last step."""
         weights = {role: getattr(self, name) for role, name in self._names[number].items()}
         if self.bias and self.mode != "GRU":  # both biases are added to the same gates, once
             weights["bias_ih"] = weights["bias_ih"] + weights.pop("bias_hh")
         projected = linear(sequence, weights["weight_ih"], weights.get("bias_ih"))
-        outputs = []
-        for x in reversed(steps(projected)) if reverse else steps(projected):
-            states = self._step(x, weights, states)
-            outputs.append(states[0])
-        return (outputs[::-1] if reverse else outputs), states
+        rest = weights["weight_hh"], weights.get("bias_hh"), weights.get("weight_hr")
+        return run(self.mode, projected, states, *rest, reverse)
 
     def _run(self, input: Tensor, given: tuple[Tensor, ...] | None) -> tuple[Tensor, States]:
         """The output and the last states of all layers and directions."""
@@ -165,12 +151,10 @@ class RNNBase(Module):
                 for k in range(layer * count, (layer + 1) * count)
             ]
             ends += [states for _, states in runs]
-            outputs = [steps for steps, _ in runs]
-            whole = (
-                outputs[0] if count == 1 else [cat(pair, -1) for pair in zip(*outputs, strict=True)]
-            )
-            last = batched and self.batch_first and layer == self.num_layers - 1
-            sequence = stack(whole, 1 if last else 0)
+            outputs = [whole for whole, _ in runs]
+            sequence = outputs[0] if count == 1 else cat(outputs, -1)
+        if batched and self.batch_first:
+            sequence = sequence.transpose(0, 1).contiguous()
         states = tuple(stack(parts) for parts in zip(*ends, strict=True))
         if batched:
             return sequence, states

@@ -1,14 +1,14 @@
 """Register-tiled kernels: the inner loops of the matrix product.
 
-    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns, add)
-        C[H, columns] = or += A[H, k] . B[k, V vectors]
+    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns)
+        C[H, columns] = A[H, k] . B[k, V vectors]
     kernel_of(height, narrow)       the kernel of a height, of full width or one vector wide
 
 Rows of A lie a_row bytes apart, its columns a_step, rows of B b_row, rows of C c_row; k >= 1.  A is
 read by broadcasts, so it may lie anyhow.
 
-Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile; the
-chain's end is stored, or added to what C holds.
+Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
+Without masks whole vectors are stored, whatever `columns`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 # Rows of B between its prefetch and its use: covers the latency of the second-level cache.
 _PREFETCH_ROWS = 16
 
-_OPERANDS = "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns i1 add"
+_OPERANDS = "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns"
 KERNEL_KINDS = tuple(_OPERANDS.split()[::2])
 _SIGNATURE = ", ".join(
     f"{kind} %{x}" for kind, x in zip(KERNEL_KINDS, _OPERANDS.split()[1::2], strict=True)
@@ -29,16 +29,13 @@ _SIGNATURE = ", ".join(
 def kernels(t: Tiling) -> str:
     """The kernels of all heights, of full width and one vector wide, and @kernel_of."""
     shapes = [(h, v) for h in range(1, t.height + 1) for v in sorted({1, t.vectors(h)})]
-    return (
-        "".join(_micro_kernel(t, h, v) for h, v in shapes)
-        + _kernel_of(t)
-        + ("" if t.masks else _merge(t))
-    )
+    micros = "".join(_micro_kernel(t, h, v) for h, v in shapes)
+    return micros + _kernel_of(t) + _merge(t)
 
 
 def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     f = Function(f"internal void @micro_{height}x{vectors}({_SIGNATURE})")
-    steps = _Multiples(f, height)
+    steps = Multiples(f, "%a_row", height)
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
     _fetch_c(t, f, height, vectors)
     turn = f.repeat()
@@ -61,19 +58,20 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
 
 def _fetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
     """The tile's lines of C will be at hand when its sums are finished."""
-    c = "%c"
-    for _ in range(height):
-        for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
-            t.prefetch(f, f.at(c, start, "i8"), to_write=True)
-        c = f.at(c, "%c_row", "i8")
+    turn = f.repeat()
+    c, left = turn.carry("ptr", "%c"), turn.carry("i64", height)
+    for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
+        t.prefetch(f, f.at(c, start, "i8"), to_write=True)
+    left = f.sub(left, 1)
+    turn.close(f.compare("ne", left, 0), [f.at(c, "%c_row", "i8"), left])
 
 
-class _Multiples:
-    """0, 1, ... count - 1 times a_row, as few registers as address modes allow."""
+class Multiples:
+    """0, 1, ... count - 1 times a number of bytes, in as few registers as address modes allow."""
 
-    def __init__(self, f: Function, count: int) -> None:
+    def __init__(self, f: Function, one: str, count: int) -> None:
         self._f, self._count = f, count
-        self._odd = {1: "%a_row"} | {odd: f.mul("%a_row", odd) for odd in range(3, count, 2)}
+        self._odd = {1: one} | {odd: f.mul(one, odd) for odd in range(3, count, 2)}
 
     def all(self) -> list[Value]:
         """The values, in a block that uses them as offsets."""
@@ -100,28 +98,14 @@ def _multiply_add_row(
 
 def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
     masks = [t.mask(f, f.sub("%columns", j * t.lanes)) for j in range(vectors)] if t.masks else []
-    before, more, last = f.block, f.new_block(), f.new_block()
-    f.branch("%add", more, last)
-    f.start(more)
-    added, c = [], "%c"
+    c = "%c"
     for first in range(0, len(sums), vectors):
         for j in range(vectors):
             place = t.at(f, c, j * t.lanes)
-            old = t.load_masked(f, place, masks[j]) if masks else t.load(f, place)
-            added.append(t.add(f, old, sums[first + j]))
-        c = f.at(c, "%c_row", "i8")
-    f.jump(last)
-    f.start(last)
-    pairs = zip(sums, added, strict=True)
-    totals = [f.value(f"phi {t.vector} [ {x}, %{before} ], [ {y}, %{more} ]") for x, y in pairs]
-    c = "%c"
-    for first in range(0, len(totals), vectors):
-        for j in range(vectors):
-            place = t.at(f, c, j * t.lanes)
             if masks:
-                t.store_masked(f, totals[first + j], place, masks[j])
+                t.store_masked(f, sums[first + j], place, masks[j])
             else:
-                t.store(f, totals[first + j], place)
+                t.store(f, sums[first + j], place)
         c = f.at(c, "%c_row", "i8")
 
 
@@ -145,22 +129,24 @@ def _kernel_of(t: Tiling) -> str:
 
 def _merge(t: Tiling) -> str:
     """@merge(x, x_row, c, c_row, add, rows, columns): C = X or C = C + X; rows lie so many bytes
-    apart.
-
-    For a unit without masks: tiles that are not of full width are computed elsewhere.
-    """
+    apart."""
     f = Function(
         "internal void @merge(ptr %x, i64 %x_row, ptr %c, i64 %c_row, i1 %add, i64 %rows, "
         "i64 %columns)"
     )
+    whole = f.value(f"and i64 %columns, {-t.lanes}")
+    mask = t.mask(f, f.sub("%columns", whole))
     with f.loop(0, "%rows") as i:
         x, c = f.at("%x", f.mul(i, "%x_row"), "i8"), f.at("%c", f.mul(i, "%c_row"), "i8")
-        with f.loop(0, "%columns") as j:
+        with f.loop(0, whole, t.lanes) as j:
             place = t.at(f, c, j)
-            new = f.load(t.element, t.at(f, x, j), t.itemsize)
-            total = f.value(
-                f"{'fadd' if t.is_float else 'add'} {t.element} "
-                f"{f.load(t.element, place, t.itemsize)}, {new}"
-            )
-            f.store(t.element, f.select("%add", total, new, t.element), place, t.itemsize)
+            t.store(f, _merged(t, f, t.load(f, t.at(f, x, j)), t.load(f, place)), place)
+        with f.when(f.compare("ne", whole, "%columns")):
+            place = t.at(f, c, whole)
+            old = t.load_masked(f, place, mask)
+            t.store_masked(f, _merged(t, f, t.load(f, t.at(f, x, whole)), old), place, mask)
     return f.text()
+
+
+def _merged(t: Tiling, f: Function, new: str, old: str) -> str:
+    return f.select("%add", t.add(f, old, new), new, t.vector)

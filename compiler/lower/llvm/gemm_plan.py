@@ -93,7 +93,7 @@ def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, deep: str, shar
 def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     """Whether A is packed, and how its elements then lie."""
     row, column = desc["a_row"], desc["a_col"]
-    strided = f.compare("eq", desc["a_rows"], "null", "ptr")
+    strided = "false" if t.widens else f.compare("eq", desc["a_rows"], "null", "ptr")
     few = f.compare("sle", desc["n"], f.mul(plan["width"], _DIRECT_PANELS))
     few = f.value(f"and i1 {few}, {strided}")
     distance = f.value(f"and i64 {f.mul(row, t.itemsize)}, {_SETS_BYTES - 1}")

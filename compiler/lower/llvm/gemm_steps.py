@@ -210,7 +210,7 @@ class _Step:
         packed, row = plan["shared"], desc["a_row"]
 
         def place(i: Value) -> str:
-            there = self.t.at(f, first, f.mul(self._rows(i)[0], row))
+            there = self.t.from_at(f, first, f.mul(self._rows(i)[0], row))
             return f.select(direct, there, self._panel(packed, i, self.t.panel_size), "ptr")
 
         return place
@@ -258,7 +258,9 @@ class _Step:
         offset = f.add(offset, f.mul(row, desc[f"{operand}_row"]))
         if operand != "c":
             col = f.mul(col, desc[f"{operand}_col"])
-        return self.t.at(f, desc[operand], f.add(offset, col))
+        index = f.add(offset, col)
+        at = self.t.at if operand == "c" else self.t.from_at
+        return at(f, desc[operand], index)
 
     # -- packing ------------------------------------------------------------------------------
 
@@ -316,7 +318,7 @@ class _Step:
         f, plan = self.f, self.plan
         full = f.compare("eq", columns, plan["width"])
         few = f.compare("sle", plan["row_panels"], _DIRECT_PANELS)
-        unit = f.compare("eq", self.desc["b_col"], 1)
+        unit = "false" if self.t.widens else f.compare("eq", self.desc["b_col"], 1)
         return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
 
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
@@ -358,17 +360,15 @@ class _Tile:
         row, rows = step._rows(i)
         c = step._address("c", batch, row, self._columns[0])
         a_row, a_step, c_row = self._strides
-        if step.t.masks:
-            target, add = (c, c_row), self._add
-        else:
-            ragged = f.compare("ne", self._columns[1], self._full)
-            pitch = f.mul(step.plan["width"], step.t.itemsize)
-            target = f.select(ragged, self._scratch, c, "ptr"), f.select(ragged, pitch, c_row)
-            add = f.select(ragged, "false", self._add, "i1")
-        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], add)
-        f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
+        indirect = self._add
         if not step.t.masks:
-            with f.when(ragged):
-                bounds = (("i64", rows), ("i64", self._columns[1]))
-                merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
-                f.call("@merge", *merged, ("i1", self._add), *bounds)
+            ragged = f.compare("ne", self._columns[1], self._full)
+            indirect = f.value(f"or i1 {indirect}, {ragged}")
+        pitch = f.mul(step.plan["width"], step.t.itemsize)
+        target = f.select(indirect, self._scratch, c, "ptr"), f.select(indirect, pitch, c_row)
+        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1])
+        f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
+        with f.when(indirect):
+            bounds = (("i64", rows), ("i64", self._columns[1]))
+            merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
+            f.call("@merge", *merged, ("i1", self._add), *bounds)

@@ -25,6 +25,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
     splat,
     vector,
 )
+from dualgrad.compiler.lower.llvm.spaced import Load, every, is_short, several, shared_by
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
@@ -265,8 +266,35 @@ class MemoryCode:
                 (whole, "zeroinitializer"),
             )
         else:
-            value = self._gather(buffer, index, shift, whole)
+            value = self._spaced(buffer, index, shift, step) or self._gather(
+                buffer, index, shift, whole
+            )
         return self._from_memory(value, buffer.dtype, width)
+
+    def _spaced(
+        self, buffer: Buffer, index: Dim, shift: Shift | None, step: Dim | None
+    ) -> str | None:
+        """Elements that lie near to each other, by loads of neighbours; None for others."""
+        atom = self.lanes.atom
+        if shift is not None or atom is None:
+            return None
+        shared = None if step is not None else shared_by(index, variable_of(atom))
+        if shared is None and not is_short(step):
+            return None
+        kind = in_memory(buffer.dtype)
+        load = Load(
+            self.names,
+            kind,
+            suffix_of(kind, 1).removeprefix("v1"),
+            buffer.dtype.itemsize,
+            self.f.at(self.pointer(buffer, 0), self.dim(index), kind),
+            self.lanes.width,
+            self._mask(),
+        )
+        if shared is None:
+            assert isinstance(step, int)
+            return every(self.f, load, step)
+        return several(self.f, load, shared.lanes, str(self.dim(shared.number % shared.lanes)))
 
     def prefetch(self, buffer: Buffer, index: Dim, address: str, write: bool = False) -> None:
         """Ask for the memory that is reached soon: further on in a loop that the buffer streams
