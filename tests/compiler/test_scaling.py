@@ -8,11 +8,15 @@ import pytest
 from machine import How, agree, targets
 
 import dualgrad as dg
+from dualgrad.compiler.build.formats import FORMATS
+from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.node import Graph, input_node
 from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.kernel.scalar import reg
 from dualgrad.compiler.lower.llvm.module import module_of
+from dualgrad.compiler.lower.llvm.scaling import scaled
 from dualgrad.compiler.pipeline import lower
-from dualgrad.runtime.dtype import DType, float32, float64
+from dualgrad.runtime.dtype import DType, float32, float64, int32
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "exp": dg.exp,
@@ -48,3 +52,11 @@ def test_the_instruction_is_used_where_there_is_one() -> None:
     for target in targets().values():
         text = module_of(program, target, False).text
         assert ("avx512.mask.scalef.ps" in text) == ("+avx512f" in target.features.split(","))
+
+
+def test_bits_that_do_not_come_from_a_rounded_number_are_left_alone() -> None:
+    x = reg("x", float32)
+    scaled_bits = Math().scale(x, Math().bitcast(x, int32), FORMATS[float32])
+    assert scaled(scaled_bits) is None
+    rounded = x + 1.5 * 2.0**23
+    assert scaled(Math().scale(x, Math().bitcast(rounded, int32), FORMATS[float32])) is not None

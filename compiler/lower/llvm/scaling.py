@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from dualgrad.compiler.build.formats import FORMATS
 from dualgrad.compiler.build.mathlib import Math
-from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.kernel.scalar import Scalar, const
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.lanes import Declarations, element, vector
 from dualgrad.runtime.program import Target
@@ -30,10 +30,12 @@ def scaled(e: Scalar) -> tuple[Scalar, Scalar] | None:
         if path.op != op:
             return None
         path, count = path.args[0], path
-    f, math = FORMATS[e.dtype], Math()
-    if path.dtype is not e.dtype or math.scale(y, count, f) is not e:
+    f = FORMATS[e.dtype]
+    magic = 1.5 * 2.0**f.fraction_bits  # whose sum with n has n in its low bits
+    rounded = path.op in ("fma", "add") and path.args[-1] is const(magic, e.dtype)
+    if not rounded or path.dtype is not e.dtype or Math().scale(y, count, f) is not e:
         return None
-    return y, path - 1.5 * 2.0**f.fraction_bits
+    return y, path - magic
 
 
 def scales(target: Target, width: int, e: Scalar) -> bool:
