@@ -29,7 +29,8 @@ from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
 _QUICK_REPEATS = 6
-_QUICK_SECONDS = 4.0  # of each workload's blocks
+_SECONDS = 40.0  # of each workload's blocks
+_QUICK_SECONDS = 4.0
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.quick:
         effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
     else:
-        effort = Effort(arguments.repeats or _REPEATS)
+        effort = Effort(arguments.repeats or _REPEATS, _SECONDS)
     for name in arguments.workloads or (_quick() if arguments.quick else WORKLOADS):
         result = measure(WORKLOADS[name](), arms, effort, threads)
         run.results.append(result)

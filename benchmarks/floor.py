@@ -26,8 +26,8 @@ from benchmarks.workloads.base import Work
 from dualgrad.runtime.linker import host_object, host_target, link_library
 from dualgrad.runtime.threads import pool
 
-_CHAINS = 12
-_TURNS = 20_000  # of each chain in one run: a tenth of a millisecond
+_OTHER_REGISTERS = 4  # than those of the chains
+_TURNS = 10_000  # of each chain in one run: a tenth of a millisecond
 _NANOSECONDS = 3e5  # of one measurement, about
 _TRIES = 5
 _STEP = 256  # bytes
@@ -53,8 +53,7 @@ def flops_per_ns() -> float:
     """Multiplications and additions of float32 per nanosecond (GFLOP/s), now."""
     threads = pool().threads
     context = (ctypes.c_int64 * (_HEADER + 8 * threads))(_TURNS)
-    lanes = host_target().vector_bits // 32
-    flops = 2 * lanes * _CHAINS * _TURNS * threads
+    flops = 2 * _lanes() * _chains() * _TURNS * threads
     return flops / _median(partial(_run, "multiply", context, threads))
 
 
@@ -105,6 +104,15 @@ def _median(run: Callable[[], None]) -> float:
     return statistics.median(times)
 
 
+def _lanes() -> int:
+    return host_target().vector_bits // 32
+
+
+def _chains() -> int:
+    """As many as there are registers for."""
+    return host_target().registers - _OTHER_REGISTERS
+
+
 def _run(name: str, context: Any, chunks: int) -> None:
     threads, (parallel_for, bodies) = pool(), _code()
     parallel_for(threads.address, bodies[name], ctypes.addressof(context), chunks)
@@ -113,8 +121,8 @@ def _run(name: str, context: Any, chunks: int) -> None:
 @cache
 def _code() -> tuple[Any, dict[str, int]]:
     """`parallel_for`, and the addresses of the loops."""
-    lanes = host_target().vector_bits // 32
-    text = _multiply(lanes) + _copy("copy", lanes, "", "")
+    lanes = _lanes()
+    text = _multiply(lanes, _chains()) + _copy("copy", lanes, "", "")
     text += _copy("stream", lanes, ", !nontemporal !0", "  fence seq_cst\n")
     text += "!0 = !{i32 1}\n"
     words = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,)
@@ -122,9 +130,9 @@ def _code() -> tuple[Any, dict[str, int]]:
     return parallel_for, link_library("floor", host_object("floor", text), _SYMBOLS)
 
 
-def _multiply(lanes: int) -> str:
+def _multiply(lanes: int, count: int) -> str:
     """@multiply(ctx, ...) takes ctx[0] turns of a multiply-add in each chain; all tend to 1."""
-    vector, chains = f"<{lanes} x float>", range(_CHAINS)
+    vector, chains = f"<{lanes} x float>", range(count)
     half = f"{vector} splat (float 0.5)"
     fma = f"@llvm.fma.v{lanes}f32"
     phis = [f"%x{k} = phi {vector} [zeroinitializer, %entry], [%y{k}, %loop]" for k in chains]
@@ -144,7 +152,7 @@ loop:
   br i1 %more, label %loop, label %exit
 exit:
 {"".join(f"  {line}{chr(10)}" for line in sums)}\
-  %sum = extractelement {vector} %s{_CHAINS - 1}, i64 0
+  %sum = extractelement {vector} %s{count - 1}, i64 0
   %place = add i64 %tid, 1
   %result = getelementptr <8 x i64>, ptr %ctx, i64 %place
   store float %sum, ptr %result

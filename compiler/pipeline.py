@@ -1,6 +1,7 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
-1. `simplify`: rewrite rules that keep the bits.
+1. `simplify`: rewrite rules that keep the bits; on a CPU `narrow_operands`: products that read
+   16-bit floats as they are.
 2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
    is gathered from become nodes that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
@@ -59,6 +60,7 @@ from dualgrad.compiler.ops.view import (
     through_views,
 )
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
+from dualgrad.compiler.passes.operands import narrow_operands
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, int64
@@ -78,7 +80,11 @@ def lower(
 ) -> LoopProgram:
     """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
     memory of contractions."""
-    graph = own_memory(simplify(graph), layouts, device)
+    graph = simplify(graph)
+    if device == "cpu":
+        accesses = _accesses(graph, layouts)
+        graph = narrow_operands(graph, lambda x: _is_strided(x, accesses, (0, 1, 2)))
+    graph = own_memory(graph, layouts, device)
     if config.verify:
         verify_graph(graph)
     return Lowering(graph, layouts, name, threads, device).run()
@@ -97,6 +103,10 @@ def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
     return Access(Buffer(f"i{node.op.value}", node.dtype, size), steps)
 
 
+def _accesses(graph: Graph, layouts: Layouts) -> dict[Node, Access]:
+    return {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
+
+
 def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
@@ -105,7 +115,7 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     memory with one stride per dimension, one of a library op in row-major order.  On a CPU rows
     and columns of a contraction's operand may be walks.
     """
-    accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
+    accesses = _accesses(graph, layouts)
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():

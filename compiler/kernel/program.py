@@ -8,9 +8,10 @@ Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 
-from dualgrad.compiler.ir.dims import Atom
+from dualgrad.compiler.ir.dims import Atom, Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.ir import (
     Buffer,
@@ -78,7 +79,12 @@ class LoopProgram:
     @cached_property
     def common_texts(self) -> list[str]:
         """Each kernel as text that does not say which buffers it uses, and from where on."""
-        return [common_text(k) for k in self.kernels]
+        return [common_text(k, self._starts(k)) for k in self.kernels]
+
+    def _starts(self, kernel: Kernel) -> Mapping[Buffer, Dim]:
+        """From where on the indices of a kernel count: functions for a GPU take pointers into
+        buffers, those for a CPU are told any distance."""
+        return kernel.origins if self.device == "cpu" else kernel.starts
 
     @cached_property
     def key(self) -> str:
@@ -86,7 +92,7 @@ class LoopProgram:
         number: dict[str, int] = {}
         launches = []
         for kernel, text in zip(self.kernels, self.common_texts, strict=True):
-            places = " ".join(f"{b.name}+{start}" for b, start in kernel.starts.items())
+            places = " ".join(f"{b.name}+{start}" for b, start in self._starts(kernel).items())
             launches.append(f"{number.setdefault(text, len(number))}: {places}")
         # on a CPU the code does not know what its program is called
         head = self._head[self.device == "cpu" :]

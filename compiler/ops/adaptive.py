@@ -16,9 +16,9 @@ from dualgrad.compiler.ops.convolution import batched, sizes
 from dualgrad.compiler.ops.correlation import Ints
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.compiler.ops.first_max import FirstMax, flat_place
 from dualgrad.compiler.ops.gather import take
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.pooling import FirstMax, flat_place
 from dualgrad.compiler.ops.precision import kept
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.runtime.dtype import int64

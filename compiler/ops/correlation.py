@@ -8,8 +8,8 @@ Windows are operands where they lie in the image: no matrix of columns is made. 
 - of an input's gradient at stride 1, over the places of the reversed kernel, and for each over
   the outputs' channels: a correlation of the padded cotangent; else windows are added up.
 
-Where a product would have one row, elements are multiplied and summed without it: at groups of
-one channel or one output each.
+Where a product would be a thin one, elements are multiplied and summed without it: if groups have
+one output each, or there are many and they have one channel each.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def resized(x: Any, before: Ints, after: Ints) -> Any:
 
 
 def _is_thin(depth: Dim, outputs: Dim, groups: int) -> bool:
-    """Whether groups have one channel or one output each."""
-    return groups > 1 and (same(depth, 1) or same(outputs // groups, 1))
+    """Whether groups have one output each, or there are many and they have one channel each."""
+    return same(outputs // groups, 1) or (groups > 1 and same(depth, 1))
 
 
 def _is_plain(kernel: Shape, stride: Ints) -> bool:

@@ -6,58 +6,31 @@ the first largest element of the window, as PyTorch's does.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
+from dualgrad.compiler.grad import pullback
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
+from dualgrad.compiler.ir.node import as_node
 from dualgrad.compiler.ops.arguments import as_float, refuse_bools
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, with_gradient
 from dualgrad.compiler.ops.convolution import batched, sizes
 from dualgrad.compiler.ops.correlation import Ints, Shape
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
-from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
+from dualgrad.compiler.ops.first_max import FirstMax, flat_place
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.padding import pad
 from dualgrad.compiler.ops.precision import kept
-from dualgrad.compiler.ops.reduce import limits, spread
+from dualgrad.compiler.ops.reduce import limits
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import windows
-from dualgrad.runtime.dtype import DType, int64
+from dualgrad.compiler.ops.window_terms import Places
+from dualgrad.runtime.dtype import DType, int32, int64
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 from dualgrad.runtime.records import dataclass
-
-
-class FirstMax(Max):
-    """The largest element; its first place in the run takes the whole gradient."""
-
-    blocked = False
-
-    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
-        run = x.shape[self.start : self.stop]
-        place = arg_run(Argmax, Max, x, self.start, self.stop)
-        here = Iota.of((product(run),), 0).on()
-        here = here.reshape((*(1,) * self.start, *run, *(1,) * (x.ndim - self.stop)))
-        return (where(here.eq(spread(place, self, x.shape)), spread(g, self, x.shape), 0.0),)
-
-    @staticmethod
-    def samples() -> list[Sample]:
-        def case(arg: Arg, axis: int, gradient: bool = True) -> Sample:
-            return Sample(
-                lambda x: _first_max(x, axis=axis),
-                (arg,),
-                lambda np, x: x.max(axis),
-                gradient=gradient,
-            )
-
-        ties = Arg((5, 6), values=(1.0, 3.0, 3.0, -1.0, float("nan")))
-        return [case(Arg((3, 9, 4)), 1), case(Arg((4, 70)), 1), case(ties, 0, False)]
-
-
-@composite
-def _first_max(x: Any, *, axis: int) -> Any:
-    return FirstMax.of(axis, axis + 1).on(x)
-
 
 # -- windows --------------------------------------------------------------------------------------
 
@@ -104,6 +77,15 @@ class Geometry:
             after = tuple(_ceil_padding(*axis) for axis in axes)
         return cls(kernel, steps, pads, after, apart)
 
+    @property
+    def places(self) -> Places:
+        return Places(self.kernel, self.stride, self.padding, self.dilation)
+
+    def counts(self, x: Any) -> Shape:
+        """How many windows a padded input [N, C, ...] has along each axis."""
+        axes = zip(x.shape[2:], self.kernel, self.stride, self.dilation, strict=True)
+        return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
+
 
 def _ceil_padding(n: Dim, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Elements to add at the end, so that windows that begin inside count though they do not
@@ -116,10 +98,46 @@ def _ceil_padding(n: Dim, kernel: int, stride: int, padding: int, dilation: int)
     return padding + stride - over
 
 
-@composite
-def _max_pool(x: Any, *, geometry: Geometry) -> Any:
+def _first_largest(x: Any, geometry: Geometry) -> tuple[Any, Any]:
+    """The largest elements of windows, and the numbers of their (first) places, as int32."""
+    g = geometry
+    x = padded(x, g.padding, g.after, _lowest(x.dtype))
+    best: Any = None
+    place: Any = None
+    for at, element in g.places.elements(x, g.counts(x)):
+        number = g.places.number(at)
+        if best is None:
+            best, place = element, to(as_node(number), int32).expand(element.shape)
+            continue
+        stays = (best >= element) | best.ne(best)
+        best = where(stays, best, element)
+        place = where(stays, place, number)
+    return best, place
+
+
+def _max_pool_gradient(cotangents: tuple[Any, ...], x: Any, *, geometry: Geometry) -> Any:
+    (g,) = cotangents
+    if not geometry.places.is_short:
+        return pullback((_max_columns(x, geometry),), cotangents, (x,))
+    _, place = _first_largest(x, geometry)
+    total: Any = None
+    for distances, own, given in geometry.places.covering(x.shape[2:], place, g):
+        term = where(own.eq(geometry.places.number(distances)), given, 0.0)
+        total = term if total is None else total + term
+    return (total,)
+
+
+def _max_columns(x: Any, geometry: Geometry) -> Any:
     columns, counts = _padded_columns(x, geometry, _lowest(x.dtype))
     return FirstMax.of(2, 3).on(columns).reshape((*x.shape[:2], *counts))
+
+
+@composite
+@with_gradient(_max_pool_gradient)
+def _max_pool(x: Any, *, geometry: Geometry) -> Any:
+    if geometry.places.is_short:
+        return _first_largest(x, geometry)[0]
+    return _max_columns(x, geometry)
 
 
 def _lowest(dtype: DType) -> float:
@@ -146,6 +164,8 @@ def padded(x: Any, before: Ints, after: Ints, value: float) -> Any:
 @composite
 def _max_pool_places(x: Any, *, geometry: Geometry) -> Any:
     g = geometry
+    if g.places.is_short:
+        return _flat_places(x, g)
     columns, counts = _padded_columns(x, g, _lowest(x.dtype))
     axes = zip(x.shape[2:], counts, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     rows = []
@@ -155,24 +175,27 @@ def _max_pool_places(x: Any, *, geometry: Geometry) -> Any:
     return flat_place(columns, rows).reshape((*x.shape[:2], *counts))
 
 
-def flat_place(columns: Any, rows: list[tuple[Dim, Any]]) -> Any:
-    """Where the largest element of each window lies in its input, seen flat.
-
-    columns [N, C, places, windows]; rows: for each axis its size and the positions [k, windows]
-    along it.
-    """
-    rank = len(rows)
-    total: Any = None
-    for axis, (n, position) in enumerate(rows):
-        k, windows = position.shape
-        shape = [1] * (2 * rank)
-        shape[axis], shape[rank + axis] = k, windows
-        position = position.reshape(tuple(shape))
-        total = position if total is None else total * count(n, int64) + position
-    flat = total.reshape((1, 1, *columns.shape[2:]))
-    place = arg_run(Argmax, Max, columns, 2, 3).unsqueeze(2)
-    here = Iota.of((columns.shape[2],), 0).on().reshape((1, 1, columns.shape[2], 1))
-    return where(here.eq(place), flat, 0).sum(2)
+def _flat_places(x: Any, geometry: Geometry) -> Any:
+    """Where the largest elements lie in the input, seen flat: the windows' first elements, and from
+    there on."""
+    g = geometry
+    _, place = _first_largest(x, g)
+    counts = place.shape[2:]
+    start: Any = 0
+    for axis, (n, m, s, p) in enumerate(zip(x.shape[2:], counts, g.stride, g.padding, strict=True)):
+        shape = tuple(m if a == axis else 1 for a in range(len(counts)))
+        here = (Iota.of((m,), 0).on() * s - p).reshape(shape)
+        start = here if axis == 0 else start * count(n, int64) + here
+    further: Any = None
+    for at, _ in g.places.elements(x, counts):
+        distance: Any = 0
+        for n, d in zip(x.shape[2:], at, strict=True):
+            distance = distance * count(n, int64) + d
+        far = (
+            distance if further is None else where(place.eq(g.places.number(at)), distance, further)
+        )
+        further = far
+    return start + further
 
 
 def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:
@@ -251,15 +274,46 @@ def max_pool3d(
     return _pool_max(3, input, options, return_indices)
 
 
+def _avg_pool_gradient(
+    cotangents: tuple[Any, ...], x: Any, *divisor: Any, geometry: Geometry, include: bool
+) -> Any:
+    (g,) = cotangents
+    size = divisor[0] if divisor else _divisor(x, geometry, g.shape[2:], include)
+    each = g / size
+    nothing = (None,) * len(divisor)
+    if not geometry.places.is_short:
+        return *pullback((_sum_columns(x, geometry),), (each,), (x,)), *nothing
+    total: Any = None
+    for distances, given in geometry.places.covering(x.shape[2:], each):
+        inside = [d < k for d, k in zip(distances, geometry.kernel, strict=True)]
+        term = where(functools.reduce(operator.and_, inside), given, 0.0)
+        total = term if total is None else total + term
+    return total, *nothing
+
+
+def _sum_columns(x: Any, geometry: Geometry) -> Any:
+    columns, counts = _padded_columns(x, geometry, 0.0)
+    return columns.sum(2).reshape((*x.shape[:2], *counts))
+
+
+def _window_sums(x: Any, geometry: Geometry) -> Any:
+    """The sums of windows, element by element in row-major order."""
+    if not geometry.places.is_short:
+        return _sum_columns(x, geometry)
+    x = padded(x, geometry.padding, geometry.after, 0.0)
+    elements = (e for _, e in geometry.places.elements(x, geometry.counts(x)))
+    return functools.reduce(operator.add, elements)
+
+
 @composite
 @kept
+@with_gradient(_avg_pool_gradient)
 def _avg_pool(x: Any, *divisor: Any, geometry: Geometry, include: bool) -> Any:
     x = as_float(x)
-    columns, counts = _padded_columns(x, geometry, 0.0)
-    total = columns.sum(2).reshape((*x.shape[:2], *counts))
+    total = _window_sums(x, geometry)
     if divisor:
         return total / divisor[0]
-    return total / _divisor(x, geometry, counts, include)
+    return total / _divisor(x, geometry, total.shape[2:], include)
 
 
 def _divisor(x: Any, geometry: Geometry, counts: Shape, include: bool) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number
@@ -18,9 +19,9 @@ from dualgrad.compiler.ops.arithmetic import absolute, neg
 from dualgrad.compiler.ops.bitwise import invert
 from dualgrad.compiler.ops.contract import MatMul
 from dualgrad.compiler.ops.division import div
-from dualgrad.compiler.ops.elementwise import Cast
+from dualgrad.compiler.ops.elementwise import Cast, Elementwise
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.view import Expand, Permute, Reshape
+from dualgrad.compiler.ops.view import Expand, Permute, Reshape, expand_to
 from dualgrad.runtime.dtype import bool_, float32
 from dualgrad.runtime.records import dataclass
 
@@ -151,12 +152,52 @@ def transposed_product(node: Node) -> Node:
     return other if product is source else Reshape.of(node.shape).on(other)
 
 
+_FURTHEST = 8  # ops after a product that are looked through
+
+
+def reshape_last(node: Node) -> Node:
+    """f(reshape(x)) is reshape(f(x)): what follows a product element by element has its shape then,
+    and can be done where its sums are finished."""
+    if not isinstance(node.op, Elementwise):
+        return node
+    sources = {x.inputs[0] for x in node.inputs if isinstance(x.op, Reshape)}
+    shapes = {x.shape for x in sources}
+    if len(shapes) != 1 or not any(_follows_product(x) for x in sources):
+        return node
+    (shape,) = shapes
+    inputs = [y for x in node.inputs if (y := _in_shape(x, shape, sources)) is not None]
+    if len(inputs) < len(node.inputs):
+        return node
+    return Reshape.of(node.shape).on(node.op.on(*inputs))
+
+
+def _follows_product(node: Node) -> bool:
+    """Whether a node is a product, or computed from one element by element."""
+    shape, level = node.shape, [node]
+    for _ in range(_FURTHEST):
+        if any(isinstance(x.op, MatMul) for x in level):
+            return True
+        level = [i for x in level if isinstance(x.op, Elementwise) for i in x.inputs]
+        level = [x for x in level if x.shape == shape]
+    return False
+
+
+def _in_shape(x: Node, shape: tuple[Dim, ...], sources: set[Node]) -> Node | None:
+    """An operand before it was reshaped, or a number in the other shape."""
+    if isinstance(x.op, Reshape) and x.inputs[0] in sources:
+        return x.inputs[0]
+    while isinstance(x.op, Expand | Reshape):
+        (x,) = x.inputs
+    return expand_to(Reshape.of(()).on(x), shape) if x.type.size == 1 else None
+
+
 STEPS: tuple[Callable[[Node], Node], ...] = (
     _by_rules,
     merge_reshapes,
     merge_permutes,
     transposed_last,
     transposed_product,
+    reshape_last,
 )
 
 

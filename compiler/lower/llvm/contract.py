@@ -58,7 +58,7 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
         fits = f.compare("slt", workers, entry.frame.program.threads)
         put("parallel", f.select(fits, entry.frame.program.threads, 0))
-        f.call(entry.extern(routine_name(c.result.dtype)), ("ptr", desc))
+        f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
 
 
 def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None]) -> str:

@@ -25,6 +25,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
     splat,
     vector,
 )
+from dualgrad.compiler.lower.llvm.spaced import Load, every, is_short, several, shared_by
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
@@ -265,8 +266,35 @@ class MemoryCode:
                 (whole, "zeroinitializer"),
             )
         else:
-            value = self._gather(buffer, index, shift, whole)
+            value = self._spaced(buffer, index, shift, step) or self._gather(
+                buffer, index, shift, whole
+            )
         return self._from_memory(value, buffer.dtype, width)
+
+    def _spaced(
+        self, buffer: Buffer, index: Dim, shift: Shift | None, step: Dim | None
+    ) -> str | None:
+        """Elements that lie near to each other, by loads of neighbours; None for others."""
+        atom = self.lanes.atom
+        if shift is not None or atom is None:
+            return None
+        shared = None if step is not None else shared_by(index, variable_of(atom))
+        if shared is None and not is_short(step):
+            return None
+        kind = in_memory(buffer.dtype)
+        load = Load(
+            self.names,
+            kind,
+            suffix_of(kind, 1).removeprefix("v1"),
+            buffer.dtype.itemsize,
+            self.f.at(self.pointer(buffer, 0), self.dim(index), kind),
+            self.lanes.width,
+            self._mask(),
+        )
+        if shared is None:
+            assert isinstance(step, int)
+            return every(self.f, load, step)
+        return several(self.f, load, shared.lanes, str(self.dim(shared.number % shared.lanes)))
 
     def prefetch(self, buffer: Buffer, index: Dim, address: str, write: bool = False) -> None:
         """Ask for the memory that is reached soon: further on in a loop that the buffer streams
@@ -285,16 +313,17 @@ class MemoryCode:
         """How many bytes after an access the memory lies that is asked for, if any is."""
         pitch = self.next_row.get((buffer, index, write))
         if pitch is not None:
-            return self._bytes_of_row(pitch * buffer.dtype.itemsize)
+            return None if pitch == 0 else self._rows_ahead(pitch * buffer.dtype.itemsize)
         if not self.lanes.ahead or buffer.name not in self.streams:
             return None
         # not the same memory each time the loop runs
         return None if symbols(index) <= {self.lanes.atom} else _AHEAD
 
-    def _bytes_of_row(self, size: Dim) -> Value:
-        """The size of a row, but less where it is so long that the next one would not stay."""
+    def _rows_ahead(self, size: Dim) -> Value:
+        """The size of a row, or of some if they are short; less where a row is so long that the
+        next one would not stay."""
         if isinstance(size, int):
-            return size if size <= _ROW else _AHEAD
+            return _AHEAD if size > _ROW else size * max(1, -(-_AHEAD // size))
         found = self.find(("row", size))
         if found is not None:
             return found

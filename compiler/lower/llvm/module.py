@@ -80,7 +80,9 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
 def _externs(program: LoopProgram) -> tuple[str, ...]:
     """The routines that a program calls, each once."""
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
-    routines = [routine_name(s.result.dtype) for s in stmts if isinstance(s, Contract)]
+    routines = [
+        routine_name(s.result.dtype, s.a.buffer.dtype) for s in stmts if isinstance(s, Contract)
+    ]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     return tuple(dict.fromkeys(routines))
 
@@ -147,7 +149,9 @@ class Entry(Launches):
         if work.shared is None:
             self.launch(work.function, work.kernel)
             return
-        places: list[tuple[str, Value]] = [("i64", p) for p in work.shared.places_for(work.kernel)]
+        places: list[tuple[str, Value]] = [
+            ("i64", p) for p in work.shared.places_for(self, work.kernel)
+        ]
         self.f.call(work.shared.function, ("ptr", "%frame"), ("ptr", "%context"), *places)
         if may_stop(work.kernel, self.checked):
             self.stop_after_error()
