@@ -6,14 +6,13 @@ blocks of K, with what is computed from their elements.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from graphgen import Case, Generator
 
 import dualgrad as dg
-from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, product, sym, symbol_of
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import bfloat16, float16, float32, float64, int32, int64
@@ -101,31 +100,29 @@ class ContractGenerator(Generator):
             lambda: self.operand((), n, m) @ a,
             lambda: a.transpose(0, 1) @ self.operand((), m, n),
             lambda: a.reshape(1, m, k).expand(2, m, k) @ self.operand((2,), k, n),
-            lambda: a @ a.transpose(0, 1) if m < 80 else a.transpose(0, 1) @ a,
+            lambda: a @ a.transpose(0, 1) if self.number(m) < 80 else a.transpose(0, 1) @ a,
         )
         c = rng.choice(ways)()
         outputs = [c] if rng.random() < 0.6 else [dg.relu(c) * 0.5]
         return Graph(tuple(self.inputs), (), tuple(outputs), ())
 
-    def digits(self) -> tuple[int, int, Any]:
+    def digits(self) -> tuple[Dim, Dim, Any]:
         """A tensor of several axes, windows among them, whose first ones are rows."""
         rng = self.rng
-        sides = [rng.choice((1, 2, 3, 4, 5, 8, 9, 17)) for _ in range(rng.choice((2, 3, 3, 4)))]
+        sides = [self.size((1, 2, 3, 4, 5, 8, 9, 17)) for _ in range(rng.choice((2, 3, 3, 4)))]
         x: Any = self.new(tuple(sides))
         for axis in range(len(sides)):
-            if sides[axis] >= 3 and rng.random() < 0.6:
+            if self.number(sides[axis]) >= 3 and rng.random() < 0.6:
                 x = dg.unfold(x, axis, rng.choice((2, 3)), rng.choice((1, 1, 2)))
         order = list(range(x.ndim))
         rng.shuffle(order)
         if rng.random() < 0.3:
             order.sort()
         x = x.permute(*order)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and all(isinstance(d, int) for d in x.shape):
             x = slices(x, tuple(slice(0, None, rng.choice((1, 1, 2))) for _ in order))
         cut = rng.randrange(1, x.ndim)
-        rows = math.prod(self.number(d) for d in x.shape[:cut])
-        cols = math.prod(self.number(d) for d in x.shape[cut:])
-        return rows, cols, x
+        return product(x.shape[:cut]), product(x.shape[cut:]), x
 
     def new(self, shape: tuple[Dim, ...]) -> Node:
         return self.add_input(shape, self.dtype)
