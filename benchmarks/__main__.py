@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import dualgrad as dg
 from benchmarks import gpu
 from benchmarks.arms import ARMS, choose_arms
 from benchmarks.floor import machine_text
@@ -29,7 +28,8 @@ from dualgrad.runtime.host import cpu_count
 
 _REPEATS = 30
 _QUICK_REPEATS = 6
-_QUICK_SECONDS = 4.0  # of each workload's blocks
+_SECONDS = 40.0  # of each workload's blocks
+_QUICK_SECONDS = 4.0
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -84,14 +84,15 @@ def main(argv: Sequence[str]) -> int:
     others = Others()
     threads = arguments.threads or cpu_count()
     arms, left_out = choose_arms(ARMS, arguments.quick, not arguments.no_peers)
-    dg.set_num_threads(threads)
-    machine = replace(describe([arm.framework for arm in arms], threads), best=machine_text())
+    machine = replace(
+        describe([arm.framework for arm in arms], threads), best=machine_text(threads)
+    )
     run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
     print(header_text(run), flush=True)
     if arguments.quick:
         effort = Effort(arguments.repeats or _QUICK_REPEATS, _QUICK_SECONDS)
     else:
-        effort = Effort(arguments.repeats or _REPEATS)
+        effort = Effort(arguments.repeats or _REPEATS, _SECONDS)
     for name in arguments.workloads or (_quick() if arguments.quick else WORKLOADS):
         result = measure(WORKLOADS[name](), arms, effort, threads)
         run.results.append(result)

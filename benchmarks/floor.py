@@ -24,10 +24,10 @@ import numpy as np
 
 from benchmarks.workloads.base import Work
 from dualgrad.runtime.linker import host_object, host_target, link_library
-from dualgrad.runtime.threads import pool
+from dualgrad.runtime.threads import pool, set_num_threads
 
-_CHAINS = 12
-_TURNS = 20_000  # of each chain in one run: a tenth of a millisecond
+_OTHER_REGISTERS = 4  # than those of the chains
+_TURNS = 10_000  # of each chain in one run: a tenth of a millisecond
 _NANOSECONDS = 3e5  # of one measurement, about
 _TRIES = 5
 _STEP = 256  # bytes
@@ -53,15 +53,20 @@ def flops_per_ns() -> float:
     """Multiplications and additions of float32 per nanosecond (GFLOP/s), now."""
     threads = pool().threads
     context = (ctypes.c_int64 * (_HEADER + 8 * threads))(_TURNS)
-    lanes = host_target().vector_bits // 32
-    flops = 2 * lanes * _CHAINS * _TURNS * threads
+    flops = 2 * _lanes() * _chains() * _TURNS * threads
     return flops / _median(partial(_run, "multiply", context, threads))
 
 
-def machine_text() -> str:
-    """What the machine can do with the threads of the pool, in one line."""
-    copies = [f"{bytes_per_ns(size << 20):.0f} GB/s of {size} MiB" for size in (1, 16, 256)]
-    return f"{flops_per_ns():.0f} GFLOP/s; copies {', '.join(copies)}"
+def machine_text(threads: int) -> str:
+    """What the machine can do with one thread and with some, in one line; the pool has these many
+    afterwards."""
+    texts = []
+    for count in sorted({1, threads}):
+        set_num_threads(count)
+        copies = [f"{bytes_per_ns(size << 20):.0f} GB/s of {size} MiB" for size in (1, 16, 256)]
+        unit = "thread" if count == 1 else "threads"
+        texts.append(f"{count} {unit}: {flops_per_ns():.0f} GFLOP/s, copies {', '.join(copies)}")
+    return "; ".join(texts)
 
 
 class _Copies:
@@ -105,6 +110,15 @@ def _median(run: Callable[[], None]) -> float:
     return statistics.median(times)
 
 
+def _lanes() -> int:
+    return host_target().vector_bits // 32
+
+
+def _chains() -> int:
+    """As many as there are registers for."""
+    return host_target().registers - _OTHER_REGISTERS
+
+
 def _run(name: str, context: Any, chunks: int) -> None:
     threads, (parallel_for, bodies) = pool(), _code()
     parallel_for(threads.address, bodies[name], ctypes.addressof(context), chunks)
@@ -113,8 +127,8 @@ def _run(name: str, context: Any, chunks: int) -> None:
 @cache
 def _code() -> tuple[Any, dict[str, int]]:
     """`parallel_for`, and the addresses of the loops."""
-    lanes = host_target().vector_bits // 32
-    text = _multiply(lanes) + _copy("copy", lanes, "", "")
+    lanes = _lanes()
+    text = _multiply(lanes, _chains()) + _copy("copy", lanes, "", "")
     text += _copy("stream", lanes, ", !nontemporal !0", "  fence seq_cst\n")
     text += "!0 = !{i32 1}\n"
     words = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,)
@@ -122,9 +136,9 @@ def _code() -> tuple[Any, dict[str, int]]:
     return parallel_for, link_library("floor", host_object("floor", text), _SYMBOLS)
 
 
-def _multiply(lanes: int) -> str:
+def _multiply(lanes: int, count: int) -> str:
     """@multiply(ctx, ...) takes ctx[0] turns of a multiply-add in each chain; all tend to 1."""
-    vector, chains = f"<{lanes} x float>", range(_CHAINS)
+    vector, chains = f"<{lanes} x float>", range(count)
     half = f"{vector} splat (float 0.5)"
     fma = f"@llvm.fma.v{lanes}f32"
     phis = [f"%x{k} = phi {vector} [zeroinitializer, %entry], [%y{k}, %loop]" for k in chains]
@@ -144,7 +158,7 @@ loop:
   br i1 %more, label %loop, label %exit
 exit:
 {"".join(f"  {line}{chr(10)}" for line in sums)}\
-  %sum = extractelement {vector} %s{_CHAINS - 1}, i64 0
+  %sum = extractelement {vector} %s{count - 1}, i64 0
   %place = add i64 %tid, 1
   %result = getelementptr <8 x i64>, ptr %ctx, i64 %place
   store float %sum, ptr %result

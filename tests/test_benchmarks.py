@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 
 import llvmlite
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import frameworks  # noqa: E402
 from benchmarks.arms import REFERENCE, Arm, choose_arms  # noqa: E402
+from benchmarks.steps import dualgrad as own_steps  # noqa: E402
+from benchmarks.workloads import WORKLOADS  # noqa: E402
 
 MARK = "<!-- {} of what `python -m benchmarks --markdown` writes -->"
 ARMS = ["dualgrad eager", "dualgrad static", "NumPy"]
@@ -84,14 +89,30 @@ def test_text_is_readable(files):
     assert "same bits" in text
 
 
+def test_the_summary_is_that_of_the_numbers(files):
+    text, numbers, tables = files
+    for workload in numbers["workloads"]:
+        eager, static, other = (arm["median_ns"] for arm in workload["arms"])
+        (line,) = (x for x in tables.splitlines() if x.startswith(f"| {workload['name']} |"))
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        assert float(cells[3]) == pytest.approx(eager / static, rel=0.02)
+        assert cells[5] == "NumPy"
+        assert float(cells[6]) == pytest.approx(other / static, rel=0.02)
+        floor = workload["floor_ns"]
+        expected = "" if floor is None else f"{100 * floor / static:.0f} %"
+        assert cells[7] == expected
+    slower = [w["name"] for w in numbers["workloads"] if w["speedup_static"] < 1 / 1.05]
+    assert f"static slower than eager: {', '.join(slower) or 'none'}" in text
+
+
 def test_markdown_keeps_what_is_around_it(files):
     _, _, tables = files
     lines = tables.splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     assert "old" not in lines
     assert sum(line.startswith("| dualgrad static |") for line in lines) == 2
-    widths = {line.count("|") for line in lines if line.startswith("|")}
-    assert widths == {11}
+    widths = [line.count("|") for line in lines if line.startswith("|")]
+    assert widths == 4 * [10] + 2 * 5 * [11]
 
 
 def test_unknown_workload():
@@ -151,3 +172,39 @@ def test_frameworks_in_environments_of_their_own(monkeypatch):
     chosen, left_out = choose_arms([REFERENCE, Arm("other", "other")], False, True)
     assert chosen == [REFERENCE]
     assert left_out == ["other: other is not installed in /no/such/python"]
+
+
+def uncompiled(step, **options):
+    return step
+
+
+FRAMEWORKS = ["dualgrad", "torch", "jax", "numpy", "tensorflow"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_frameworks_have_the_workloads_that_they_do_not_lack(framework):
+    """The source is asked, for a framework need not be installed."""
+    tree = ast.parse((ROOT / "benchmarks" / "steps" / f"{framework}.py").read_text())
+    made = {x.name for x in tree.body if isinstance(x, ast.FunctionDef)}
+    for name, workload in WORKLOADS.items():
+        assert (name in made) == (framework not in workload.lacking), name
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("name", ["mlp3", "tiny", "black_scholes", "layernorm_gelu", "matmul"])
+def test_frameworks_compute_the_same(framework, name):
+    """Some steps, from one state; after a reset, the same steps again."""
+    pytest.importorskip(framework)
+    arrays = WORKLOADS[name]().arrays()
+    results = []
+    for module in (own_steps, importlib.import_module(f"benchmarks.steps.{framework}")):
+        program = getattr(module, name)(dict(arrays), uncompiled)
+        for _ in range(2):
+            steps = [program.step(*inputs) for inputs in program.inputs[:4]]
+            results.append([np.asarray(getattr(x, "detach", lambda x=x: x)()) for x in steps])
+            program.reset()
+    first, again, *others = results
+    np.testing.assert_array_equal(first, again)
+    for other in others:
+        for x, y in zip(first, other, strict=True):
+            np.testing.assert_allclose(y, x, rtol=0, atol=1e-5 * np.abs(x).max())

@@ -56,7 +56,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, substitute, symbol_of
+from dualgrad.compiler.ir.dims import (
+    Atom,
+    Dim,
+    Expr,
+    ceil_div,
+    free_atoms_of,
+    substitute,
+    symbol_of,
+)
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import HostCall, Param
@@ -193,6 +201,8 @@ class Contract:
     register for the finished sum.  The sums themselves pass through `c` (row-major, unit
     column stride), which the epilogue may store to again.  Without scratch memory on a GPU.
 
+    On a CPU operands of a float32 product may both be float16, or bfloat16: their values count.
+
     With `parts`, the number of blocks along K, the block sums stay apart: matrix p * batch + b of
     `c` is block p of matrix b, and nothing is added.  Such a product has no epilogue.
     """
@@ -265,6 +275,11 @@ class Kernel:
     def starts(self) -> dict[Buffer, int]:
         """The buffers that it touches, as `starts_of` has them."""
         return starts_of(self.body)
+
+    @cached_property
+    def origins(self) -> dict[Buffer, Dim]:
+        """The same buffers, as `origins_of` has them."""
+        return origins_of(self)
 
     @cached_property
     def kind(self) -> str:
@@ -383,3 +398,33 @@ def starts_of(body: tuple[Stmt, ...]) -> dict[Buffer, int]:
         known = out.get(b.name)
         out[b.name] = (b, start if known is None else min(start, known[1]))
     return {b: max(start, 0) for b, start in out.values()}
+
+
+def origins_of(kernel: Kernel) -> dict[Buffer, Dim]:
+    """For each buffer, what is added to an index in every iteration: as `starts_of` says, or, where
+    that depends on sizes, as the first index has it.  Kernels that differ in these alone do the
+    same from other places on."""
+    inside = _variables_of(kernel.body)
+    first: dict[Buffer, Dim] = {}
+    for b, index in accesses_of(kernel.body):
+        if b in first or isinstance(index, int):
+            continue
+        fixed = {
+            m: c
+            for m, c in index.terms
+            if m and all(inside.isdisjoint(free_atoms_of(a)) for a in m)
+        }
+        if fixed:
+            first[b] = Expr.of({**fixed, (): dict(index.terms).get((), 0)})
+    return {b: first.get(b, start) for b, start in kernel.starts.items()}
+
+
+def _variables_of(body: tuple[Stmt, ...]) -> set[Atom]:
+    """The variables of loops."""
+    found: set[Atom] = set()
+    for stmt in walk(body):
+        if isinstance(stmt, Loop | Reduce):
+            found.add(symbol_of(stmt.var))
+        elif isinstance(stmt, Contract):
+            found |= {symbol_of(v) for v in (stmt.batch_var, stmt.row_var, stmt.col_var)}
+    return found

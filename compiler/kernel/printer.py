@@ -48,7 +48,7 @@ from dualgrad.compiler.kernel.ir import (
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 
 Line = tuple[Stmt | None, str]
-Names = Mapping[str, tuple[str, int]]  # of buffers: other names, and where indices count from
+Names = Mapping[str, tuple[str, Dim]]  # of buffers: other names, and where indices count from
 
 _LONGEST_OPERAND = 48
 _INFIX = {
@@ -65,11 +65,10 @@ def render(kernel: Kernel) -> str:
     return "".join(text + "\n" for _, text in lines_of(kernel))
 
 
-def common_text(kernel: Kernel) -> str:
+def common_text(kernel: Kernel, starts: Mapping[Buffer, Dim]) -> str:
     """The kernel as text without its name and sizes of buffers; these are numbered in the order of
-    `buffers_of`, indices count from `starts_of`.  Kernels of one text do the same to their
-    buffers, from these starts on."""
-    starts = kernel.starts
+    `buffers_of`, indices count from `starts`.  Kernels of one text do the same to their buffers,
+    from these starts on."""
     names = {b.name: f"b{k}" for k, b in enumerate(starts)}
     printer = _Printer({b.name: (names[b.name], start) for b, start in starts.items()})
     types = ", ".join(f"{names[b.name]}: {b.dtype.short}" for b in starts)
@@ -112,8 +111,7 @@ class _Block:
     def __init__(self, roots: Sequence[Scalar], names: Names, formulas: dict[Formula, str]) -> None:
         self.names, self.formulas = names, formulas
         self.uses = Counter(roots)
-        for e in children_first(tuple(roots)):
-            self.uses.update(e.args)
+        self.uses.update([x for e in children_first(roots) for x in e.args])
         self.text: dict[Scalar, str] = {}
         self.count = 0
 

@@ -1,16 +1,18 @@
 """A whole program in loop IR: kernels in order, the memory they use, what the caller passes.
 
-    LoopProgram ::= inputs outputs temporaries  symbols scalars  kernels  checks
+    LoopProgram ::= inputs outputs temporaries  symbols scalars  kernels  checks  strips
 
-Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries in one arena).
+Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries in one arena, or
+private ones of a strip, which lie in a temporary).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 
-from dualgrad.compiler.ir.dims import Atom
+from dualgrad.compiler.ir.dims import Atom, Dim
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.ir import (
     Buffer,
@@ -22,6 +24,7 @@ from dualgrad.compiler.kernel.ir import (
     walk,
 )
 from dualgrad.compiler.kernel.printer import common_text, render
+from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import KernelInfo
@@ -52,6 +55,18 @@ class LoopProgram:
     checks: tuple[CheckSite, ...]
     threads: int  # that contractions may use; their scratch memory is sized for it
     device: Device = "cpu"
+    strips: tuple[Strip, ...] = ()
+
+    @property
+    def privates(self) -> tuple[Buffer, ...]:
+        """The buffers of which each thread has a part."""
+        return tuple(p.buffer for strip in self.strips for p in strip.privates)
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All that kernels touch."""
+        arena = (t.buffer for t in self.temporaries)
+        return (*self.inputs, *self.outputs, *arena, *self.privates)
 
     @cached_property
     def text(self) -> str:
@@ -71,6 +86,7 @@ class LoopProgram:
             f" in {t.first}..{t.last}"
             for t in self.temporaries
         ]
+        head += [f"  {strip}" for strip in self.strips]
         head += [f"  symbol {a.name}" for a in self.symbols]
         head += [f"  scalar s{k}: {d.short}" for k, d in enumerate(self.scalars)]
         return head
@@ -78,7 +94,12 @@ class LoopProgram:
     @cached_property
     def common_texts(self) -> list[str]:
         """Each kernel as text that does not say which buffers it uses, and from where on."""
-        return [common_text(k) for k in self.kernels]
+        return [common_text(k, self._starts(k)) for k in self.kernels]
+
+    def _starts(self, kernel: Kernel) -> Mapping[Buffer, Dim]:
+        """From where on the indices of a kernel count: functions for a GPU take pointers into
+        buffers, those for a CPU are told any distance."""
+        return kernel.origins if self.device == "cpu" else kernel.starts
 
     @cached_property
     def key(self) -> str:
@@ -86,7 +107,7 @@ class LoopProgram:
         number: dict[str, int] = {}
         launches = []
         for kernel, text in zip(self.kernels, self.common_texts, strict=True):
-            places = " ".join(f"{b.name}+{start}" for b, start in kernel.starts.items())
+            places = " ".join(f"{b.name}+{start}" for b, start in self._starts(kernel).items())
             launches.append(f"{number.setdefault(text, len(number))}: {places}")
         # on a CPU the code does not know what its program is called
         head = self._head[self.device == "cpu" :]

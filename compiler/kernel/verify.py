@@ -50,7 +50,7 @@ from dualgrad.compiler.kernel.ir import (
 )
 from dualgrad.compiler.kernel.printer import Line, lines_of
 from dualgrad.compiler.kernel.scalar import PARAM_DTYPES, PRIMITIVES, Scalar, children_first, takes
-from dualgrad.runtime.dtype import bool_, int64
+from dualgrad.runtime.dtype import bool_, float32, int64
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.srcinfo import Location
 
@@ -314,9 +314,12 @@ class _Verifier:
             if x.walks and (x is stmt.c or self.device != "cpu"):
                 self.refuse(f"a walk through {x.buffer.name}", "one of an operand, on a CPU")
         used = (stmt.a.buffer.dtype, stmt.b.buffer.dtype, stmt.result.dtype)
-        if any(t is not dtype for t in used) or dtype is bool_:
+        widens = self.device == "cpu" and used[0].is_low and dtype is float32
+        wanted = (used[0], used[0], dtype) if widens else (dtype, dtype, dtype)
+        if used != wanted or dtype is bool_:
             names = ", ".join(t.name for t in (*used, dtype))
-            self.refuse(f"a, b, result and c are ({names})", "one dtype, not bool")
+            what = "one dtype, not bool, or on a CPU products of 16-bit floats in float32"
+            self.refuse(f"a, b, result and c are ({names})", what)
         if stmt.c.col != 1:
             self.refuse(f"the column stride of c is {stmt.c.col}", "1")
         if stmt.workspace is not None:

@@ -44,6 +44,7 @@ from dualgrad.compiler.kernel.ir import (
 )
 from dualgrad.compiler.kernel.scalar import Number, Scalar, children_first
 from dualgrad.compiler.lower.reference_scalar import Array, constant, evaluate, fma
+from dualgrad.runtime.dtype import DType, bfloat16
 from dualgrad.runtime.errors import CompileError
 
 Library = Mapping[str, Callable[..., None]]
@@ -396,7 +397,10 @@ class _Interpreter:
 
     def contract(self, stmt: Contract) -> None:
         batch, m, n, k = (self.extent(d) for d in (stmt.batch, stmt.m, stmt.n, stmt.k))
-        a, b = self.matrices(stmt.a, batch, m, k), self.matrices(stmt.b, batch, k, n)
+        a = self.matrices(stmt.a, batch, m, k)
+        b = self.matrices(stmt.b, batch, k, n)
+        dtype = stmt.result.dtype
+        a, b = widened(a, stmt.a.buffer.dtype, dtype), widened(b, stmt.b.buffer.dtype, dtype)
         if stmt.parts is not None:
             parts = contract_parts(a, b)
             self.matrices(
@@ -492,6 +496,13 @@ def combine_halves(accumulator: Accumulator, carry: list[Array]) -> list[Array]:
 
 def _no_leaf(e: Scalar, *operands: Array) -> Array:
     raise CompileError(f"a combining formula uses {e!r}", op="reference")
+
+
+def widened(x: Array, source: DType, dtype: DType) -> Array:
+    """Elements as they are in memory, in the dtype of a product."""
+    if source is bfloat16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x if source is dtype else x.astype(dtype.numpy)
 
 
 def contract_sums(a: Array, b: Array) -> Array:

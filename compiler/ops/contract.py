@@ -36,11 +36,14 @@ class Contraction(Op, abstract=True):
 
 
 class MatMul(Contraction):
-    """c[b, i, j] = sum over k of a[b, i, k] * b[b, k, j]; both operands have three dimensions."""
+    """c[b, i, j] = sum over k of a[b, i, k] * b[b, k, j]; both operands have three dimensions.
+
+    Of 16-bit floats, which only lowering makes operands, it is the sum of their float32 values."""
 
     def infer(self, *types: TensorType) -> TensorType:
         a, b = types
-        return TensorType((a.shape[0], a.shape[1], b.shape[2]), a.dtype, False, a.device)
+        shape = a.shape[0], a.shape[1], b.shape[2]
+        return TensorType(shape, a.dtype.compute, False, a.device)
 
     def vjp(self, g: Any, out: Any, a: Any, b: Any) -> tuple[Any, ...]:
         return (matmul(g, b.transpose(1, 2)), matmul(a.transpose(1, 2), g))

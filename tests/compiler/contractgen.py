@@ -12,7 +12,7 @@ from typing import Any
 from graphgen import Case, Generator
 
 import dualgrad as dg
-from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, product, sym, symbol_of
 from dualgrad.compiler.ir.node import Graph, Node
 from dualgrad.compiler.ops.slicing import slices
 from dualgrad.runtime.dtype import bfloat16, float16, float32, float64, int32, int64
@@ -39,6 +39,8 @@ class ContractGenerator(Generator):
         self.dtype = rng.choice(DTYPES)
         m, n = self.size(ROWS), self.size(COLUMNS)
         k = self.size(DEEP if rng.random() < 0.2 else DEPTHS)
+        if rng.random() < 0.3:
+            return self.walked(n)
         if rng.random() < 0.06:
             m, k, n = rng.choice(((0, 3, 4), (3, 0, 4), (3, 4, 0), (150, 40, 130), (40, 600, 70)))
         batch = [(), ()] if rng.random() < 0.5 else self.batches()
@@ -85,6 +87,42 @@ class ContractGenerator(Generator):
             return self.rng.choice(ways)()
         except (ValueError, TypeError, IndexError):  # e.g. no windows of size 0
             return self.new((*batch, rows, cols))
+
+    def walked(self, n: Dim) -> Graph:
+        """Products of windows: rows and columns of an operand are digits of several axes."""
+        rng = self.rng
+        m, k, x = self.digits()
+        a = x.reshape(m, k)
+        if rng.random() < 0.5:
+            a = dg.relu(a)
+        ways: tuple[Callable[[], Any], ...] = (
+            lambda: a @ self.operand((), k, n),
+            lambda: self.operand((), n, m) @ a,
+            lambda: a.transpose(0, 1) @ self.operand((), m, n),
+            lambda: a.reshape(1, m, k).expand(2, m, k) @ self.operand((2,), k, n),
+            lambda: a @ a.transpose(0, 1) if self.number(m) < 80 else a.transpose(0, 1) @ a,
+        )
+        c = rng.choice(ways)()
+        outputs = [c] if rng.random() < 0.6 else [dg.relu(c) * 0.5]
+        return Graph(tuple(self.inputs), (), tuple(outputs), ())
+
+    def digits(self) -> tuple[Dim, Dim, Any]:
+        """A tensor of several axes, windows among them, whose first ones are rows."""
+        rng = self.rng
+        sides = [self.size((1, 2, 3, 4, 5, 8, 9, 17)) for _ in range(rng.choice((2, 3, 3, 4)))]
+        x: Any = self.new(tuple(sides))
+        for axis in range(len(sides)):
+            if self.number(sides[axis]) >= 3 and rng.random() < 0.6:
+                x = dg.unfold(x, axis, rng.choice((2, 3)), rng.choice((1, 1, 2)))
+        order = list(range(x.ndim))
+        rng.shuffle(order)
+        if rng.random() < 0.3:
+            order.sort()
+        x = x.permute(*order)
+        if rng.random() < 0.3 and all(isinstance(d, int) for d in x.shape):
+            x = slices(x, tuple(slice(0, None, rng.choice((1, 1, 2))) for _ in order))
+        cut = rng.randrange(1, x.ndim)
+        return product(x.shape[:cut]), product(x.shape[cut:]), x
 
     def new(self, shape: tuple[Dim, ...]) -> Node:
         return self.add_input(shape, self.dtype)

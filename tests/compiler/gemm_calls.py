@@ -37,13 +37,15 @@ CANARY = 0xA5
 
 
 @functools.cache
-def routine(dtype: DType, unit: tuple[int, int] | None = None) -> Callable[[Any], None]:
+def routine(
+    dtype: DType, unit: tuple[int, int] | None = None, operands: DType | None = None
+) -> Callable[[Any], None]:
     """The routine for a vector unit, compiled for the host whatever it really has."""
     target = host_target()
     if unit is not None:
         target = dataclasses.replace(target, vector_bits=unit[0], registers=unit[1])
-    name = routine_name(dtype)
-    code = host_object(f"{name}_{unit}", gemm_module(dtype, target))
+    name = routine_name(dtype, operands or dtype)
+    code = host_object(f"{name}_{unit}", gemm_module(dtype, operands or dtype, target))
     return _RUN(link_library(f"{name}_{unit}", code, (name,))[name])
 
 
@@ -147,8 +149,17 @@ class Call:
     """One call of the routine into a C with canaries around it and between its rows; of a batch
     of matrices (three dimensions) with `between` rows of canaries between them."""
 
-    def __init__(self, a: Array, b: Array, dtype: DType, gap: int = 5, between: int = 0) -> None:
+    def __init__(
+        self,
+        a: Array,
+        b: Array,
+        dtype: DType,
+        gap: int = 5,
+        between: int = 0,
+        operands: DType | None = None,
+    ) -> None:
         self.dtype, self.more = dtype, dict[str, int]()  # further slots of the descriptor
+        self.operands = operands or dtype
         self.a, self.b = (x if x.ndim == 3 else x[None] for x in (a, b))
         (self.batches, self.m, self.k), self.n = self.a.shape, b.shape[-1]
         self.apart = self.m + between
@@ -172,7 +183,7 @@ class Call:
         size = workspace_bytes(self.batches, self.m, self.n, self.k, max(threads, 1))
         work = np.full(size + 64 + 64, CANARY, np.uint8)
         start = -work.ctypes.data % 64
-        item = self.dtype.itemsize
+        item, size_c = self.a.itemsize, self.dtype.itemsize
         values = {
             "a": self.a.ctypes.data,
             "a_batch": self.a.strides[0] // item,
@@ -183,8 +194,8 @@ class Call:
             "b_row": self.b.strides[1] // item,
             "b_col": self.b.strides[2] // item,
             "c": self.c.ctypes.data,
-            "c_batch": self.apart * self.c.strides[-2] // item,
-            "c_row": self.c.strides[-2] // item,
+            "c_batch": self.apart * self.c.strides[-2] // size_c,
+            "c_row": self.c.strides[-2] // size_c,
             "batches": self.batches,
             "m": self.m,
             "n": self.n,
@@ -198,7 +209,7 @@ class Call:
         }
         values |= self.more
         desc = (ctypes.c_int64 * len(DESC))(*(values.get(name, 0) for name in DESC))
-        routine(self.dtype, unit)(desc)
+        routine(self.dtype, unit, self.operands)(desc)
         assert (work[:start] == CANARY).all()
         assert (work[start + size :] == CANARY).all()
         return self.c

@@ -18,7 +18,7 @@ import dualgrad as dg
 from dualgrad.compiler.ir.dims import evaluate
 from dualgrad.compiler.pipeline import lower
 
-QUICK, BATCH, BATCHES = 3, 10, 30
+QUICK, BATCH, BATCHES = 2, 10, 30
 
 
 def compare(seed: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from itertools import product
 
 import numpy as np
 import pytest
@@ -30,7 +31,17 @@ from gemm_calls import (
 
 from dualgrad.compiler.ir.dims import evaluate, sym
 from dualgrad.compiler.lower.llvm.gemm import gemm_module, workspace_bytes
-from dualgrad.runtime.dtype import DType, float32, float64, int8, int32, int64, uint32
+from dualgrad.runtime.dtype import (
+    DType,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int32,
+    int64,
+    uint32,
+)
 from dualgrad.runtime.errors import DTypeError
 from dualgrad.runtime.linker import host_target
 from dualgrad.runtime.threads import pool
@@ -98,6 +109,49 @@ def test_float64(unit: tuple[int, int] | None) -> None:
         for layouts in (("rows", "columns"), ("columns", "rows"), ("spread", "backwards")):
             a, b = matrix(rng, m, k, float64, layouts[0]), matrix(rng, k, n, float64, layouts[1])
             check(a, b, float64, unit=unit)
+
+
+LOW_UNITS = [None, (256, 16), (128, 16)]
+
+
+@pytest.mark.parametrize("unit", LOW_UNITS, ids=str)
+@pytest.mark.parametrize("operands", [float16, bfloat16], ids=str)
+def test_operands_of_16_bits(operands: DType, unit: tuple[int, int] | None) -> None:
+    rng = np.random.default_rng(16)
+    for m, k, n in ((1, 1, 1), (3, 17, 5), (15, 33, 40), (2, 530, 70), (40, 20, 9)):
+        for layouts in product(("rows", "columns", "spread"), ("padded", "columns", "backwards")):
+            a, b = (
+                matrix(rng, *s, float32, x) for s, x in zip(((m, k), (k, n)), layouts, strict=True)
+            )
+            low = [x.astype(np.float16) if operands is float16 else upper(x) for x in (a, b)]
+            wide = [x.astype(np.float32) if operands is float16 else raised(x) for x in low]
+            call = Call(*low, float32, operands=operands)
+            assert_same_bits(call.run(unit), canonical(*wide))
+            call.assert_frame_untouched()
+
+
+@pytest.mark.parametrize("unit", LOW_UNITS, ids=str)
+def test_every_float16_is_widened_exactly(unit: tuple[int, int] | None) -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with np.errstate(invalid="ignore"):
+        want = every.astype(np.float32) + np.float32(0)
+    ones = np.ones((2, 1), np.float16)
+    down = Call(every[:, None], ones.T, float32, operands=float16).run(unit)
+    across = Call(ones, every[None], float32, operands=float16).run(unit)
+    for k in range(2):
+        assert_same_bits(down[:, k], want)
+        assert_same_bits(across[k], want)
+
+
+def upper(x: Array) -> Array:
+    """The upper halves of float32, whose strides are kept."""
+    bits = x.view(np.uint32) if x.strides[-1] == 4 else np.ascontiguousarray(x).view(np.uint32)
+    half = (bits >> 16).astype(np.uint16)
+    return half if x.strides[-1] == 4 else np.asfortranarray(half)
+
+
+def raised(x: Array) -> Array:
+    return (x.astype(np.uint32) << 16).view(np.float32)
 
 
 @pytest.mark.parametrize("dtype", [int32, int64, uint32], ids=str)
@@ -283,4 +337,4 @@ def test_workspace_is_bounded() -> None:
 
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(DTypeError, match="32 or 64 bits"):
-        gemm_module(int8, host_target())
+        gemm_module(int8, int8, host_target())

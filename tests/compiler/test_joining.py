@@ -150,3 +150,25 @@ def test_symbolic_sizes() -> None:
     for n in (3, 5, 1, 8):
         x, y = dg.from_numpy(_random(n, 4)), dg.from_numpy(_random(n, seed=1))
         assert np.array_equal(step(x, y).numpy(), body(x, y).numpy())
+
+
+def test_steps_of_symbolic_sizes_share_their_code() -> None:
+    """Where a step's results lie depends on sizes; the code of a step does not."""
+
+    def body(x: Any, y: Any) -> Any:
+        states = [x * 2]
+        for _ in range(8):
+            states.append(dg.tanh(states[-1] @ y))
+        return dg.stack(states)
+
+    step = dg.function(body, strict=True)
+    for n in (3, 5, 300):
+        x, y = dg.from_numpy(_random(n, 7)), dg.from_numpy(_random(7, 7, seed=1))
+        assert np.array_equal(step(x, y).numpy(), body(x, y).numpy())
+    path = next(
+        p for p in step.paths if any(not isinstance(d, int) for d in p.graph.inputs[0].shape)
+    )
+    program = lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
+    texts = program.common_texts
+    assert len(texts) > 2
+    assert len(set(texts)) <= 3

@@ -12,6 +12,7 @@ import dualgrad as dg
 import dualgrad.functional as F
 from dualgrad.compiler.kernel.ir import Contract, walk
 from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.lower import reference
 from dualgrad.compiler.pipeline import lower
 
 
@@ -31,11 +32,18 @@ def gradients(x: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
     return dg.autograd.grad((dg.sin(x @ w)).sum(), (x, w))
 
 
-def test_rows_of_all_batches_are_one_product() -> None:
+def test_the_gradient_of_a_matrix_sums_over_all_batches() -> None:
     x = dg.randn(3, 5, 7).requires_grad_()
     w = dg.randn(7, 4).requires_grad_()
-    found = products_of(program_of(gradients, x, w))
-    assert sorted(found) == sorted([(1, 15, 4, 7), (1, 15, 7, 4), (1, 7, 4, 15)])
+    products = products_of(program_of(gradients, x, w))
+    assert len(products) == 3
+    assert (1, 7, 4, 15) in products
+
+
+def test_what_follows_a_product_of_batches_is_its_epilogue() -> None:
+    args = [dg.randn(3, 5, 7), dg.randn(4, 7), dg.randn(4), dg.randn(3, 5, 4)]
+    program = program_of(lambda x, w, b, y: dg.relu(F.linear(x, w, b)) + y, *args)
+    assert [k.kind for k in program.kernels] == ["contract"]
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 2, 7), (4, 1, 7), (1, 6, 7), (0, 5, 7)])
@@ -67,3 +75,29 @@ def test_forward_attention_is_two_products_around_rows() -> None:
     args = [dg.randn(2, 3, 9, 6) for _ in range(3)]
     program = program_of(F.scaled_dot_product_attention, *args)
     assert [k.kind for k in program.kernels] == ["contract", "row", "contract"]
+
+
+@pytest.mark.parametrize("dtype", [dg.float16, dg.bfloat16], ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_of_16_bit_floats_make_no_copies(dtype: dg.DType, turned: bool) -> None:
+    dg.seed(1)
+    x = dg.randn(5, 600).to(dtype)
+    w = dg.randn(20, 600).to(dtype).T if turned else dg.randn(600, 20).to(dtype)
+    exact = (x.to(dg.float32) @ w.to(dg.float32)).to(dtype)
+    assert bool((x @ w == exact).all())
+
+    def function(x: dg.Tensor, w: dg.Tensor) -> dg.Tensor:
+        return x @ (w.T if turned else w)
+
+    program = program_of(function, x, w.T if turned else w)
+    assert [k.kind for k in program.kernels] == ["contract"]
+    memory = {b.name: np.zeros(int(b.size), b.dtype.numpy) for b in program.outputs}
+    memory |= {t.buffer.name: np.zeros(int(t.buffer.size), np.int64) for t in program.temporaries}
+    arrays = {t.size: t.array.reshape(-1).copy() for t in (x, w.T if turned else w)}
+    memory |= {b.name: arrays[int(b.size)] for b in program.inputs}
+    for t in program.temporaries:
+        memory[t.buffer.name] = memory[t.buffer.name].astype(t.buffer.dtype.numpy)
+    reference.run(program.kernels, memory, {}, {})
+    (out,) = program.outputs
+    got = memory[out.name].reshape(5, 20)
+    assert (got.view(np.uint16) == exact.array.view(np.uint16)).all()

@@ -1,5 +1,7 @@
 """Loops ask ahead for memory that streams through them, and for no other."""
 
+import re
+
 import pytest
 
 import dualgrad as dg
@@ -59,6 +61,19 @@ def test_asking_beyond_the_last_row_is_harmless(length):
     x = dg.arange(3 * length).reshape(3, length) / 7.0
     compiled = dg.function(lambda x: functional.softmax(x, -1))
     assert (compiled(x).numpy() == functional.softmax(x, -1).numpy()).all()
+
+
+def test_rows_with_gaps_ask_for_the_next_row():
+    def bytes_ahead(f):
+        compiled = dg.function(f)
+        compiled(GRID)
+        text = compiled.llvm()
+        fetched = set(re.findall(r"call void @llvm\.prefetch\.p0\(ptr (%v\d+)", text))
+        steps = re.findall(r"(%v\d+) = getelementptr i8, ptr %v\d+, i64 (\d+)", text)
+        return {int(step) for name, step in steps if name in fetched}
+
+    assert 4 * 512 in bytes_ahead(lambda x: x[:, 100:400] + 1.0)
+    assert 4 * 512 not in bytes_ahead(lambda x: x + 1.0)
 
 
 def test_tiles_do_not():

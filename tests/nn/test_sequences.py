@@ -11,6 +11,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import nn
 from dualgrad.compiler.kernel.ir import Contract
+from dualgrad.compiler.ops import sequences
 from dualgrad.compiler.pipeline import lower
 
 torch = pytest.importorskip("torch")
@@ -22,6 +23,12 @@ KINDS = {
     "tanh": ("RNN", {}),
     "relu": ("RNN", {"nonlinearity": "relu"}),
 }
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composites of at most four steps: short sequences have several."""
+    monkeypatch.setattr(sequences, "LONGEST", 4)
 
 
 def _layers(name: str, **more: Any) -> tuple[Any, Any]:
@@ -41,7 +48,8 @@ def _last(states: Any) -> Any:
     return states if not isinstance(states, tuple) else states[0] + states[-1].sum()
 
 
-@pytest.mark.parametrize("length", [1, 16, 37])
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("length", [1, 7])
 @pytest.mark.parametrize("name", KINDS)
 def test_values_and_gradients(name: str, length: int) -> None:
     ours, theirs = _layers(name, bidirectional=True)
@@ -56,13 +64,14 @@ def test_values_and_gradients(name: str, length: int) -> None:
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", KINDS)
 def test_second_gradients_cross_composites(name: str) -> None:
     ours, theirs = _layers(name)
-    x, y = dg.from_numpy(_input(18, 2)), torch.from_numpy(_input(18, 2))
+    x, y = dg.from_numpy(_input(6, 2)), torch.from_numpy(_input(6, 2))
     x.requires_grad, y.requires_grad = True, True
     found = []
-    for layer, v, grad in ((ours, x, dg.grad), (theirs, y, torch.autograd.grad)):
+    for layer, v, grad in ((ours, x, dg.autograd.grad), (theirs, y, torch.autograd.grad)):
         (first,) = grad((layer(v)[0] ** 2).sum(), [v], create_graph=True)
         (first**2).sum().backward()
         found.append([first, v.grad, *(p.grad for p in layer.parameters())])
@@ -71,13 +80,14 @@ def test_second_gradients_cross_composites(name: str) -> None:
             np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", KINDS)
 def test_eager_and_compiled_steps_have_the_same_bits(name: str) -> None:
     kind, options = KINDS[name]
     found = []
     for compiled in (False, True):
         dg.seed(3)
-        layer = getattr(nn, kind)(4, 3, num_layers=2, bidirectional=True, **options)
+        layer = getattr(nn, kind)(4, 3, bidirectional=True, **options)
 
         def step(x: Any, layer: Any = layer) -> Any:
             outputs, _ = layer(x)
@@ -90,11 +100,19 @@ def test_eager_and_compiled_steps_have_the_same_bits(name: str) -> None:
             return loss.detach()
 
         run = dg.function(step, strict=True) if compiled else step
-        x = dg.from_numpy(_input(21).astype(np.float32))
+        x = dg.from_numpy(_input(7).astype(np.float32))
         losses = [run(x).numpy() for _ in range(3)]
         found.append([*losses, *(p.detach().numpy() for p in layer.parameters())])
     for a, b in zip(*found, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_five_lengths_of_composites_serve_all_sequences(length: int) -> None:
+    found = sequences._lengths(length)
+    assert sum(found) == length
+    assert set(found) <= {16, 8, 4, 2, 1}
+    assert len(found) <= length // 16 + 4
 
 
 def test_weights_get_their_gradients_from_many_steps_at_once() -> None:

@@ -18,6 +18,7 @@ from dualgrad.compiler.kernel.loops import TILE
 # of a place, and whether it is written: how many elements after it that of the next row lies
 Pitch = Mapping[tuple[Buffer, Dim, bool], Dim]
 NO_PITCH: Pitch = {}
+SHORT = 512  # elements of a row that one loop goes over, and that is then left for long
 
 
 def streams_of(body: tuple[Stmt, ...]) -> frozenset[str]:
@@ -31,38 +32,47 @@ def _is_long(stmt: Stmt) -> bool:
     """Whether a statement is a vector loop, other than over a row of a tile."""
     if not isinstance(stmt, Loop) or stmt.kind != "vector":
         return False
-    extent = stmt.extent
-    bounds: list[Dim] = [extent]
-    if not isinstance(extent, int):
-        bounds = [n for m, _ in extent.terms for atom in m if atom.kind == "min" for n in atom.args]
-    return not any(isinstance(n, int) and n <= TILE for n in bounds)
+    return not any(isinstance(n, int) and n <= TILE for n in _bounds(stmt.extent))
 
 
 def pitches_of(rows: Loop) -> Sequence[Pitch]:
-    """For each statement in a loop over rows: the places that no later statement touches, and how
-    many elements after them those of the next row lie."""
+    """What each statement in a loop over rows asks for of other rows.
+
+    Of several passes, the last one to touch a place asks.  A single pass asks for what comes next
+    in memory where that is the next row (no entry), else for the next row's element, else, if the
+    row is short, for nothing (0).
+    """
     out: list[Pitch] = []
     later: set[tuple[Buffer, Dim]] = set()
-    passes = sum(_is_pass(stmt) for stmt in rows.body)
+    single = sum(_is_pass(stmt) for stmt in rows.body) == 1
     for stmt in reversed(rows.body):
         pitch: dict[tuple[Buffer, Dim, bool], Dim] = {}
-        if passes > 1 and _is_pass(stmt):
+        if _is_pass(stmt):
             assert isinstance(stmt, Loop | Reduce)
             stored = {(s.buffer, s.index) for s in ir.walk((stmt,)) if isinstance(s, Store)}
+            bounds = _bounds(stmt.extent)
             for place in set(ir.accesses_of((stmt,))) - later:
                 step = _step(place[1], rows.var, stmt.var)
-                if step != 0:
+                follows = single and step in bounds
+                short = single and any(isinstance(n, int) and n <= SHORT for n in bounds)
+                if not follows and (step != 0 or short):
                     pitch[*place, place in stored] = step
                 later.add(place)
         out.append(pitch)
     return out[::-1]
 
 
+def _bounds(extent: Dim) -> list[Dim]:
+    """An extent, or what it is never above."""
+    if isinstance(extent, int):
+        return [extent]
+    least = [n for m, _ in extent.terms for atom in m if atom.kind == "min" for n in atom.args]
+    return least or [extent]
+
+
 def _is_pass(stmt: Stmt) -> bool:
     """Whether a statement goes over a row in vectors."""
-    if isinstance(stmt, Reduce):
-        return stmt.order == "lanes"
-    return isinstance(stmt, Loop) and stmt.kind == "vector"
+    return stmt.order == "lanes" if isinstance(stmt, Reduce) else _is_long(stmt)
 
 
 def _step(index: Dim, row: Expr, element: Expr) -> Dim:

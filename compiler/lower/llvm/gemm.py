@@ -48,7 +48,7 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
 )
 from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
 from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
-from dualgrad.runtime.dtype import ALL, DType
+from dualgrad.runtime.dtype import ALL, DType, float32
 from dualgrad.runtime.program import Target
 
 __all__ = ["DESC", "gemm_module", "routine_module", "routine_name", "workspace_bytes"]
@@ -61,26 +61,28 @@ _COLUMN_BYTES = (K_BLOCK + DEPTH) * 8  # the longest column of packed B
 _PANEL_BYTES = 512  # the widest row of a panel of B: eight registers of 64 bytes
 
 
-def routine_name(dtype: DType) -> str:
-    """The symbol of the routine for `dtype`."""
-    return f"gemm_{dtype.short}"
+def routine_name(dtype: DType, operands: DType) -> str:
+    """The symbol of the routine for products of `dtype`; `operands` is their dtype in memory."""
+    return f"gemm_{dtype.short}" + ("" if operands is dtype else f"_{operands.short}")
 
 
-def gemm_module(dtype: DType, target: Target) -> str:
-    """LLVM IR of the routine for `dtype` on `target`.
+def gemm_module(dtype: DType, operands: DType, target: Target) -> str:
+    """LLVM IR of the routine for products of `dtype` on `target`.
 
-    Raises DTypeError unless dtype is a float or an integer of 32 or 64 bits.
+    Operands are of that dtype, or of float16 or bfloat16 if it is float32.  Raises DTypeError
+    unless dtype is a float or an integer of 32 or 64 bits.
     """
-    t = tiling(dtype, target)
+    t = tiling(dtype, operands, target)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
     body = kernels(t) + packing(t) + walk_packing(t) + finish() + steps(t) + products()
-    return head + body + _routine(t, routine_name(dtype))
+    return head + body + _routine(t, routine_name(dtype, operands))
 
 
 def routine_module(name: str, target: Target) -> str:
     """LLVM IR of the routine with this symbol."""
-    dtype = next(d for d in ALL if d.kind != "b" and routine_name(d) == name)
-    return gemm_module(dtype, target)
+    pairs = [(d, d) for d in ALL if d.kind != "b"] + [(float32, d) for d in ALL if d.is_low]
+    dtype, operands = next(pair for pair in pairs if routine_name(*pair) == name)
+    return gemm_module(dtype, operands, target)
 
 
 def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:

@@ -71,27 +71,27 @@ def _copy_rows_of_a(t: Tiling, f: Function) -> None:
     mask = t.mask(f, f.sub("%k", whole))
     ragged = f.compare("ne", whole, "%k")
     with f.loop(0, "%rows") as r:
-        source = t.at(f, "%src", f.mul(r, "%row"))
+        source = t.from_at(f, "%src", f.mul(r, "%row"))
         place = t.at(f, "%dst", f.mul(r, t.row_pitch))
         with f.loop(0, whole, t.lanes) as k:
-            t.store(f, t.load(f, t.at(f, source, k)), t.at(f, place, k))
+            t.store(f, t.take(f, t.from_at(f, source, k)), t.at(f, place, k))
         with f.when(ragged):
-            last = t.load_masked(f, t.at(f, source, whole), mask)
+            last = t.take_masked(f, t.from_at(f, source, whole), mask)
             t.store(f, last, t.at(f, place, whole))
 
 
 def _copy_columns_of_a(t: Tiling, f: Function) -> None:
     with f.loop(0, "%rows", t.lanes) as r:
         mask = t.mask(f, f.sub("%rows", r))
-        source, place = t.at(f, "%src", r), t.at(f, "%dst", r)
+        source, place = t.from_at(f, "%src", r), t.at(f, "%dst", r)
         with f.loop(0, "%k") as k:
-            column = t.load_masked(f, t.at(f, source, f.mul(k, "%col")), mask)
+            column = t.take_masked(f, t.from_at(f, source, f.mul(k, "%col")), mask)
             t.store(f, column, t.at(f, place, f.mul(k, t.column_pitch)))
 
 
 def _gather_a(t: Tiling, f: Function) -> None:
     with f.loop(0, "%rows") as r, f.loop(0, "%k") as k:
-        source = t.at(f, "%src", f.add(f.mul(r, "%row"), f.mul(k, "%col")))
+        source = t.from_at(f, "%src", f.add(f.mul(r, "%row"), f.mul(k, "%col")))
         _copy_element(t, f, source, t.at(f, "%dst", f.add(f.mul(r, t.row_pitch), k)))
 
 
@@ -102,17 +102,17 @@ def _copy_b(t: Tiling, f: Function) -> None:
     with f.when(pairs), f.loop(0, "%k") as k, f.loop(0, "%width", 2 * t.lanes) as j:
         source, place = _b_row(t, f, k, j)
         for half in (0, t.lanes):
-            t.store(f, t.load(f, t.at(f, source, half)), t.at(f, place, half))
+            t.store(f, t.take(f, t.from_at(f, source, half)), t.at(f, place, half))
     with f.otherwise(pairs), f.loop(0, "%width", t.lanes) as j:
         mask = t.mask(f, f.sub("%columns", j))
         with f.loop(0, "%k") as k:
             source, place = _b_row(t, f, k, j)
-            t.store(f, t.load_masked(f, source, mask), place)
+            t.store(f, t.take_masked(f, source, mask), place)
 
 
 def _b_row(t: Tiling, f: Function, k: str, j: str) -> tuple[str, str]:
     """Where row k of B is read and written from column j on."""
-    source = t.at(f, "%src", f.add(f.mul(k, "%row"), j))
+    source = t.from_at(f, "%src", f.add(f.mul(k, "%row"), j))
     return source, t.at(f, "%dst", f.add(f.mul(k, "%width"), j))
 
 
@@ -121,7 +121,7 @@ def _transpose_b(t: Tiling, f: Function) -> None:
     whole = f.value(f"and i64 %k, {-t.lanes}")
     with f.loop(0, "%width", t.lanes) as j:
         first = f.min(j, last)
-        strip, place = t.at(f, "%src", f.mul(first, "%col")), t.at(f, "%dst", j)
+        strip, place = t.from_at(f, "%src", f.mul(first, "%col")), t.at(f, "%dst", j)
         rows = f.sub("%columns", first)
         full = f.compare("sge", rows, t.lanes)
         many = f.value(f"and i1 {full}, {f.compare('sgt', whole, 0)}")
@@ -130,7 +130,7 @@ def _transpose_b(t: Tiling, f: Function) -> None:
             f.call("@transpose_strip", ("ptr", strip), *sizes)
         with f.loop(f.select(many, whole, 0), "%k", t.lanes) as k:
             target = t.at(f, place, f.mul(k, "%width"))
-            source = t.at(f, strip, k)
+            source = t.from_at(f, strip, k)
             _call_transpose(f, source, "%col", rows, f.sub("%k", k), target, "%width")
 
 
@@ -138,12 +138,12 @@ def _gather_b(t: Tiling, f: Function) -> None:
     last = f.sub("%columns", 1)
     with f.loop(0, "%k") as k, f.loop(0, "%width") as j:
         column = f.mul(f.min(j, last), "%col")
-        source = t.at(f, "%src", f.add(f.mul(k, "%row"), column))
+        source = t.from_at(f, "%src", f.add(f.mul(k, "%row"), column))
         _copy_element(t, f, source, t.at(f, "%dst", f.add(f.mul(k, "%width"), j)))
 
 
 def _copy_element(t: Tiling, f: Function, source: str, place: str) -> None:
-    f.store(t.element, f.load(t.element, source, t.itemsize), place, t.itemsize)
+    f.store(f"<1 x {t.element}>", t.take(f, source, 1), place, t.itemsize)
 
 
 def _call_transpose(f: Function, *arguments: str) -> None:
@@ -163,7 +163,7 @@ def _transpose(t: Tiling) -> str:
     rows = ["%src"]
     for r in range(1, t.lanes):
         step = f.select(f.compare("sgt", "%rows", r), "%stride", 0)
-        rows.append(t.at(f, rows[-1], step))
+        rows.append(t.from_at(f, rows[-1], step))
     vectors = butterfly(t, f, _load_rows(t, f, rows))
     place = "%dst"
     for vector in vectors:
@@ -178,18 +178,18 @@ def _transpose_strip(t: Tiling) -> str:
     f = Function(
         "internal void @transpose_strip(ptr %src, i64 %stride, i64 %columns, ptr %dst, i64 %pitch)"
     )
-    rows = Multiples(f, f.mul("%stride", t.itemsize), t.lanes)
+    rows = Multiples(f, f.mul("%stride", t.stored_size), t.lanes)
     pitch = f.mul("%pitch", t.itemsize)
     turn = f.repeat()
     source, place = turn.carry("ptr", "%src"), turn.carry("ptr", "%dst")
     left = turn.carry("i64", "%columns")
     source = f.value(f"freeze ptr {source}")  # as in the kernels
-    block = [t.load(f, f.at(source, row, "i8")) for row in rows.all()]
+    block = [t.take(f, f.at(source, row, "i8")) for row in rows.all()]
     for vector in butterfly(t, f, block):
         t.store(f, vector, place)
         place = f.at(place, pitch, "i8")
     left = f.sub(left, t.lanes)
-    turn.close(f.compare("ne", left, 0), [t.at(f, source, t.lanes), place, left])
+    turn.close(f.compare("ne", left, 0), [t.from_at(f, source, t.lanes), place, left])
     return f.text()
 
 
@@ -198,11 +198,11 @@ def _load_rows(t: Tiling, f: Function, rows: list[str]) -> list[str]:
     whole, part, after = (f.new_block() for _ in range(3))
     f.branch(f.compare("sge", "%columns", t.lanes), whole, part)
     f.start(whole)
-    full = [t.load(f, row) for row in rows]
+    full = [t.take(f, row) for row in rows]
     f.jump(after)
     f.start(part)
     mask = t.mask(f, "%columns")
-    some = [t.load_masked(f, row, mask) for row in rows]
+    some = [t.take_masked(f, row, mask) for row in rows]
     f.jump(after)
     f.start(after)
     pairs = zip(full, some, strict=True)

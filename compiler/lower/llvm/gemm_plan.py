@@ -93,14 +93,12 @@ def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, deep: str, shar
 def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     """Whether A is packed, and how its elements then lie."""
     row, column = desc["a_row"], desc["a_col"]
-    strided = f.compare("eq", desc["a_rows"], "null", "ptr")
+    strided = "false" if t.widens else f.compare("eq", desc["a_rows"], "null", "ptr")
     few = f.compare("sle", desc["n"], f.mul(plan["width"], _DIRECT_PANELS))
     few = f.value(f"and i1 {few}, {strided}")
     distance = f.value(f"and i64 {f.mul(row, t.itemsize)}, {_SETS_BYTES - 1}")
     spread = f.compare("ne", distance, 0)
     low = f.compare("sle", plan["height"], _DIRECT_ROWS)
-    strided = f.compare("eq", desc["a_rows"], "null", "ptr")
-    few = f.value(f"and i1 {few}, {strided}")
     fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread}, {low}')}")
     plan["direct_a"] = f.value(f"zext i1 {fine} to i64")
     by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")

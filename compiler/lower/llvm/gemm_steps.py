@@ -210,7 +210,7 @@ class _Step:
         packed, row = plan["shared"], desc["a_row"]
 
         def place(i: Value) -> str:
-            there = self.t.at(f, first, f.mul(self._rows(i)[0], row))
+            there = self.t.from_at(f, first, f.mul(self._rows(i)[0], row))
             return f.select(direct, there, self._panel(packed, i, self.t.panel_size), "ptr")
 
         return place
@@ -258,7 +258,9 @@ class _Step:
         offset = f.add(offset, f.mul(row, desc[f"{operand}_row"]))
         if operand != "c":
             col = f.mul(col, desc[f"{operand}_col"])
-        return self.t.at(f, desc[operand], f.add(offset, col))
+        index = f.add(offset, col)
+        at = self.t.at if operand == "c" else self.t.from_at
+        return at(f, desc[operand], index)
 
     # -- packing ------------------------------------------------------------------------------
 
@@ -316,7 +318,7 @@ class _Step:
         f, plan = self.f, self.plan
         full = f.compare("eq", columns, plan["width"])
         few = f.compare("sle", plan["row_panels"], _DIRECT_PANELS)
-        unit = f.compare("eq", self.desc["b_col"], 1)
+        unit = "false" if self.t.widens else f.compare("eq", self.desc["b_col"], 1)
         return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
 
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dualgrad.compiler.kernel.ir import K_BLOCK
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.runtime.dtype import DType
+from dualgrad.compiler.lower.llvm.scalars import converts_half
+from dualgrad.runtime.dtype import DType, bfloat16
 from dualgrad.runtime.errors import DTypeError
 from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
@@ -27,6 +28,8 @@ class Tiling:
     itemsize   bytes per element
     lanes      elements per vector register
     registers  vector registers
+    stored     LLVM type of the operands' elements in memory: `element`, or that of a 16-bit float
+               which packing widens, "bfloat" or "half" (or "i16": float16 without instructions)
     """
 
     element: str
@@ -34,6 +37,17 @@ class Tiling:
     itemsize: int
     lanes: int
     registers: int
+    stored: str
+
+    @property
+    def widens(self) -> bool:
+        """Whether operands are 16-bit floats."""
+        return self.stored != self.element
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of an operand's element in memory."""
+        return 2 if self.widens else self.itemsize
 
     @property
     def vector(self) -> str:
@@ -85,6 +99,41 @@ class Tiling:
     def at(self, f: Function, pointer: str, index: Value) -> str:
         return f.at(pointer, index, self.element)
 
+    def take(self, f: Function, pointer: str, lanes: int | None = None) -> str:
+        """Elements of an operand, as many as a vector has unless said otherwise."""
+        count = lanes or self.lanes
+        kind = f"<{count} x {'i16' if self.widens else self.element}>"
+        return self._widened(f, f.load(kind, pointer, self.stored_size), count)
+
+    def take_masked(self, f: Function, pointer: str, mask: str) -> str:
+        """`take` for the lanes of a mask; the others are zero and their memory is not read."""
+        if not self.widens:
+            return self.load_masked(f, pointer, mask)
+        kind = f"<{self.lanes} x i16>"
+        bits = f.value(
+            f"call {kind} @llvm.masked.load.v{self.lanes}i16.p0(ptr {pointer}, i32 2, "
+            f"{self._mask} {mask}, {kind} zeroinitializer)"
+        )
+        return self._widened(f, bits, self.lanes)
+
+    def from_at(self, f: Function, pointer: str, index: Value) -> str:
+        """The address of an operand's element."""
+        return f.at(pointer, index, "i16" if self.widens else self.element)
+
+    def _widened(self, f: Function, x: str, lanes: int) -> str:
+        """Elements as they are in memory, in the precision of the product."""
+        if not self.widens:
+            return x
+        bits, floats = f"<{lanes} x i16>", f"<{lanes} x float>"
+        if self.stored == "half":
+            half = f.value(f"bitcast {bits} {x} to <{lanes} x half>")
+            return f.value(f"fpext <{lanes} x half> {half} to {floats}")
+        wide = f"<{lanes} x i32>"
+        x = f.value(f"zext {bits} {x} to {wide}")
+        if self.stored == "bfloat":
+            return f.value(f"bitcast {wide} {_shifted(f, x, 16, lanes)} to {floats}")
+        return _from_half(f, x, lanes)
+
     def splat(self, f: Function, scalar: str) -> str:
         one = f.value(f"insertelement {self.vector} poison, {self.element} {scalar}, i32 0")
         return self.shuffle(f, one, one, [0] * self.lanes)
@@ -135,6 +184,10 @@ class Tiling:
         """The intrinsics that the methods above use."""
         v, mask, suffix = self.vector, self._mask, self._vector_suffix
         fma = f"declare {v} @llvm.fma.{suffix}({v}, {v}, {v})\n" if self.is_float else ""
+        narrow = f"<{self.lanes} x i16>"
+        if self.widens:
+            name = f"@llvm.masked.load.v{self.lanes}i16.p0"
+            fma += f"declare {narrow} {name}(ptr, i32, {mask}, {narrow})\n"
         return fma + (
             f"declare {v} @llvm.masked.load.{suffix}.p0(ptr, i32, {mask}, {v})\n"
             f"declare void @llvm.masked.store.{suffix}.p0({v}, ptr, i32, {mask})\n"
@@ -152,8 +205,34 @@ class Tiling:
         return f"<{self.lanes} x i1>"
 
 
-def tiling(dtype: DType, target: Target) -> Tiling:
-    """The tiling of `dtype` on `target`.
+def _from_half(f: Function, x: str, lanes: int) -> str:
+    """float16 in 32-bit integers as float32, as `build.float16.from_half` says it."""
+    wide, floats = f"<{lanes} x i32>", f"<{lanes} x float>"
+
+    def all_of(number: int) -> str:
+        return f"<{', '.join([f'i32 {number}'] * lanes)}>"
+
+    size = f.value(f"and {wide} {x}, {all_of(0x7FFF)}")
+    size = _shifted(f, size, 13, lanes)
+    scale = f"<{', '.join(['float 0x46F0000000000000'] * lanes)}>"  # 2**112
+    near = f.value(f"bitcast {wide} {size} to {floats}")
+    scaled = f.value(f"bitcast {floats} {f.value(f'fmul {floats} {near}, {scale}')} to {wide}")
+    exponent = f.value(f"and {wide} {x}, {all_of(0x7C00)}")
+    special = f.value(f"icmp eq {wide} {exponent}, {all_of(0x7C00)}")
+    beyond = f.value(f"or {wide} {size}, {all_of(0x7F80_0000)}")
+    whole = f.value(f"select <{lanes} x i1> {special}, {wide} {beyond}, {wide} {scaled}")
+    sign = _shifted(f, f.value(f"and {wide} {x}, {all_of(0x8000)}"), 16, lanes)
+    return f.value(f"bitcast {wide} {f.value(f'or {wide} {whole}, {sign}')} to {floats}")
+
+
+def _shifted(f: Function, x: str, by: int, lanes: int) -> str:
+    places = ", ".join([f"i32 {by}"] * lanes)
+    return f.value(f"shl <{lanes} x i32> {x}, <{places}>")
+
+
+def tiling(dtype: DType, operands: DType, target: Target) -> Tiling:
+    """The tiling of products of `dtype` on `target`; `operands` is their dtype in memory, the same
+    or, of float32, a float of 16 bits.
 
     Raises DTypeError unless dtype is a float or an integer of 32 or 64 bits.
     """
@@ -168,4 +247,8 @@ def tiling(dtype: DType, target: Target) -> Tiling:
     element = _FLOATS[dtype.bits] if is_float else f"i{dtype.bits}"
     suffix = f"{'f' if is_float else 'i'}{dtype.bits}"
     lanes = target.vector_bits // dtype.bits
-    return Tiling(element, suffix, dtype.itemsize, lanes, target.registers)
+    stored = element
+    if operands.is_low:
+        native = "half" if converts_half(target) else "i16"
+        stored = "bfloat" if operands is bfloat16 else native
+    return Tiling(element, suffix, dtype.itemsize, lanes, target.registers, stored)

@@ -57,10 +57,10 @@ def _pack_a(t: Tiling) -> str:
     )
     with _pieces(t, f, "%cols_at", "%k") as (k, count):
         mask = t.mask(f, count)
-        source = t.at(f, "%src", _place(f, "%cols_at", k))
+        source = t.from_at(f, "%src", _place(f, "%cols_at", k))
         place = t.at(f, "%dst", k)
         with f.loop(0, "%rows") as r:
-            piece = t.load_masked(f, t.at(f, source, _place(f, "%rows_at", r)), mask)
+            piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", r)), mask)
             t.store(f, piece, t.at(f, place, f.mul(r, t.row_pitch)))
     return f.text()
 
@@ -83,10 +83,10 @@ def _copy_b(t: Tiling) -> str:
     f = Function(f"internal void @copy_b_walk({_B})")
     with _pieces(t, f, "%cols_at", "%columns") as (j, count):
         mask = t.mask(f, count)
-        source = t.at(f, "%src", _place(f, "%cols_at", j))
+        source = t.from_at(f, "%src", _place(f, "%cols_at", j))
         place = t.at(f, "%dst", j)
         with f.loop(0, "%k") as k:
-            piece = t.load_masked(f, t.at(f, source, _place(f, "%rows_at", k)), mask)
+            piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", k)), mask)
             t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
     with f.loop("%columns", "%width", t.lanes) as j:
         mask = t.mask(f, f.sub("%width", j))
@@ -103,14 +103,14 @@ def _transpose_b(t: Tiling) -> str:
     last_row, last_column = f.sub("%k", 1), f.sub("%columns", 1)
     with f.loop(0, "%width", t.lanes) as j:
         columns = [
-            t.at(f, "%src", _place(f, "%cols_at", f.min(f.add(j, lane), last_column)))
+            t.from_at(f, "%src", _place(f, "%cols_at", f.min(f.add(j, lane), last_column)))
             for lane in range(t.lanes)
         ]
         place = t.at(f, "%dst", j)
         with _pieces(t, f, "%rows_at", "%k") as (k, count):
             mask = t.mask(f, count)
             first = _place(f, "%rows_at", k)
-            runs = [t.load_masked(f, t.at(f, column, first), mask) for column in columns]
+            runs = [t.take_masked(f, t.from_at(f, column, first), mask) for column in columns]
             rows = butterfly(t, f, runs)
             for number in reversed(range(t.lanes)):
                 row = f.min(f.add(k, number), last_row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop
 from dualgrad.compiler.kernel.rounds import is_parallel
@@ -25,7 +26,7 @@ from dualgrad.runtime.records import dataclass
 
 SERIAL_BELOW = UNITS * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = UNITS * 15_000
-_MAX_CHUNKS = 64
+MAX_CHUNKS = 64
 _SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
 
 
@@ -126,7 +127,7 @@ class Launches(KernelCode):
         assert isinstance(loop, Loop)
         smallest = self.names.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
         chunks = self.f.quotient(work, _GRAIN)
-        chunks = self.f.result("i64", smallest, ("i64", chunks), ("i64", _MAX_CHUNKS))
+        chunks = self.f.result("i64", smallest, ("i64", chunks), ("i64", MAX_CHUNKS))
         return self.f.result("i64", smallest, ("i64", chunks), ("i64", self.dim(loop.extent)))
 
     def open_window(self, window: int, slot: Value, further: Value, into: str) -> None:
@@ -154,7 +155,7 @@ class Shared:
     def __init__(self, work: str, kernel: Kernel, parts: Parts) -> None:
         self.work, self.kernel, self.parts = work, kernel, parts
         self.function = f"{work}.run"
-        self.starts = kernel.starts
+        self.starts = kernel.origins
 
     def functions(self) -> list[str]:
         """The function that does the work, and the one that is told the places."""
@@ -170,17 +171,19 @@ class Shared:
         code.launch(self.work, self.kernel)
         return [*kernel_functions(self.work, self.kernel, slots, self.parts), code.finish()]
 
-    def places_for(self, kernel: Kernel) -> list[int]:
+    def places_for(self, code: Launches, kernel: Kernel) -> list[Value]:
         """The places where a kernel runs."""
-        return [slot | further << _SLOT_BITS for slot, further in self._places(kernel)]
+        return [
+            code.dim(further * (1 << _SLOT_BITS) + slot) for slot, further in self._places(kernel)
+        ]
 
     def open_windows(self, code: Launches, kernel: Kernel, into: str) -> None:
         """Write the addresses of a kernel's buffers into a frame."""
         windows = self.parts.frame.window(self.starts).values()
         for window, (slot, further) in zip(windows, self._places(kernel), strict=True):
-            code.open_window(window, slot, further, into)
+            code.open_window(window, slot, code.dim(further), into)
 
-    def _places(self, kernel: Kernel) -> list[tuple[int, int]]:
-        pairs = zip(kernel.starts.items(), self.starts.values(), strict=True)
+    def _places(self, kernel: Kernel) -> list[tuple[int, Dim]]:
+        pairs = zip(kernel.origins.items(), self.starts.values(), strict=True)
         slots = self.parts.frame.slots
         return [(slots[b.name], (start - own) * b.dtype.itemsize) for (b, start), own in pairs]

@@ -313,16 +313,17 @@ class MemoryCode:
         """How many bytes after an access the memory lies that is asked for, if any is."""
         pitch = self.next_row.get((buffer, index, write))
         if pitch is not None:
-            return self._bytes_of_row(pitch * buffer.dtype.itemsize)
+            return None if pitch == 0 else self._rows_ahead(pitch * buffer.dtype.itemsize)
         if not self.lanes.ahead or buffer.name not in self.streams:
             return None
         # not the same memory each time the loop runs
         return None if symbols(index) <= {self.lanes.atom} else _AHEAD
 
-    def _bytes_of_row(self, size: Dim) -> Value:
-        """The size of a row, but less where it is so long that the next one would not stay."""
+    def _rows_ahead(self, size: Dim) -> Value:
+        """The size of a row, or of some if they are short; less where a row is so long that the
+        next one would not stay."""
         if isinstance(size, int):
-            return size if size <= _ROW else _AHEAD
+            return _AHEAD if size > _ROW else size * max(1, -(-_AHEAD // size))
         found = self.find(("row", size))
         if found is not None:
             return found
