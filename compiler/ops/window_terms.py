@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MOST = 16  # places, and windows over an element, up to which formulas are written out
 
 
-class Remainder(Index):
+class Cycle(Index):
     """out[i] = (i + before) % step, as int64."""
 
     size: Dim
@@ -51,7 +51,7 @@ class Remainder(Index):
     def samples() -> list[Sample]:
         return [
             Sample(
-                lambda x: _with_remainders(x, step=3, before=2),
+                lambda x: _with_cycle(x, step=3, before=2),
                 (Arg((7,), int64, values=(3, -5, 8)),),
                 lambda np, x: x + (np.arange(7) + 2) % 3,
                 gradient=False,
@@ -60,8 +60,8 @@ class Remainder(Index):
 
 
 @composite
-def _with_remainders(x: Any, *, step: int, before: int) -> Any:
-    return x + Remainder.of(x.shape[0], step, before).on()
+def _with_cycle(x: Any, *, step: int, before: int) -> Any:
+    return x + Cycle.of(x.shape[0], step, before).on()
 
 
 class Stretch(View):
@@ -161,7 +161,7 @@ class Places:
         axes = zip(space, self.stride, self.before, steps, strict=True)
         for axis, (n, s, b, k) in enumerate(axes):
             shape = tuple(n if a == axis else 1 for a in range(len(space)))
-            here = Remainder.of(n, s, b).on().reshape(shape)
+            here = Cycle.of(n, s, b).on().reshape(shape)
             out.append(to(here, int32) + k * s)
         return tuple(out)
 
