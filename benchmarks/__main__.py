@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import dualgrad as dg
 from benchmarks import gpu
 from benchmarks.arms import ARMS, choose_arms
 from benchmarks.floor import machine_text
@@ -85,8 +84,9 @@ def main(argv: Sequence[str]) -> int:
     others = Others()
     threads = arguments.threads or cpu_count()
     arms, left_out = choose_arms(ARMS, arguments.quick, not arguments.no_peers)
-    dg.set_num_threads(threads)
-    machine = replace(describe([arm.framework for arm in arms], threads), best=machine_text())
+    machine = replace(
+        describe([arm.framework for arm in arms], threads), best=machine_text(threads)
+    )
     run = Run(machine, shlex.join(["python", "-m", "benchmarks", *argv]), left_out)
     print(header_text(run), flush=True)
     if arguments.quick:

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.workloads.base import Work
 from dualgrad.runtime.linker import host_object, host_target, link_library
-from dualgrad.runtime.threads import pool
+from dualgrad.runtime.threads import pool, set_num_threads
 
 _OTHER_REGISTERS = 4  # than those of the chains
 _TURNS = 10_000  # of each chain in one run: a tenth of a millisecond
@@ -57,10 +57,16 @@ def flops_per_ns() -> float:
     return flops / _median(partial(_run, "multiply", context, threads))
 
 
-def machine_text() -> str:
-    """What the machine can do with the threads of the pool, in one line."""
-    copies = [f"{bytes_per_ns(size << 20):.0f} GB/s of {size} MiB" for size in (1, 16, 256)]
-    return f"{flops_per_ns():.0f} GFLOP/s; copies {', '.join(copies)}"
+def machine_text(threads: int) -> str:
+    """What the machine can do with one thread and with some, in one line; the pool has these many
+    afterwards."""
+    texts = []
+    for count in sorted({1, threads}):
+        set_num_threads(count)
+        copies = [f"{bytes_per_ns(size << 20):.0f} GB/s of {size} MiB" for size in (1, 16, 256)]
+        unit = "thread" if count == 1 else "threads"
+        texts.append(f"{count} {unit}: {flops_per_ns():.0f} GFLOP/s, copies {', '.join(copies)}")
+    return "; ".join(texts)
 
 
 class _Copies:

@@ -53,7 +53,7 @@ def main(program: str, about: str, workloads: Sequence[Workload], argv: Sequence
         results.append(result)
         print("  ".join(_cells(result)), file=sys.stderr, flush=True)
     table = [_COLUMNS, *map(_cells, results)]
-    notes = [f"best: {machine_text()}", *_summary(results), _LEGEND]
+    notes = [f"best: {machine_text(threads)}", *_summary(results), _LEGEND]
     print("\n".join([*aligned(table), *notes]))
     if arguments.markdown:
         machine = describe([arm.framework for arm in arms], threads)

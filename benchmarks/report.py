@@ -153,19 +153,32 @@ def slower_text(run: Run) -> str:
     return f"static slower than eager: {', '.join(names) or 'none'}"
 
 
-def summary_text(run: Run) -> str:
-    """Static against eager in one line per workload, and what the columns mean."""
-    rows = [("workload", "eager", "static", "static is", "bits")]
+def summary(run: Run) -> list[tuple[str, ...]]:
+    """One row per workload: static against eager, against the best other arm, and the floor."""
+    rows: list[tuple[str, ...]] = [
+        ("workload", "eager", "static", "faster", "best other", "", "faster", "floor", "bits")
+    ]
     for r in run.results:
-        eager, static = r.arms[0].median, r.arms[1].median
-        bits = "same" if r.same_bits else "DIFFERENT"
-        rows.append(
-            (r.name, time_text(eager), time_text(static), f"{_three(r.speedup)} x as fast", bits)
-        )
+        eager, static, other, floor = r.arms[0].median, r.arms[1].median, r.best_other, r.floor
+        rows.append((
+            r.name,
+            time_text(eager),
+            time_text(static),
+            _three(eager / static),
+            "" if other is None else time_text(other.median),
+            "" if other is None else other.arm,
+            "" if other is None else _three(other.median / static),
+            "" if floor is None else percent_text(floor / static),
+            "same" if r.same_bits else "DIFFERENT",
+        ))  # fmt: skip
+    return rows
+
+
+def summary_text(run: Run) -> str:
+    """The summary, and what the columns mean."""
     notes = (*LEGEND, ("others", others_text(run.others_share)))
-    return "\n".join(
-        [*aligned(rows), slower_text(run), "", *(f"{label:<12}{text}" for label, text in notes)]
-    )
+    texts = [f"{label:<12}{text}" for label, text in notes]
+    return "\n".join([*aligned(summary(run)), slower_text(run), "", *texts])
 
 
 def others_text(share: float | None) -> str:
@@ -189,7 +202,9 @@ def markdown(run: Run) -> str:
     lines += [f"- {label}: {text}" for label, text in run.machine.lines()]
     lines += [f"- without: {reason}" for reason in run.left_out]
     lines += [f"- {others_text(run.others_share)}", f"- {slower_text(run)}"]
-    lines += [f"- command: `{run.command}`"]
+    lines += [f"- command: `{run.command}`", "", "## Static dualgrad", ""]
+    lines += ["Against eager dualgrad and the fastest other arm; floor as below.", ""]
+    lines += markdown_table(summary(run))
     for result in run.results:
         lines += ["", f"## {result.name}", "", result.title, "", _floor_text(result), ""]
         lines += markdown_table([_COLUMNS, *_rows(result)])

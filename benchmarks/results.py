@@ -110,6 +110,11 @@ class WorkloadResult:
         return slower(self.arms[1].median, self.arms[0].median)
 
     @property
+    def best_other(self) -> ArmResult | None:
+        """The fastest arm that is not dualgrad."""
+        return min(self.arms[2:], key=lambda arm: arm.median, default=None)
+
+    @property
     def same_bits(self) -> bool:
         """Whether static results are those of eager, bit for bit."""
         return self.arms[1].same_bits

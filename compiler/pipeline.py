@@ -1,18 +1,16 @@
 """From a graph to a program in loop IR: the passes, in order, and where every value lives.
 
-1. `simplify`: rewrite rules that keep the bits; on a CPU `narrow_operands`: products that read
-   16-bit floats as they are.
+1. `simplify`: rewrite rules that keep the bits.
 2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
    is gathered from become nodes that have memory.
 3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
-5. Kernels: each group as loops.
+5. Kernels: each group as loops; on a CPU, strips of them that go item by item.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -37,9 +35,10 @@ from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt
 from dualgrad.compiler.kernel.loops import LOOPS
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region, parts_in
-from dualgrad.compiler.kernel.rounds import rounds_of
+from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
+from dualgrad.compiler.kernel.strips import Finder, Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite
@@ -61,6 +60,7 @@ from dualgrad.compiler.ops.view import (
 )
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.operands import narrow_operands
+from dualgrad.compiler.passes.schedule import schedule
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, int64
@@ -80,11 +80,7 @@ def lower(
 ) -> LoopProgram:
     """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
     memory of contractions."""
-    graph = simplify(graph)
-    if device == "cpu":
-        accesses = _accesses(graph, layouts)
-        graph = narrow_operands(graph, lambda x: _is_strided(x, accesses, (0, 1, 2)))
-    graph = own_memory(graph, layouts, device)
+    graph = own_memory(simplify(graph), layouts, device)
     if config.verify:
         verify_graph(graph)
     return Lowering(graph, layouts, name, threads, device).run()
@@ -103,10 +99,6 @@ def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
     return Access(Buffer(f"i{node.op.value}", node.dtype, size), steps)
 
 
-def _accesses(graph: Graph, layouts: Layouts) -> dict[Node, Access]:
-    return {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
-
-
 def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     """The graph with copies where a value must have memory of its own but has none.
 
@@ -115,7 +107,9 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     memory with one stride per dimension, one of a library op in row-major order.  On a CPU rows
     and columns of a contraction's operand may be walks.
     """
-    accesses = _accesses(graph, layouts)
+    accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
+    if device == "cpu":
+        graph = narrow_operands(graph, lambda x: _is_strided(x, accesses, (0, 1, 2)))
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
@@ -311,19 +305,34 @@ class Lowering:
             if group.kind in ("map", "column"):
                 self.reuse(group, roots, position)
             self.build(group, roots, f"{self.name}_{position}")
+        strips = self.find_strips() if self.device == "cpu" else ()
         return LoopProgram(
             self.name,
             tuple(self.stored[x].buffer for x in graph.inputs),
             outputs,
             tuple(x.type for x in graph.outputs),
-            self.live_ranges(),
+            self.live_ranges(strips),
             self.symbols(),
             tuple(x.dtype for x in graph.scalars),
             tuple(self.kernels),
             tuple(self.checks),
             self.threads,
             self.device,
+            strips,
         )
+
+    def find_strips(self) -> tuple[Strip, ...]:
+        """The strips among the kernels, which they reorder."""
+        buffers, threads = tuple(self.temporaries), self.threads
+
+        def area(size: int) -> Buffer:
+            return self.scratch(int64, -(-size // 8))
+
+        def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
+            return workspace_bytes(1, m, n, k, 1)
+
+        self.kernels, strips = Finder(self.kernels, buffers, threads, area, workspace).run()
+        return strips
 
     def inherit(self, group: Group, position: int) -> None:
         """Let a node overwrite the temporary memory of its base, where nobody reads that later."""
@@ -500,16 +509,18 @@ class Lowering:
     def is_fresh(self, access: Access) -> bool:
         return access.buffer.name[0] in "ot"
 
-    def live_ranges(self) -> tuple[Temporary, ...]:
+    def live_ranges(self, strips: tuple[Strip, ...]) -> tuple[Temporary, ...]:
         used: dict[str, list[int]] = {}
-        for numbers in rounds_of(self.kernels):  # kernels of a round may run at once
+        for numbers in passes_of(self.kernels, (s.numbers for s in strips)):  # these run at once
             for k in numbers:
                 for b in self.kernels[k].starts:
                     used.setdefault(b.name, []).extend((numbers[0], numbers[-1]))
+        private = {p.buffer.name for s in strips for p in s.privates}
+        used.update({s.scratch.name: [s.first, s.last] for s in strips})
         return tuple(
             Temporary(b, used[b.name][0], used[b.name][-1])
             for b in self.temporaries
-            if b.name in used
+            if b.name in used and b.name not in private
         )
 
     def symbols(self) -> tuple[Atom, ...]:
@@ -566,38 +577,3 @@ def _reads_in_place(group: Group, written: Node, target: Node) -> bool:
                 if here != at or p.shape != written.shape:
                     return False
     return True
-
-
-def schedule(groups: list[Group], written: set[Node]) -> list[Group]:
-    """Groups in dependency order: those that check first, those that overwrite inputs last."""
-    number = {n: k for k, g in enumerate(groups) for n in g.nodes}
-    needs: list[set[int]] = [
-        {number[p] for n in g.nodes for p, _, _ in producers(n) if p in number} - {k}
-        for k, g in enumerate(groups)
-    ]
-    users: list[list[int]] = [[] for _ in groups]
-    for k, before in enumerate(needs):
-        for b in before:
-            users[b].append(k)
-
-    late = [any(n in written for n in g.nodes) for g in groups]
-    depth = [0] * len(groups)  # how many late groups come before, one after another
-
-    def rank(k: int) -> tuple[int, ...]:
-        if groups[k].has_checks or not late[k]:
-            return 0 if groups[k].has_checks else 1, k
-        # those of one depth do not need each other: side by side they become a round
-        return 2, depth[k], not groups[k].domain, k
-
-    ready = [rank(k) for k, before in enumerate(needs) if not before]
-    heapq.heapify(ready)
-    out = []
-    while ready:
-        k = heapq.heappop(ready)[-1]
-        out.append(groups[k])
-        for user in users[k]:
-            depth[user] = max(depth[user], depth[k] + late[k])
-            needs[user].discard(k)
-            if not needs[user]:
-                heapq.heappush(ready, rank(user))
-    return out

@@ -145,6 +145,7 @@ class Texts:
 
     text: str
     kernels: tuple[Any, ...]
+    strips: tuple[Any, ...] = ()  # of a program that has no steps
 
 
 class Staged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from benchmarks.steps import models  # noqa: E402
 from benchmarks.workloads import WORKLOADS  # noqa: E402
 from benchmarks.workloads.base import Work  # noqa: E402
 from benchmarks.workloads.training import Training  # noqa: E402
+from dualgrad.runtime.host import cpu_count  # noqa: E402
+from dualgrad.runtime.threads import get_num_threads, set_num_threads  # noqa: E402
 
+several = pytest.mark.skipif(cpu_count() < 2, reason="needs two processors")
 TRAINING = [name for name, kind in WORKLOADS.items() if issubclass(kind, Training)]
 
 
@@ -52,6 +56,18 @@ def test_the_floor_is_the_longer_of_two(monkeypatch):
     monkeypatch.setattr(floor._Copies, "nanoseconds", lambda self: 100.0)
     assert floor.Floor(Work(1000, 1000, "")).block() == 500.0
     assert floor.Floor(Work(100, 1000, "")).block() == 100.0
+
+
+@several
+def test_the_machine_is_told_with_one_thread_and_with_all():
+    before = get_num_threads()
+    try:
+        text = floor.machine_text(2)
+        assert get_num_threads() == 2
+    finally:
+        set_num_threads(before)
+    number = r"\d+ GFLOP/s, copies \d+ GB/s of 1 MiB, \d+ GB/s of 16 MiB, \d+ GB/s of 256 MiB"
+    assert re.fullmatch(f"1 thread: {number}; 2 threads: {number}", text)
 
 
 @pytest.mark.parametrize("name", TRAINING)

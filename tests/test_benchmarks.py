@@ -89,14 +89,30 @@ def test_text_is_readable(files):
     assert "same bits" in text
 
 
+def test_the_summary_is_that_of_the_numbers(files):
+    text, numbers, tables = files
+    for workload in numbers["workloads"]:
+        eager, static, other = (arm["median_ns"] for arm in workload["arms"])
+        (line,) = (x for x in tables.splitlines() if x.startswith(f"| {workload['name']} |"))
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        assert float(cells[3]) == pytest.approx(eager / static, rel=0.02)
+        assert cells[5] == "NumPy"
+        assert float(cells[6]) == pytest.approx(other / static, rel=0.02)
+        floor = workload["floor_ns"]
+        expected = "" if floor is None else f"{100 * floor / static:.0f} %"
+        assert cells[7] == expected
+    slower = [w["name"] for w in numbers["workloads"] if w["speedup_static"] < 1 / 1.05]
+    assert f"static slower than eager: {', '.join(slower) or 'none'}" in text
+
+
 def test_markdown_keeps_what_is_around_it(files):
     _, _, tables = files
     lines = tables.splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     assert "old" not in lines
     assert sum(line.startswith("| dualgrad static |") for line in lines) == 2
-    widths = {line.count("|") for line in lines if line.startswith("|")}
-    assert widths == {11}
+    widths = [line.count("|") for line in lines if line.startswith("|")]
+    assert widths == 4 * [10] + 2 * 5 * [11]
 
 
 def test_unknown_workload():

@@ -402,7 +402,7 @@ def interpreted(function: Callable[..., Any], xs: list[Any]) -> Array:
     memory = {
         b.name: x.storage().reshape(-1).copy() for b, x in zip(program.inputs, arrays, strict=True)
     }
-    for b in (*program.outputs, *(t.buffer for t in program.temporaries)):
+    for b in program.buffers[len(program.inputs) :]:
         memory[b.name] = np.zeros(dim_value(b.size, {}), b.dtype.numpy)
     assert run(program.kernels, memory, {}, {}, 1, FUNCTIONS) == 0
     return memory["o0"].reshape(result.shape)

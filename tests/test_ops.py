@@ -227,7 +227,7 @@ def test_interpreter(case: Case) -> None:
     inputs = tuple(x for x in operands if hasattr(x, "op"))
     program = lower(Graph(inputs, (), (result,)), tuple(x.layout for x in arrays), "sample", 1)
     memory = {b.name: flat(b, x) for b, x in zip(program.inputs, arrays, strict=True)}
-    for b in (*program.outputs, *(t.buffer for t in program.temporaries)):
+    for b in program.buffers[len(program.inputs) :]:
         memory[b.name] = np.zeros(evaluate(b.size, {}), b.dtype.numpy)
     assert run(program.kernels, memory, {}, {}, SEED, FUNCTIONS) == 0
     same_bits(memory["o0"].reshape(result.shape), eager(case), case)

@@ -18,7 +18,7 @@ class Exponential(DoubleWord):
         f = FORMATS[x.dtype]
         x = self._clamp(x, f.underflow, f.overflow)
         _, count, r, _ = self._reduce_exp(x, f)
-        return self._scale(self.poly(r, *f.exp, 1.0, 1.0), count, f)
+        return self.scale(self.poly(r, *f.exp, 1.0, 1.0), count, f)
 
     def exp_to_normal(self, x: Scalar) -> Scalar:
         """e**x where that is a normal number; else anything.  Error: at most 1 ulp."""
@@ -37,7 +37,7 @@ class Exponential(DoubleWord):
         _, count, r, r_low = self._reduce_exp(x, f)
         r = r + (r_low + x_low)
         power = self.poly(r, *f.exp, 1.0)
-        return self._scale(self.fma(power * r, factor, factor), count, f)
+        return self.scale(self.fma(power * r, factor, factor), count, f)
 
     def exp2(self, x: Scalar) -> Scalar:
         """2**x.  Error: at most 1 ulp.
@@ -52,7 +52,7 @@ class Exponential(DoubleWord):
         high = r * f.whole_ln2[0]
         low = self.fma(r, f.whole_ln2[1], self.fma(r, f.whole_ln2[0], -high))
         power = 1.0 + (high + self.fma(high * high, self.poly(high, *f.exp), low))
-        return self._scale(power, self.bitcast(shifted, f.integer), f)
+        return self.scale(power, self.bitcast(shifted, f.integer), f)
 
     def expm1(self, x: Scalar) -> Scalar:
         """e**x - 1.  Error: at most 1.5 ulp.
@@ -160,7 +160,7 @@ class Exponential(DoubleWord):
         r = self.fma(n, -f.ln2[1], first)
         return n, count, r, self.fma(n, -f.ln2[1], first - r)
 
-    def _scale(self, y: Scalar, count: Scalar, f: Format) -> Scalar:
+    def scale(self, y: Scalar, count: Scalar, f: Format) -> Scalar:
         """y * 2**n, rounded once, for the count of `_reduce_exp`.
 
         By two powers of half the exponent: one alone would not reach the ends of the range, and

@@ -104,7 +104,7 @@ class Power(Exponential, Logarithm):
         _, count, r, r_low = self._reduce_exp(self._clamp(z, f.underflow, f.overflow), f)
         r, r_low = self.fast_two_sum(r, r_low + z_low)
         power = 1.0 + (r + self.fma(r * r, self.poly(r, *f.exp), r_low))
-        return self._scale(power, count, f)
+        return self.scale(power, count, f)
 
     def _wide_log(self, x: Scalar, f: Format) -> tuple[Scalar, Scalar]:
         """log(x) in two words, for positive finite x in float64.

@@ -19,11 +19,20 @@ from dualgrad.compiler.ir.dims import (
     coefficient,
     minimum,
     product,
+    substitute,
     sym,
     symbol_of,
 )
 from dualgrad.compiler.ir.node import LINES, Node
-from dualgrad.compiler.kernel.collapse import Run, Var, collapsible, extent_of, indices_of, renamed
+from dualgrad.compiler.kernel.collapse import (
+    Run,
+    Var,
+    collapsible,
+    extent_of,
+    indices_of,
+    refined,
+    renamed,
+)
 from dualgrad.compiler.kernel.evaluate import Access, At, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Check, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.loops import Loops, at_of
@@ -87,12 +96,16 @@ def map_loops(
     probe = place.evaluator(True)
     each = variables("i", domain)
     indices = indices_in(stores(at_of(each), probe), probe)
-    runs = collapsible(each, indices)
+    digits, parts = refined(each, indices) if place.loops.refines else (each, {})
+    if parts:
+        indices = {substitute(i, parts) for i in indices}
+    runs = collapsible(digits, indices)
 
     def body(positions: At) -> tuple[list[Check], list[Store]]:
         final = place.evaluator(False)
         final.learn(probe)
-        final.change = renamed(runs, positions)
+        moved = renamed(runs, positions)
+        final.change = moved | {a: substitute(d, moved) for a, d in parts.items()}
         values = stores(at_of(each), final)
         return final.checks, values
 

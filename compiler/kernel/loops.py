@@ -51,6 +51,7 @@ class Loops(ABC):
     """How one kind of device runs independent work.  Loops are given outermost first."""
 
     across: ClassVar[Literal["vector", "block"]]  # the loop over the elements of a row
+    refines: ClassVar[bool]  # whether loops are split so that indices need no division
     keeps: ClassVar[bool]  # whether passes over a row leave values in memory for each other
 
     @abstractmethod
@@ -104,7 +105,7 @@ class CpuLoops(Loops):
     """Tasks for a few threads with vector units."""
 
     across = "vector"
-    keeps = True
+    refines = keeps = True
 
     def elements(
         self, loops: list[Var], transposing: bool, element: Callable[[At], Element]
@@ -187,7 +188,7 @@ class GpuLoops(Loops):
     """Iterations for very many threads."""
 
     across = "block"
-    keeps = False
+    refines = keeps = False
 
     def elements(
         self, loops: list[Var], transposing: bool, element: Callable[[At], Element]

@@ -111,8 +111,7 @@ class _Block:
     def __init__(self, roots: Sequence[Scalar], names: Names, formulas: dict[Formula, str]) -> None:
         self.names, self.formulas = names, formulas
         self.uses = Counter(roots)
-        for e in children_first(tuple(roots)):
-            self.uses.update(e.args)
+        self.uses.update([x for e in children_first(roots) for x in e.args])
         self.text: dict[Scalar, str] = {}
         self.count = 0
 

@@ -1,8 +1,9 @@
 """A whole program in loop IR: kernels in order, the memory they use, what the caller passes.
 
-    LoopProgram ::= inputs outputs temporaries  symbols scalars  kernels  checks
+    LoopProgram ::= inputs outputs temporaries  symbols scalars  kernels  checks  strips
 
-Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries in one arena).
+Buffers are named i0, i1, ... (inputs), o0, ... (outputs), t0, ... (temporaries in one arena, or
+private ones of a strip, which lie in a temporary).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dualgrad.compiler.kernel.ir import (
     walk,
 )
 from dualgrad.compiler.kernel.printer import common_text, render
+from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.launch import CheckSite, Launch, Space
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.program import KernelInfo
@@ -53,6 +55,18 @@ class LoopProgram:
     checks: tuple[CheckSite, ...]
     threads: int  # that contractions may use; their scratch memory is sized for it
     device: Device = "cpu"
+    strips: tuple[Strip, ...] = ()
+
+    @property
+    def privates(self) -> tuple[Buffer, ...]:
+        """The buffers of which each thread has a part."""
+        return tuple(p.buffer for strip in self.strips for p in strip.privates)
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All that kernels touch."""
+        arena = (t.buffer for t in self.temporaries)
+        return (*self.inputs, *self.outputs, *arena, *self.privates)
 
     @cached_property
     def text(self) -> str:
@@ -72,6 +86,7 @@ class LoopProgram:
             f" in {t.first}..{t.last}"
             for t in self.temporaries
         ]
+        head += [f"  {strip}" for strip in self.strips]
         head += [f"  symbol {a.name}" for a in self.symbols]
         head += [f"  scalar s{k}: {d.short}" for k, d in enumerate(self.scalars)]
         return head

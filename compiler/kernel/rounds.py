@@ -6,7 +6,7 @@ of many parameters by an optimizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dualgrad.compiler.kernel.ir import (
     Call,
@@ -19,6 +19,18 @@ from dualgrad.compiler.kernel.ir import (
 )
 
 MOST = 64  # kernels of a round
+
+
+def passes_of(kernels: Sequence[Kernel], strips: Iterable[range]) -> list[range]:
+    """The numbers of all kernels: strips, which are given in order, and the rounds between them."""
+    passes: list[range] = []
+    start = 0
+    for strip in (*strips, range(len(kernels), len(kernels))):
+        between = rounds_of(kernels[start : strip.start])
+        passes += [range(start + r.start, start + r.stop) for r in between]
+        passes += [strip] if strip else []
+        start = strip.stop
+    return passes
 
 
 def rounds_of(kernels: Sequence[Kernel]) -> list[range]:

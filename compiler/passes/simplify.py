@@ -10,8 +10,9 @@ Rules on views, whose parameters have to be computed, are functions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.dims import Dim, product, same
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, input_node, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Number
@@ -203,14 +204,51 @@ STEPS: tuple[Callable[[Node], Node], ...] = (
 
 def simplify(graph: Graph) -> Graph:
     """The graph with all rules applied, inputs before users."""
+    graph = _rewritten(graph, lambda _, node: _simplified(node))
+    batches = _batches(graph)
+    return _rewritten(graph, partial(_unstacked, batches)) if batches else graph
+
+
+def _simplified(node: Node) -> Node:
+    for step in STEPS:
+        node = step(node)
+    return node
+
+
+def _batches(graph: Graph) -> dict[Node, tuple[Dim, Dim]]:
+    """Products of which somebody sees the rows as batches of rows: (batches, rows of each)."""
+    out: dict[Node, tuple[Dim, Dim]] = {}
+    for node in topological(graph.roots):
+        if not isinstance(node.op, Reshape) or node.ndim < 3:
+            continue
+        (source,) = node.inputs
+        fits = isinstance(source.op, MatMul) and same(source.shape[0], 1)
+        if fits and node.shape[-1] == source.shape[2] and node.shape[-2] not in (0, 1):
+            out.setdefault(source, (product(node.shape[:-2]), node.shape[-2]))
+    return {n: split for n, split in out.items() if split[0] not in (0, 1)}
+
+
+def _unstacked(batches: dict[Node, tuple[Dim, Dim]], before: Node, node: Node) -> Node:
+    """A product of stacked rows as a product for each batch: what is computed from it element by
+    element then has the shape of its kernel."""
+    if before not in batches:
+        return merge_reshapes(node)
+    a, b = node.inputs
+    (count, rows), (_, k, n) = batches[before], b.shape
+    left = merge_reshapes(Reshape.of((count, rows, k)).on(a))
+    return Reshape.of(node.shape).on(MatMul.of().on(left, Expand.of((count, k, n)).on(b)))
+
+
+def _rewritten(graph: Graph, rewrite: Callable[[Node, Node], Node]) -> Graph:
+    """The graph in which `rewrite(before, node)` stands for every node; `node` is what became of
+    it by the rewriting of its inputs."""
     done: dict[Node, Node] = {}
     for node in topological(graph.roots):
         new = node
         if not isinstance(node.op, Leaf):
             inputs = tuple(done[i] for i in node.inputs)
             new = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
-            for step in STEPS:
-                new = step(new)
+            new = rewrite(node, new)
         done[node] = new
     writes = tuple((done[n], k) for n, k in graph.writes)
     return Graph(graph.inputs, graph.scalars, tuple(done[n] for n in graph.outputs), writes)

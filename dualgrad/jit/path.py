@@ -294,13 +294,13 @@ class Path:
                 t.grad_fn, t.output_number = node, output.slot
         return node
 
-    def report(self, number: int) -> str:
+    def report(self, nth: int) -> str:
         program, times = self.executable.program, self.executable.times
         origin = "from cache" if times.cached else "new"
         _, timed, time = self.counts
         pace = f" of {1e-3 * time / timed:.1f} us" if timed else ""
         lines = [
-            f"  program {number}: {self.signature}",
+            f"  program {nth}: {self.signature}",
             f"    runs {self.runs}{pace}, inputs {len(self.sources)}"
             f" (overwritten {len(self.graph.writes)}),"
             f" outputs {len(self.outputs)}, kernels {len(program.kernels)},"
@@ -309,9 +309,11 @@ class Path:
             f" machine code {1e3 * times.codegen:.1f} ms ({origin}),"
             f" load {1e3 * times.load:.1f} ms",
         ]
-        for k in program.kernels:
-            where = ", ".join(f"{f.rpartition('/')[2]}:{n}" for f, n in k.lines[:4])
-            lines.append(f"    {k.name}: {k.kind}{'  ' + where if where else ''}")
+        strips = {n: (k, s.items) for k, s in enumerate(program.strips) for n in s.numbers}
+        for number, kernel in enumerate(program.kernels):
+            where = ", ".join(f"{f.rpartition('/')[2]}:{n}" for f, n in kernel.lines[:4])
+            strip = ", strip {} of {} items".format(*strips[number]) if number in strips else ""
+            lines.append(f"    {kernel.name}: {kernel.kind}{strip}{'  ' + where if where else ''}")
         return "\n".join(lines)
 
 

@@ -131,7 +131,7 @@ def test_kernels_of_a_round_may_run_in_any_order(seed: int) -> None:
     rng, shuffled = random.Random(seed), []
     for numbers in rounds_of(program.kernels):
         shuffled += [program.kernels[k] for k in rng.sample([*numbers], len(numbers))]
-    buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
+    buffers = program.buffers
     found = []
     for kernels in (program.kernels, shuffled):
         draw = np.random.default_rng(seed)

@@ -66,7 +66,7 @@ def numbers(dtype: DType, count: int, rng: np.random.Generator) -> Array:
 def memory_of(program: LoopProgram, seed: int) -> dict[str, Array]:
     """Inputs of random numbers, and whatever elsewhere."""
     rng, sizes = np.random.default_rng(seed), sizes_of(program)
-    rest: Iterable[Buffer] = (*program.outputs, *(t.buffer for t in program.temporaries))
+    rest: Iterable[Buffer] = program.buffers[len(program.inputs) :]
     out = {b.name: numbers(b.dtype, evaluate(b.size, sizes), rng) for b in program.inputs}
     return out | {b.name: np.ones(evaluate(b.size, sizes), b.dtype.numpy) for b in rest}
 

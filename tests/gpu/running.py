@@ -181,7 +181,7 @@ class Run:
     def block(self, x: HostBlock) -> Array:
         shape = [evaluate(d, self.values) for d in x.shape]
         program = self.loaded.program
-        buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
+        buffers = program.buffers
         (dtype,) = (b.dtype for b in buffers if b.name == x.buffer)
         start = self.addresses[x.buffer] + evaluate(x.base, self.values) * dtype.itemsize
         size = int(np.prod(shape))

@@ -44,7 +44,7 @@ def op_sample(case: test_ops.Case) -> None:
     layouts = tuple(x.layout for x in arrays)
     program = lower(Graph(inputs, (), (result,)), layouts, "sample", 1, "cuda")
     memory = {b.name: test_ops.flat(b, x) for b, x in zip(program.inputs, arrays, strict=True)}
-    for b in (*program.outputs, *(t.buffer for t in program.temporaries)):
+    for b in program.buffers[len(program.inputs) :]:
         memory[b.name] = np.zeros(b.size, b.dtype.numpy)
     assert run(program.kernels, memory, {}, {}, SEED, FUNCTIONS, "cuda") == 0
     same_bits(memory["o0"].reshape(result.shape), test_ops.eager(case), case)

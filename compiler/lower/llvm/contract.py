@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dualgrad.compiler.ir.dims import symbol_of
+from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
 from dualgrad.compiler.kernel.ir import Contract, Kernel, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
+from dualgrad.compiler.kernel.strips import Part
 from dualgrad.compiler.kernel.walks import tables_of
-from dualgrad.compiler.lower.llvm.frame import Frame
+from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Frame
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.lanes import Declarations
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
 
 
-def contract_call(entry: Launches, function: str, c: Contract) -> None:
-    """Fill a descriptor and call the routine."""
+def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -> None:
+    """Fill a descriptor and call the routine; of so many items only for `%item`, on this thread."""
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
         return
     assert c.workspace is not None
+    part = Part.of(c, items) if items else None
+    at = _place_of(part, items)
+    batches, height = (c.batch, c.m) if part is None else (1, part.rows)
     with entry.scope():
         entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
         if entry.checked:
@@ -37,11 +41,12 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
             f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
 
         for slot, dim in (
-            ("c_row", c.c.strides[0]), ("batches", c.batch), ("m", c.m), ("n", c.n), ("k", c.k),
+            ("c_row", c.c.strides[0]), ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
         ):  # fmt: skip
             put(slot, entry.dim(dim))
-        for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
-            put(slot, entry.pointer(operand.buffer, operand.base), "ptr")
+        for slot, operand, first in (("a", c.a, at[1]), ("b", c.b, 0), ("c", c.c, at[1])):
+            start = operand.base if part is None else operand.place(at[0], first, 0)
+            put(slot, entry.pointer(operand.buffer, start), "ptr")
             put(f"{slot}_batch", entry.dim(operand.batch))
         for slot, operand in (("a", c.a), ("b", c.b)):
             row, col = (0, 0) if operand.walks else operand.strides
@@ -54,11 +59,23 @@ def contract_call(entry: Launches, function: str, c: Contract) -> None:
         put("parallel_for", run, "ptr")
         put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
+        if part is not None:
+            for word, place in zip((BATCH, ROW), at, strict=True):
+                f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
         # Scratch memory is sized for so many threads; a pool that has grown since is not used.
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
         fits = f.compare("slt", workers, entry.frame.program.threads)
-        put("parallel", f.select(fits, entry.frame.program.threads, 0))
+        threads = entry.frame.program.threads if part is None else 0
+        put("parallel", f.select(fits, threads, 0))
         f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
+
+
+def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
+    """The matrix of an item, and its first row there."""
+    if part is None:
+        return 0, 0
+    item = sym("item", items)
+    return item // part.parts, item % part.parts * part.rows
 
 
 def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None]) -> str:
@@ -99,10 +116,14 @@ def epilogue_function(
     total = c.c.place(c.batch_var, c.row_var, c.col_var)
     result = {c.result: load(c.c.buffer, total)}
     body = tuple(Store(s.buffer, s.index, substitute(s.value, result)) for s in c.epilogue)
-    code.atoms[symbol_of(c.batch_var)] = "%batch"
+    first, row0, row1 = (
+        code.f.add(x, code.f.load("i64", code.f.at("%frame", slot, "i64")))
+        for x, slot in (("%batch", BATCH), ("%row0", ROW), ("%row1", ROW))
+    )
+    code.atoms[symbol_of(c.batch_var)] = first
     atoms = {symbol_of(c.row_var), symbol_of(c.col_var)}
     code.hoist(body, atoms)
-    with code.f.loop("%row0", "%row1") as i, code.scope():
+    with code.f.loop(row0, row1) as i, code.scope():
         code.atoms[symbol_of(c.row_var)] = i
         code.hoist(body, {symbol_of(c.col_var)})
         code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n)

@@ -1,9 +1,11 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
 0 error word   1 number of chunks of the running kernel   2 address of the program's numbers:
-its symbols, then its scalars
+its symbols, then its scalars   3 address of the context   4, 5 the batch and the row that the
+indices of an epilogue count from: those of the item, in a strip, else 0
 then the addresses of the buffers that the running kernel uses, in the order in which it names
-them, if its function serves others too; then the addresses of all buffers; then, for kernels that
+them, if its function serves others too; then the addresses of all buffers, private ones in the
+frame of a thread only; then, for kernels that
 run in one pass, the number of chunks of each and those before it
 
 Such a function reads the addresses of the running kernel only, so it serves all kernels that
@@ -19,8 +21,8 @@ from dualgrad.compiler.kernel.ir import Buffer, Kernel
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar
 
-ERROR, CHUNKS, NUMBERS = 0, 1, 2
-_FIRST = 3
+ERROR, CHUNKS, NUMBERS, CONTEXT, BATCH, ROW = range(6)
+_FIRST = 6
 
 
 class Frame:
@@ -29,7 +31,7 @@ class Frame:
     def __init__(self, program: LoopProgram, shared: Iterable[Kernel], longest: int) -> None:
         """`shared` are kernels whose functions serve others too; `longest`: most kernels that
         run in one pass."""
-        buffers = [*program.inputs, *program.outputs, *(t.buffer for t in program.temporaries)]
+        buffers = program.buffers
         self.program = program
         window = max((len(k.starts) for k in shared), default=0)
         self.first_buffer = _FIRST + window

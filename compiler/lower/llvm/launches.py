@@ -26,7 +26,7 @@ from dualgrad.runtime.records import dataclass
 
 SERIAL_BELOW = UNITS * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = UNITS * 15_000
-_MAX_CHUNKS = 64
+MAX_CHUNKS = 64
 _SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
 
 
@@ -127,7 +127,7 @@ class Launches(KernelCode):
         assert isinstance(loop, Loop)
         smallest = self.names.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
         chunks = self.f.quotient(work, _GRAIN)
-        chunks = self.f.result("i64", smallest, ("i64", chunks), ("i64", _MAX_CHUNKS))
+        chunks = self.f.result("i64", smallest, ("i64", chunks), ("i64", MAX_CHUNKS))
         return self.f.result("i64", smallest, ("i64", chunks), ("i64", self.dim(loop.extent)))
 
     def open_window(self, window: int, slot: Value, further: Value, into: str) -> None:

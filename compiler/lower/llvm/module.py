@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Contract
 from dualgrad.compiler.kernel.program import LoopProgram
-from dualgrad.compiler.kernel.rounds import rounds_of
+from dualgrad.compiler.kernel.rounds import passes_of
+from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.lower.llvm.cost import work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import ERROR, NUMBERS, Frame
+from dualgrad.compiler.lower.llvm.frame import BATCH, ERROR, NUMBERS, ROW, Frame
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.compiler.lower.llvm.launches import (
@@ -26,6 +27,7 @@ from dualgrad.compiler.lower.llvm.launches import (
     kernel_functions,
     may_stop,
 )
+from dualgrad.compiler.lower.llvm.stripped import run_strip, strip_functions
 from dualgrad.compiler.lower.llvm.together import Work, pass_function, pays, run_pass
 from dualgrad.runtime.program import ENTRY, HANDLE_DATA_OFFSET, Target
 from dualgrad.runtime.records import dataclass
@@ -46,14 +48,19 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
     """The module of a program; `checked` adds a bounds check to every load and store.
 
     Kernels that differ only in their buffers share their functions, and those of a round run in
-    one pass; not under `checked`, where errors name the buffer.
+    one pass; not under `checked`, where errors name the buffer.  Strips are strips in any case:
+    that is how large their buffers are.
     """
     count = len(program.kernels)
     common = list(map(str, range(count))) if checked else program.common_texts
     users = Counter(common)
     shared = [k for k, text in zip(program.kernels, common, strict=True) if users[text] > 1]
-    rounds = [range(k, k + 1) for k in range(count)] if checked else rounds_of(program.kernels)
-    frame = Frame(program, shared, max(map(len, rounds), default=0))
+    strips = {s.numbers: s for s in program.strips}
+    passes = passes_of(program.kernels, strips)
+    if checked:
+        passes = [x for p in passes for x in ([p] if p in strips else _singly(p))]
+    longest = max((len(p) for p in passes if p not in strips), default=0)
+    frame = Frame(program, shared, longest)
     parts = Parts(frame, Declarations(), target, checked, _externs(program))
     known: dict[str, Shared] = {}
     functions: list[str] = []
@@ -68,13 +75,21 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
         found = known.get(text)
         works.append(Work(kernel, found.work if found else function, found))
     entry = Entry(program, parts)
-    for numbers in rounds:
-        functions += entry.launch_round([works[k] for k in numbers], f"@pass_{numbers.start}")
+    for numbers in passes:
+        mine = [works[k] for k in numbers]
+        if numbers in strips:
+            functions += entry.launch_strip(strips[numbers], mine, f"@strip_{numbers.start}")
+        else:
+            functions += entry.launch_round(mine, f"@pass_{numbers.start}")
     functions.append(entry.finish())
     head = f'target triple = "{target.triple}"\n'
     names = parts.names
     text = "\n".join([head, *functions, *(f for _, f in names.formulas.values()), names.text()])
     return Module(text, parts.externs, tuple(frame.accesses))
+
+
+def _singly(numbers: range) -> list[range]:
+    return [range(k, k + 1) for k in numbers]
 
 
 def _externs(program: LoopProgram) -> tuple[str, ...]:
@@ -97,7 +112,8 @@ class Entry(Launches):
         self._launched = 0
         f, frame = self.f, self.frame
         f.do(f"%frame = alloca [{frame.size} x i64], align 64")
-        f.store("i64", 0, f.at("%frame", ERROR, "i64"))
+        for slot in (ERROR, BATCH, ROW):
+            f.store("i64", 0, f.at("%frame", slot, "i64"))
         arrays = len(program.inputs) + len(program.outputs)
         for k in f.each(arrays):
             handle = f.load("ptr", f.at("%handles", k, "i64"))
@@ -143,6 +159,13 @@ class Entry(Launches):
                 with f.otherwise(few), self.scope():
                     run_pass(self, name, round)
         return [pass_function(name, round, parts)]
+
+    def launch_strip(self, strip: Strip, works: Sequence[Work], name: str) -> list[str]:
+        """Run a strip; the functions that this takes."""
+        self._cut()
+        with self.scope():
+            run_strip(self, name, strip, works)
+        return strip_functions(name, strip, works, self.parts)
 
     def _launch(self, work: Work) -> None:
         self._cut()

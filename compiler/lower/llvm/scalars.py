@@ -14,6 +14,7 @@ from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.lanes import Lanes, apply, constant, element, splat, vector
 from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
+from dualgrad.compiler.lower.llvm.scaling import scale, scaled, scales
 from dualgrad.runtime.program import Target
 
 
@@ -29,13 +30,20 @@ class ScalarCode(MemoryCode):
             if self.find((x, width)) is not None:
                 stack.pop()
                 continue
-            waiting = [] if self.find((x, 1)) else [a for a in x.args if not self.find((a, width))]
+            args = () if self.find((x, 1)) else self.operands(x)
+            waiting = [a for a in args if not self.find((a, width))]
             if waiting:
                 stack.extend(waiting)
             else:
                 stack.pop()
                 self.keep((x, width), self._compute(x))
         return self.value_of(e)
+
+    def operands(self, e: Scalar) -> tuple[Scalar, ...]:
+        """What the code of an expression needs."""
+        if scales(self.target, self.lanes.width, e):
+            return scaled(e) or e.args
+        return e.args
 
     def _compute(self, e: Scalar) -> str:
         width = self.lanes.width
@@ -59,7 +67,10 @@ class ScalarCode(MemoryCode):
             formula = conversion(e.args[0], e.dtype, converts_half(self.target))
             if formula is not None:
                 return self.value(formula)
-        xs = [self.value_of(x) for x in e.args]
+        args = self.operands(e)
+        xs = [self.value_of(x) for x in args]
+        if args is not e.args:
+            return scale(self.f, self.names, e, xs, width)
         if e.op == "formula":
             kinds = (vector(element(x.dtype), width) for x in e.args)
             return self.f.result(

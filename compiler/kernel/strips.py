@@ -1,0 +1,467 @@
+"""Strips: kernels that go through the same items, one item after another.
+
+The kernels of attention all do the same for each head: scores, softmax, the product with the
+values.  Run one by one, each of them goes through the memory of all heads.  In a strip one thread
+takes one head through all of them, while its scores are in cache, and what only the strip needs
+is memory of a thread, not of all heads.
+
+An *item* is one of n equal parts of every buffer that kernels of the strip hand to each other.
+Kernels belong to a strip if each item of theirs reads, of what the strip stores, its own item
+only.  Products are taken apart along their batch and, where an item would not fit a core's cache,
+along their rows; the sums themselves, along K, stay whole.  So no number changes.
+
+Kernels in between that have nothing to do with a strip run before it, those that need it after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Call,
+    Check,
+    Contract,
+    If,
+    Kernel,
+    Loop,
+    Operand,
+    Reduce,
+    Stmt,
+    Store,
+    accesses_of,
+    scalars_of,
+    walk,
+)
+from dualgrad.compiler.kernel.items import bounds, by_items, item_of, stays_inside
+from dualgrad.compiler.kernel.scalar import children_first
+from dualgrad.compiler.launch import Space, plan_arena
+from dualgrad.runtime.records import dataclass
+
+REACH = 24  # kernels after the first that are looked at
+ITEMS_PER_THREAD = 4  # from so many on, threads finish together
+CACHED = 1 << 19  # bytes of an item that stay in a core's cache
+FEWEST_ROWS = 32  # of a product in one item: with fewer its other operand is packed too often
+
+
+@dataclass(frozen=True)
+class Private:
+    """A buffer of which each thread has the part of its item, `offset` bytes into its area.
+
+    item   elements of an item; 0: the buffer is the scratch memory of one product
+    """
+
+    buffer: Buffer
+    offset: int
+    item: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Kernels number `first` to `last` of a program run item by item.
+
+    area   bytes of a thread's part of `scratch`, where its private buffers lie
+    """
+
+    first: int
+    last: int
+    items: int
+    scratch: Buffer
+    area: int
+    privates: tuple[Private, ...]
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    def __str__(self) -> str:
+        places = ", ".join(
+            f"{p.buffer.name}: {p.buffer.dtype.short}[{p.buffer.size}] at {p.offset}"
+            + (f" by {p.item}" if p.item else "")
+            for p in self.privates
+        )
+        return f"strip {self.first}..{self.last} of {self.items} items: {places}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a product that an item does: `rows` rows of a matrix that `parts` items share."""
+
+    rows: int
+    parts: int
+
+    @classmethod
+    def of(cls, c: Contract, items: int) -> Part | None:
+        """None if the rows of all matrices are not so many equal parts."""
+        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
+            return None
+        if c.a.walks or c.b.walks or c.b.batch == 0:
+            return None  # tables, or a matrix that is packed once for all
+        parts, rest = divmod(items, c.batch)
+        if rest or parts < 1 or c.m % parts:
+            return None
+        return cls(c.m // parts, parts)
+
+
+class Growth:
+    """A strip that grows kernel by kernel."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        self.members: list[Kernel] = []
+        self.sizes: dict[str, int] = {}  # of stored buffers: elements of an item
+        self.scattered: set[str] = set()  # stored buffers that are not in items
+        self.touched: set[str] = set()
+
+    def joins(self, kernel: Kernel) -> bool:
+        """Take a kernel in at the end, if it fits."""
+        if any(isinstance(s, Call | Check | If) for s in walk(kernel.body)):
+            return False
+        touched, stored = touched_by(kernel), stored_by(kernel)
+        if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
+            return False
+        known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
+        whole = {b.name: b.size for b in kernel.starts}
+        own = {
+            n: size // self.items
+            for n in stored - known.keys()
+            if isinstance(size := whole[n], int) and size and size % self.items == 0
+        }
+        moved = self._by_items(kernel, known or own)
+        if moved is None:
+            return False
+        inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
+        rest = stored - inside
+        if not known.keys() <= inside or not all(_scatters(kernel, n) for n in rest):
+            return False
+        self.members.append(moved)
+        self.sizes.update({n: own[n] for n in inside - known.keys() if n in stored})
+        self.scattered |= rest
+        self.touched |= touched
+        return True
+
+    def _by_items(self, kernel: Kernel, sizes: dict[str, int]) -> Kernel | None:
+        first = kernel.body[0]
+        if isinstance(first, Contract):
+            return kernel if Part.of(first, self.items) else None
+        return by_items(kernel, self.items, sizes)
+
+    def _inside(self, kernel: Kernel, name: str, size: int) -> bool:
+        """Whether each item touches its own part of a buffer only."""
+        first = kernel.body[0]
+        if isinstance(first, Contract):
+            return self._product_inside(first, name, size)
+        item = item_of(kernel)
+        if any(b.name == name for b in _computed(kernel.body)):
+            return False
+        return all(
+            stays_inside(i, item, size) for b, i in accesses_of(kernel.body) if b.name == name
+        )
+
+    def _product_inside(self, c: Contract, name: str, size: int) -> bool:
+        part = Part.of(c, self.items)
+        assert part is not None
+        operands = ((c.a, True, c.k), (c.b, False, c.n), (c.c, True, c.n))
+        for x, by_rows, columns in operands:
+            rows: Dim = part.rows if by_rows else c.k
+            if x.buffer.name == name and not _operand_inside(
+                x, part, c, size, by_rows, rows, columns
+            ):
+                return False
+        item, row = sym("item", self.items), sym("row", part.rows)
+        for buffer, index in accesses_of(c.epilogue):
+            if buffer.name != name:
+                continue
+            moved = _by_part(index, c, part, item, row)
+            if moved is None or not stays_inside(moved, item, size):
+                return False
+        return not any(b.name == name for b in _computed(c.epilogue))
+
+
+def _operand_inside(
+    x: Operand, part: Part, c: Contract, size: int, by_rows: bool, rows: Dim, columns: Dim
+) -> bool:
+    """Whether an operand's elements of an item are those of the same item of its buffer."""
+    down, along = x.strides
+    numbers = (x.base, x.batch, down, along, rows, columns)
+    if not all(isinstance(d, int) and d >= 0 for d in numbers):
+        return False
+    if part.parts > 1 and (not by_rows or x.batch != down * c.m):
+        return False
+    step = x.batch if part.parts == 1 else down * rows
+    last = x.base + down * (rows - 1) + along * (columns - 1)
+    return step == size and isinstance(last, int) and last < size
+
+
+def _by_part(index: Dim, c: Contract, part: Part, item: Dim, row: Dim) -> Dim | None:
+    """An index of an epilogue in terms of the item and the row of its part."""
+    batch, rows = coefficient(index, c.batch_var), coefficient(index, c.row_var)
+    if batch is None or rows is None:
+        return None
+    if part.parts == 1:
+        return substitute(index, {symbol_of(c.batch_var): item})
+    if batch[0] != rows[0] * c.m:
+        return None
+    rest = substitute(index, {symbol_of(c.batch_var): 0, symbol_of(c.row_var): 0})
+    return rows[0] * (part.rows * item + row) + rest
+
+
+def touched_by(kernel: Kernel) -> set[str]:
+    return {b.name for b in kernel.starts}
+
+
+def stored_by(kernel: Kernel) -> set[str]:
+    """The buffers that a kernel writes to; scratch memory of a product counts."""
+    out = set()
+    for s in walk(kernel.body):
+        if isinstance(s, Store):
+            out.add(s.buffer.name)
+        elif isinstance(s, Contract):
+            out.add(s.c.buffer.name)
+        elif isinstance(s, Call):
+            out.add(s.output.buffer.name)
+    return out
+
+
+def workspaces_of(kernel: Kernel) -> set[str]:
+    stmts = (s for s in kernel.body if isinstance(s, Contract))
+    return {s.workspace.name for s in stmts if s.workspace is not None}
+
+
+def _computed(body: tuple[Stmt, ...]) -> Iterable[Buffer]:
+    """The buffers that statements touch at computed places."""
+    for stmt in walk(body):
+        if isinstance(stmt, Store) and stmt.position is not None:
+            yield stmt.buffer
+        for e in children_first(scalars_of(stmt)):
+            if e.op == "gather":
+                yield e.memory[0]
+
+
+def _scatters(kernel: Kernel, name: str) -> bool:
+    """Whether a kernel stores every element of a buffer at most once, and does not read it."""
+    if isinstance(kernel.body[0], Contract):
+        return False
+    stores = [s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name]
+    uses = [b for b, _ in accesses_of(kernel.body) if b.name == name]
+    if len(stores) != 1 or len(uses) != 1 or stores[0].position is not None:
+        return False
+    reach = 0.0  # of loops that move by less
+    steps = []
+    for loop in walk(kernel.body):
+        if isinstance(loop, Loop) or (isinstance(loop, Reduce) and stores[0] in loop.stores):
+            split = coefficient(stores[0].index, loop.var)
+            if split is None or not isinstance(split[0], int):
+                return False
+            steps.append((split[0], bounds(loop.extent)[1]))
+    for step, extent in sorted(steps):
+        if extent > 1 and step <= reach:
+            return False
+        reach += step * max(extent - 1, 0)
+    return True
+
+
+class Finder:
+    """Finds the strips of a program, and puts its kernels in their order.
+
+    scratch     makes a buffer of so many bytes
+    workspace   bytes of scratch memory of a product (m, n, k) on one thread
+    """
+
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        temporaries: Iterable[Buffer],
+        threads: int,
+        scratch: Callable[[int], Buffer],
+        workspace: Callable[[Dim, Dim, Dim], Dim],
+    ) -> None:
+        self.kernels = list(kernels)
+        self.temporaries = {b.name: b for b in temporaries}
+        self.threads, self.scratch, self.workspace = threads, scratch, workspace
+        self.strips: list[Strip] = []
+
+    def run(self) -> tuple[list[Kernel], tuple[Strip, ...]]:
+        position = 0
+        while position < len(self.kernels):
+            position = self._from(position)
+        return self.kernels, tuple(self.strips)
+
+    def _from(self, seed: int) -> int:
+        """Let a strip start with a kernel, if it can; where to go on."""
+        first = self.kernels[seed].body[0]
+        low = self.strips[-1].last + 1 if self.strips else 0
+        if not isinstance(first, Contract) or not self._has_items(first):
+            return seed + 1
+        assert isinstance(first.batch, int)
+        found = self._grown(low, seed, first.batch)
+        if found is None:
+            return seed + 1
+        finer = self._in_cache(low, seed, first, found)
+        return self._keep(low, finer or found)
+
+    def _has_items(self, c: Contract) -> bool:
+        n = c.batch
+        if not isinstance(n, int) or n < 2 or 0 in (c.m, c.n, c.k):
+            return False
+        return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
+
+    def _in_cache(self, low: int, seed: int, c: Contract, found: Found) -> Found | None:
+        """The same strip with fewer rows in an item, where one would not fit the cache."""
+        size = self._laid_out(found, False)[1]
+        assert isinstance(c.m, int)
+        if size <= CACHED:
+            return None
+        wanted = -(-size // CACHED)
+        fitting = (d for d in range(wanted, c.m + 1) if c.m % d == 0)
+        parts = next(fitting, 1)
+        if parts == 1 or c.m // parts < FEWEST_ROWS:
+            return None
+        finer = self._grown(low, seed, found.growth.items * parts)
+        contracts = [
+            sum(k.kind == "contract" for k in x.growth.members)
+            for x in (found, finer)
+            if x is not None
+        ]
+        return finer if len(contracts) == 2 and contracts[0] == contracts[1] else None
+
+    def _grown(self, low: int, seed: int, items: int) -> Found | None:
+        """The strip of so many items from a kernel on, with the kernels that prepare it."""
+        found = self._forward(low, [seed], items)
+        if found is None:
+            return None
+        prepared = self._prepared(found)
+        if prepared.chosen[0] != seed:  # others may need what these prepare
+            first = [k for k in prepared.chosen if k <= seed]
+            prepared = self._prepared(self._forward(low, first, items) or prepared)
+        return prepared if len(prepared.chosen) > 1 else None
+
+    def _forward(self, low: int, first: list[int], items: int) -> Found | None:
+        """The strip that starts with these kernels, the last of which is where it starts to grow;
+        None if they are none."""
+        growth, seed = Growth(items), first[-1]
+        if not all(growth.joins(self.kernels[k]) for k in first):
+            return None
+        after = Aside()
+        chosen = [*first]
+        early: list[int] = []
+        waiting: list[int] = []
+        for k in range(seed + 1, min(seed + REACH, len(self.kernels))):
+            kernel = self.kernels[k]
+            if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
+                break
+            free = not after.meets(kernel)
+            needs = touched_by(kernel) & (growth.sizes.keys() | growth.scattered)
+            if free and needs and growth.joins(kernel):
+                early, waiting = early + waiting, []
+                chosen.append(k)
+            elif free and not needs and not stored_by(kernel) & growth.touched:
+                waiting.append(k)
+            else:
+                after.add(kernel)
+        before = [k for k in range(low, seed) if k not in first]
+        return Found(growth, before + early, chosen, chosen[-1])
+
+    def _prepared(self, found: Found) -> Found:
+        """With the kernels before it that do nothing but prepare a strip, item by item."""
+        aside = Aside()
+        for k in reversed(found.before):
+            kernel = self.kernels[k]
+            if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
+                break
+            if not aside.meets(kernel) and stored_by(kernel) & found.growth.touched:
+                growth = Growth(found.growth.items)
+                members = [kernel, *(self.kernels[j] for j in found.chosen)]
+                if all(map(growth.joins, members)):
+                    before = [j for j in found.before if j != k]
+                    found = Found(growth, before, [k, *found.chosen], found.last)
+                    continue
+            aside.add(kernel)
+        return found
+
+    def _keep(self, low: int, found: Found) -> int:
+        """Put the kernels into their order; where to look for the next strip."""
+        privates, area = self._laid_out(found)
+        chosen, before = {*found.chosen}, {*found.before}
+        after = [
+            self.kernels[k]
+            for k in range(low, found.last + 1)
+            if k not in chosen and k not in before
+        ]
+        head = [self.kernels[k] for k in sorted(before)]
+        members = found.growth.members
+        self.kernels[low : found.last + 1] = [*head, *members, *after]
+        first = low + len(head)
+        scratch = self.scratch(area * self.threads)
+        last = first + len(members) - 1
+        self.strips.append(Strip(first, last, found.growth.items, scratch, area, privates))
+        return last + 1
+
+    def _laid_out(self, found: Found, all: bool = True) -> tuple[tuple[Private, ...], int]:
+        """Where a thread's private buffers lie in its area, and the size of that; scratch memory
+        of products, of which small ones use little, only with `all`."""
+        members, items = found.growth.members, found.growth.items
+        chosen = {*found.chosen}
+        others = {n for k, x in enumerate(self.kernels) if k not in chosen for n in touched_by(x)}
+        used: dict[str, list[int]] = {}
+        for k, kernel in enumerate(members):
+            for name in touched_by(kernel):
+                used.setdefault(name, []).append(k)
+        privates, spaces = [], []
+        for name, numbers in used.items():
+            buffer, size = self.temporaries.get(name), found.growth.sizes.get(name)
+            if buffer is None or name in others:
+                continue
+            if name in workspaces_of(members[numbers[0]]):
+                if not all:
+                    continue
+                bytes_, item = self._workspace(members[numbers[0]], items), 0
+            elif size:
+                bytes_, item = size * buffer.dtype.itemsize, size
+            else:
+                continue
+            privates.append((buffer, item))
+            spaces.append(Space(bytes_, numbers[0], numbers[-1]))
+        offsets, area = plan_arena(tuple(spaces), {})
+        found_privates = tuple(
+            Private(buffer, offset, item)
+            for (buffer, item), offset in zip(privates, offsets, strict=True)
+        )
+        return found_privates, area
+
+    def _workspace(self, kernel: Kernel, items: int) -> int:
+        (c,) = kernel.body
+        assert isinstance(c, Contract)
+        part = Part.of(c, items)
+        assert part is not None
+        size = self.workspace(part.rows, c.n, c.k)
+        assert isinstance(size, int)
+        return size
+
+
+@dataclass(frozen=True)
+class Found:
+    """A strip in the order of a program: numbers of kernels that run before it, of its own, and
+    of the last of these."""
+
+    growth: Growth
+    before: list[int]
+    chosen: list[int]
+    last: int
+
+
+class Aside:
+    """Kernels that others may have to stay behind, or in front of."""
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.stored: set[str] = set()
+
+    def add(self, kernel: Kernel) -> None:
+        self.touched |= touched_by(kernel)
+        self.stored |= stored_by(kernel)
+
+    def meets(self, kernel: Kernel) -> bool:
+        """Whether a kernel and one of these touch what the other one stores."""
+        return bool(touched_by(kernel) & self.stored or stored_by(kernel) & self.touched)

@@ -1,0 +1,87 @@
+"""Products with powers of two by the one instruction that AVX-512 has for them.
+
+Formulas write y * 2**n as two products (`Exponential.scale`), which take eight instructions to
+prepare; `vscalef` rounds once, too, and takes n as the float that it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from dualgrad.compiler.build.formats import FORMATS
+from dualgrad.compiler.build.mathlib import Math
+from dualgrad.compiler.kernel.scalar import Scalar, const
+from dualgrad.compiler.lower.llvm.emit import Function
+from dualgrad.compiler.lower.llvm.lanes import Declarations, element, vector
+from dualgrad.runtime.program import Target
+
+_REGISTER = 512  # bits
+_AS_SET = 4  # the rounding mode that is set
+
+
+@lru_cache(maxsize=4096)
+def scaled(e: Scalar) -> tuple[Scalar, Scalar] | None:
+    """(y, n) if e is y * 2**n as formulas write it, n a float; else None."""
+    if e.op != "mul" or e.dtype not in FORMATS or e.args[0].op != "mul":
+        return None
+    y, path = e.args[0].args[0], e.args[1]
+    for op in ("bitcast", "add", "sub", "shl", "bitcast"):
+        if path.op != op:
+            return None
+        path, count = path.args[0], path
+    f = FORMATS[e.dtype]
+    magic = 1.5 * 2.0**f.fraction_bits  # whose sum with n has n in its low bits
+    rounded = path.op in ("fma", "add") and path.args[-1] is const(magic, e.dtype)
+    if not rounded or path.dtype is not e.dtype or Math().scale(y, count, f) is not e:
+        return None
+    return y, path - magic
+
+
+def scales(target: Target, width: int, e: Scalar) -> bool:
+    """Whether a target has the instruction for so many lanes."""
+    lanes = _REGISTER // e.dtype.bits
+    return "+avx512f" in target.features.split(",") and width % lanes == 0
+
+
+def scale(f: Function, names: Declarations, e: Scalar, xs: Sequence[str], width: int) -> str:
+    """y * 2**n in all lanes, register by register, given y and n."""
+    y, n = xs
+    kind, lanes = element(e.dtype), _REGISTER // e.dtype.bits
+    register, whole = vector(kind, lanes), vector(kind, width)
+    suffix = "ps" if e.dtype.bits == 32 else "pd"
+    instruction = names.intrinsic(
+        f"llvm.x86.avx512.mask.scalef.{suffix}.512",
+        register, register, register, register, f"i{lanes}", "i32",
+    )  # fmt: skip
+
+    def part(value: str, first: int) -> str:
+        picks = ", ".join(f"i32 {first + k}" for k in range(lanes))
+        return f.value(f"shufflevector {whole} {value}, {whole} poison, <{lanes} x i32> <{picks}>")
+
+    parts = [
+        f.result(
+            register,
+            instruction,
+            (register, part(y, first)),
+            (register, part(n, first)),
+            (register, "zeroinitializer"),
+            (f"i{lanes}", -1),
+            ("i32", _AS_SET),
+        )
+        for first in range(0, width, lanes)
+    ]
+    while len(parts) > 1:
+        parts = [_joined(f, kind, x, y, width // len(parts)) for x, y in _pairs(parts)]
+    return parts[0]
+
+
+def _pairs(parts: list[str]) -> list[tuple[str, str]]:
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _joined(f: Function, kind: str, x: str, y: str, lanes: int) -> str:
+    """Two vectors, one behind the other."""
+    half = vector(kind, lanes)
+    picks = ", ".join(f"i32 {k}" for k in range(2 * lanes))
+    return f.value(f"shufflevector {half} {x}, {half} {y}, <{2 * lanes} x i32> <{picks}>")

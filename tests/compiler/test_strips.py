@@ -1,0 +1,347 @@
+"""Strips: which kernels go item by item, and that this changes nothing but where results lie."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dualgrad as dg
+import dualgrad.functional as F
+from dualgrad.compiler.ir.dims import Atom, Dim, substitute, sym, symbol_of
+from dualgrad.compiler.kernel import scalar as scalars
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Contract,
+    Kernel,
+    Loop,
+    Operand,
+    Stmt,
+    Store,
+)
+from dualgrad.compiler.kernel.items import by_items, item_of
+from dualgrad.compiler.kernel.program import LoopProgram
+from dualgrad.compiler.kernel.scalar import children_first, load
+from dualgrad.compiler.kernel.strips import Part, Strip
+from dualgrad.compiler.launch import plan_arena
+from dualgrad.compiler.lower.reference import run
+from dualgrad.compiler.pipeline import lower
+from dualgrad.runtime.config import config
+from dualgrad.runtime.dtype import float32
+
+Array = np.ndarray[Any, Any]
+
+
+def compiled(
+    function: Callable[..., Any], *args: dg.Tensor
+) -> tuple[LoopProgram, list[Array], list[Array]]:
+    """The program of a function, its inputs, and what a run of its machine code gives."""
+    static = dg.function(function, strict=True)
+    results = static(*args)
+    (path,) = static.paths
+    program = lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
+    results = results if isinstance(results, tuple) else (results,)
+    inputs = [args[x.number].numpy() for x in path.sources[: len(args)]]
+    return program, inputs, [r.detach().numpy() for r in results]
+
+
+def heads(*shape: int) -> list[dg.Tensor]:
+    return [dg.randn(*shape) for _ in range(3)]
+
+
+def gradients(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor, **kinds: Any) -> tuple[dg.Tensor, ...]:
+    xs = [x.detach().requires_grad_() for x in (q, k, v)]
+    y = F.scaled_dot_product_attention(*xs, **kinds)
+    return (y.detach(), *dg.autograd.grad((y * y).sum(), xs))
+
+
+def joined(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> dg.Tensor:
+    """Attention between the layouts of a transformer: [B, L, H, E] in, [B, L, H E] out."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def of_item(kernel: Kernel, strip: Strip, item: int) -> Kernel:
+    """What a kernel does for one item, as a kernel with a variable that is bound from outside."""
+    (stmt,) = kernel.body
+    if isinstance(stmt, Loop):
+        assert (stmt.kind, stmt.extent) == ("parallel", strip.items)
+        return Kernel(kernel.name, stmt.body)
+    assert isinstance(stmt, Contract)
+    part = Part.of(stmt, strip.items)
+    assert part is not None
+    batch, row = item // part.parts, item % part.parts * part.rows
+    change = {symbol_of(stmt.batch_var): batch, symbol_of(stmt.row_var): stmt.row_var + row}
+
+    def moved(x: Operand, first: int) -> Operand:
+        return replace(x, base=x.place(batch, first, 0))
+
+    return Kernel(
+        kernel.name,
+        (
+            replace(
+                stmt,
+                a=moved(stmt.a, row),
+                b=moved(stmt.b, 0),
+                c=moved(stmt.c, row),
+                batch=1,
+                m=part.rows,
+                epilogue=tuple(changed(x, change) for x in stmt.epilogue),
+            ),
+        ),
+    )
+
+
+def changed(store: Store, change: dict[Atom, Dim]) -> Store:
+    loads = {
+        e: load(e.memory[0], substitute(e.memory[1], change))
+        for e in children_first((store.value,))
+        if e.op == "load"
+    }
+    return Store(
+        store.buffer, substitute(store.index, change), scalars.substitute(store.value, loads)
+    )
+
+
+def interpreted(program: LoopProgram, inputs: list[Array]) -> list[Array]:
+    """The outputs of a program whose strips run item by item, in a random order; nothing that an
+    item leaves in private memory reaches another one."""
+    rng = random.Random(0)
+    memory = {b.name: poison(b) for b in program.buffers}
+    for b, x in zip(program.inputs, [*inputs, np.ones(1, np.float32)], strict=False):
+        memory[b.name] = x.ravel().copy()
+    done = 0
+    for strip in program.strips:
+        assert run(program.kernels[done : strip.first], memory, {}, {}) == 0
+        for item in rng.sample(range(strip.items), strip.items):
+            memory |= {p.buffer.name: poison(p.buffer) for p in strip.privates}
+            for k in strip.numbers:
+                kernel = program.kernels[k]
+                bound = {} if kernel.kind == "contract" else {symbol_of(item_of(kernel)): item}
+                assert run([of_item(kernel, strip, item)], memory, {}, bound) == 0
+        done = strip.last + 1
+    assert run(program.kernels[done:], memory, {}, {}) == 0
+    shapes = [t.shape for t in program.output_types]
+    return [memory[b.name].reshape(s) for b, s in zip(program.outputs, shapes, strict=True)]
+
+
+def poison(b: Buffer) -> Array:
+    value = np.nan if b.dtype.is_float else 1
+    return np.full(b.size, value, b.dtype.numpy)
+
+
+def same_bits(got: list[Array], want: list[Array]) -> None:
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(
+            np.ascontiguousarray(a).view(np.uint8).ravel(),
+            np.ascontiguousarray(b).view(np.uint8).ravel(),
+        )
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
+    "forward": (F.scaled_dot_product_attention, (2, 3, 7, 4), 1),
+    "causal": (lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), (4, 6, 4), 1),
+    "gradients": (gradients, (2, 2, 5, 4), 1),
+    "causal_gradients": (lambda *x: gradients(*x, is_causal=True), (4, 5, 3), 1),
+    "joined": (joined, (2, 5, 4, 3), 1),
+    "blocks_of_rows": (F.scaled_dot_product_attention, (2, 2, 384, 2), 1),
+    "one_head": (F.scaled_dot_product_attention, (1, 1, 9, 4), 0),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_items_are_on_their_own(name: str) -> None:
+    function, shape, strips = FUNCTIONS[name]
+    args = heads(*shape)
+    program, inputs, results = compiled(function, *args)
+    assert len(program.strips) == strips
+    same_bits(interpreted(program, inputs), results)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_strip_keeps_the_bits_of_eager_mode(name: str, threads: int) -> None:
+    function, shape, _ = FUNCTIONS[name]
+    args = heads(*shape)
+    want = function(*args)
+    want = want if isinstance(want, tuple) else (want,)
+    same_bits(compiled(function, *args)[2], [x.numpy() for x in want])
+    with config.scope(check=True):
+        same_bits(compiled(function, *args)[2], [x.numpy() for x in want])
+
+
+def test_scores_are_memory_of_a_thread() -> None:
+    program, *_ = compiled(F.scaled_dot_product_attention, *heads(64, 48, 2))
+    (strip,) = program.strips
+    whole = 64 * 48 * 48
+    scores = [p for p in strip.privates if p.buffer.size == whole]
+    assert [p.item for p in scores] == [48 * 48] * 2
+    assert not any(t.buffer.size == whole for t in program.temporaries)
+    bound = strip.area * program.threads
+    assert plan_arena(program.launch.spaces, {})[1] <= bound + 64
+
+
+def test_gradients_of_attention_are_one_strip() -> None:
+    program, *_ = compiled(gradients, *heads(8, 6, 4))
+    (strip,) = program.strips
+    kinds = [program.kernels[k].kind for k in strip.numbers]
+    assert (kinds.count("contract"), kinds.count("row")) == (6, 2)
+
+
+def test_a_strip_takes_in_what_prepares_it() -> None:
+    def attention(x: dg.Tensor, w: dg.Tensor, g: dg.Tensor) -> dg.Tensor:
+        x = x.detach().requires_grad_()
+        q, k, v = (x @ w).reshape(2, 6, 3, 4, 5).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 6, 20)
+        return dg.autograd.grad((y * g).sum(), x)[0]
+
+    args = [dg.randn(2, 6, 7), dg.randn(7, 60), dg.randn(2, 6, 20)]
+    program, inputs, results = compiled(attention, *args)
+    assert [s.items for s in program.strips] == [8]
+    (strip,) = program.strips
+    kinds = [program.kernels[k].kind for k in strip.numbers]
+    assert (kinds.count("contract"), kinds.count("row")) == (5, 1)
+    assert kinds.count("map") >= 4
+    same_bits(results, [attention(*args).numpy()])
+    same_bits(interpreted(program, inputs), results)
+
+
+def test_large_scores_are_cut_into_blocks_of_rows() -> None:
+    program, *_ = compiled(F.scaled_dot_product_attention, *heads(2, 1024, 2))
+    (strip,) = program.strips
+    assert strip.items > 2
+    assert strip.items % 2 == 0
+    assert all(p.item * 4 <= 1 << 19 for p in strip.privates)
+
+
+def test_what_mixes_items_stays_outside() -> None:
+    def mixed(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> dg.Tensor:
+        scores = q @ k.transpose(-2, -1)
+        return dg.tanh(scores - scores.mean(0)) @ v
+
+    args = heads(8, 6, 4)
+    program, _, results = compiled(mixed, *args)
+    same_bits(results, [mixed(*args).numpy()])
+    mean = next(k for k, x in enumerate(program.kernels) if x.kind == "column")
+    assert all(mean not in s.numbers for s in program.strips)
+
+
+def test_kernels_that_need_no_item_come_first_or_last() -> None:
+    def several(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        scores = q @ k.transpose(-2, -1)
+        other = dg.sin(v).sum(0)
+        total = scores.sum()
+        return dg.softmax(scores, -1) @ v, other * 2.0, total + other
+
+    args = heads(8, 6, 4)
+    program, inputs, results = compiled(several, *args)
+    assert len(program.strips) == 1
+    same_bits(results, [x.numpy() for x in several(*args)])
+    same_bits(interpreted(program, inputs), results)
+
+
+def test_a_report_names_strips() -> None:
+    static = dg.function(F.scaled_dot_product_attention, strict=True)
+    static(*heads(8, 6, 4))
+    assert static.report().count("strip 0 of 8 items") == 3
+
+
+# -- kernels by items -----------------------------------------------------------------------------
+
+X, Y = Buffer("x", float32, 960), Buffer("y", float32, 960)
+
+
+def nest(loops: list[tuple[str, int, int]]) -> Kernel:
+    """y = x through loops of (name, extent, step)."""
+    index: Dim = 0
+    for name, extent, step in loops:
+        index = index + step * sym(name, extent)
+    body: tuple[Stmt, ...] = (Store(Y, index, load(X, index)),)
+    for name, extent, _ in reversed(loops):
+        of = "vector" if name == loops[-1][0] else "serial"
+        body = (Loop("parallel" if name == loops[0][0] else of, sym(name, extent), extent, body),)
+    return Kernel("k", body)
+
+
+NESTS = {
+    "outermost": (nest([("a", 8, 120), ("b", 120, 1)]), 8),
+    "two_loops": (nest([("a", 2, 480), ("b", 4, 120), ("c", 120, 1)]), 8),
+    "swapped": (nest([("a", 2, 480), ("b", 5, 24), ("c", 4, 120), ("d", 24, 1)]), 8),
+    "split": (nest([("a", 96, 10), ("b", 10, 1)]), 8),
+    "split_and_whole": (nest([("a", 2, 480), ("b", 96, 5), ("c", 5, 1)]), 8),
+    "vector": (nest([("a", 960, 1)]), 8),
+}
+
+
+@pytest.mark.parametrize("name", NESTS)
+def test_a_nest_by_items_does_the_same(name: str) -> None:
+    kernel, items = NESTS[name]
+    moved = by_items(kernel, items, {"x": 960 // items, "y": 960 // items})
+    assert moved is not None
+    (loop,) = moved.body
+    assert isinstance(loop, Loop)
+    assert (loop.kind, loop.extent) == ("parallel", items)
+    x = np.arange(960, dtype=np.float32)
+    for item in range(items):
+        y = np.zeros(960, np.float32)
+        inside = Kernel("k", loop.body)
+        assert run([inside], {"x": x, "y": y}, {}, {symbol_of(loop.var): item}) == 0
+        part = slice(item * 120, (item + 1) * 120)
+        np.testing.assert_array_equal(y[part], x[part])
+        assert np.count_nonzero(y) == 120 - (item == 0)
+
+
+@pytest.mark.parametrize("items", [7, 11, 960])
+def test_a_nest_that_does_not_divide_is_refused(items: int) -> None:
+    kernel = nest([("a", 8, 120), ("b", 120, 1)])
+    assert by_items(kernel, items, {"x": -(-960 // items)}) is None
+
+
+# -- random programs ------------------------------------------------------------------------------
+
+
+def random_program(seed: int) -> tuple[Callable[..., Any], list[dg.Tensor]]:
+    """Products of batches, with work on rows, columns, items and across items in between."""
+    rng = random.Random(seed)
+    batch, n = rng.choice([(4,), (2, 3), (8,), (2, 2, 2)]), rng.choice([3, 5, 8])
+    kinds = [rng.randrange(9) for _ in range(7)]
+    picks = [(rng.randrange(100), rng.randrange(100)) for _ in kinds]
+
+    def program(*given: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        values = list(given)
+        for kind, (a, b) in zip(kinds, picks, strict=True):
+            x, y = values[a % len(values)], values[b % len(values)]
+            makers: tuple[Callable[..., Any], ...] = (
+                lambda x, y: x @ y,
+                lambda x, y: x @ y.transpose(-2, -1),
+                lambda x, y: dg.tanh(x @ y) + x,
+                lambda x, y: dg.softmax(x, -1),
+                lambda x, y: x - y.mean(-2, keepdims=True),
+                lambda x, y: dg.sin(x) * y,
+                lambda x, y: x.transpose(0, -1).transpose(0, -1) + y,
+                lambda x, y: x - y.mean(0, keepdims=True),
+                lambda x, y: dg.flip(x, (0,)) * y,
+            )
+            values.append(makers[kind](x, y))
+        return tuple(values[-3:])
+
+    dg.seed(seed)
+    return program, [dg.randn(*batch, n, n) for _ in range(3)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_programs_keep_their_bits(seed: int) -> None:
+    function, args = random_program(seed)
+    program, inputs, results = compiled(function, *args)
+    same_bits(results, [x.numpy() for x in function(*args)])
+    if program.strips:
+        same_bits(interpreted(program, inputs), results)
+
+
+def test_random_programs_have_strips() -> None:
+    """The test above is about strips."""
+    programs = [compiled(f, *args)[0] for f, args in map(random_program, range(10))]
+    assert sum(bool(p.strips) for p in programs) >= 4
