@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, at_most, product, same
+from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.elementwise import copy
 from dualgrad.compiler.ops.padding import zero_padded
@@ -61,17 +62,25 @@ def _is_plain(kernel: Shape, stride: Ints) -> bool:
 
 
 def _windows(
-    x: Any, groups: int, kernel: Shape, stride: Ints, dilation: Ints
+    x: Any,
+    groups: int,
+    kernel: Shape,
+    stride: Ints,
+    dilation: Ints,
+    known: Shape | None = None,
 ) -> tuple[Any, Shape, Ints, Ints]:
     """Windows of x as [N, groups, C / groups, windows..., places...], how many there are along
-    each axis, and the numbers of the axes of windows and of places."""
+    each axis (which may be `known`), and the numbers of the axes of windows and of places."""
     n, c, *space = x.shape
     rank = len(space)
     axes, places = tuple(range(3, 3 + rank)), tuple(range(3 + rank, 3 + 2 * rank))
     x = x.reshape((n, groups, c // groups, *space))
     if _is_plain(kernel, stride):
         return x.reshape((*x.shape, *kernel)), tuple(space), axes, places
-    out = windows(x, axes, kernel, stride, dilation)
+    if known is not None:
+        (out,) = apply(Windows.of(axes, known, kernel, stride, dilation), x)
+    else:
+        out = windows(x, axes, kernel, stride, dilation)
     return out, out.shape[3 : 3 + rank], axes, places
 
 
@@ -111,7 +120,7 @@ def weight_adjoint(x: Any, g: Any, kernel: Shape, stride: Ints, dilation: Ints, 
     """The gradient of kernels [outputs, C / groups, *kernel] from that of the outputs g."""
     n, outputs, *counts = g.shape
     depth, rank = x.shape[1] // groups, len(kernel)
-    w, _, axes, places = _windows(x, groups, kernel, stride, dilation)
+    w, _, axes, places = _windows(x, groups, kernel, stride, dilation, tuple(counts))
     ways = range(2, 2 + rank)
     if _is_thin(depth, outputs, groups):
         w = w.permute((1, *places, 2, 0, *axes)).unsqueeze(1)

@@ -6,21 +6,97 @@ windows' cotangents: nothing is copied.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.types import TensorType
+from dualgrad.compiler.ir.value import apply
+from dualgrad.compiler.kernel.scalar import Scalar, index
+from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.correlation import Ints, Shape
-from dualgrad.compiler.ops.create import Iota
 from dualgrad.compiler.ops.elementwise import to
+from dualgrad.compiler.ops.index import Index, Loads
 from dualgrad.compiler.ops.padding import zero_padded
+from dualgrad.compiler.ops.sample import Arg, Sample
 from dualgrad.compiler.ops.slicing import strided
-from dualgrad.compiler.ops.view import expand_to
-from dualgrad.runtime.dtype import int32
+from dualgrad.compiler.ops.view import View
+from dualgrad.runtime.dtype import int32, int64
 from dualgrad.runtime.records import dataclass
 
+if TYPE_CHECKING:
+    from dualgrad.compiler.build.builder import Builder
+
 _MOST = 16  # places, and windows over an element, up to which formulas are written out
+
+
+class Remainder(Index):
+    """out[i] = (i + before) % step, as int64."""
+
+    size: Dim
+    step: int
+    before: int
+    vjp = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return TensorType((self.size,), int64)
+
+    def value(self, b: Builder, loads: Loads, at: tuple[Dim, ...]) -> Scalar:
+        return index((at[0] + self.before) % self.step)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        return [
+            Sample(
+                lambda x: _with_remainders(x, step=3, before=2),
+                (Arg((7,), int64, values=(3, -5, 8)),),
+                lambda np, x: x + (np.arange(7) + 2) % 3,
+                gradient=False,
+            )
+        ]
+
+
+@composite
+def _with_remainders(x: Any, *, step: int, before: int) -> Any:
+    return x + Remainder.of(x.shape[0], step, before).on()
+
+
+class Stretch(View):
+    """Of x [N, C, ...] element first + (i + before) // step along each further axis, for i below
+    `sizes`."""
+
+    first: Ints
+    step: Ints
+    before: Ints
+    sizes: Shape
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return types[0].with_shape((*types[0].shape[:2], *self.sizes))
+
+    def source(self, index: tuple[Dim, ...], shape: Shape) -> tuple[Dim, ...]:
+        axes = zip(index[2:], self.first, self.step, self.before, strict=True)
+        return (*index[:2], *(f + (i + b) // s for i, f, s, b in axes))
+
+    def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
+        front = tuple(f * s + b for f, s, b in zip(self.first, self.step, self.before, strict=True))
+        axes = zip(x.shape[2:], self.step, front, self.sizes, strict=True)
+        wide = zero_padded(g, front, tuple(m * s - f - n for m, s, f, n in axes))
+        rank = len(self.step)
+        same = Places(self.step, self.step, (0,) * rank, (1,) * rank)
+        return (functools.reduce(operator.add, (e for _, e in same.elements(wide, x.shape[2:]))),)
+
+    @staticmethod
+    def samples() -> list[Sample]:
+        view = Stretch.of((1, 0), (2, 3), (1, 0), (4, 5))
+
+        def reference(np: Any, x: Any) -> Any:
+            rows, columns = 1 + (np.arange(4) + 1) // 2, np.arange(5) // 3
+            return x[:, :, rows][:, :, :, columns]
+
+        return [Sample(lambda x: apply(view, x)[0], (Arg((2, 1, 4, 3)),), reference)]
 
 
 @dataclass(frozen=True)
@@ -76,33 +152,17 @@ class Places:
     def _spread(self, w: Any, space: Shape, steps: Ints) -> Any:
         """Padded windows [N, C, ...]: those `steps` before the one that begins last before an
         element of the input."""
-        axes = zip(w.shape[2:], self.reach, steps, strict=True)
-        lengths = [(m - (r - 1), r - 1 - k) for m, r, k in axes]
-        w = strided(
-            w,
-            (0, 0, *(first for _, first in lengths)),
-            (1,) * w.ndim,
-            (*w.shape[:2], *(n for n, _ in lengths)),
-        )
-        rank = len(space)
-        apart, full, whole = list(w.shape[:2]), list(w.shape[:2]), list(w.shape[:2])
-        for (n, _), s in zip(lengths, self.stride, strict=True):
-            apart += [n, 1]
-            full += [n, s]
-            whole.append(n * s)
-        w = expand_to(w.reshape(tuple(apart)), tuple(full)).reshape(tuple(whole))
-        return strided(w, (0, 0, *self.before), (1,) * (rank + 2), (*w.shape[:2], *space))
+        first = tuple(r - 1 - k for r, k in zip(self.reach, steps, strict=True))
+        return apply(Stretch.of(first, self.stride, self.before, space), w)[0]
 
     def _distances(self, space: Shape, steps: Ints) -> tuple[Any, ...]:
         """How far the elements of the input lie from the first element of such windows."""
         out = []
         axes = zip(space, self.stride, self.before, steps, strict=True)
         for axis, (n, s, b, k) in enumerate(axes):
-            whole = n // s + b // s + 2
-            here = Iota.of((whole, s), 1).on().reshape((whole * s,))
-            here = strided(here, (b,), (1,), (n,))
             shape = tuple(n if a == axis else 1 for a in range(len(space)))
-            out.append(to(here.reshape(shape), int32) + k * s)
+            here = Remainder.of(n, s, b).on().reshape(shape)
+            out.append(to(here, int32) + k * s)
         return tuple(out)
 
 

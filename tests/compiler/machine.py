@@ -18,7 +18,7 @@ from support import Array, same_bits
 
 import dualgrad as dg
 from dualgrad.compiler.ir.dims import Atom, evaluate
-from dualgrad.compiler.kernel.ir import Buffer
+from dualgrad.compiler.kernel.ir import Buffer, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.launch import plan_arena
 from dualgrad.compiler.lower import reference
@@ -155,7 +155,8 @@ def interpreted(
     seed: int | None = None,
 ) -> int:
     """Run a program by the interpreter on its inputs and outputs; the error word."""
-    inside = {t.buffer.name: poisoned(t.buffer, values) for t in program.temporaries}
+    touched = {b.name: b for k in program.kernels for b in buffers_of(k.body)}
+    inside = {name: poisoned(b, values) for name, b in touched.items() if name not in memory}
     params = {f"s{k}": x for k, x in enumerate(numbers)}
     every = memory | inside
     return reference.run(program.kernels, every, params, values, seed, library.FUNCTIONS)

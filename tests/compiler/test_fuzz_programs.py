@@ -10,13 +10,18 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+from chaingen import generate as chain
 from contractgen import generate as contraction
 from graphgen import Case
 from graphgen import generate as graph
 from machine import THREADS, How, agree, targets
 
-QUICK, BATCH, BATCHES = 12, 25, 40
-GENERATORS: dict[str, Callable[[int, int], Case]] = {"ops": graph, "products": contraction}
+QUICK, BATCH, BATCHES = 10, 25, 40
+GENERATORS: dict[str, Callable[[int, int], Case]] = {
+    "ops": graph,
+    "products": contraction,
+    "chains": chain,
+}
 
 
 def how(rng: Random, target: str | None = None) -> How:

@@ -1,5 +1,5 @@
-"""Random chains of batched products and what stands between them, as in attention: whatever may
-become a strip of kernels, or must not.
+"""Random chains of batched products and what stands between them, as in attention: item by item,
+over all items, or across them.
 
     case = generate(seed, threads)
 """
@@ -22,10 +22,10 @@ SIDES = (1, 2, 3, 4, 5, 8, 12, 16, 17, 32, 33, 64, 65)
 
 def generate(seed: int, threads: int) -> Case:
     """The case of a seed; the program may use so many threads."""
-    return StripGenerator(seed).case(threads)
+    return ChainGenerator(seed).case(threads)
 
 
-class StripGenerator(Generator):
+class ChainGenerator(Generator):
     """Every value has the shape [batch, rows, columns], or one that broadcasts to such a one."""
 
     def graph(self) -> Graph:
