@@ -41,8 +41,8 @@ from dualgrad.runtime.records import dataclass
 
 REACH = 24  # kernels after the first that are looked at
 ITEMS_PER_THREAD = 4  # from so many on, threads finish together
-CACHED = 1 << 19  # bytes of an item that stay in a core's cache
-FEWEST_ROWS = 32  # of a product in one item: with fewer its other operand is packed too often
+CACHED = 1 << 20  # bytes of an item that stay in a core's cache
+FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is packed too often
 
 
 @dataclass(frozen=True)
