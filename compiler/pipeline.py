@@ -358,12 +358,14 @@ class Lowering:
                     break
 
     def is_over(self, node: Node, position: int) -> bool:
-        """Whether a node lies in a temporary that no group after a position reads."""
+        """Whether a node lies in a temporary that no group after a position reads, and none at
+        it as another node that lies there."""
         access = self.stored.get(node)
         if access is None or access.buffer.name[0] != "t":
             return False
-        there = self.tenants.get(access.buffer.name, [node])
-        return there[0] is node and all(self.last_reader(x) <= position for x in there)
+        owner, *parts = self.tenants.get(access.buffer.name, [node])
+        over = owner is node and self.last_reader(node) <= position
+        return over and all(self.last_reader(x) < position for x in parts)
 
     def last_reader(self, node: Node) -> int:
         return self.readers.get(node, (0, -1))[1]

@@ -421,6 +421,25 @@ def test_places_of_largest_elements() -> None:
     assert places.dtype is dg.int64
 
 
+@pytest.mark.parametrize(
+    ("k", "stride", "padding", "dilation"), [(2, 2, 1, 1), (3, 2, 1, 2), (5, 2, 2, 1)]
+)
+def test_places_where_all_is_as_low_as_padding(
+    k: int, stride: int, padding: int, dilation: int
+) -> None:
+    """The first place of the window that is not padding, in windows of few and of many places."""
+    x = dg.full((1, 7, 6), -math.inf)
+    _, places = nf.max_pool2d(x, k, stride, padding, dilation, return_indices=True)
+
+    def first(n: int, count: int) -> list[int]:
+        steps = (range(w * stride - padding, n, dilation) for w in range(count))
+        return [next(at for at in step if at >= 0) for step in steps]
+
+    rows, columns = (first(n, m) for n, m in zip((7, 6), places.shape[1:], strict=True))
+    want = [[6 * i + j for j in columns] for i in rows]
+    np.testing.assert_array_equal(as_array(places)[0], want)
+
+
 def test_nan_wins_and_padding_never_does() -> None:
     x = dg.tensor(np.array([[[-3.0, math.nan, -5.0, -4.0]]]))
     np.testing.assert_array_equal(as_array(nf.max_pool1d(x, 2, 2))[0, 0], [math.nan, -4])

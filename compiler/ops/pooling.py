@@ -171,7 +171,8 @@ def _max_pool_places(x: Any, *, geometry: Geometry) -> Any:
     rows = []
     for n, number, k, s, p, d in axes:
         shape = (k, number)
-        rows.append((n, Iota.of(shape, 1).on() * s + Iota.of(shape, 0).on() * d - p))
+        low = Iota.of(shape, 1).on() * s - p
+        rows.append((n, (low + Iota.of(shape, 0).on() * d).maximum(_inside(low, d))))
     return flat_place(columns, rows).reshape((*x.shape[:2], *counts))
 
 
@@ -182,10 +183,13 @@ def _flat_places(x: Any, geometry: Geometry) -> Any:
     _, place = _first_largest(x, g)
     counts = place.shape[2:]
     start: Any = 0
-    for axis, (n, m, s, p) in enumerate(zip(x.shape[2:], counts, g.stride, g.padding, strict=True)):
+    first: Any = 0  # of the places that are not padding
+    axes = zip(x.shape[2:], counts, g.stride, g.padding, g.dilation, strict=True)
+    for axis, (n, m, s, p, d) in enumerate(axes):
         shape = tuple(m if a == axis else 1 for a in range(len(counts)))
         here = (Iota.of((m,), 0).on() * s - p).reshape(shape)
-        start = here if axis == 0 else start * count(n, int64) + here
+        size = count(n, int64)
+        start, first = start * size + here, first * size + _inside(here, d)
     further: Any = None
     for at, _ in g.places.elements(x, counts):
         distance: Any = 0
@@ -195,7 +199,17 @@ def _flat_places(x: Any, geometry: Geometry) -> Any:
             distance if further is None else where(place.eq(g.places.number(at)), distance, further)
         )
         further = far
-    return start + further
+    found = start + further
+    return where(place.eq(0), first, found) if any(g.padding) else found
+
+
+def _inside(low: Any, dilation: int) -> Any:
+    """The first position of a window from `low` on that is not in front of the input.
+
+    Padding wins where a window has nothing but the lowest number, and its first place then: this
+    position stands for it, as PyTorch has it.
+    """
+    return low + (0 - low + (dilation - 1)).maximum(0) // dilation * dilation
 
 
 def _check_windows(op: str, space: Shape, geometry: Geometry) -> None:

@@ -84,6 +84,25 @@ def test_a_joined_tensor_that_is_changed_keeps_its_parts() -> None:
     _checked(body, _random(4, 5), _random(4, 5, seed=1))
 
 
+def test_a_joined_tensor_is_not_overwritten_while_a_part_is_read_elsewhere() -> None:
+    """The part lies in that memory: other elements of it are needed after they would change."""
+
+    def added(x: Any, y: Any) -> Any:
+        part = dg.sin(x)
+        whole = dg.cat([dg.exp(x), part])
+        again = part.flip(0).reshape(1, 300).expand(2, 300).reshape(600)
+        return (whole + again).reshape(20, 30) @ y
+
+    def written(x: Any, y: Any) -> Any:
+        part = dg.sin(x)
+        whole = dg.cat([dg.exp(x), part])
+        whole[200:500] = part.flip(0)
+        return whole.reshape(20, 30) @ y
+
+    for body in (added, written):
+        _checked(lambda x, y, body=body: (body(x, y),), _random(300), _random(30, 4, seed=1))
+
+
 def test_a_part_that_is_changed_leaves_the_joined_tensor() -> None:
     def body(x: Any, y: Any) -> Any:
         a = x * 2
