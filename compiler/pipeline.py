@@ -2,8 +2,8 @@
 
 1. `simplify`: rewrite rules that keep the bits.
 2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
-   is gathered from become nodes that have memory.
-3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
+   is gathered from become nodes that have memory; on a CPU, `narrow_operands` before that.
+3. `fuse` and `schedule`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
 5. Kernels: each group as loops; on a CPU, strips of them that go item by item.
