@@ -22,7 +22,7 @@ from dualgrad.compiler.ops.contract import MatMul
 from dualgrad.compiler.ops.division import div
 from dualgrad.compiler.ops.elementwise import Cast, Elementwise
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.view import Expand, Permute, Reshape, expand_to
+from dualgrad.compiler.ops.view import Expand, Permute, Reshape, behind_views, expand_to
 from dualgrad.runtime.dtype import bool_, float32
 from dualgrad.runtime.records import dataclass
 
@@ -216,16 +216,25 @@ def _simplified(node: Node) -> Node:
 
 
 def _batches(graph: Graph) -> dict[Node, tuple[Dim, Dim]]:
-    """Products of which somebody sees the rows as batches of rows: (batches, rows of each)."""
+    """Products of which somebody sees the rows as batches of rows: (batches, rows of each).
+
+    Not those whose rows walk through memory, as windows of images do: a batch has one stride.
+    """
     out: dict[Node, tuple[Dim, Dim]] = {}
     for node in topological(graph.roots):
         if not isinstance(node.op, Reshape) or node.ndim < 3:
             continue
         (source,) = node.inputs
         fits = isinstance(source.op, MatMul) and same(source.shape[0], 1)
+        fits = fits and not _repeats(source.inputs[0])
         if fits and node.shape[-1] == source.shape[2] and node.shape[-2] not in (0, 1):
             out.setdefault(source, (product(node.shape[:-2]), node.shape[-2]))
     return {n: split for n, split in out.items() if split[0] not in (0, 1)}
+
+
+def _repeats(x: Node) -> bool:
+    """Whether elements of memory stand in a view more than once, as those of windows do."""
+    return not same(x.type.size, behind_views(x).type.size)
 
 
 def _unstacked(batches: dict[Node, tuple[Dim, Dim]], before: Node, node: Node) -> Node:

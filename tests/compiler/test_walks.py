@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import dualgrad as dg
 from dualgrad.compiler.ir.dims import evaluate, sym, symbol_of
 from dualgrad.compiler.kernel.ir import Walk
 from dualgrad.compiler.lower.llvm.walks import digits_of
+from dualgrad.functional import conv2d
 
 WAYS = {
     "whole": lambda x: x,
@@ -78,3 +80,21 @@ def test_digits_count_what_is_divided() -> None:
             values[symbol_of(digit.remainder)] = number % divisor
             number //= divisor
         assert evaluate(place, values) == evaluate(walk.place, values)
+
+
+def test_convolutions_hold_no_matrix_of_windows() -> None:
+    rng = np.random.default_rng(0)
+    shapes = (8, 16, 12, 12), (32, 16, 3, 3), (8, 32, 10, 10)
+    x, w, g = (dg.from_numpy(rng.standard_normal(s, np.float32)) for s in shapes)
+
+    @dg.function
+    def step(x: Any, w: Any, g: Any) -> tuple[Any, ...]:
+        leaves = [t.detach().requires_grad_() for t in (x, w)]
+        y = conv2d(*leaves)
+        y.backward(g)
+        return y, *(t.grad for t in leaves)
+
+    step(x, w, g)
+    held = [int(n) for n in re.findall(r"temporary t\d+: f32\[(\d+)\]", step.ir())]
+    assert len(held) > 0
+    assert max(held) < 8 * 16 * 9 * 100

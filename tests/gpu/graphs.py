@@ -105,10 +105,19 @@ def kinds(program: LoopProgram) -> list[str]:
     return [kernel.kind for k, kernel in enumerate(program.kernels) if k not in totals]
 
 
+def has_walks(program: LoopProgram) -> bool:
+    """Whether operands of products are read where no strides lead."""
+    products = [s for kernel in program.kernels for s in kernel.body if isinstance(s, Contract)]
+    return any(operand.walks for c in products for operand in (c.a, c.b))
+
+
 def compare(graph: Graph, layouts: Layouts, seed: int) -> None:
     """The programs for both kinds of device leave the same bits behind."""
     cpu, cuda = (lowered(graph, layouts, device) for device in ("cpu", "cuda"))
-    assert kinds(cuda) == kinds(cpu)
+    there, here = kinds(cuda), kinds(cpu)
+    if has_walks(cpu):  # which are copied first there
+        there, here = ([kind for kind in found if kind != "map"] for found in (there, here))
+    assert there == here
     assert cuda.checks == cpu.checks
     assert cuda.checks_late == cpu.checks_late
     want, got = (interpreted(program, seed) for program in (cpu, cuda))

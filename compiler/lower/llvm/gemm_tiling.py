@@ -116,6 +116,11 @@ class Tiling:
         )
         return self._widened(f, bits, self.lanes)
 
+    def blend(self, f: Function, mask: str, yes: str, no: str) -> str:
+        """The lanes of `yes` where the mask has them, else those of `no`."""
+        v = self.vector
+        return f.value(f"select {self._mask} {mask}, {v} {yes}, {v} {no}")
+
     def from_at(self, f: Function, pointer: str, index: Value) -> str:
         """The address of an operand's element."""
         return f.at(pointer, index, "i16" if self.widens else self.element)

@@ -78,20 +78,73 @@ def _pack_b() -> str:
 
 
 def _copy_b(t: Tiling) -> str:
+    """A vector of columns at a time, joined from its runs; zero from the last column on."""
     f = Function(f"internal void @copy_b_walk({_B})")
-    with _pieces(t, f, "%cols_at", "%columns") as (j, count):
-        mask = t.mask(f, count)
-        source = t.from_at(f, "%src", _place(f, "%cols_at", j))
-        place = t.at(f, "%dst", j)
-        with f.loop(0, "%k") as k:
-            piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", k)), mask)
-            t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
-    with f.loop("%columns", "%width", t.lanes) as j:
-        mask = t.mask(f, f.sub("%width", j))
-        place = t.at(f, "%dst", j)
-        with f.loop(0, "%k") as k:
-            t.store_masked(f, "zeroinitializer", t.at(f, place, f.mul(k, "%width")), mask)
+    with f.loop(0, "%width", t.lanes) as j:
+        stop = f.max(f.min("%columns", f.add(j, t.lanes)), j)
+        parts, firsts = _parts(t, f, j, stop)
+        after = f.new_block()
+        for count in _JOINED:
+            few, more = f.new_block(), f.new_block()
+            f.branch(f.compare("sge", firsts[count - 1], stop), few, more)
+            f.start(few)
+            _join(t, f, j, parts[:count])
+            f.jump(after)
+            f.start(more)
+        _copy_runs(t, f, j, stop)
+        f.jump(after)
+        f.start(after)
     return f.text()
+
+
+# Runs that a vector of columns is joined from: the cases that have code of their own.
+_JOINED = (1, 2, 4)
+_Part = tuple[str, str]  # where the lane 0 of the vector would lie, and the lanes of the run
+
+
+def _parts(t: Tiling, f: Function, j: str, stop: str) -> tuple[list[_Part], list[str]]:
+    """The first runs of columns j .. stop - 1, and where each of them ends; empty from stop on."""
+    parts, ends = [], []
+    first, last = j, f.sub("%columns", 1)
+    for _ in range(max(_JOINED)):
+        column = f.min(first, last)
+        end = f.min(f.add(first, _run(f, "%cols_at", column)), stop)
+        before, within = f.sub(first, j), f.sub(end, j)
+        lanes = f.value(f"xor <{t.lanes} x i1> {t.mask(f, within)}, {t.mask(f, before)}")
+        place = f.sub(_place(f, "%cols_at", column), before)
+        parts.append((t.from_at(f, "%src", place), lanes))
+        ends.append(end)
+        first = end
+    return parts, ends
+
+
+def _join(t: Tiling, f: Function, j: str, parts: list[_Part]) -> None:
+    place = t.at(f, "%dst", j)
+    with f.loop(0, "%k") as k:
+        row = _place(f, "%rows_at", k)
+        joined = ""
+        for source, lanes in parts:
+            piece = t.take_masked(f, t.from_at(f, source, row), lanes)
+            joined = t.blend(f, lanes, piece, joined) if joined else piece
+        t.store(f, joined, t.at(f, place, f.mul(k, "%width")))
+
+
+def _copy_runs(t: Tiling, f: Function, j: str, stop: str) -> None:
+    """Run by run, however many there are."""
+    place = t.at(f, "%dst", j)
+    with f.loop(0, "%k") as k:
+        t.store(f, "zeroinitializer", t.at(f, place, f.mul(k, "%width")))
+    turn = f.repeat()
+    first = turn.carry("i64", j)
+    count = f.min(_run(f, "%cols_at", first), f.sub(stop, first))
+    mask = t.mask(f, count)
+    source = t.from_at(f, "%src", _place(f, "%cols_at", first))
+    place = t.at(f, "%dst", first)
+    with f.loop(0, "%k") as k:
+        piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", k)), mask)
+        t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
+    following = f.add(first, count)
+    turn.close(f.compare("slt", following, stop), [following])
 
 
 def _transpose_b(t: Tiling) -> str:

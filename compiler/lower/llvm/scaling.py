@@ -7,7 +7,7 @@ prepare; `vscalef` rounds once, too, and takes n as the float that it comes from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.build.formats import FORMATS
 from dualgrad.compiler.build.mathlib import Math
@@ -20,11 +20,19 @@ _REGISTER = 512  # bits
 _AS_SET = 4  # the rounding mode that is set
 
 
-@lru_cache(maxsize=4096)
+_scaled: WeakKeyDictionary[Scalar, tuple[Scalar, Scalar] | None] = WeakKeyDictionary()
+
+
 def scaled(e: Scalar) -> tuple[Scalar, Scalar] | None:
     """(y, n) if e is y * 2**n as formulas write it, n a float; else None."""
     if e.op != "mul" or e.dtype not in FORMATS or e.args[0].op != "mul":
         return None
+    if e not in _scaled:
+        _scaled[e] = _as_scaled(e)
+    return _scaled[e]
+
+
+def _as_scaled(e: Scalar) -> tuple[Scalar, Scalar] | None:
     y, path = e.args[0].args[0], e.args[1]
     for op in ("bitcast", "add", "sub", "shl", "bitcast"):
         if path.op != op:
