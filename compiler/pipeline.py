@@ -2,8 +2,8 @@
 
 1. `simplify`: rewrite rules that keep the bits.
 2. `own_memory`: outputs, writes, operands of contractions and of functions of the host, and what
-   is gathered from become nodes that have memory.
-3. `fuse`: nodes into groups, groups in an order that checks early and writes late.
+   is gathered from become nodes that have memory; on a CPU, `narrow_operands` before that.
+3. `fuse` and `schedule`: nodes into groups, groups in an order that checks early and writes late.
 4. Memory: every value that crosses a kernel goes to an output, an input that is overwritten, or
    a temporary.
 5. Kernels: each group as loops; on a CPU, strips of them that go item by item.
@@ -123,9 +123,8 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
             if not fits:
                 change.add((node, x))
     if change:
-        roots = _replace_operands(graph.roots, change)
-        graph = _with_roots(graph, roots)
-    return _with_roots(graph, _computed_roots(graph.roots))
+        graph = graph.with_roots(_replace_operands(graph.roots, change))
+    return graph.with_roots(_computed_roots(graph.roots))
 
 
 def _computed_roots(roots: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -146,12 +145,6 @@ def in_memory_operands(node: Node) -> dict[int, tuple[int, ...]]:
     if isinstance(node.op, Contraction | Library):
         return {k: tuple(range(x.ndim)) for k, x in enumerate(node.inputs)}
     return node.op.gathers if isinstance(node.op, Index) else {}
-
-
-def _with_roots(graph: Graph, roots: tuple[Node, ...]) -> Graph:
-    n = len(graph.outputs)
-    writes = tuple((r, k) for r, (_, k) in zip(roots[n:], graph.writes, strict=True))
-    return Graph(graph.inputs, graph.scalars, roots[:n], writes)
 
 
 def _replace_operands(roots: tuple[Node, ...], change: set[tuple[Node, Node]]) -> tuple[Node, ...]:

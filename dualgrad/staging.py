@@ -59,8 +59,7 @@ def without_moves_of_free(graph: Graph, order: list[Node]) -> Graph:
             done[n] = placed(inputs[0], n.device)
             continue
         done[n] = n if inputs == n.inputs else Node.make(n.op, inputs, n.type)
-    writes = tuple((done[n], k) for n, k in graph.writes)
-    return Graph(graph.inputs, graph.scalars, tuple(done[n] for n in graph.outputs), writes)
+    return graph.with_roots(tuple(done[n] for n in graph.roots))
 
 
 class Part:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 import dualgrad as dg
+from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.ops.sample import Arg
+from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.dtype import DType
 
 Array = np.ndarray[Any, Any]
@@ -103,6 +105,13 @@ def both(function: Callable[..., Any], make: Callable[[], tuple[Any, ...]]) -> t
     for first, second in zip(tensors_in(static), tensors_in(again), strict=True):
         same_bits(second, first, "the second call")
     return eager, static
+
+
+def lowered(compiled: Any, threads: int = 2) -> LoopProgram:
+    """The loop program of a compiled function that has been traced once, for inputs without
+    gaps."""
+    (path,) = compiled.paths
+    return lower(path.graph, (None,) * len(path.graph.inputs), "program", threads)
 
 
 def values(x: Any) -> Any:

@@ -132,7 +132,7 @@ WITH_NUDGE = """
 from dataclasses import replace
 from benchmarks import measure, report
 from benchmarks.arms import REFERENCE, STATIC, Arm
-from benchmarks.workloads.kernels import Dispatch
+from benchmarks.workloads.functions import Dispatch
 
 measure.STATIC = replace(STATIC, decorator="nudge.nudge")
 others = [Arm("other", "missing"), Arm("TF XLA", "missing")]

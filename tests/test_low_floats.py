@@ -97,10 +97,6 @@ def tensor_of_bits(bits: Array, dtype: DType) -> dg.Tensor:
     return dg.Tensor.of_numpy(stored, dtype)
 
 
-def bits_of(x: dg.Tensor) -> Array:
-    return np.ascontiguousarray(x.storage()).view(np.uint16)
-
-
 def canonical(bits: Array, dtype: DType) -> Array:
     """Bits with one NaN only."""
     return np.where((bits & 0x7FFF) > INFINITY[dtype], np.uint16(0x7FFF), bits)

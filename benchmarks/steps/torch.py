@@ -51,6 +51,10 @@ class _Training:
         return Program(step, inputs, lambda: list(self.model.parameters()), self.reset)
 
 
+def _by_sgd(arrays: Arrays, model: nn.Module, loss: nn.Module) -> _Training:
+    return _Training(arrays, model, loss, torch.optim.SGD(model.parameters(), lr=1e-2))
+
+
 def mlp(arrays: Arrays, compiled: Decorator) -> Program:
     model = models.mlp(nn)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.99, eps=1e-8)
@@ -58,15 +62,11 @@ def mlp(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def mlp3(arrays: Arrays, compiled: Decorator) -> Program:
-    model = models.mlp3(nn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    return _Training(arrays, model, nn.CrossEntropyLoss(), optimizer).program(compiled)
+    return _by_sgd(arrays, models.mlp3(nn), nn.CrossEntropyLoss()).program(compiled)
 
 
 def tiny(arrays: Arrays, compiled: Decorator) -> Program:
-    model = models.tiny(nn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+    return _by_sgd(arrays, models.tiny(nn), nn.MSELoss()).program(compiled)
 
 
 def cnn(arrays: Arrays, compiled: Decorator) -> Program:
@@ -76,15 +76,11 @@ def cnn(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def transformer(arrays: Arrays, compiled: Decorator) -> Program:
-    model = models.transformer(nn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+    return _by_sgd(arrays, models.transformer(nn), nn.MSELoss()).program(compiled)
 
 
 def lstm(arrays: Arrays, compiled: Decorator) -> Program:
-    model = models.lstm(nn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    return _Training(arrays, model, nn.MSELoss(), optimizer).program(compiled)
+    return _by_sgd(arrays, models.lstm(nn), nn.MSELoss()).program(compiled)
 
 
 def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:

@@ -4,7 +4,7 @@ How a framework computes one stands under the workload's name in `benchmarks/ste
 """
 
 from benchmarks.workloads.base import Workload
-from benchmarks.workloads.kernels import (
+from benchmarks.workloads.functions import (
     BlackScholes,
     Chain,
     Dispatch,

@@ -8,6 +8,7 @@ them in PyTorch and dualgrad alike; see `benchmarks/steps/models.py`.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from itertools import pairwise
 from typing import ClassVar
 
@@ -37,17 +38,17 @@ class Training(Workload):
     def title(self) -> str:
         return f"training step: {self.model}, batch {self.batch}"
 
+    @abstractmethod
     def shapes(self) -> Shapes:
         """Shapes of the parameters by their names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def samples(self) -> tuple[Array, Array]:
         """Inputs and targets."""
-        raise NotImplementedError
 
+    @abstractmethod
     def multiply_adds(self) -> tuple[int, int]:
         """Of the forward pass; and those among them whose input needs no gradient."""
-        raise NotImplementedError
 
     def work(self) -> Work:
         forward, first = self.multiply_adds()

@@ -160,6 +160,12 @@ class Graph:
     def roots(self) -> tuple[Node, ...]:
         return (*self.outputs, *(n for n, _ in self.writes))
 
+    def with_roots(self, roots: tuple[Node, ...]) -> Graph:
+        """The graph with other nodes in place of its roots."""
+        count = len(self.outputs)
+        writes = tuple((n, k) for n, (_, k) in zip(roots[count:], self.writes, strict=True))
+        return Graph(self.inputs, self.scalars, roots[:count], writes)
+
 
 def topological(roots: Iterable[Node]) -> list[Node]:
     """All nodes below the roots, inputs before users, in a reproducible order."""

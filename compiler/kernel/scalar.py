@@ -78,10 +78,6 @@ class Formula:
         """The formula's value, of the body's dtype."""
         return Scalar.make("formula", args, self.body.dtype, self)
 
-    def expanded(self, *args: Scalar) -> Scalar:
-        """The body, with operands in place of the registers."""
-        return substitute(self.body, dict(zip(self.params, args, strict=True)))
-
 
 class Scalar:
     """One scalar expression; `+ - * / < <= > >= & | ^ ~ << >>` build larger ones.

@@ -309,7 +309,7 @@ class Finder:
 
     def _in_cache(self, low: int, seed: int, c: Contract, found: Found) -> Found | None:
         """The same strip with fewer rows in an item, where one would not fit the cache."""
-        size = self._laid_out(found, False)[1]
+        size = self._laid_out(found, with_workspaces=False)[1]
         assert isinstance(c.m, int)
         if size <= CACHED:
             return None
@@ -398,31 +398,33 @@ class Finder:
         self.strips.append(Strip(first, last, found.growth.items, scratch, area, privates))
         return last + 1
 
-    def _laid_out(self, found: Found, all: bool = True) -> tuple[tuple[Private, ...], int]:
-        """Where a thread's private buffers lie in its area, and the size of that; scratch memory
-        of products, of which small ones use little, only with `all`."""
+    def _laid_out(
+        self, found: Found, with_workspaces: bool = True
+    ) -> tuple[tuple[Private, ...], int]:
+        """Where a thread's private buffers lie in its area, and the bytes of that; perhaps without
+        the scratch memory of products, of which small ones use little."""
         members, items = found.growth.members, found.growth.items
         chosen = {*found.chosen}
         others = {n for k, x in enumerate(self.kernels) if k not in chosen for n in touched_by(x)}
         used: dict[str, list[int]] = {}
         for k, kernel in enumerate(members):
-            for name in touched_by(kernel):
-                used.setdefault(name, []).append(k)
+            for b in kernel.starts:  # in their order: it is part of the program
+                used.setdefault(b.name, []).append(k)
         privates, spaces = [], []
         for name, numbers in used.items():
             buffer, size = self.temporaries.get(name), found.growth.sizes.get(name)
             if buffer is None or name in others:
                 continue
             if name in workspaces_of(members[numbers[0]]):
-                if not all:
+                if not with_workspaces:
                     continue
-                bytes_, item = self._workspace(members[numbers[0]], items), 0
+                nbytes, item = self._workspace(members[numbers[0]], items), 0
             elif size:
-                bytes_, item = size * buffer.dtype.itemsize, size
+                nbytes, item = size * buffer.dtype.itemsize, size
             else:
                 continue
             privates.append((buffer, item))
-            spaces.append(Space(bytes_, numbers[0], numbers[-1]))
+            spaces.append(Space(nbytes, numbers[0], numbers[-1]))
         offsets, area = plan_arena(tuple(spaces), {})
         found_privates = tuple(
             Private(buffer, offset, item)

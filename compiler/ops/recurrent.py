@@ -22,31 +22,34 @@ from dualgrad.compiler.ops.slicing import narrow
 from dualgrad.compiler.ops.view import expand_to
 from dualgrad.runtime.dtype import DType
 
+Parts = tuple[Any, ...]
+
 
 def constant(value: float, shape: Any, dtype: DType) -> Any:
     """A number in all places of a shape."""
     return expand_to(cast_node(as_node(value), dtype), shape)
 
 
-def _gates(x: Any, count: int, size: Any) -> list[Any]:
-    return [narrow(x, -1, k * size, size) for k in range(count)]
+def gates_of(x: Any, count: int, size: Any) -> Parts:
+    """So many gates of `size` each, side by side along the last axis."""
+    return tuple(narrow(x, -1, k * size, size) for k in range(count))
 
 
-def _pulled(outputs: Any, cotangents: tuple[Any, ...], gates: list[Any], last: Any) -> list[Any]:
+def _pulled(outputs: Any, cotangents: Parts, gates: Parts, last: Any) -> list[Any]:
     """The cotangents of gates, side by side, and of the last state."""
     *parts, state = pullback(outputs, cotangents, (*gates, last))
     full = [constant(0.0, last.shape, last.dtype) if g is None else g for g in parts]
     return [*full, state]
 
 
-def _lstm(gates: list[Any], cell: Any) -> tuple[Any, Any]:
+def _lstm(gates: Parts, cell: Any) -> tuple[Any, Any]:
     i, f, g, o = gates
     cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
 
-def _lstm_gradient(cotangents: tuple[Any, ...], x: Any, h: Any, cell: Any) -> tuple[Any, ...]:
-    gates = _gates(x + h, 4, cell.shape[-1])
+def _lstm_gradient(cotangents: Parts, x: Any, h: Any, cell: Any) -> Parts:
+    gates = gates_of(x + h, 4, cell.shape[-1])
     *parts, last = _pulled(_lstm(gates, cell), cotangents, gates, cell)
     whole = cat(parts, -1)
     return whole, whole, last
@@ -55,7 +58,7 @@ def _lstm_gradient(cotangents: tuple[Any, ...], x: Any, h: Any, cell: Any) -> tu
 @composite
 @with_gradient(_lstm_gradient)
 def _lstm_step(x: Any, h: Any, cell: Any) -> Any:
-    return _lstm(_gates(x + h, 4, cell.shape[-1]), cell)
+    return _lstm(gates_of(x + h, 4, cell.shape[-1]), cell)
 
 
 def lstm_step(x: Any, h: Any, cell: Any) -> tuple[Any, Any]:
@@ -65,17 +68,18 @@ def lstm_step(x: Any, h: Any, cell: Any) -> tuple[Any, Any]:
     return out
 
 
-def _gru(gates: list[Any], last: Any) -> Any:
+def _gru(gates: Parts, last: Any) -> Any:
     xr, xz, xn, hr, hz, hn = gates
     new = (xn + (xr + hr).sigmoid() * hn).tanh()
     return new + (xz + hz).sigmoid() * (last - new)
 
 
-def _gru_gates(x: Any, h: Any, last: Any) -> list[Any]:
-    return [part for v in (x, h) for part in _gates(v, 3, last.shape[-1])]
+def _gru_gates(x: Any, h: Any, last: Any) -> Parts:
+    size = last.shape[-1]
+    return (*gates_of(x, 3, size), *gates_of(h, 3, size))
 
 
-def _gru_gradient(cotangents: tuple[Any, ...], x: Any, h: Any, last: Any) -> tuple[Any, ...]:
+def _gru_gradient(cotangents: Parts, x: Any, h: Any, last: Any) -> Parts:
     gates = _gru_gates(x, h, last)
     *parts, state = _pulled((_gru(gates, last),), cotangents, gates, last)
     return cat(parts[:3], -1), cat(parts[3:], -1), state
@@ -104,7 +108,8 @@ def rnn_step(x: Any, h: Any, nonlinearity: str) -> Any:
     return _rnn_step(x, h, relu=nonlinearity == "relu")
 
 
-def _sigmoid(np: Any, x: Any) -> Any:
+def np_sigmoid(np: Any, x: Any) -> Any:
+    """For references of samples."""
     return 1 / (1 + np.exp(-x))
 
 
@@ -112,10 +117,10 @@ def _sigmoid(np: Any, x: Any) -> Any:
 def _lstm_samples() -> list[Sample]:
     def cell(np: Any, x: Any, h: Any, c: Any) -> Any:
         i, f, g, _ = np.split(x + h, 4, -1)
-        return _sigmoid(np, f) * c + _sigmoid(np, i) * np.tanh(g)
+        return np_sigmoid(np, f) * c + np_sigmoid(np, i) * np.tanh(g)
 
     def output(np: Any, x: Any, h: Any, c: Any) -> Any:
-        return _sigmoid(np, np.split(x + h, 4, -1)[3]) * np.tanh(cell(np, x, h, c))
+        return np_sigmoid(np, np.split(x + h, 4, -1)[3]) * np.tanh(cell(np, x, h, c))
 
     args = Arg((5, 12)), Arg((5, 12)), Arg((5, 3))
     return [
@@ -128,8 +133,8 @@ def _lstm_samples() -> list[Sample]:
 def _gru_samples() -> list[Sample]:
     def reference(np: Any, x: Any, h: Any, last: Any) -> Any:
         (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, -1), np.split(h, 3, -1)
-        update = _sigmoid(np, xz + hz)
-        new = np.tanh(xn + _sigmoid(np, xr + hr) * hn)
+        update = np_sigmoid(np, xz + hz)
+        new = np.tanh(xn + np_sigmoid(np, xr + hr) * hn)
         return (1 - update) * new + update * last
 
     return [formula(gru_step, reference, Arg((5, 9)), Arg((5, 9)), Arg((5, 3)))]

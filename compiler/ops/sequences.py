@@ -19,13 +19,12 @@ from dualgrad.compiler.ops.composite import composite, raw, with_gradient
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.joining import cat, stack
 from dualgrad.compiler.ops.logical import where
-from dualgrad.compiler.ops.recurrent import constant
+from dualgrad.compiler.ops.recurrent import Parts, constant, gates_of, np_sigmoid
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
 from dualgrad.compiler.ops.slicing import narrow, select
 from dualgrad.runtime.records import dataclass
 
 LONGEST: Final = 16  # steps of a composite
-Parts = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,13 @@ class Cell:
     kept: int
 
 
-def _parts(x: Any, count: int, size: Any) -> Parts:
-    return tuple(narrow(x, -1, k * size, size) for k in range(count))
-
-
 def _sum(x: Any, y: Any) -> Any:
     """x + y; None is nothing."""
     return y if x is None else x if y is None else x + y
 
 
 def _lstm(x: Any, h: Any, last: Any, cell: Any) -> tuple[Any, Any, Parts]:
-    gates = _parts(x + h, 4, cell.shape[-1])
+    gates = gates_of(x + h, 4, cell.shape[-1])
     i, f, g, o = gates[0].sigmoid(), gates[1].sigmoid(), gates[2].tanh(), gates[3].sigmoid()
     cell = f * cell + i * g
     return o * cell.tanh(), cell, (i, f, g, o)
@@ -75,7 +70,7 @@ def _lstm_back(
 
 
 def _gru(x: Any, h: Any, last: Any, cell: Any) -> tuple[Any, Any, Parts]:
-    (xr, xz, xn), (hr, hz, hn) = (_parts(v, 3, last.shape[-1]) for v in (x, h))
+    (xr, xz, xn), (hr, hz, hn) = (gates_of(v, 3, last.shape[-1]) for v in (x, h))
     r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
     n = (xn + r * hn).tanh()
     return n + z * (last - n), None, (r, z, n, hn)
@@ -147,7 +142,7 @@ class _Results:
     def values(self, step: int, count: int, size: Any) -> Parts:
         """The values that a step has kept; without any, so many times None."""
         kept = _step(self.kept, step)
-        return (None,) * count if kept is None else _parts(kept, count, size)
+        return (None,) * count if kept is None else gates_of(kept, count, size)
 
 
 def _step(values: Any, step: int) -> Any:
@@ -313,19 +308,15 @@ def run(
     return whole, ((last,) if cell is None else (last, cell))
 
 
-def _sigmoid(np: Any, x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
-
-
 def _reference(np: Any, mode: str, x: Any, h: Any, states: Parts) -> tuple[Any, Any]:
     """The output and cell state of a step."""
     if mode == "LSTM":
         i, f, g, o = np.split(x + h, 4, -1)
-        cell = _sigmoid(np, f) * states[1] + _sigmoid(np, i) * np.tanh(g)
-        return _sigmoid(np, o) * np.tanh(cell), cell
+        cell = np_sigmoid(np, f) * states[1] + np_sigmoid(np, i) * np.tanh(g)
+        return np_sigmoid(np, o) * np.tanh(cell), cell
     if mode == "GRU":
         (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, -1), np.split(h, 3, -1)
-        new, z = np.tanh(xn + _sigmoid(np, xr + hr) * hn), _sigmoid(np, xz + hz)
+        new, z = np.tanh(xn + np_sigmoid(np, xr + hr) * hn), np_sigmoid(np, xz + hz)
         return (1 - z) * new + z * states[0], None
     return (np.tanh(x + h) if mode == "RNN_TANH" else np.maximum(x + h, 0)), None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ class Places:
     @property
     def is_short(self) -> bool:
         """Whether formulas pay."""
-        return _count(self.kernel) <= _MOST and _count(self.reach) <= _MOST
+        return math.prod(self.kernel) <= _MOST and math.prod(self.reach) <= _MOST
 
     def number(self, distances: tuple[Any, ...]) -> Any:
         """The number of a place that lies so far from its window's first element."""
@@ -172,10 +173,3 @@ def _missing(n: Dim, count: Dim, stride: int, before: int, reach: int) -> Dim:
     if isinstance(n, int) and isinstance(count, int):
         return max((n - 1 + before) // stride + 1 - count, 0)
     return reach  # of unknown sizes it may be as many
-
-
-def _count(numbers: Ints) -> int:
-    total = 1
-    for n in numbers:
-        total *= n
-    return total

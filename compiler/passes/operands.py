@@ -30,10 +30,7 @@ def narrow_operands(graph: Graph, is_strided: Callable[[Node], bool]) -> Graph:
             if first is not None and second is not None and first.dtype is second.dtype:
                 inputs = (first, second)
         done[node] = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
-    count = len(graph.outputs)
-    roots = tuple(done[r] for r in graph.roots)
-    writes = tuple((r, k) for r, (_, k) in zip(roots[count:], graph.writes, strict=True))
-    return Graph(graph.inputs, graph.scalars, roots[:count], writes)
+    return graph.with_roots(tuple(done[r] for r in graph.roots))
 
 
 def _narrowed(x: Node, is_strided: Callable[[Node], bool]) -> Node | None:

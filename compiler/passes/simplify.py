@@ -142,15 +142,15 @@ def transposed_product(node: Node) -> Node:
     if not isinstance(node.op, Permute):
         return node
     (source,) = node.inputs
-    product = source
+    base = source
     if isinstance(source.op, Reshape) and source.shape[-2:] == source.inputs[0].shape[-2:]:
-        (product,) = source.inputs
+        (base,) = source.inputs
     swapped = (*range(source.ndim - 2), source.ndim - 1, source.ndim - 2)
-    if not isinstance(product.op, MatMul) or node.op.axes != swapped:
+    if not isinstance(base.op, MatMul) or node.op.axes != swapped:
         return node
-    a, b = map(_swapped, product.inputs)
-    other = product.op.on(b, a)
-    return other if product is source else Reshape.of(node.shape).on(other)
+    a, b = map(_swapped, base.inputs)
+    other = base.op.on(b, a)
+    return other if base is source else Reshape.of(node.shape).on(other)
 
 
 _FURTHEST = 8  # ops after a product that are looked through
@@ -259,5 +259,4 @@ def _rewritten(graph: Graph, rewrite: Callable[[Node, Node], Node]) -> Graph:
             new = node if inputs == node.inputs else Node.make(node.op, inputs, node.type)
             new = rewrite(node, new)
         done[node] = new
-    writes = tuple((done[n], k) for n, k in graph.writes)
-    return Graph(graph.inputs, graph.scalars, tuple(done[n] for n in graph.outputs), writes)
+    return graph.with_roots(tuple(done[r] for r in graph.roots))

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from random import Random
 from unittest import mock
 
 import numpy as np
@@ -22,7 +23,7 @@ from dualgrad.compiler.kernel.ir import Buffer, buffers_of
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.launch import plan_arena
 from dualgrad.compiler.lower import reference
-from dualgrad.compiler.lower.llvm import launches, module, together
+from dualgrad.compiler.lower.llvm import launches, module, stripped, together
 from dualgrad.compiler.lower.llvm.cost import UNITS
 from dualgrad.compiler.lower.llvm.gemm import routine_module
 from dualgrad.compiler.lower.llvm.target import object_code
@@ -67,6 +68,17 @@ class How:
     shift: int = 0
     eager: bool = False
 
+    @classmethod
+    def drawn(cls, rng: Random, target: str | None = None) -> How:
+        """A random way, on this target if one is given."""
+        return cls(
+            target or rng.choice([*targets()]),
+            rng.randrange(1, THREADS + 1),
+            checked=rng.random() < 0.3,
+            shift=rng.randrange(16),
+            eager=rng.random() < 0.7,
+        )
+
 
 @functools.cache
 def routine(name: str, target: str) -> int:
@@ -87,6 +99,7 @@ def chunks_of_anything() -> Iterator[None]:
         mock.patch.object(launches, "SERIAL_BELOW", UNITS),
         mock.patch.object(launches, "_GRAIN", UNITS),
         mock.patch.object(module, "SERIAL_BELOW", UNITS),
+        mock.patch.object(stripped, "SERIAL_BELOW", UNITS),
         mock.patch.object(together, "SERIAL_BELOW", UNITS),
     ):
         yield

@@ -1,7 +1,7 @@
 """Random small networks with a loss, its gradients and updates, as functions of tensors.
 
     net = generate(seed)        the same seed gives the same network
-    net.step(*net.arguments())  results of one step
+    net.steps(compile)          what two steps give, with `compile` around each
 
 Layers are chosen for the shape at hand: convolutions and pooling of images in one to three
 dimensions, attention and recurrences on sequences, products and normalizations on rows.

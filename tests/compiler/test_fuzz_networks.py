@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from loopgen import fill
-from machine import THREADS, agree
+from machine import THREADS, How, agree
 from netgen import generate
 from support import same_bits
-from test_fuzz_programs import how
 
 import dualgrad as dg
 from dualgrad.compiler.ir.dims import evaluate
@@ -41,7 +40,8 @@ def compare(seed: int) -> None:
         program = lower(path.graph, (None,) * len(path.graph.inputs), "net", THREADS)
         inputs = {b.name: fill(data, b.dtype, evaluate(b.size, {}), False) for b in program.inputs}
         numbers = [0.5 if d.is_float else 3 for d in program.scalars]
-        agree(program, inputs, {}, numbers, [how(rng, "host"), how(rng)], f"network {seed}")
+        hows = [How.drawn(rng, "host"), How.drawn(rng)]
+        agree(program, inputs, {}, numbers, hows, f"network {seed}")
 
 
 def test_random_networks() -> None:

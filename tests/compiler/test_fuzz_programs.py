@@ -24,21 +24,10 @@ GENERATORS: dict[str, Callable[[int, int], Case]] = {
 }
 
 
-def how(rng: Random, target: str | None = None) -> How:
-    """A way to run a program."""
-    return How(
-        target or rng.choice([*targets()]),
-        rng.randrange(1, THREADS + 1),
-        checked=rng.random() < 0.3,
-        shift=rng.randrange(16),
-        eager=rng.random() < 0.7,
-    )
-
-
 def compare(name: str, seed: int) -> None:
     rng = Random(seed)
     case = GENERATORS[name](seed, THREADS)
-    hows = [how(rng, "host"), how(rng)]
+    hows = [How.drawn(rng, "host"), How.drawn(rng)]
     agree(case.program, case.inputs, case.values, case.numbers, hows, f"{name} {seed}")
 
 
@@ -62,5 +51,5 @@ def test_instruction_sets(name: str, target: str) -> None:
     """What a CPU can do changes no bit."""
     for seed in range(100, 103):
         case = GENERATORS[name](seed, THREADS)
-        hows = [how(Random(seed), target)]
+        hows = [How.drawn(Random(seed), target)]
         agree(case.program, case.inputs, case.values, case.numbers, hows, f"{name} {seed}")

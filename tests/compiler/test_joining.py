@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import lowered
 
 import dualgrad as dg
 from dualgrad.compiler.kernel.ir import Contract, buffers_of
@@ -15,11 +16,6 @@ from dualgrad.compiler.pipeline import lower
 
 def _random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def _kernels(step: Any) -> Any:
-    (path,) = step.paths
-    return lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2).kernels
 
 
 Case = tuple[Callable[..., Any], tuple[tuple[int, ...], ...], int]
@@ -51,7 +47,7 @@ def test_values_and_kernels(name: str) -> None:
     expected = body(*args).numpy()
     assert np.array_equal(step(*args).numpy(), expected)
     assert np.array_equal(step(*args).numpy(), expected)
-    assert len(_kernels(step)) == count
+    assert len(lowered(step).kernels) == count
 
 
 def _checked(body: Callable[..., Any], *arrays: Any) -> None:
@@ -144,7 +140,7 @@ def test_steps_of_a_recurrence_lie_in_their_stack() -> None:
     _checked(body, *arrays)
     step = dg.function(body, strict=True)
     step(*map(dg.from_numpy, arrays))
-    kernels = _kernels(step)
+    kernels = lowered(step).kernels
     assert len(kernels) == 5
     for kernel in kernels:
         assert isinstance(kernel.body[0], Contract)

@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import lowered
 
 import dualgrad as dg
 import dualgrad.functional as F
 from dualgrad.compiler.kernel.ir import Contract, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower import reference
-from dualgrad.compiler.pipeline import lower
 
 
 def program_of(function: Callable[..., Any], *args: Any) -> LoopProgram:
     compiled = dg.function(function, strict=True)
     compiled(*args)
-    (path,) = compiled.paths
-    return lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
+    return lowered(compiled)
 
 
 def products_of(program: LoopProgram) -> list[tuple[Any, ...]]:

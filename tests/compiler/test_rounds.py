@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import lowered
 
 import dualgrad as dg
 from dualgrad import nn, optim
@@ -20,7 +21,6 @@ from dualgrad.compiler.kernel.rounds import is_parallel, rounds_of
 from dualgrad.compiler.launch import plan_arena
 from dualgrad.compiler.lower.llvm.module import module_of
 from dualgrad.compiler.lower.reference import run
-from dualgrad.compiler.pipeline import lower
 from dualgrad.runtime.cpu import host_target
 from dualgrad.runtime.profile import counters
 
@@ -30,8 +30,7 @@ SHAPES = [(70, 300)] * 4 + [(33, 500), (17,), (4000,), (90, 7)]
 def program_of(function: Callable[..., Any], *args: Any) -> LoopProgram:
     compiled = dg.function(function, strict=True)
     compiled(*args)
-    (path,) = compiled.paths
-    return lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
+    return lowered(compiled)
 
 
 def parameters(seed: int) -> list[nn.Parameter]:

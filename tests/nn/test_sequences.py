@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import lowered
 
 import dualgrad as dg
 from dualgrad import nn
 from dualgrad.compiler.kernel.ir import Contract
 from dualgrad.compiler.ops import sequences
-from dualgrad.compiler.pipeline import lower
 
 torch = pytest.importorskip("torch")
 
@@ -125,9 +125,8 @@ def test_weights_get_their_gradients_from_many_steps_at_once() -> None:
 
     compiled = dg.function(gradients, strict=True)
     compiled(dg.from_numpy(_input(16, 5).astype(np.float32)))
-    (path,) = compiled.paths
-    program = lower(path.graph, (None,) * len(path.graph.inputs), "program", threads=2)
-    products = [k.body[0] for k in program.kernels if isinstance(k.body[0], Contract)]
+    kernels = lowered(compiled).kernels
+    products = [k.body[0] for k in kernels if isinstance(k.body[0], Contract)]
     sizes = [(c.m, c.n, c.k) for c in products]
     assert sizes.count((12, 3, 15 * 5)) == 1  # of the weight of outputs: all steps but the first
     assert sizes.count((12, 4, 16 * 5)) + sizes.count((4, 12, 16 * 5)) == 1

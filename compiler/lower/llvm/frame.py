@@ -1,14 +1,16 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
-0 error word   1 number of chunks of the running kernel   2 address of the program's numbers:
-its symbols, then its scalars   3 address of the context   4, 5 the batch and the row that the
-indices of an epilogue count from: those of the item, in a strip, else 0
-then the addresses of the buffers that the running kernel uses, in the order in which it names
-them, if its function serves others too; then the addresses of all buffers, private ones in the
-frame of a thread only; then, for kernels that
-run in one pass, the number of chunks of each and those before it
+    0     error word
+    1     number of chunks of the running kernel
+    2     address of the program's numbers: its symbols, then its scalars
+    3     address of the context, for strips
+    4, 5  batch and row that indices of an epilogue count from: an item's, in a strip, else 0
+    then  addresses of the buffers that the running kernel uses, in the order in which it names
+          them, if its function serves others too
+    then  addresses of all buffers; of private ones in the frames of a strip's chunks only
+    then  for each kernel of a pass the number of its chunks and of those before it
 
-Such a function reads the addresses of the running kernel only, so it serves all kernels that
+A function that serves several kernels reads the addresses of the running one only: these kernels
 differ in nothing but their buffers.
 """
 

@@ -2,7 +2,8 @@
 
     gemm_f32(desc)       desc: i64 slots named in DESC
 
-It takes a batch of them.  Each sum over K is cut as `kernel.ir` says for Contract: the order
+It takes a batch of them.  Operands have strides, or tables that say where their rows and columns
+lie (`gemm_walk`).  Each sum over K is cut as `kernel.ir` says for Contract: the order
 depends on K alone, so strides, tiles, batches and threads never change a bit of the result.
 
 Rows are split evenly into panels of at most `height` rows, columns into panels of `width`.  One

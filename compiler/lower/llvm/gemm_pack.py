@@ -6,8 +6,8 @@
 
 Strides are in elements.  A unit stride of A is copied, of B in the direction of the panel's
 vectors too; the other unit stride of B is transposed in registers, anything else taken element by
-element.  Columns of B from `columns` to `width` are filled with numbers of the panel, because
-kernels read them.
+element.  Columns of B from `columns` to `width` are filled with zeros or numbers of the panel,
+because kernels read them.
 """
 
 from __future__ import annotations

@@ -188,12 +188,11 @@ class Tiling:
     def declarations(self) -> str:
         """The intrinsics that the methods above use."""
         v, mask, suffix = self.vector, self._mask, self._vector_suffix
-        fma = f"declare {v} @llvm.fma.{suffix}({v}, {v}, {v})\n" if self.is_float else ""
-        narrow = f"<{self.lanes} x i16>"
+        some = f"declare {v} @llvm.fma.{suffix}({v}, {v}, {v})\n" if self.is_float else ""
         if self.widens:
-            name = f"@llvm.masked.load.v{self.lanes}i16.p0"
-            fma += f"declare {narrow} {name}(ptr, i32, {mask}, {narrow})\n"
-        return fma + (
+            narrow, name = f"<{self.lanes} x i16>", f"@llvm.masked.load.v{self.lanes}i16.p0"
+            some += f"declare {narrow} {name}(ptr, i32, {mask}, {narrow})\n"
+        return some + (
             f"declare {v} @llvm.masked.load.{suffix}.p0(ptr, i32, {mask}, {v})\n"
             f"declare void @llvm.masked.store.{suffix}.p0({v}, ptr, i32, {mask})\n"
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"

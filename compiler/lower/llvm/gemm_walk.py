@@ -1,8 +1,9 @@
 """Packing of operands that walk through memory, as windows of images do.
 
 Element (row, col) lies at the sum of two places, one from a table of rows, one from a table of
-columns.  A table has two i64 for each index: its place, and its *run*, the number of indices from
-it on that lie side by side.  Runs are copied, or transposed in registers, a vector at a time.
+columns (`kernel.walks`).  A table has two i64 for each index: its place, and its *run*, the number
+of indices from it on that lie side by side.  Runs are copied, or transposed in registers, a vector
+at a time.
 
     @pack_a_walk(src, rows_at, cols_at, rows, k, dst)             as @pack_a
     @pack_b_walk(src, rows_at, cols_at, columns, width, k, dst)   as @pack_b
@@ -13,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dualgrad.compiler.kernel.walks import ENTRY_WORDS
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_pack import butterfly
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
-ENTRY_WORDS = 2
+_B = "ptr %src, ptr %rows_at, ptr %cols_at, i64 %columns, i64 %width, i64 %k, ptr %dst"
 
 
 def walk_packing(t: Tiling) -> str:
@@ -68,15 +70,11 @@ def _pack_a(t: Tiling) -> str:
 def _pack_b() -> str:
     f = Function(f"internal void @pack_b_walk({_B})")
     copies = f.compare("sge", _run(f, "%cols_at", 0), _run(f, "%rows_at", 0))
-    arguments = ", ".join(x for x in _B.split(", "))
     with f.when(copies):
-        f.do(f"call void @copy_b_walk({arguments})")
+        f.do(f"call void @copy_b_walk({_B})")
     with f.otherwise(copies):
-        f.do(f"call void @transpose_b_walk({arguments})")
+        f.do(f"call void @transpose_b_walk({_B})")
     return f.text()
-
-
-_B = "ptr %src, ptr %rows_at, ptr %cols_at, i64 %columns, i64 %width, i64 %k, ptr %dst"
 
 
 def _copy_b(t: Tiling) -> str:

@@ -180,7 +180,7 @@ class Entry(Launches):
             self.stop_after_error()
 
     def _cut(self) -> None:
-        """Code generation takes more than linear time on a long block."""
+        """Begin another block after so many launches."""
         self._launched += 1
         if self._launched % _LAUNCHES_IN_BLOCK == 0:
             self.f.start_next()

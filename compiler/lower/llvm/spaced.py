@@ -5,7 +5,7 @@ Both are loads of neighbours and a shuffle: on many processors faster than gathe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, free_atoms_of, symbol_of, terms_of
 from dualgrad.compiler.lower.llvm.emit import Function
@@ -90,13 +90,12 @@ def several(f: Function, load: Load, lanes: int, phase: str) -> str:
     return _chosen(f, values, phase, f"<{width} x {load.kind}>")
 
 
-def _shuffled(f: Function, x: str, kind: str, width: int, picks: Iterable[int]) -> str:
+def _shuffled(f: Function, x: str, kind: str, width: int, picks: Sequence[int]) -> str:
     """Lanes of x, zeros for lane number `width`."""
     numbers = ", ".join(f"i32 {k}" for k in picks)
     whole = f"<{width} x {kind}>"
-    count = numbers.count("i32")
     return f.value(
-        f"shufflevector {whole} {x}, {whole} zeroinitializer, <{count} x i32> <{numbers}>"
+        f"shufflevector {whole} {x}, {whole} zeroinitializer, <{len(picks)} x i32> <{numbers}>"
     )
 
 

@@ -9,6 +9,7 @@ from dualgrad.compiler.kernel.ir import Contract, Kernel, Walk, along
 from dualgrad.compiler.kernel.walks import ENTRY_WORDS, Table, tables_of
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.frame import Frame
+from dualgrad.compiler.lower.llvm.gemm_walk import entry
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.runtime.program import Target
@@ -118,7 +119,7 @@ def _places(code: KernelCode, table: Table, memory: str) -> None:
         for digit, (quotient, remainder) in zip(digits, carried, strict=True):
             code.atoms[symbol_of(digit.quotient)] = quotient
             code.atoms[symbol_of(digit.remainder)] = remainder
-        f.store("i64", code.dim(place), _entry(f, memory, i))
+        f.store("i64", code.dim(place), entry(f, memory, i))
     following = []
     carry: str | int = 1
     for divisor, (quotient, remainder) in zip(known, carried, strict=True):
@@ -133,15 +134,11 @@ def _places(code: KernelCode, table: Table, memory: str) -> None:
 def _runs(f: Function, memory: str, count: str) -> None:
     """The lengths of runs, from the last index on."""
     last = f.sub(count, 1)
-    f.store("i64", 1, f.at(_entry(f, memory, last), 1, "i64"))
+    f.store("i64", 1, f.at(entry(f, memory, last), 1, "i64"))
     with f.loop(1, count) as back:
-        here = _entry(f, memory, f.sub(last, back))
+        here = entry(f, memory, f.sub(last, back))
         after = f.at(here, ENTRY_WORDS, "i64")
         distance = f.sub(f.load("i64", after), f.load("i64", here))
         longer = f.add(f.load("i64", f.at(after, 1, "i64")), 1)
         run = f.select(f.compare("eq", distance, 1), longer, 1)
         f.store("i64", run, f.at(here, 1, "i64"))
-
-
-def _entry(f: Function, memory: str, index: str) -> str:
-    return f.at(memory, f.mul(index, ENTRY_WORDS), "i64")
