@@ -321,8 +321,9 @@ def in_turn(cases: list[Case]) -> list[tuple[Case, DType]]:
 
 
 def is_of_several_ops(case: Case) -> bool:
-    """Whether the sample's function makes a matrix out of its arguments first."""
-    return "linalg" in case.sample.function.__module__
+    """Whether the sample's function makes a matrix out of its arguments first, or hands a state
+    from one op to the next."""
+    return "linalg" in case.sample.function.__module__ or case.name == "run"
 
 
 def arguments(case: Case, dtype: DType) -> tuple[list[Any], list[Any]]:
