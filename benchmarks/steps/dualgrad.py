@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dualgrad as dg
-from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.program import Arrays, Decorator, Program, parameters
 from benchmarks.steps import models
 from dualgrad import autograd, functional, nn, optim
 
@@ -78,14 +78,8 @@ def lstm(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
-    def normal(x: dg.Tensor) -> Any:
-        return 0.5 * (1 + dg.erf(x * 0.5**0.5))
-
     def step(price: dg.Tensor, strike: dg.Tensor, years: dg.Tensor) -> Any:
-        spread = VOLATILITY * dg.sqrt(years)
-        drift = (RATE + VOLATILITY**2 / 2) * years
-        d1 = (dg.log(price / strike) + drift) / spread
-        return price * normal(d1) - strike * dg.exp(-RATE * years) * normal(d1 - spread)
+        return models.black_scholes(dg, price, strike, years)
 
     names = ("price", "strike", "years")
     return Program(compiled(step), [tuple(dg.from_numpy(arrays[name]) for name in names)])

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erf
+from jax import lax
 
-from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.program import Arrays, Decorator, Program, parameters
+from benchmarks.steps import models
 
 Params = dict[str, Any]
 Loss = Callable[[Params, Any, Any], Any]
@@ -201,14 +202,8 @@ def lstm(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
-    def normal(x: Any) -> Any:
-        return 0.5 * (1 + erf(x * 0.5**0.5))
-
     def step(price: Any, strike: Any, years: Any) -> Any:
-        spread = VOLATILITY * jnp.sqrt(years)
-        drift = (RATE + VOLATILITY**2 / 2) * years
-        d1 = (jnp.log(price / strike) + drift) / spread
-        return price * normal(d1) - strike * jnp.exp(-RATE * years) * normal(d1 - spread)
+        return models.black_scholes(lax, price, strike, years)
 
     names = ("price", "strike", "years")
     return Program(compiled(step), [tuple(jnp.array(arrays[name]) for name in names)])

@@ -1,10 +1,13 @@
-"""Models of the training steps, for the frameworks whose `nn` has the layers of PyTorch's."""
+"""Models of the training steps, for the frameworks whose `nn` has the layers of PyTorch's, and a
+formula for all that have its functions."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
+
+from benchmarks.program import RATE, VOLATILITY
 
 
 def dense(nn: ModuleType, *widths: int) -> Any:
@@ -44,3 +47,15 @@ def transformer(nn: ModuleType) -> Any:
 
 def lstm(nn: ModuleType) -> Any:
     return nn.LSTM(128, 128)
+
+
+def black_scholes(maths: ModuleType, price: Any, strike: Any, years: Any) -> Any:
+    """Prices of call options; `maths` has sqrt, log, exp and erf."""
+
+    def normal(x: Any) -> Any:
+        return 0.5 * (1 + maths.erf(x * 0.5**0.5))
+
+    spread = VOLATILITY * maths.sqrt(years)
+    drift = (RATE + VOLATILITY**2 / 2) * years
+    d1 = (maths.log(price / strike) + drift) / spread
+    return price * normal(d1) - strike * maths.exp(-RATE * years) * normal(d1 - spread)

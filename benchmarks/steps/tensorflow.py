@@ -9,7 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.program import Arrays, Decorator, Program, parameters
+from benchmarks.steps import models
 
 Params = dict[str, Any]
 Loss = Callable[[Params, Any, Any], Any]
@@ -214,14 +215,8 @@ def lstm(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
-    def normal(x: Any) -> Any:
-        return 0.5 * (1 + tf.math.erf(x * 0.5**0.5))
-
     def step(price: Any, strike: Any, years: Any) -> Any:
-        spread = VOLATILITY * tf.sqrt(years)
-        drift = (RATE + VOLATILITY**2 / 2) * years
-        d1 = (tf.math.log(price / strike) + drift) / spread
-        return price * normal(d1) - strike * tf.exp(-RATE * years) * normal(d1 - spread)
+        return models.black_scholes(tf.math, price, strike, years)
 
     names = ("price", "strike", "years")
     return Program(compiled(step), [tuple(tf.constant(arrays[name]) for name in names)])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.program import RATE, VOLATILITY, Arrays, Decorator, Program, parameters
+from benchmarks.program import Arrays, Decorator, Program, parameters
 from benchmarks.steps import models
 
 
@@ -84,14 +84,8 @@ def lstm(arrays: Arrays, compiled: Decorator) -> Program:
 
 
 def black_scholes(arrays: Arrays, compiled: Decorator) -> Program:
-    def normal(x: torch.Tensor) -> Any:
-        return 0.5 * (1 + torch.erf(x * 0.5**0.5))
-
     def step(price: torch.Tensor, strike: torch.Tensor, years: torch.Tensor) -> Any:
-        spread = VOLATILITY * torch.sqrt(years)
-        drift = (RATE + VOLATILITY**2 / 2) * years
-        d1 = (torch.log(price / strike) + drift) / spread
-        return price * normal(d1) - strike * torch.exp(-RATE * years) * normal(d1 - spread)
+        return models.black_scholes(torch, price, strike, years)
 
     names = ("price", "strike", "years")
     return Program(compiled(step), [tuple(torch.from_numpy(arrays[name]) for name in names)])

@@ -10,11 +10,10 @@ from dualgrad.compiler.kernel.ir import Contract, Kernel, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Part
 from dualgrad.compiler.kernel.walks import tables_of
-from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Frame
+from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
-from dualgrad.compiler.lower.llvm.lanes import Declarations
-from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS, Target
+from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
 
 if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
@@ -95,15 +94,7 @@ def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None
     return memory
 
 
-def epilogue_function(
-    function: str,
-    kernel: Kernel,
-    slots: Mapping[str, int],
-    frame: Frame,
-    names: Declarations,
-    target: Target,
-    checked: bool,
-) -> str:
+def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts) -> str:
     """What happens to a finished piece of the result: the stores of the kernel's epilogue."""
     (c,) = kernel.body
     assert isinstance(c, Contract)
@@ -111,7 +102,7 @@ def epilogue_function(
         f"internal void {function}(ptr %frame, i64 %batch, i64 %row0, i64 %row1,"
         " i64 %col0, i64 %col1)"
     )
-    code = KernelCode(signature, slots, frame, names, target, checked)
+    code = KernelCode(signature, slots, parts)
     code.open_buffers(kernel.starts)
     total = c.c.place(c.batch_var, c.row_var, c.col_var)
     result = {c.result: load(c.c.buffer, total)}

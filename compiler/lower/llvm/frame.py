@@ -22,6 +22,9 @@ from dualgrad.compiler.ir.dims import Atom
 from dualgrad.compiler.kernel.ir import Buffer, Kernel
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.lower.llvm.lanes import Declarations
+from dualgrad.runtime.program import Target
+from dualgrad.runtime.records import dataclass
 
 ERROR, CHUNKS, NUMBERS, CONTEXT, BATCH, ROW = range(6)
 _FIRST = 6
@@ -60,3 +63,14 @@ class Frame:
         if buffer.name not in self.accesses:
             self.accesses.append(buffer.name)
         return len(self.program.checks) + self.accesses.index(buffer.name)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the functions of a module share."""
+
+    frame: Frame
+    names: Declarations
+    target: Target
+    checked: bool
+    externs: tuple[str, ...]

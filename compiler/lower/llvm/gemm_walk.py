@@ -41,14 +41,16 @@ def _run(f: Function, table: str, index: Value) -> str:
 
 
 @contextmanager
-def _pieces(t: Tiling, f: Function, table: str, total: Value) -> Iterator[tuple[str, str]]:
-    """A loop over the runs of indices 0 .. total - 1, cut to vectors: (first index, length)."""
+def _pieces(
+    t: Tiling, f: Function, table: str, start: Value, stop: Value
+) -> Iterator[tuple[str, str]]:
+    """A loop over the runs of indices start .. stop - 1, cut to vectors: (first index, length)."""
     turn = f.repeat()
-    first = turn.carry("i64", 0)
-    count = f.min(f.min(_run(f, table, first), f.sub(total, first)), t.lanes)
+    first = turn.carry("i64", start)
+    count = f.min(f.min(_run(f, table, first), f.sub(stop, first)), t.lanes)
     yield first, count
     following = f.add(first, count)
-    turn.close(f.compare("slt", following, total), [following])
+    turn.close(f.compare("slt", following, stop), [following])
 
 
 def _pack_a(t: Tiling) -> str:
@@ -57,7 +59,7 @@ def _pack_a(t: Tiling) -> str:
         "internal void @pack_a_walk(ptr %src, ptr %rows_at, ptr %cols_at, i64 %rows, i64 %k, "
         "ptr %dst)"
     )
-    with _pieces(t, f, "%cols_at", "%k") as (k, count):
+    with _pieces(t, f, "%cols_at", 0, "%k") as (k, count):
         mask = t.mask(f, count)
         source = t.from_at(f, "%src", _place(f, "%cols_at", k))
         place = t.at(f, "%dst", k)
@@ -82,11 +84,11 @@ def _copy_b(t: Tiling) -> str:
     f = Function(f"internal void @copy_b_walk({_B})")
     with f.loop(0, "%width", t.lanes) as j:
         stop = f.max(f.min("%columns", f.add(j, t.lanes)), j)
-        parts, firsts = _parts(t, f, j, stop)
+        parts, ends = _parts(t, f, j, stop)
         after = f.new_block()
         for count in _JOINED:
             few, more = f.new_block(), f.new_block()
-            f.branch(f.compare("sge", firsts[count - 1], stop), few, more)
+            f.branch(f.compare("sge", ends[count - 1], stop), few, more)
             f.start(few)
             _join(t, f, j, parts[:count])
             f.jump(after)
@@ -134,17 +136,13 @@ def _copy_runs(t: Tiling, f: Function, j: str, stop: str) -> None:
     place = t.at(f, "%dst", j)
     with f.loop(0, "%k") as k:
         t.store(f, "zeroinitializer", t.at(f, place, f.mul(k, "%width")))
-    turn = f.repeat()
-    first = turn.carry("i64", j)
-    count = f.min(_run(f, "%cols_at", first), f.sub(stop, first))
-    mask = t.mask(f, count)
-    source = t.from_at(f, "%src", _place(f, "%cols_at", first))
-    place = t.at(f, "%dst", first)
-    with f.loop(0, "%k") as k:
-        piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", k)), mask)
-        t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
-    following = f.add(first, count)
-    turn.close(f.compare("slt", following, stop), [following])
+    with _pieces(t, f, "%cols_at", j, stop) as (first, count):
+        mask = t.mask(f, count)
+        source = t.from_at(f, "%src", _place(f, "%cols_at", first))
+        place = t.at(f, "%dst", first)
+        with f.loop(0, "%k") as k:
+            piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", k)), mask)
+            t.store_masked(f, piece, t.at(f, place, f.mul(k, "%width")), mask)
 
 
 def _transpose_b(t: Tiling) -> str:
@@ -158,7 +156,7 @@ def _transpose_b(t: Tiling) -> str:
             for lane in range(t.lanes)
         ]
         place = t.at(f, "%dst", j)
-        with _pieces(t, f, "%rows_at", "%k") as (k, count):
+        with _pieces(t, f, "%rows_at", 0, "%k") as (k, count):
             mask = t.mask(f, count)
             first = _place(f, "%rows_at", k)
             runs = [t.take_masked(f, t.from_at(f, column, first), mask) for column in columns]

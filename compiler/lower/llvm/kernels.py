@@ -21,9 +21,8 @@ from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.advance import NO_PITCH, Pitch, pitches_of, streams_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, Frame
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, Parts
 from dualgrad.compiler.lower.llvm.lanes import (
-    Declarations,
     Lanes,
     constant,
     element,
@@ -303,17 +302,11 @@ def register_lanes(body: Iterable[Stmt], target: Target) -> int:
 
 
 def kernel_function(
-    function: str,
-    kernel: ir.Kernel,
-    slots: Mapping[str, int],
-    frame: Frame,
-    names: Declarations,
-    target: Target,
-    checked: bool,
+    function: str, kernel: ir.Kernel, slots: Mapping[str, int], parts: Parts
 ) -> str:
     """The function of a map, row or column kernel."""
     signature = f"internal void {function}(ptr %frame, i64 %chunk, i64 %tid)"
-    code = KernelCode(signature, slots, frame, names, target, checked)
+    code = KernelCode(signature, slots, parts)
     code.open_buffers(kernel.starts)
     code.streams = streams_of(kernel.body)
     if is_parallel(kernel):

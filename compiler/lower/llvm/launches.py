@@ -12,33 +12,19 @@ from dualgrad.compiler.lower.llvm.call import host_call
 from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Frame
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Parts
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, kernel_function
-from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.compiler.lower.llvm.walks import walk_function
 from dualgrad.runtime.program import (
     CONTEXT_EXTERNS,
     CONTEXT_PARALLEL_FOR,
     CONTEXT_POOL,
-    Target,
 )
-from dualgrad.runtime.records import dataclass
 
 SERIAL_BELOW = UNITS * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = UNITS * 15_000
 MAX_CHUNKS = 64
 _SLOT_BITS = 24  # of the place of a buffer; distances in bytes have the others
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the functions of a module share."""
-
-    frame: Frame
-    names: Declarations
-    target: Target
-    checked: bool
-    externs: tuple[str, ...]
 
 
 def kernel_functions(
@@ -47,14 +33,13 @@ def kernel_functions(
     """The function that does the work of a kernel, if that needs one."""
     if kernel.kind == "call":
         return []
-    common = (slots, parts.frame, parts.names, parts.target, parts.checked)
     if kernel.kind != "contract":
-        return [kernel_function(function, kernel, *common)]
+        return [kernel_function(function, kernel, slots, parts)]
     (stmt,) = kernel.body
     assert isinstance(stmt, Contract)
-    found = [epilogue_function(function, kernel, *common)] if stmt.epilogue else []
+    found = [epilogue_function(function, kernel, slots, parts)] if stmt.epilogue else []
     if stmt.a.walks or stmt.b.walks:
-        found.append(walk_function(f"{function}.walks", kernel, *common))
+        found.append(walk_function(f"{function}.walks", kernel, slots, parts))
     return found
 
 
@@ -67,9 +52,7 @@ class Launches(KernelCode):
     """Writes a function that runs kernels, whose buffers stand in the frame."""
 
     def __init__(self, signature: str, slots: Mapping[str, int], parts: Parts) -> None:
-        super().__init__(
-            signature, slots, parts.frame, parts.names, parts.target, parts.checked, rare=True
-        )
+        super().__init__(signature, slots, parts, rare=True)
         self.externs = parts.externs
         self._words: dict[int, str] = {}
 

@@ -14,9 +14,8 @@ from dualgrad.compiler.ir.dims import Atom, Dim, Expr, coefficient, symbols, ter
 from dualgrad.compiler.kernel.ir import Buffer
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.frame import ERROR, NUMBERS, Frame
+from dualgrad.compiler.lower.llvm.frame import ERROR, NUMBERS, Parts
 from dualgrad.compiler.lower.llvm.lanes import (
-    Declarations,
     Lanes,
     element,
     in_memory,
@@ -27,7 +26,6 @@ from dualgrad.compiler.lower.llvm.lanes import (
 )
 from dualgrad.compiler.lower.llvm.spaced import Load, every, is_short, several, shared_by
 from dualgrad.runtime.dtype import DType
-from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
 
 # Bytes: how far ahead of a loop memory is asked for, and how much of it comes at a time.  Without
@@ -54,16 +52,15 @@ class MemoryCode:
         self,
         signature: str,
         slots: Mapping[str, int],
-        frame: Frame,
-        names: Declarations,
-        target: Target,
-        checked: bool,
+        parts: Parts,
         rare: bool = False,
     ) -> None:
         """`slots` says where in the frame the addresses of buffers stand, by name."""
         self.f = Function(signature, rare)
         self.slots = slots
-        self.frame, self.names, self.target, self.checked = frame, names, target, checked
+        self.parts = parts
+        self.frame, self.names = parts.frame, parts.names
+        self.target, self.checked = parts.target, parts.checked
         self.lanes = Lanes()
         self.atoms: dict[Atom, Value] = {}
         self._numbers: dict[object, str] = {}

@@ -16,13 +16,12 @@ from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.lower.llvm.cost import work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import BATCH, ERROR, NUMBERS, ROW, Frame
+from dualgrad.compiler.lower.llvm.frame import BATCH, ERROR, NUMBERS, ROW, Frame, Parts
 from dualgrad.compiler.lower.llvm.gemm import routine_name
 from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.compiler.lower.llvm.launches import (
     SERIAL_BELOW,
     Launches,
-    Parts,
     Shared,
     kernel_functions,
     may_stop,

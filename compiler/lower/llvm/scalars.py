@@ -6,6 +6,7 @@ What a loop does not change is computed before it, as a scalar, and repeated int
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dualgrad.compiler.build.float16 import conversion
 from dualgrad.compiler.ir.dims import Atom, Expr, symbol_of, symbols, terms_of
@@ -41,7 +42,7 @@ class ScalarCode(MemoryCode):
 
     def operands(self, e: Scalar) -> tuple[Scalar, ...]:
         """What the code of an expression needs."""
-        if scales(self.target, self.lanes.width, e):
+        if e.op == "mul" and scales(self.target, self.lanes.width, e):
             return scaled(e) or e.args
         return e.args
 
@@ -89,9 +90,8 @@ class ScalarCode(MemoryCode):
             kind = vector(element(formula.body.dtype), width)
             passed = ", ".join(f"{t} %x{k}" for k, t in enumerate(params))
             names.formulas[formula, width] = name, ""
-            code = ScalarCode(
-                f"internal {kind} {name}({passed})", {}, self.frame, names, self.target, False
-            )
+            unchecked = replace(self.parts, checked=False)
+            code = ScalarCode(f"internal {kind} {name}({passed})", {}, unchecked)
             code.lanes = Lanes(width)
             for k, x in enumerate(formula.params):
                 code.keep((x, width), f"%x{k}")

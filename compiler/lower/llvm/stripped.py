@@ -15,8 +15,8 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.lower.llvm.contract import contract_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR
-from dualgrad.compiler.lower.llvm.launches import MAX_CHUNKS, SERIAL_BELOW, Launches, Parts
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, Parts
+from dualgrad.compiler.lower.llvm.launches import MAX_CHUNKS, SERIAL_BELOW, Launches
 from dualgrad.compiler.lower.llvm.together import Work
 from dualgrad.runtime.program import CONTEXT_POOL, POOL_WORKERS
 

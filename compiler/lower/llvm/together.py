@@ -13,8 +13,8 @@ from dualgrad.compiler.kernel.ir import Kernel
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.lower.llvm.cost import work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS
-from dualgrad.compiler.lower.llvm.launches import SERIAL_BELOW, Launches, Parts, Shared
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, Parts
+from dualgrad.compiler.lower.llvm.launches import SERIAL_BELOW, Launches, Shared
 from dualgrad.runtime.records import dataclass
 
 

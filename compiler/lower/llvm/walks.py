@@ -8,11 +8,9 @@ from dualgrad.compiler.ir.dims import Atom, Dim, Expr, sym, symbol_of, terms_of
 from dualgrad.compiler.kernel.ir import Contract, Kernel, Walk, along
 from dualgrad.compiler.kernel.walks import ENTRY_WORDS, Table, tables_of
 from dualgrad.compiler.lower.llvm.emit import Function
-from dualgrad.compiler.lower.llvm.frame import Frame
+from dualgrad.compiler.lower.llvm.frame import Parts
 from dualgrad.compiler.lower.llvm.gemm_walk import entry
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
-from dualgrad.compiler.lower.llvm.lanes import Declarations
-from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
 
 
@@ -77,20 +75,12 @@ def _replaced_atom(atom: Atom, number: Expr, digit: Digit) -> Dim:
     return x // atom.args[1] if atom.kind == "div" else x % atom.args[1]
 
 
-def walk_function(
-    function: str,
-    kernel: Kernel,
-    slots: Mapping[str, int],
-    frame: Frame,
-    names: Declarations,
-    target: Target,
-    checked: bool,
-) -> str:
+def walk_function(function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts) -> str:
     """`function`(frame, tables) fills the tables of a contraction."""
     (c,) = kernel.body
     assert isinstance(c, Contract)
     signature = f"internal void {function}(ptr %frame, ptr %tables)"
-    code = KernelCode(signature, slots, frame, names, target, checked)
+    code = KernelCode(signature, slots, parts)
     start: Dim = 0
     for table in tables_of(c.a, c.b, c.m, c.n, c.k):
         _fill(code, table, code.f.at("%tables", code.dim(start), "i64"))
