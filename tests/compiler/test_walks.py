@@ -17,7 +17,7 @@ from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.kernel.ir import Contract, Walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower.llvm.module import module_of
-from dualgrad.compiler.lower.llvm.walks import digits_of
+from dualgrad.compiler.lower.llvm.walks import divisions_of
 from dualgrad.compiler.pipeline import lower
 from dualgrad.functional import conv2d
 from dualgrad.runtime.cpu import host_target
@@ -73,21 +73,21 @@ def test_walks_have_the_bits_of_copies(
     assert np.allclose(found, exact, rtol=0, atol=1e-4)
 
 
-def test_digits_count_what_is_divided() -> None:
+def test_divisions_count_what_is_divided() -> None:
     n, p = sym("n"), sym("p", 4096)
     column, row = p % n, p // n
     walk = Walk(p, 100 * (row // 3) + 10 * (row % 3) + column + 7 * p)
-    place, digits = digits_of(walk)
-    assert len(digits) == 2
+    place, divisions = divisions_of(walk)
+    assert len(divisions) == 2
     for index in (0, 1, 5, 17, 18, 1000):
         values = {symbol_of(n): 6, symbol_of(p): index}
         assert "//" not in str(place)
         assert "%" not in str(place)
         number = index
-        for digit in digits:
-            divisor = evaluate(digit.divisor, values)
-            values[symbol_of(digit.quotient)] = number // divisor
-            values[symbol_of(digit.remainder)] = number % divisor
+        for division in divisions:
+            divisor = evaluate(division.divisor, values)
+            values[symbol_of(division.quotient)] = number // divisor
+            values[symbol_of(division.remainder)] = number % divisor
             number //= divisor
         assert evaluate(place, values) == evaluate(walk.place, values)
 
