@@ -76,7 +76,7 @@ class Scope:
             module = space.get("__name__")
             if is_foreign(module):
                 own = root_name(module) == OWN
-                if own and module.startswith(_BELOW):
+                if own and str(module).startswith(_BELOW):
                     continue
                 self.names |= {*code.co_names} - TEXTS if own else {*code.co_names}
                 self.used.update(code.co_names)
