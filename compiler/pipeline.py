@@ -38,7 +38,8 @@ from dualgrad.compiler.kernel.region import build_region, parts_in
 from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.row import build_row
 from dualgrad.compiler.kernel.scan import build_scan
-from dualgrad.compiler.kernel.strips import Finder, Strip
+from dualgrad.compiler.kernel.striping import Finder
+from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite

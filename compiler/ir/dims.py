@@ -319,6 +319,18 @@ def coefficient(e: Dim, v: Expr) -> tuple[Dim, Dim] | None:
     return k, rest
 
 
+def rejoined(d: Dim) -> Dim:
+    """d with  c * n * (x // n) + c * (x % n)  as  c * x."""
+    terms = dict(terms_of(d))
+    for m, c in terms.items():
+        if len(m) == 1 and m[0].kind == "mod":
+            x, n = m[0].args
+            quotient = Expr.of({(Atom.make("div", "", (x, n)),): c}) * n
+            if terms.items() >= dict(terms_of(quotient)).items():
+                return rejoined(d - quotient - Expr.of({m: c}) + c * x)
+    return d
+
+
 def free_atoms_of(a: Atom) -> set[Atom]:
     if a.kind == "sym":
         return {a}

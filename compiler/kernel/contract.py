@@ -8,6 +8,7 @@ from dualgrad.compiler.ir.dims import (
     ceil_div,
     coefficient,
     evaluate,
+    rejoined,
     sym,
     symbol_of,
     symbols,
@@ -168,6 +169,7 @@ def steps_of(
 
 def _step(place: Dim, v: Expr) -> Dim | Walk:
     """How elements lie along `v`: a stride if there is one."""
+    place = rejoined(place)
     found = coefficient(place, v)
     return Walk(v, place) if found is None else found[0]
 

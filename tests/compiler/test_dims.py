@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgrad.compiler.ir.dims import Dim, evaluate, sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, evaluate, rejoined, sym, symbol_of
 
 N, M = sym("n"), sym("m")
 U, V = sym("i", N), sym("j", M)
@@ -57,3 +57,12 @@ def test_division_keeps_its_value(a: list[Any], b: list[Any], data: Any) -> None
     if x >= 0 and y > 0:
         assert evaluate(dividend // divisor, values) == x // y
         assert evaluate(dividend % divisor, values) == x % y
+
+
+def test_quotient_and_remainder_come_together() -> None:
+    i, j = rows(12, 5)
+    assert rejoined(512 * (64 * (i // 4) + j) + 128 * 512 * 3) == 512 * (64 * (i // 4) + j + 384)
+    assert rejoined(32 * (i // 4) + 8 * (i % 4) + j + 7) == 8 * i + j + 7
+    assert rejoined(N * M * (i // N) + M * (i % N)) != i * M  # known sizes only
+    assert rejoined(32 * (i // 4) + 9 * (i % 4)) == 32 * (i // 4) + 9 * (i % 4)
+    assert rejoined(32 * (i // 4) + 8 * (i % 5)) == 32 * (i // 4) + 8 * (i % 5)

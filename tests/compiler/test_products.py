@@ -58,6 +58,17 @@ def test_rows_of_all_batches_meet_one_matrix(shape: tuple[int, ...], columns: in
             np.testing.assert_allclose(got.numpy(), exact, rtol=1e-4, atol=1e-5)
 
 
+def test_steps_seen_as_rows_are_no_walks() -> None:
+    """Part of the steps of a sequence, all rows of which are summed over."""
+
+    def product(x: dg.Tensor, y: dg.Tensor) -> dg.Tensor:
+        return x[1:].reshape(20, 3).T @ y[:-1].reshape(20, 6)
+
+    program = program_of(product, dg.randn(5, 5, 3), dg.randn(5, 5, 6))
+    (c,) = (s for k in program.kernels for s in k.body if isinstance(s, Contract))
+    assert (c.a.strides, c.b.strides) == ((1, 3), (6, 1))
+
+
 @pytest.mark.parametrize("batch", [(2,), (2, 3)])
 def test_attention_copies_no_operand(batch: tuple[int, ...]) -> None:
     def attention(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> tuple[dg.Tensor, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
@@ -13,6 +13,7 @@ from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
+from dualgrad.compiler.lower.llvm.reach import guard_reach
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
     batches, height = (c.batch, c.m) if part is None else (1, part.rows)
     with entry.scope():
         entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
-        if entry.checked:
-            for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
-                if c.k != 0:
-                    entry.guard(operand.buffer, operand.place(c.batch - 1, rows - 1, cols - 1))
         desc = entry.words(len(DESC))
 
         def put(slot: str, value: str | int, kind: str = "i64") -> None:
@@ -51,7 +48,15 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             row, col = (0, 0) if operand.walks else operand.strides
             put(f"{slot}_row", entry.dim(row))
             put(f"{slot}_col", entry.dim(col))
-        put("work", _tables(entry, function, c, put), "ptr")
+        tables, work = _tables(entry, function, c)
+        for slot, address in tables.items():
+            put(slot, address, "ptr")
+        put("work", work, "ptr")
+        if entry.checked:
+            for name, x, rows, cols in (("a", c.a, c.m, c.k), ("b", c.b, c.k, c.n)):
+                walked = (tables[f"{name}_rows"], tables[f"{name}_cols"]) if x.walks else None
+                guard_reach(entry, x, (c.batch, rows, cols), walked)
+            guard_reach(entry, c.c, (c.batch, c.m, c.n))
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         put("pool", pool, "ptr")
         run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
@@ -77,7 +82,7 @@ def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
     return item // part.parts, item % part.parts * part.rows
 
 
-def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None]) -> str:
+def _tables(entry: Launches, function: str, c: Contract) -> tuple[dict[str, str], str]:
     """Fill and name the tables of operands that walk; the scratch memory after them."""
     assert c.workspace is not None
     f = entry.f
@@ -89,9 +94,7 @@ def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None
     for table in tables:
         places[table.name] = memory
         memory = f.at(memory, entry.dim(table.words), "i64")
-    for slot, place in places.items():
-        put(slot, place, "ptr")
-    return memory
+    return places, memory
 
 
 def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts) -> str:
