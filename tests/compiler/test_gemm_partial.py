@@ -20,7 +20,9 @@ def cuts(rng: np.random.Generator, k: int) -> list[int]:
     return sorted({0, *range(block, k, block), *map(int, inside), k})
 
 
-def in_parts(a: Array, b: Array, dtype: DType, unit: tuple[int, int] | None, gap: int) -> Array:
+def in_parts(
+    a: Array, b: Array, dtype: DType, unit: tuple[int, int] | None, gap: int, thin: bool = False
+) -> Array:
     """A product by calls for some rows of K after another; `gap` elements follow partial sums."""
     rng = np.random.default_rng(a.shape[1])
     (m, k), n = a.shape, b.shape[1]
@@ -43,7 +45,7 @@ def in_parts(a: Array, b: Array, dtype: DType, unit: tuple[int, int] | None, gap
             "more": int(stop < k),
         }
         assert not finished
-        call.run(unit, epilogue=address)
+        call.run(unit, epilogue=address, thin=thin)
     assert sum((r1 - r0) * (c1 - c0) for _, r0, r1, c0, c1 in finished) == m * n
     assert (partial[:, n:] == 77).all()
     result = whole.c.copy()
@@ -60,6 +62,13 @@ def test_parts_of_a_sum_are_the_sum(m: int, n: int, k: int, unit: tuple[int, int
     for layouts in (("rows", "rows"), ("columns", "columns"), ("columns", "rows")):
         a, b = matrix(rng, m, k, float32, layouts[0]), matrix(rng, k, n, float32, layouts[1])
         assert_same_bits(in_parts(a, b, float32, unit, 3), canonical(a, b))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=str)
+def test_parts_of_thin_products(unit: tuple[int, int] | None) -> None:
+    rng = np.random.default_rng(3)
+    a, b = matrix(rng, 3, 600, float32, "rows"), matrix(rng, 600, 75, float32, "columns")
+    assert_same_bits(in_parts(a, b, float32, unit, 2, thin=True), canonical(a, b))
 
 
 @pytest.mark.parametrize("dtype", [float64, int32], ids=str)

@@ -11,7 +11,7 @@ from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
-from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
+from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.reach import guard_reach
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
@@ -92,7 +92,7 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
         fits = f.compare("slt", workers, entry.frame.program.threads)
         threads = entry.frame.program.threads if share is None else 0
         put("parallel", f.select(fits, threads, 0))
-        f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
+        f.call(entry.extern(routine_of(c)), ("ptr", desc))
 
 
 def _of_share(c: Contract, share: Share) -> tuple[Dim, Dim, Dim, dict[str, Dim]]:

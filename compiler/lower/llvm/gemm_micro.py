@@ -41,22 +41,22 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     steps = Multiples(f, "%a_row", height)
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
     _fetch_c(t, f, height, vectors)
-    begun = _begun(t, f, height, vectors)
+    first = begun(t, f, height, vectors)
     turn = f.repeat()
     a, b = turn.carry("ptr", "%a"), turn.carry("ptr", "%b")
     left = turn.carry("i64", "%k")
-    sums = [turn.carry(t.vector, x) for x in begun]
+    sums = [turn.carry(t.vector, x) for x in first]
     # strength reduction would replace the constant multiples of a_row by a chain of additions
     a, b = f.value(f"freeze ptr {a}"), f.value(f"freeze ptr {b}")
     row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
     later = f.at(b, ahead, "i8")
     for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
         t.prefetch(f, f.at(later, start, "i8"), to_write=False)
-    sums = _multiply_add_row(t, f, [f.at(a, x, "i8") for x in steps.all()], row, sums)
+    sums = multiply_add_row(t, f, [f.at(a, x, "i8") for x in steps.all()], row, sums)
     a, b = f.at(a, "%a_step", "i8"), f.at(b, "%b_row", "i8")
     left = f.sub(left, 1)
     turn.close(f.compare("ne", left, 0), [a, b, left, *sums])
-    _store(t, f, sums, vectors)
+    store_tile(t, f, sums, vectors)
     return f.text()
 
 
@@ -70,7 +70,7 @@ def _fetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
     turn.close(f.compare("ne", left, 0), [f.at(c, "%c_row", "i8"), left])
 
 
-def _begun(t: Tiling, f: Function, height: int, vectors: int) -> list[str]:
+def begun(t: Tiling, f: Function, height: int, vectors: int) -> list[str]:
     """What the chains start from."""
     before, loading, after = f.block, f.new_block(), f.new_block()
     f.branch("%goes_on", loading, after)
@@ -112,7 +112,7 @@ class Multiples:
         return self._f.value(f"shl i64 {odd}, {twos}") if twos else odd
 
 
-def _multiply_add_row(
+def multiply_add_row(
     t: Tiling, f: Function, a: list[str], row: list[str], sums: list[str]
 ) -> list[str]:
     """sums + column of A x row of B, for one k."""
@@ -123,7 +123,8 @@ def _multiply_add_row(
     return out
 
 
-def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
+def store_tile(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
+    """C = the sums, `vectors` to a row."""
     masks = _masks(t, f, vectors)
     c = "%c"
     for first in range(0, len(sums), vectors):
