@@ -77,8 +77,8 @@ class Finder:
     def _keeps_busy(self, found: Found) -> bool:
         """Whether there is enough for all threads to do at the same time."""
         growth, n = found.growth, found.growth.matrices
-        if growth.rows and not growth.sums:
-            return True
+        if growth.rows:  # memory counts more than that all threads finish together
+            return not growth.sums or n >= self.threads
         return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
 
     def _by_rows(self, low: int, seed: int, whole: Found) -> Found | None:

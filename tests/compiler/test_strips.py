@@ -252,6 +252,42 @@ def test_gradients_are_cut_into_blocks_of_rows() -> None:
     assert any(low == 300 for low, _ in bounds)  # a block along K begins with an item
 
 
+def masked(*heads: dg.Tensor, kind: str) -> tuple[dg.Tensor, ...]:
+    """Gradients of attention with a mask, in one layout or the other, or with dropout."""
+    q, k, v = heads
+    length = q.shape[-2]
+    i = dg.arange(length)
+    near = (i[:, None] - i).abs() < 9
+    if kind == "bools":
+        return gradients(q, k, v, attn_mask=near)
+    if kind == "floats":
+        return gradients(q, k, v, attn_mask=dg.where(near, 0.5, -1e4))
+    if kind == "dropout":
+        return gradients(q, k, v, dropout_p=0.25)
+    xs = [x.detach().requires_grad_() for x in (q, k, v)]
+    y = joined(*(x[None].transpose(1, 2) for x in xs))
+    return (y.detach(), *dg.autograd.grad((y * y).sum(), xs))
+
+
+@pytest.mark.parametrize("kind", ["bools", "floats", "dropout", "joined"])
+@pytest.mark.parametrize(("length", "width"), [(521, 32), (640, 80), (515, 128)])
+def test_blocks_of_rows_keep_the_bits_of_eager_mode(
+    kind: str, length: int, width: int, threads: int
+) -> None:
+    args = heads(4, length, width)
+
+    def function(*args: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        return masked(*args, kind=kind)
+
+    dg.seed(7)
+    want = [x.numpy() for x in function(*args)]
+    with config.scope(check=kind == "floats"):
+        dg.seed(7)
+        program, _, results = compiled(function, *args)
+    same_bits(results, want)
+    assert any(s.cut for s in program.strips)
+
+
 @pytest.mark.parametrize("of", ["forward", "causal_gradients"])
 def test_memory_of_attention_grows_as_its_length(of: str) -> None:
     sizes = []
@@ -261,6 +297,15 @@ def test_memory_of_attention_grows_as_its_length(of: str) -> None:
     assert sizes[1] <= 2 * sizes[0]
     assert sizes[2] <= 2 * sizes[1]
     assert sizes[2] < 4096 * 4096  # a quarter of the scores of one head
+
+
+@pytest.mark.parametrize(("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0)])
+def test_gradients_of_few_matrices(count: int, rows: int, strips: int) -> None:
+    """Large scores of matrices that do not go into threads evenly are not all in memory."""
+    static = dg.function(gradients, strict=True)
+    static(*heads(count, rows, 4))
+    program = lowered(static, threads=2 if count == 3 else 3)
+    assert len(program.strips) == strips
 
 
 def test_what_mixes_items_stays_outside() -> None:
