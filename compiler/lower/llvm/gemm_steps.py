@@ -20,10 +20,16 @@ from dualgrad.compiler.lower.llvm.gemm_walk import entry
 # work      scratch memory of `workspace_bytes`
 # parallel  threads that share the work; 0: all is done by the caller
 # *_rows, *_cols  tables of an operand that walks (`gemm_walk`); its strides are 0; null: strided
+# partial   null, or where the sums of a block of K lie, in rows partial_row elements apart, if its
+#           products come in several calls, of one block each (it may be C, if K has one block)
+# goes_on   1 if what lies there is the beginning of these sums
+# closes    1 if the block ends with this call: its sums go to C; adds  1 if C has some already
+# more      1 if C is not finished with this call
 DESC = (
     "a", "a_batch", "a_row", "a_col", "b", "b_batch", "b_row", "b_col", "c", "c_batch", "c_row",
     "batches", "m", "n", "k", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
     "parallel", "a_rows", "a_cols", "b_rows", "b_cols",
+    "partial", "partial_row", "goes_on", "closes", "adds", "more",
 )  # fmt: skip
 
 # desc                    the call's descriptor
@@ -34,6 +40,7 @@ DESC = (
 # row_panels, width       number of row panels; columns of a column panel
 # share_a                 1 if A is shared, 0 if B is
 # direct_a                1 if A is read where it lies
+# thin                    the kernel that takes a panel of B^T where it lies, if one should
 # a_row, a_step           bytes from row to row and from column to column of A as kernels read it
 # short, taller           the kernels of panels of `height` rows, and of one more
 # short1, taller1         the same, one vector wide
@@ -47,15 +54,15 @@ DESC = (
 # shared, work_bytes      the shared panels; bytes of all that scratch
 PLAN = (
     "desc", "threads", "batch0", "count", "m", "split", "height", "tall", "row_panels", "width",
-    "share_a", "direct_a", "a_row", "a_step", "short", "taller", "short1", "taller1", "columns",
-    "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas", "area",
-    "shared", "work_bytes",
+    "share_a", "direct_a", "thin", "a_row", "a_step", "short", "taller", "short1", "taller1",
+    "columns", "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas",
+    "area", "shared", "work_bytes",
 )  # fmt: skip
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
     "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols",
-    "short", "taller", "short1", "taller1",
+    "short", "taller", "short1", "taller1", "thin", "partial",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
@@ -65,8 +72,11 @@ TILE_BYTES = 2048
 # Packed panels of B are a multiple of this many rows deep: squares of `lanes` are whole.
 DEPTH = 16
 
-# Row panels up to which B is read where it lies: packing it would cost more than it saves.
-_DIRECT_PANELS = 1
+# Row panels up to which B is read where it lies: packing it would cost more than it saves.  More
+# of them would meet rows that lie in few sets of the caches.
+_DIRECT_PANELS = 10
+_DIRECT_PANELS_IN_FEW_SETS = 3
+_SETS_BYTES = 4096  # rows so far apart meet in the same places of a first-level cache
 
 
 class Record:
@@ -92,6 +102,12 @@ def _kind(name: str) -> str:
 def depth(f: Function, k: Value) -> str:
     """Rows of a packed panel of B that holds k."""
     return f.value(f"and i64 {f.add(k, DEPTH - 1)}, {-DEPTH}")
+
+
+def spread(t: Tiling, f: Function, row: Value) -> str:
+    """Whether rows so many elements apart lie in different sets of a first-level cache."""
+    distance = f.value(f"and i64 {f.mul(row, t.stored_size)}, {_SETS_BYTES - 1}")
+    return f.compare("ne", distance, 0)
 
 
 def finish() -> str:
@@ -164,12 +180,16 @@ class _Step:
             index = f.quotient(panel, count)
             batch, j = f.add(plan["batch0"], index), f.sub(panel, f.mul(index, count))
             column, columns = self._columns(j)
-            direct = self._worth_direct(columns)
+            full = f.compare("eq", columns, plan["width"])
+            thin = f.value(f"and i1 {full}, {f.compare('ne', plan['thin'], 'null', 'ptr')}")
+            direct = f.value(f"or i1 {thin}, {f.value(f'and i1 {full}, {self._worth_direct()}')}")
             with f.otherwise(direct):
                 self._pack_once(batch, j, panel, area, own)
             source = self._address("b", batch, plan["k0"], column)
             pitch = f.mul(f.select(direct, desc["b_row"], plan["width"]), self.t.itemsize)
-            tile.set_columns(f.select(direct, source, own, "ptr"), pitch, column, columns)
+            column_pitch = f.mul(desc["b_col"], self.t.stored_size)
+            pitch = f.select(thin, column_pitch, pitch)
+            tile.set_columns(f.select(direct, source, own, "ptr"), pitch, column, columns, thin)
             part = f.sub(item, f.mul(panel, parts))
             low, high = self._part(part, parts, plan["row_panels"])
             a = self._a_panels(batch)
@@ -313,18 +333,20 @@ class _Step:
             self._pack_b(batch, j, place)
             f.store("i64", key, area)
 
-    def _worth_direct(self, columns: Value) -> str:
-        """Whether a panel of B is read where it lies: rows are contiguous, and few use them."""
-        f, plan = self.f, self.plan
-        full = f.compare("eq", columns, plan["width"])
-        few = f.compare("sle", plan["row_panels"], _DIRECT_PANELS)
+    def _worth_direct(self) -> str:
+        """Whether panels of B are read where they lie: rows are contiguous, and few use them."""
+        f, plan, row = self.f, self.plan, self.desc["b_row"]
+        scattered = spread(self.t, f, row)
+        most = f.select(scattered, _DIRECT_PANELS, _DIRECT_PANELS_IN_FEW_SETS)
+        few = f.compare("sle", plan["row_panels"], most)
         unit = "false" if self.t.widens else f.compare("eq", self.desc["b_col"], 1)
-        return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
+        return f.value(f"and i1 {few}, {unit}")
 
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
         """After the last block of K, hand over the columns of these row panels."""
         f, plan = self.f, self.plan
-        complete = f.compare("eq", f.add(plan["k0"], plan["k"]), self.desc["k"])
+        done = f.sub(f.add(plan["k0"], plan["k"]), self.desc["more"])
+        complete = f.compare("eq", done, self.desc["k"])
         with f.when(complete):
             row0, row1 = (self._rows(panel)[0] for panel in panels)
             bounds = (("i64", x) for x in (batch, row0, row1, col0, col1))
@@ -340,15 +362,22 @@ class _Tile:
         size = step.t.itemsize
         self._strides = plan["a_row"], plan["a_step"], f.mul(desc["c_row"], size)
         self._k, self._add = plan["k"], f.compare("sgt", plan["k0"], 0)
+        self._apart = f.compare("ne", desc["partial"], "null", "ptr")
+        self._goes_on = f.compare("ne", desc["goes_on"], 0)
+        self._closes = f.compare("ne", desc["closes"], 0)
+        self._adds = f.compare("ne", desc["adds"], 0)
+        self._sums_row = f.select(self._apart, f.mul(desc["partial_row"], size), self._strides[2])
 
-    def set_columns(self, b: str, b_row: str, first: str, count: str) -> None:
-        """The panel of B, its rows b_row bytes apart, and the columns that it is for."""
+    def set_columns(self, b: str, b_row: str, first: str, count: str, thin: str = "false") -> None:
+        """The panel of B, its rows b_row bytes apart, and the columns that it is for; of a thin
+        product its columns are so far apart."""
         f, plan = self._step.f, self._step.plan
         self._b, self._columns = (b, b_row), (first, count)
         narrow = f.compare("sle", count, self._step.t.lanes)
-        self._kernels = [
+        taller, short = (
             f.select(narrow, plan[f"{name}1"], plan[name], "ptr") for name in ("taller", "short")
-        ]
+        )
+        self._kernels = taller, f.select(thin, plan["thin"], short, "ptr")
         self._full = f.select(narrow, self._step.t.lanes, plan["width"])
 
     def multiply(self, a: str, batch: Value, i: Value) -> None:
@@ -360,15 +389,32 @@ class _Tile:
         row, rows = step._rows(i)
         c = step._address("c", batch, row, self._columns[0])
         a_row, a_step, c_row = self._strides
+        sums = f.select(self._apart, self._partial(row), c, "ptr"), self._sums_row
         indirect = self._add
         if not step.t.masks:
             ragged = f.compare("ne", self._columns[1], self._full)
             indirect = f.value(f"or i1 {indirect}, {ragged}")
         pitch = f.mul(step.plan["width"], step.t.itemsize)
-        target = f.select(indirect, self._scratch, c, "ptr"), f.select(indirect, pitch, c_row)
-        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1])
+        scratch = self._scratch, pitch
+        if not step.t.masks:
+            with f.when(f.value(f"and i1 {indirect}, {self._goes_on}")):
+                self._merge(sums, scratch, "false", rows)
+        target = f.select(indirect, scratch[0], sums[0], "ptr"), f.select(indirect, pitch, sums[1])
+        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], self._goes_on)
         f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
         with f.when(indirect):
-            bounds = (("i64", rows), ("i64", self._columns[1]))
-            merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
-            f.call("@merge", *merged, ("i1", self._add), *bounds)
+            self._merge(scratch, sums, self._add, rows)
+        with f.when(self._closes):
+            self._merge(sums, (c, c_row), self._adds, rows)
+
+    def _partial(self, row: Value) -> str:
+        """Where the sums of a row lie, if they are apart."""
+        f, desc = self._step.f, self._step.desc
+        offset = f.add(f.mul(row, desc["partial_row"]), self._columns[0])
+        return self._step.t.at(f, desc["partial"], offset)
+
+    def _merge(self, source: tuple[str, str], to: tuple[str, str], add: str, rows: Value) -> None:
+        """Copy a tile, or add it to what is there; tiles are addresses and bytes between rows."""
+        kinds = ("ptr", "i64", "ptr", "i64", "i1", "i64", "i64")
+        values = (*source, *to, add, rows, self._columns[1])
+        self._step.f.call("@merge", *zip(kinds, values, strict=True))
