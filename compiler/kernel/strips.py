@@ -27,6 +27,7 @@ from dualgrad.compiler.kernel.ir import (
     Kernel,
     Loop,
     Operand,
+    Pack,
     Reduce,
     Stmt,
     Store,
@@ -110,7 +111,7 @@ class Growth:
 
     def joins(self, kernel: Kernel) -> bool:
         """Take a kernel in at the end, if it fits."""
-        if any(isinstance(s, Call | Check | If) for s in walk(kernel.body)):
+        if any(isinstance(s, Call | Check | If | Pack) for s in walk(kernel.body)):
             return False
         touched, stored = touched_by(kernel), stored_by(kernel)
         if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
@@ -213,6 +214,8 @@ def stored_by(kernel: Kernel) -> set[str]:
             out.add(s.buffer.name)
         elif isinstance(s, Contract):
             out.add(s.c.buffer.name)
+        elif isinstance(s, Pack):
+            out.add(s.packed.name)
         elif isinstance(s, Call):
             out.add(s.output.buffer.name)
     return out

@@ -1,4 +1,4 @@
-"""Calls of the packed matrix product from a program, and its epilogues."""
+"""Calls of the packed matrix product from a program, of its packing alone, and its epilogues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
-from dualgrad.compiler.kernel.ir import Contract, Kernel, Store
+from dualgrad.compiler.kernel.ir import Contract, Kernel, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Part
 from dualgrad.compiler.kernel.walks import tables_of
@@ -34,11 +34,7 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
                 if c.k != 0:
                     entry.guard(operand.buffer, operand.place(c.batch - 1, rows - 1, cols - 1))
-        desc = entry.words(len(DESC))
-
-        def put(slot: str, value: str | int, kind: str = "i64") -> None:
-            f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
-
+        desc, put = _descriptor(entry)
         for slot, dim in (
             ("c_row", c.c.strides[0]), ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
         ):  # fmt: skip
@@ -51,22 +47,63 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             row, col = (0, 0) if operand.walks else operand.strides
             put(f"{slot}_row", entry.dim(row))
             put(f"{slot}_col", entry.dim(col))
+        packed = entry.pointer(c.b.buffer, 0) if c.packed else "null"
+        put("b_packed", packed, "ptr")
+        put("pack_to", "null", "ptr")
         put("work", _tables(entry, function, c, put), "ptr")
-        pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
-        put("pool", pool, "ptr")
-        run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
-        put("parallel_for", run, "ptr")
         put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
         if part is not None:
             for word, place in zip((BATCH, ROW), at, strict=True):
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
-        # Scratch memory is sized for so many threads; a pool that has grown since is not used.
-        workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
-        fits = f.compare("slt", workers, entry.frame.program.threads)
-        threads = entry.frame.program.threads if part is None else 0
-        put("parallel", f.select(fits, threads, 0))
+        _put_pool(entry, put, part is None)
         f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
+
+
+def pack_call(entry: Launches, p: Pack) -> None:
+    """Fill a descriptor and call the routine of products to pack an operand of theirs."""
+    if entry.checked:
+        entry.guard(p.b.buffer, p.b.place(0, p.k - 1, p.n - 1))
+    with entry.scope():
+        entry.open_buffers((p.b.buffer, p.packed))
+        desc, put = _descriptor(entry)
+        for slot, dim in zip(("b_row", "b_col"), p.b.strides, strict=True):
+            put(slot, entry.dim(dim))
+        sizes = (("n", p.n), ("k", p.k), ("m", 0), ("batches", 0), ("b_batch", 0))
+        for slot, dim in sizes:
+            put(slot, entry.dim(dim))
+        put("b", entry.pointer(p.b.buffer, p.b.base), "ptr")
+        put("pack_to", entry.pointer(p.packed, 0), "ptr")
+        for slot in ("b_packed", "b_rows", "b_cols"):
+            put(slot, "null", "ptr")
+        _put_pool(entry, put, True)
+        dtype = p.packed.dtype
+        entry.f.call(entry.extern(routine_name(dtype, dtype)), ("ptr", desc))
+
+
+def _descriptor(entry: Launches) -> tuple[str, Callable[..., None]]:
+    """The memory of a descriptor, and what writes a slot of it."""
+    f = entry.f
+    desc = entry.words(len(DESC))
+
+    def put(slot: str, value: str | int, kind: str = "i64") -> None:
+        f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
+
+    return desc, put
+
+
+def _put_pool(entry: Launches, put: Callable[..., None], parallel: bool) -> None:
+    """The thread pool, and how many of its threads may take part.
+
+    Scratch memory is sized for so many threads; a pool that has grown since is not used.
+    """
+    f = entry.f
+    pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
+    put("pool", pool, "ptr")
+    put("parallel_for", f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64")), "ptr")
+    workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
+    fits = f.compare("slt", workers, entry.frame.program.threads)
+    put("parallel", f.select(fits, entry.frame.program.threads if parallel else 0, 0))
 
 
 def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:

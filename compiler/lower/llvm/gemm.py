@@ -17,6 +17,8 @@ used), else B is, in blocks of columns that do (then a row panel at a time).
             pack the shared operand       parallel over its panels
             multiply                      parallel over the other operand
 
+B that several calls multiply by is packed once, by a call of its own: one with `pack_to`.
+
 A batch becomes one product where all have the same B and their rows continue each other; where an
 operand is the same for all, it is shared, and packed once; else many products, or small ones, go
 one to a thread, and few large ones one after another.
@@ -52,7 +54,9 @@ from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
 from dualgrad.runtime.dtype import ALL, DType, float32
 from dualgrad.runtime.program import Target
 
-__all__ = ["DESC", "gemm_module", "routine_module", "routine_name", "workspace_bytes"]
+__all__ = [
+    "DESC", "gemm_module", "packed_size", "routine_module", "routine_name", "workspace_bytes",
+]  # fmt: skip
 
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
 _PRODUCTS_PER_THREAD = 2  # so many keep threads as busy as sharing each of them would
@@ -75,7 +79,7 @@ def gemm_module(dtype: DType, operands: DType, target: Target) -> str:
     """
     t = tiling(dtype, operands, target)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
-    body = kernels(t) + packing(t) + walk_packing(t) + finish() + steps(t) + products()
+    body = kernels(t) + packing(t) + walk_packing(t) + finish() + steps(t) + products(t)
     return head + body + _routine(t, routine_name(dtype, operands))
 
 
@@ -100,6 +104,11 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     return threads * (area + shared_a + shared_b)
 
 
+def packed_size(n: int, k: int) -> int:
+    """An upper bound of the elements of packed B (k x n), for every dtype and target."""
+    return (n + _PANEL_BYTES // 8) * (k + DEPTH * (-(-k // K_BLOCK)))
+
+
 def _bounded(x: Dim, limit: int) -> Dim:
     """min(x, limit)."""
     below = 1 // (1 + x // (limit + 1))  # 1 if x <= limit, else 0
@@ -110,6 +119,10 @@ def _routine(t: Tiling, name: str) -> str:
     f = Function(f"void @{name}(ptr %desc)", rare=True)
     f.do(f"%plan = alloca [{len(PLAN)} x i64], align 64")
     desc, plan = Record(f, "%desc", DESC), Record(f, "%plan", PLAN)
+    packs = f.compare("ne", desc["pack_to"], "null", "ptr")
+    with f.when(packs):
+        plan["desc"] = "%desc"
+        f.call("@pack", ("ptr", "%plan"))
     smallest = f.min(f.min(desc["m"], desc["n"]), desc["batches"])
     with f.when(f.compare("sgt", smallest, 0)):
         plan["desc"], plan["batch0"], plan["split"] = "%desc", 0, desc["m"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop
+from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Pack
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.lower.llvm.call import host_call
-from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
+from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function, pack_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Parts
@@ -31,7 +31,7 @@ def kernel_functions(
     function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts
 ) -> list[str]:
     """The function that does the work of a kernel, if that needs one."""
-    if kernel.kind == "call":
+    if kernel.kind in ("call", "pack"):
         return []
     if kernel.kind != "contract":
         return [kernel_function(function, kernel, slots, parts)]
@@ -64,6 +64,8 @@ class Launches(KernelCode):
                 host_call(self, first)
             elif isinstance(first, Contract):
                 contract_call(self, function, first)
+            elif isinstance(first, Pack):
+                pack_call(self, first)
             elif is_parallel(kernel):
                 self._launch_chunks(function, kernel)
             else:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Call, Contract
+from dualgrad.compiler.kernel.ir import Call, Contract, Pack
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.strips import Strip
@@ -97,6 +97,7 @@ def _externs(program: LoopProgram) -> tuple[str, ...]:
     routines = [
         routine_name(s.result.dtype, s.a.buffer.dtype) for s in stmts if isinstance(s, Contract)
     ]
+    routines += [routine_name(*[s.packed.dtype] * 2) for s in stmts if isinstance(s, Pack)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     return tuple(dict.fromkeys(routines))
 
