@@ -2,7 +2,9 @@
 that only they need lies.
 
 A strip starts with a product of many matrices and grows kernel by kernel, forwards and then
-backwards; items are matrices or, where one would not fit a core's cache, blocks of rows.
+backwards; items are matrices or, where one would not fit a core's cache, blocks of rows.  Or it
+starts with a product by a matrix that several products share, packed once; items are blocks of
+rows, as tall as keeps all threads busy.
 """
 
 from __future__ import annotations
@@ -10,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from dualgrad.compiler.ir.dims import Dim
-from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Contract, Kernel, walk
+from dualgrad.compiler.kernel.ir import (
+    PACKED_ROWS,
+    Buffer,
+    Call,
+    Check,
+    Contract,
+    Kernel,
+    walk,
+)
 from dualgrad.compiler.kernel.strips import (
     Growth,
     Part,
@@ -23,9 +33,10 @@ from dualgrad.compiler.kernel.strips import (
 from dualgrad.compiler.launch import Space, plan_arena
 from dualgrad.runtime.records import dataclass
 
-REACH = 24  # kernels after the first that are looked at
+REACH = 24  # kernels after the first that are looked at; after the last so far, in steps of time
 ITEMS_PER_THREAD = 4  # from so many on, threads finish together
 CACHED = 1 << 20  # bytes of an item that stay in a core's cache
+FEWEST_STEPS = 2
 FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is packed too often
 
 
@@ -59,7 +70,13 @@ class Finder:
         """Let a strip start with a kernel, if it can; where to go on."""
         first = self.kernels[seed].body[0]
         low = self.strips[-1].last + 1 if self.strips else 0
-        if not isinstance(first, Contract) or not self._has_items(first):
+        if not isinstance(first, Contract):
+            return seed + 1
+        if first.packed:
+            items = _blocks_of_rows(first, self.threads)
+            steps = self._forward(low, [seed], items) if items > 1 else None
+            return seed + 1 if steps is None or _is_short(steps) else self._keep(low, steps)
+        if not self._has_items(first):
             return seed + 1
         assert isinstance(first.batch, int)
         found = self._grown(low, seed, first.batch)
@@ -114,12 +131,15 @@ class Finder:
         chosen = [*first]
         early: list[int] = []
         waiting: list[int] = []
-        for k in range(seed + 1, min(seed + REACH, len(self.kernels))):
+        in_steps = _is_packed(self.kernels[seed])
+        for k in range(seed + 1, len(self.kernels)):
             kernel = self.kernels[k]
-            if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
+            far = k - (chosen[-1] if in_steps else seed) >= REACH
+            if far or any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             free = not after.meets(kernel)
-            needs = touched_by(kernel) & (growth.sizes.keys() | growth.scattered)
+            needs = bool(touched_by(kernel) & (growth.sizes.keys() | growth.scattered))
+            needs |= in_steps and _is_packed(kernel)  # as the other direction does
             if free and needs and growth.joins(kernel):
                 early, waiting = early + waiting, []
                 chosen.append(k)
@@ -186,7 +206,7 @@ class Finder:
                 if not with_workspaces:
                     continue
                 nbytes, item = self._workspace(members[numbers[0]], items), 0
-            elif size:
+            elif size and size * items == buffer.size:
                 nbytes, item = size * buffer.dtype.itemsize, size
             else:
                 continue
@@ -207,6 +227,24 @@ class Finder:
         size = self.workspace(part.rows, c.n, c.k)
         assert isinstance(size, int)
         return size
+
+
+def _is_packed(kernel: Kernel) -> bool:
+    first = kernel.body[0]
+    return isinstance(first, Contract) and first.packed
+
+
+def _is_short(found: Found) -> bool:
+    """Whether a strip has too few products to be the steps of a loop over time."""
+    return sum(map(_is_packed, found.growth.members)) < FEWEST_STEPS
+
+
+def _blocks_of_rows(c: Contract, threads: int) -> int:
+    """Into how many blocks to cut the rows of a product: as few as keep threads busy."""
+    assert isinstance(c.m, int)
+    counts = [d for d in range(2, c.m // PACKED_ROWS + 1) if c.m % d == 0]
+    even = (d for d in counts if d % threads == 0 or d >= ITEMS_PER_THREAD * threads)
+    return next(even, max(counts, default=1)) if threads > 1 else 1
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,14 @@ values.  Run one by one, each of them goes through the memory of all heads.  In 
 takes one head through all of them, while its scores are in cache, and what only the strip needs
 is memory of a thread, not of all heads.
 
-An *item* is one of n equal parts of every buffer that kernels of the strip hand to each other.
+An *item* is one of n equal parts of every buffer that kernels of the strip hand to each other; in
+a buffer of several rounds, as the states of all steps of a sequence, one part of each round.
 Kernels belong to a strip if each item of theirs reads, of what the strip stores, its own item
 only.  Products are taken apart along their batch and, where an item would not fit a core's cache,
 along their rows; the sums themselves, along K, stay whole.  So no number changes.
+
+The loop over time of a recurrent layer is a strip too: its products share a matrix, packed once
+(`packed`), and rows of the batch are on their own.  One thread takes its rows through all steps.
 
 Kernels in between that have nothing to do with a strip run before it, those that need it after it.
 """
@@ -16,9 +20,11 @@ Kernels in between that have nothing to do with a strip run before it, those tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
 from dualgrad.compiler.kernel.ir import (
+    PACKED_ROWS,
     Buffer,
     Call,
     Check,
@@ -89,12 +95,12 @@ class Part:
     @classmethod
     def of(cls, c: Contract, items: int) -> Part | None:
         """None if the rows of all matrices are not so many equal parts."""
-        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
+        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or 0 in (c.batch, items):
             return None
-        if c.a.walks or c.b.walks or c.b.batch == 0:
-            return None  # tables, or a matrix that is packed once for all
+        if c.a.walks or c.b.walks or (c.b.batch == 0 or c.batch == 1) != c.packed:
+            return None  # tables, or a matrix that each item would have to pack
         parts, rest = divmod(items, c.batch)
-        if rest or parts < 1 or c.m % parts:
+        if rest or parts < 1 or c.m % parts or (c.packed and c.m // parts < PACKED_ROWS):
             return None
         return cls(c.m // parts, parts)
 
@@ -117,15 +123,11 @@ class Growth:
         if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
             return False
         known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
-        whole = {b.name: b.size for b in kernel.starts}
-        own = {
-            n: size // self.items
-            for n in stored - known.keys()
-            if isinstance(size := whole[n], int) and size and size % self.items == 0
-        }
-        moved = self._by_items(kernel, known or own)
+        whole = {b.name: b.size for b in kernel.starts if b.name in stored - known.keys()}
+        moved = self._by_items(kernel, known or self._evenly(whole))
         if moved is None:
             return False
+        own = self._sizes_of(moved, whole)
         inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
         rest = stored - inside
         if not known.keys() <= inside or not all(_scatters(kernel, n) for n in rest):
@@ -141,6 +143,31 @@ class Growth:
         if isinstance(first, Contract):
             return kernel if Part.of(first, self.items) else None
         return by_items(kernel, self.items, sizes)
+
+    def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
+        """The sizes of the items of buffers that are nothing but these."""
+        return {
+            n: size // self.items
+            for n, size in whole.items()
+            if isinstance(size, int) and size and size % self.items == 0
+        }
+
+    def _sizes_of(self, kernel: Kernel, whole: dict[str, Dim]) -> dict[str, int]:
+        """The sizes of the items of buffers that a kernel stores, where they are multiples of all
+        items together: by how far its stores move from item to item."""
+        first = kernel.body[0]
+        if isinstance(first, Contract) and first.batch != 1:
+            return self._evenly(whole)
+        found = {}
+        for n, size in self._evenly(whole).items():
+            step = _row_step(first, n) if isinstance(first, Contract) else _item_step(kernel, n)
+            if isinstance(first, Contract) and isinstance(step, int):
+                part = Part.of(first, self.items)
+                assert part is not None
+                step = step * part.rows
+            if isinstance(step, int) and step > 0 and size % step == 0:
+                found[n] = step
+        return found
 
     def _inside(self, kernel: Kernel, name: str, size: int) -> bool:
         """Whether each item touches its own part of a buffer only."""
@@ -160,9 +187,10 @@ class Growth:
         operands = ((c.a, True, c.k), (c.b, False, c.n), (c.c, True, c.n))
         for x, by_rows, columns in operands:
             rows: Dim = part.rows if by_rows else c.k
-            if x.buffer.name == name and not _operand_inside(
-                x, part, c, size, by_rows, rows, columns
-            ):
+            if x.buffer.name != name:
+                continue
+            matrix = replace(x, base=x.base % (size * self.items))
+            if not _operand_inside(matrix, part, c, size, by_rows, rows, columns):
                 return False
         item, row = sym("item", self.items), sym("row", part.rows)
         for buffer, index in accesses_of(c.epilogue):
@@ -182,7 +210,7 @@ def _operand_inside(
     numbers = (x.base, x.batch, down, along, rows, columns)
     if not all(isinstance(d, int) and d >= 0 for d in numbers):
         return False
-    if part.parts > 1 and (not by_rows or x.batch != down * c.m):
+    if part.parts > 1 and (not by_rows or (c.batch != 1 and x.batch != down * c.m)):
         return False
     step = x.batch if part.parts == 1 else down * rows
     last = x.base + down * (rows - 1) + along * (columns - 1)
@@ -196,10 +224,26 @@ def _by_part(index: Dim, c: Contract, part: Part, item: Dim, row: Dim) -> Dim | 
         return None
     if part.parts == 1:
         return substitute(index, {symbol_of(c.batch_var): item})
-    if batch[0] != rows[0] * c.m:
+    if c.batch != 1 and batch[0] != rows[0] * c.m:
         return None
     rest = substitute(index, {symbol_of(c.batch_var): 0, symbol_of(c.row_var): 0})
     return rows[0] * (part.rows * item + row) + rest
+
+
+def _row_step(c: Contract, name: str) -> Dim | None:
+    """How far a product's stores to a buffer move from row to row."""
+    if c.c.buffer.name == name:
+        return c.c.strides[0]
+    index = next(s.index for s in c.epilogue if s.buffer.name == name)
+    split = coefficient(index, c.row_var)
+    return None if split is None else split[0]
+
+
+def _item_step(kernel: Kernel, name: str) -> Dim | None:
+    """How far a kernel's stores to a buffer move from item to item."""
+    stores = (s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name)
+    split = coefficient(next(stores).index, item_of(kernel))
+    return None if split is None else split[0]
 
 
 def touched_by(kernel: Kernel) -> set[str]:

@@ -37,15 +37,17 @@ def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts)
     code = Launches(signature, parts.frame.slots, parts)
     code.atoms[symbol_of(sym("item", strip.items))] = "%item"
     for work in works:
-        if work.shared is not None:
-            work.shared.open_windows(code, work.kernel, "%frame")
         first = work.kernel.body[0]
         with code.scope():
-            if isinstance(first, Contract):
-                contract_call(code, work.function, first, strip.items)
-            else:
+            if not isinstance(first, Contract):
+                if work.shared is not None:
+                    work.shared.open_windows(code, work.kernel, "%frame")
                 item: list[tuple[str, Value]] = [("i64", "%item"), ("i64", 0)]
                 code.f.call(work.function, ("ptr", "%frame"), *item)
+            elif work.shared is not None:
+                work.shared.run_item(code, work.kernel, strip.items)
+            else:
+                contract_call(code, work.function, first, strip.items)
         if parts.checked:
             code.stop_after_error()
     return code.finish()
