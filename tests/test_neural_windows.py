@@ -440,6 +440,46 @@ def test_places_where_all_is_as_low_as_padding(
     np.testing.assert_array_equal(as_array(places)[0], want)
 
 
+@pytest.mark.parametrize(
+    ("k", "stride", "padding", "dilation"), [(2, 2, 1, 1), (3, 2, 1, 2), (3, 1, 1, 1), (5, 2, 2, 1)]
+)
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_gradients_where_all_is_as_low_as_padding(
+    k: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> None:
+    """No window loses its gradient to the padding, in whatever modes."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random((2, 3, 9, 8)) < 0.9, -math.inf, 1.0)
+    options = (k, stride, padding, dilation, ceil_mode)
+    leaf = torch.tensor(x, requires_grad=True)
+    want, places = torch.nn.functional.max_pool2d(leaf, *options, return_indices=True)
+    g = rng.integers(1, 100, want.shape).astype(float)
+    want.backward(torch.tensor(g))
+
+    def step(x: Any, g: Any) -> tuple[Any, ...]:
+        x = x.detach().requires_grad_()
+        out, at = nf.max_pool2d(x, *options, return_indices=True)
+        out.backward(g)
+        return out, at, x.grad
+
+    for f in (step, dg.function(step, strict=True)):
+        for got, right in zip(
+            f(dg.tensor(x), dg.tensor(g)), (want, places, leaf.grad), strict=True
+        ):
+            np.testing.assert_array_equal(as_array(got), right.detach().numpy())
+
+
+def test_of_several_nans_the_first_counts() -> None:
+    """As `argmax` has it, in windows of few and of many places."""
+    for size in (3, 40):
+        x = dg.tensor(np.where(np.arange(size) > 0, math.nan, 1.0)[None, None]).requires_grad_()
+        out, places = nf.max_pool1d(x, size, return_indices=True)
+        out.sum().backward()
+        assert as_array(places).item() == np.argmax(as_array(x)) == 1
+        np.testing.assert_array_equal(as_array(x.grad)[0, 0], np.arange(size) == 1)
+
+
 def test_nan_wins_and_padding_never_does() -> None:
     x = dg.tensor(np.array([[[-3.0, math.nan, -5.0, -4.0]]]))
     np.testing.assert_array_equal(as_array(nf.max_pool1d(x, 2, 2))[0, 0], [math.nan, -4])

@@ -1,7 +1,9 @@
 """Pooling: the largest element, mean or norm of windows or of equal shares of an input.
 
 Inputs are [N, C, L1, ...] or, without a batch, [C, L1, ...].  The gradient of a maximum goes to
-the first largest element of the window, as PyTorch's does.
+the first largest element of the window, as PyTorch's does; of several NaNs to the first, as
+`argmax` has it (PyTorch's pooling takes the last).  Where nothing is larger than the padding, the
+first element of the window that lies in the input counts.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 from dualgrad.compiler.grad import pullback
@@ -20,6 +23,7 @@ from dualgrad.compiler.ops.convolution import batched, sizes
 from dualgrad.compiler.ops.correlation import Ints, Shape
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import copy, to
+from dualgrad.compiler.ops.extremum import Argmax, Max, arg_run
 from dualgrad.compiler.ops.first_max import FirstMax, flat_place
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.padding import pad
@@ -107,7 +111,7 @@ def _first_largest(x: Any, geometry: Geometry) -> tuple[Any, Any]:
     for at, element in g.places.elements(x, g.counts(x)):
         number = g.places.number(at)
         if best is None:
-            best, place = element, to(as_node(number), int32).expand(element.shape)
+            best, place = element, _first_inside(g, element.shape)
             continue
         stays = (best >= element) | best.ne(best)
         best = where(stays, best, element)
@@ -115,16 +119,46 @@ def _first_largest(x: Any, geometry: Geometry) -> tuple[Any, Any]:
     return best, place
 
 
+def _first_inside(geometry: Geometry, shape: Shape) -> Any:
+    """For each of the windows [N, C, ...] the number of its first place that is not in front of the
+    input."""
+    starts = zip(_starts(geometry, shape[2:]), geometry.padding, strict=True)
+    distances = tuple(_inside(low, d) - low if p else 0 for (low, d), p in starts)
+    return to(as_node(geometry.places.number(distances)), int32).expand(shape)
+
+
+def _starts(geometry: Geometry, counts: Shape) -> Iterator[tuple[Any, int]]:
+    """Where windows begin along each axis, in the input's numbers, and how far their elements are
+    apart."""
+    axes = zip(counts, geometry.stride, geometry.padding, geometry.dilation, strict=True)
+    for axis, (n, s, p, d) in enumerate(axes):
+        shape = tuple(n if a == axis else 1 for a in range(len(counts)))
+        yield (Iota.of((n,), 0).on() * s - p).reshape(shape), d
+
+
 def _max_pool_gradient(cotangents: tuple[Any, ...], x: Any, *, geometry: Geometry) -> Any:
     (g,) = cotangents
     if not geometry.places.is_short:
-        return pullback((_max_columns(x, geometry),), cotangents, (x,))
+        return _max_columns_gradient(g, x, geometry)
     _, place = _first_largest(x, geometry)
     total: Any = None
     for distances, own, given in geometry.places.covering(x.shape[2:], place, g):
         term = where(own.eq(geometry.places.number(distances)), given, 0.0)
         total = term if total is None else total + term
     return (total,)
+
+
+def _max_columns_gradient(g: Any, x: Any, geometry: Geometry) -> Any:
+    columns, counts = _padded_columns(x, geometry, _lowest(x.dtype))
+    place = arg_run(Argmax, Max, columns, 2, 3)
+    if any(geometry.padding):
+        first: Any = 0
+        for k, (low, d) in zip(geometry.kernel, _starts(geometry, counts), strict=True):
+            first = first * k + (_inside(low, d) - low) // d
+        place = where(place.eq(0), first.expand(counts).flatten(), place)
+    here = Iota.of((product(geometry.kernel),), 0).on().reshape((1, 1, -1, 1))
+    given = where(here.eq(place.unsqueeze(2)), g.flatten(2).unsqueeze(2), 0.0)
+    return pullback((columns,), (given,), (x,))
 
 
 def _max_columns(x: Any, geometry: Geometry) -> Any:
@@ -181,17 +215,11 @@ def _flat_places(x: Any, geometry: Geometry) -> Any:
     there on."""
     g = geometry
     _, place = _first_largest(x, g)
-    counts = place.shape[2:]
     start: Any = 0
-    first: Any = 0  # of the places that are not padding
-    axes = zip(x.shape[2:], counts, g.stride, g.padding, g.dilation, strict=True)
-    for axis, (n, m, s, p, d) in enumerate(axes):
-        shape = tuple(m if a == axis else 1 for a in range(len(counts)))
-        here = (Iota.of((m,), 0).on() * s - p).reshape(shape)
-        size = count(n, int64)
-        start, first = start * size + here, first * size + _inside(here, d)
+    for n, (low, _) in zip(x.shape[2:], _starts(g, place.shape[2:]), strict=True):
+        start = start * count(n, int64) + low
     further: Any = None
-    for at, _ in g.places.elements(x, counts):
+    for at, _ in g.places.elements(x, place.shape[2:]):
         distance: Any = 0
         for n, d in zip(x.shape[2:], at, strict=True):
             distance = distance * count(n, int64) + d
@@ -199,8 +227,7 @@ def _flat_places(x: Any, geometry: Geometry) -> Any:
             distance if further is None else where(place.eq(g.places.number(at)), distance, further)
         )
         further = far
-    found = start + further
-    return where(place.eq(0), first, found) if any(g.padding) else found
+    return start + further
 
 
 def _inside(low: Any, dilation: int) -> Any:

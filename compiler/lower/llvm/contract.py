@@ -13,6 +13,7 @@ from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
+from dualgrad.compiler.lower.llvm.reach import guard_reach
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
     batches, height = (c.batch, c.m) if part is None else (1, part.rows)
     with entry.scope():
         entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
-        if entry.checked:
-            for operand, rows, cols in ((c.a, c.m, c.k), (c.b, c.k, c.n)):
-                if c.k != 0:
-                    entry.guard(operand.buffer, operand.place(c.batch - 1, rows - 1, cols - 1))
         desc, put = _descriptor(entry)
         for slot, dim in (
             ("c_row", c.c.strides[0]), ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
@@ -47,10 +44,17 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             row, col = (0, 0) if operand.walks else operand.strides
             put(f"{slot}_row", entry.dim(row))
             put(f"{slot}_col", entry.dim(col))
-        packed = entry.pointer(c.b.buffer, 0) if c.packed else "null"
-        put("b_packed", packed, "ptr")
+        put("b_packed", entry.pointer(c.b.buffer, 0) if c.packed else "null", "ptr")
         put("pack_to", "null", "ptr")
-        put("work", _tables(entry, function, c, put), "ptr")
+        tables, work = _tables(entry, function, c)
+        for slot, address in tables.items():
+            put(slot, address, "ptr")
+        put("work", work, "ptr")
+        if entry.checked:
+            for name, x, rows, cols in (("a", c.a, c.m, c.k), ("b", c.b, c.k, c.n)):
+                walked = (tables[f"{name}_rows"], tables[f"{name}_cols"]) if x.walks else None
+                guard_reach(entry, x, (c.batch, rows, cols), walked)
+            guard_reach(entry, c.c, (c.batch, c.m, c.n))
         put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
         if part is not None:
@@ -62,10 +66,10 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
 
 def pack_call(entry: Launches, p: Pack) -> None:
     """Fill a descriptor and call the routine of products to pack an operand of theirs."""
-    if entry.checked:
-        entry.guard(p.b.buffer, p.b.place(0, p.k - 1, p.n - 1))
     with entry.scope():
         entry.open_buffers((p.b.buffer, p.packed))
+        if entry.checked:
+            guard_reach(entry, p.b, (1, p.k, p.n))
         desc, put = _descriptor(entry)
         for slot, dim in zip(("b_row", "b_col"), p.b.strides, strict=True):
             put(slot, entry.dim(dim))
@@ -114,7 +118,7 @@ def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
     return item // part.parts, item % part.parts * part.rows
 
 
-def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None]) -> str:
+def _tables(entry: Launches, function: str, c: Contract) -> tuple[dict[str, str], str]:
     """Fill and name the tables of operands that walk; the scratch memory after them."""
     assert c.workspace is not None
     f = entry.f
@@ -126,9 +130,7 @@ def _tables(entry: Launches, function: str, c: Contract, put: Callable[..., None
     for table in tables:
         places[table.name] = memory
         memory = f.at(memory, entry.dim(table.words), "i64")
-    for slot, place in places.items():
-        put(slot, place, "ptr")
-    return memory
+    return places, memory
 
 
 def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts) -> str:

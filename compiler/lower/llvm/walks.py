@@ -15,30 +15,30 @@ from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)
-class Digit:
+class Division:
     """What counts along while a walk goes on: a number, its quotient and its remainder by
-    `divisor`.  The number of the first digit is the walk's index, of others the quotient of the
-    digit before."""
+    `divisor`.  The number of the first division is the walk's index, of others the quotient of the
+    one before."""
 
     divisor: Dim
     quotient: Expr
     remainder: Expr
 
 
-def digits_of(walk: Walk) -> tuple[Dim, list[Digit]]:
-    """The place of a walk in terms of its index and of digits: no division is left, as long as
-    every quotient is divided by one number only."""
+def divisions_of(walk: Walk) -> tuple[Dim, list[Division]]:
+    """The place of a walk in terms of its index and of what divisions carry along: nothing is left
+    to divide, as long as every quotient is divided by one number only."""
     place, number = walk.place, walk.var
-    digits: list[Digit] = []
+    divisions: list[Division] = []
     while True:
         divisor = _divisor_of(place, number)
         if divisor is None:
-            return place, digits
-        level = len(digits)
-        digit = Digit(divisor, sym(f"q{level}", None), sym(f"r{level}", None))
-        digits.append(digit)
-        place = _replaced(place, number, digit)
-        number = digit.quotient
+            return place, divisions
+        level = len(divisions)
+        division = Division(divisor, sym(f"q{level}", None), sym(f"r{level}", None))
+        divisions.append(division)
+        place = _replaced(place, number, division)
+        number = division.quotient
 
 
 def _divisor_of(d: Dim, number: Expr) -> Dim | None:
@@ -55,23 +55,23 @@ def _divisor_of(d: Dim, number: Expr) -> Dim | None:
     return None
 
 
-def _replaced(d: Dim, number: Expr, digit: Digit) -> Dim:
-    """d with the quotient and the remainder of a number as digits."""
+def _replaced(d: Dim, number: Expr, division: Division) -> Dim:
+    """d with the quotient and the remainder of a number as those of a division."""
     total: Dim = 0
     for monomial, c in terms_of(d):
         term: Dim = c
         for atom in monomial:
-            term = term * _replaced_atom(atom, number, digit)
+            term = term * _replaced_atom(atom, number, division)
         total = total + term
     return total
 
 
-def _replaced_atom(atom: Atom, number: Expr, digit: Digit) -> Dim:
+def _replaced_atom(atom: Atom, number: Expr, division: Division) -> Dim:
     if atom.kind not in ("div", "mod"):
         return Expr.of({(atom,): 1})
-    if atom.args == (number, digit.divisor):
-        return digit.quotient if atom.kind == "div" else digit.remainder
-    x = _replaced(atom.args[0], number, digit)
+    if atom.args == (number, division.divisor):
+        return division.quotient if atom.kind == "div" else division.remainder
+    x = _replaced(atom.args[0], number, division)
     return x // atom.args[1] if atom.kind == "div" else x % atom.args[1]
 
 
@@ -99,16 +99,16 @@ def _fill(code: KernelCode, table: Table, memory: str) -> None:
 def _places(code: KernelCode, table: Table, memory: str) -> None:
     f, step = code.f, table.step
     index = sym("walk", table.extent) if not isinstance(step, Walk) else step.var
-    place, digits = digits_of(step) if isinstance(step, Walk) else (along(step, index), [])
-    known = [code.dim(d.divisor) for d in digits]
+    place, divisions = divisions_of(step) if isinstance(step, Walk) else (along(step, index), [])
+    known = [code.dim(d.divisor) for d in divisions]
     turn = f.repeat()
     i = turn.carry("i64", 0)
-    carried = [(turn.carry("i64", 0), turn.carry("i64", 0)) for _ in digits]
+    carried = [(turn.carry("i64", 0), turn.carry("i64", 0)) for _ in divisions]
     with code.scope():
         code.atoms[symbol_of(index)] = i
-        for digit, (quotient, remainder) in zip(digits, carried, strict=True):
-            code.atoms[symbol_of(digit.quotient)] = quotient
-            code.atoms[symbol_of(digit.remainder)] = remainder
+        for division, (quotient, remainder) in zip(divisions, carried, strict=True):
+            code.atoms[symbol_of(division.quotient)] = quotient
+            code.atoms[symbol_of(division.remainder)] = remainder
         f.store("i64", code.dim(place), entry(f, memory, i))
     following = []
     carry: str | int = 1
