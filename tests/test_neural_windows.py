@@ -421,6 +421,29 @@ def test_places_of_largest_elements() -> None:
     assert places.dtype is dg.int64
 
 
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize(("channels", "groups"), [(2, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_second_gradients_of_both_operands(
+    name: str, channels: int, groups: int, stride: int
+) -> None:
+    """The gradients of input and kernel share windows, whatever the sizes are called."""
+
+    def step(x: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        leaves = [t.detach().requires_grad_() for t in (x, w)]
+        y = getattr(nf, name)(*leaves, stride=stride, padding=1, groups=groups)
+        first = dg.autograd.grad((y * y).sum(), leaves, create_graph=True)
+        return (*first, *dg.autograd.grad(sum((g * g).sum() for g in first), leaves))
+
+    def make() -> tuple[dg.Tensor, ...]:
+        rng = np.random.default_rng(0)
+        shapes = (2, channels, 6, 5), (channels, channels // groups, 3, 3)
+        return tuple(dg.tensor(rng.standard_normal(s).astype(np.float32)) for s in shapes)
+
+    for x, y in zip(*both(step, make), strict=True):
+        same_bits(y, x)
+
+
 @pytest.mark.parametrize(
     ("k", "stride", "padding", "dilation"), [(2, 2, 1, 1), (3, 2, 1, 2), (5, 2, 2, 1)]
 )

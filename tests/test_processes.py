@@ -43,9 +43,9 @@ print(json.dumps({
 """
 
 
-def start(cache: Path, **environment: str) -> subprocess.Popen[str]:
+def start(cache: Path, program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**os.environ, "DG_CACHE_DIR": str(cache), **environment},
         cwd=cache,
         stdout=subprocess.PIPE,
@@ -150,15 +150,7 @@ LATER = (
 
 def test_only_a_process_that_makes_programs_loads_the_code_generator(tmp_path: Path) -> None:
     def run() -> dict[str, Any]:
-        return result(
-            subprocess.Popen(
-                [sys.executable, "-c", "import json\n" + LIGHT],
-                env={**os.environ, "DG_CACHE_DIR": str(tmp_path)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        return result(start(tmp_path, "import json\n" + LIGHT))
 
     first, second = run(), run()
     heavy = {"dualgrad.compiler.codegen", "dualgrad.compiler.pipeline"}
@@ -168,3 +160,52 @@ def test_only_a_process_that_makes_programs_loads_the_code_generator(tmp_path: P
     assert heavy <= set(first["late"])
     assert not heavy & set(second["late"])
     assert first["y"] == second["y"]
+
+
+STEPS = """
+import json, sys
+import numpy as np
+import dualgrad as dg
+from dualgrad import nn, optim
+
+dg.seed(0)
+
+class Task:
+    '''A training step; the runtime has modules of the names that its arrays have here.'''
+
+    def __init__(self, model, *shape):
+        self.arrays = self.blocks = self.library = self.pool = [np.zeros(5000)]
+        self.model, self.x = model, dg.randn(*shape)
+        self.optimizer = optim.Adam(model.parameters())
+
+    def step(self, x):
+        self.optimizer.zero_grad()
+        out = self.model(x)
+        loss = ((out[0] if isinstance(out, tuple) else out) ** 2).mean()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+tasks = [
+    Task(nn.Sequential(nn.Linear(9, 12), nn.ReLU(), nn.Linear(12, 5)), 4, 9),
+    Task(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2)), 2, 1, 8, 8),
+    Task(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 2, 5, 8),
+    Task(nn.LSTM(4, 6), 3, 2, 4),
+]
+losses = [dg.function(t.step, strict=True)(t.x).item().hex() for t in tasks]
+heavy = ("llvmlite.binding", "dualgrad.compiler.codegen", "dualgrad.compiler.pipeline")
+print(json.dumps({"losses": losses, "loaded": [m for m in heavy if m in sys.modules]}))
+"""
+
+
+def test_training_steps_come_from_the_cache(tmp_path: Path) -> None:
+    """In a process that has them on disk nothing is lowered, however its hashes come out; in the
+    one before, native code comes in while they are traced, and changes nothing."""
+
+    def run(seed: str) -> dict[str, Any]:
+        return result(start(tmp_path, STEPS, PYTHONHASHSEED=seed))
+
+    first, *others = run("1"), run("2"), run("3")
+    assert len(first["loaded"]) == 3
+    for other in others:
+        assert other == {"losses": first["losses"], "loaded": []}

@@ -77,6 +77,10 @@ class Builder:
         """The smaller; NaN if either is NaN; of two equal values (+0 and -0) the first."""
         return self.select((x <= y) | self.isnan(x), x, y)
 
+    def table(self, index: Scalar, numbers: tuple[float, ...], dtype: DType) -> Scalar:
+        """The number at an index, of which only the low bits count."""
+        return s.table(index, numbers, dtype)
+
     def poly(self, x: Scalar, *coefficients: float) -> Scalar:
         """A polynomial in Horner's form by fma, the highest coefficient first."""
         value = s.const(coefficients[0], x.dtype)

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from dualgrad.compiler.build.doubleword import DoubleWord
 from dualgrad.compiler.build.formats import FORMATS, Format
+from dualgrad.compiler.build.tables import TANH, odd
 from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.runtime.dtype import float32
+
+# (tanh(x)/x - 1) / x**2 in x**2 on |x| <= 0.6, for float64, highest power first
+_TANH = (
+    6.507044547518135e-06,
+    -3.1186541348153956e-05,
+    9.249704117904393e-05,
+    -0.0002375170104077834,
+    0.0005896237990033565,
+    -0.0014557644810747593,
+    0.003592119731423892,
+    -0.008863234870132061,
+    0.021869488502762716,
+    -0.05396825396726518,
+    0.13333333333331873,
+    -0.33333333333333326,
+)
 
 
 class Exponential(DoubleWord):
@@ -88,11 +106,14 @@ class Exponential(DoubleWord):
     def tanh(self, x: Scalar) -> Scalar:
         """Hyperbolic tangent.  Error: at most 1.5 ulp.
 
-        A polynomial for |x| < 0.6, else 1 - 2 / (e**(2 |x|) + 1).
+        Polynomials on segments for float32; for float64 one for |x| < 0.6, else
+        1 - 2 / (e**(2 |x|) + 1).
         """
+        if x.dtype is float32:
+            return odd(self, x, TANH)
         f = FORMATS[x.dtype]
         size, z = self.abs(x), x * x
-        near = self.fma(self.poly(z, *f.tanh) * z, x, x)
+        near = self.fma(self.poly(z, *_TANH) * z, x, x)
         bounded = self.select(size > -f.minus_one, -f.minus_one, size)
         _, count, r, _ = self._reduce_exp(bounded + bounded, f)
         exponent = (count << f.fraction_bits) + (f.bias << f.fraction_bits)

@@ -11,7 +11,7 @@
         vector j < 10:
           y[j + 10*i] = x[j + 10*i] - m
 
-Formulas that are called are written out after the kernel that calls them.
+Formulas that are called, and tables, are written out after the kernel that needs them.
 
 A subexpression with several uses, or a long one, is printed once as `%n = ...`; it holds for the
 checks and stores that follow, up to the end of one parallel assignment.  A constant carries its
@@ -106,11 +106,30 @@ def constant_text(e: Scalar) -> str:
     return str(e.attr)
 
 
+class _Apart:
+    """What is written out after a kernel: the formulas and tables that have been met."""
+
+    def __init__(self) -> None:
+        self.formulas: dict[Formula, str] = {}  # what they are called
+        self.tables: dict[str, str] = {}  # names, and the numbers
+        self._known: dict[tuple[str, str], str] = {}
+
+    def formula(self, formula: Formula) -> str:
+        return self.formulas.setdefault(formula, f"{formula.name}.{len(self.formulas)}")
+
+    def table(self, e: Scalar) -> str:
+        kind = e.dtype.short
+        text = ", ".join(str(e.dtype.numpy.type(x)) for x in e.numbers)
+        name = self._known.setdefault((kind, text), f"table.{len(self._known)}")
+        self.tables[name] = f"{kind}[{text}]"
+        return name
+
+
 class _Block:
     """The names of shared and long subexpressions in a run of statements."""
 
-    def __init__(self, roots: Sequence[Scalar], names: Names, formulas: dict[Formula, str]) -> None:
-        self.names, self.formulas = names, formulas
+    def __init__(self, roots: Sequence[Scalar], names: Names, apart: _Apart) -> None:
+        self.names, self.apart = names, apart
         self.uses = Counter(roots)
         self.uses.update([x for e in children_first(roots) for x in e.args])
         self.text: dict[Scalar, str] = {}
@@ -149,9 +168,9 @@ class _Block:
             return _PREFIX[e.op] + _wrap(args[0])
         names = {"cast": e.dtype.short, "bitcast": f"bits.{e.dtype.short}"}
         if e.op == "formula":
-            names["formula"] = self.formulas.setdefault(
-                e.formula, f"{e.formula.name}.{len(self.formulas)}"
-            )
+            names["formula"] = self.apart.formula(e.formula)
+        if e.op == "table":
+            names["table"] = self.apart.table(e)
         return f"{names.get(e.op, e.op)}({', '.join(args)})"
 
     def place(self, buffer: Buffer, index: Dim, position: Scalar) -> str:
@@ -180,10 +199,10 @@ class _Printer:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.lines: list[Line] = []
-        self.formulas: dict[Formula, str] = {}  # that have been met, and what they are called
+        self.apart = _Apart()
 
     def block(self, roots: Sequence[Scalar]) -> _Block:
-        return _Block(roots, self.names, self.formulas)
+        return _Block(roots, self.names, self.apart)
 
     def add(self, stmt: Stmt | None, depth: int, text: str) -> None:
         self.lines.append((stmt, "  " * depth + text))
@@ -201,13 +220,15 @@ class _Printer:
             self.add(None, 1, f"params {params}")
 
     def definitions(self) -> None:
-        """The formulas that the kernel calls."""
-        for formula, name in self.formulas.items():
+        """The formulas that the kernel calls, and its tables."""
+        for formula, name in self.apart.formulas.items():
             params = ", ".join(f"{x}: {x.dtype.short}" for x in formula.params)
             block = self.block([formula.body])
             for text in block.define(formula.body):
                 self.add(None, 2, text)
             self.add(None, 1, f"{name}({params}) = {block.text[formula.body]}")
+        for name, numbers in self.apart.tables.items():
+            self.add(None, 1, f"{name} = {numbers}")
 
     def body(self, statements: Sequence[Stmt], depth: int) -> None:
         for group in _groups(statements):

@@ -3,6 +3,7 @@
     Scalar ::= const(number) | load(buffer, index) | reg(name) | param(name) | index(Dim)
              | gather(buffer, index + Scalar)          a load whose place is computed
              | primitive(Scalar, ...)                  the primitives are listed in PRIMITIVES
+             | table(Scalar, numbers)                  the number at an index
              | formula(Scalar, ...)                    a `Formula`, which stands for its body
 
 Every expression has one dtype; operands of a primitive have equal dtypes (`select` has a bool
@@ -12,7 +13,8 @@ Expressions are immutable and interned, so a common subexpression is one object.
 Primitives round as IEEE 754 says (round to nearest, no flush to zero); integers wrap; a shift
 count lies in [0, bits).  Integer division truncates towards zero and must neither be by zero nor
 overflow; `cast` from float to integer truncates, saturates out of range and makes NaN 0;
-`shr` is arithmetic for signed and logical for unsigned integers.
+`shr` is arithmetic for signed and logical for unsigned integers.  A `table` has a power of two
+of numbers, as wide as its index, of which the low bits count: it stands in a register.
 
 16-bit floats are loaded, stored, selected and converted, nothing else: a `cast` to one rounds
 once, whatever it converts from, and one from it is exact.
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from dualgrad.compiler.kernel.ir import Buffer
 
 Number = bool | int | float
-Attr = Union[None, str, int, float, "Dim", tuple["Buffer", "Dim"], "Formula"]
+Attr = Union[None, str, int, float, "Dim", tuple["Buffer", "Dim"], tuple[float, ...], "Formula"]
 
 # name -> (number of operands, kinds of dtype it takes, result: "same" or "bool")
 PRIMITIVES: dict[str, tuple[int, str, str]] = {
@@ -79,6 +81,9 @@ class Formula:
         return Scalar.make("formula", args, self.body.dtype, self)
 
 
+_CONSTANTS = ("const", "table")
+
+
 class Scalar:
     """One scalar expression; `+ - * / < <= > >= & | ^ ~ << >>` build larger ones.
 
@@ -96,8 +101,8 @@ class Scalar:
 
     @classmethod
     def make(cls, op: str, args: tuple[Scalar, ...], dtype: DType, attr: Attr = None) -> Scalar:
-        # 0.0 == -0.0 and 1 == 1.0 == True, so a constant is keyed by its text.
-        key = (op, args, dtype, repr(attr) if op == "const" else attr)
+        # 0.0 == -0.0 and 1 == 1.0 == True, so constants are keyed by their text.
+        key = (op, args, dtype, repr(attr) if op in _CONSTANTS else attr)
         held = _known(key)  # as `find` does, without its call
         found = None if held is None else held()
         if found is None:
@@ -109,8 +114,14 @@ class Scalar:
     @property
     def memory(self) -> tuple[Buffer, Dim]:
         """What a load or gather reads: (buffer, index); a gather adds its operand to the index."""
-        assert isinstance(self.attr, tuple), self.op
-        return self.attr
+        assert self.op in ("load", "gather"), self.op
+        return self.attr  # type: ignore[return-value]
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What a `table` holds."""
+        assert self.op == "table", self.op
+        return self.attr  # type: ignore[return-value]
 
     @property
     def position(self) -> Dim:
@@ -198,6 +209,8 @@ class Scalar:
             return str(self.attr)
         if self.op == "index":
             return f"index({self.attr})"
+        if self.op == "table":
+            return f"{self.numbers}[{self.args[0]!r}]"
         if self.op == "formula":
             return f"{self.formula.name}({', '.join(map(repr, self.args))})"
         suffix = f":{self.dtype.short}" if self.op in ("cast", "bitcast") else ""
@@ -285,6 +298,14 @@ def select(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
             expect="select(bool, T, T)",
         )
     return Scalar.make("select", (condition, yes, no), yes.dtype)
+
+
+def table(index: Scalar, numbers: tuple[float, ...], dtype: DType) -> Scalar:
+    """The number at an index of which only the bits count that it takes."""
+    count = len(numbers)
+    if not index.dtype.is_int or index.dtype.bits != dtype.bits or count & (count - 1):
+        raise CompileError(f"a table of {count} at {index.dtype.name}", op="scalar")
+    return Scalar.make("table", (index,), dtype, numbers)
 
 
 def primitive(name: str, *args: Scalar) -> Scalar:

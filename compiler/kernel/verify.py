@@ -430,8 +430,7 @@ class _Verifier:
                 self.operation(e)
 
     def load(self, e: Scalar) -> None:
-        assert isinstance(e.attr, tuple)
-        buffer, index = e.attr
+        buffer, index = e.memory
         if e.op == "load":
             self.access(buffer, index)
         else:
@@ -463,6 +462,10 @@ class _Verifier:
         elif e.op == "select":
             fits = len(dtypes) == 3 and dtypes[0] is bool_
             fits = fits and dtypes[1] is e.dtype and dtypes[2] is e.dtype
+        elif e.op == "table":
+            count = len(e.numbers)
+            fits = dtypes[0].is_int and dtypes[0].bits == e.dtype.bits and e.dtype.is_float
+            fits = fits and len(dtypes) == 1 and count > 0 and count & (count - 1) == 0
         elif e.op == "formula":
             params = [x.dtype for x in e.formula.params]
             fits = dtypes == params and e.dtype is e.formula.body.dtype

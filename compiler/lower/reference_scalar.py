@@ -70,6 +70,8 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     args = [known[a] for a in e.args]
     if e.op == "const":
         return constant(e.attr, e.dtype)
+    if e.op == "table":
+        return np.asarray(constant(e.numbers, e.dtype)[args[0] & (len(e.numbers) - 1)])
     if e.op == "formula":
         operands = dict(zip(e.formula.params, args, strict=True))
         return evaluate((e.formula.body,), _no_leaf, operands)[0]

@@ -233,7 +233,9 @@ def _conv_transpose_gradient(
     (g,) = cotangents
     after = tuple(p - m for p, m in zip(padding, more, strict=True))
     whole = resized(g, padding, after)
-    dx = correlate(whole, weight, None, stride, dilation, groups)
+    # The windows of both are the same with sizes that are symbols too, as the order asks for in
+    # which a gradient of higher order adds up.
+    dx = correlate(whole, weight, None, stride, dilation, groups, x.shape[2:])
     dw = weight_adjoint(whole, x, weight.shape[2:], stride, dilation, groups)
     return dx, dw, *(_channel_sums(g) for _ in bias)
 

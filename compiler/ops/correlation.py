@@ -84,13 +84,21 @@ def _windows(
     return out, out.shape[3 : 3 + rank], axes, places
 
 
-def correlate(x: Any, weight: Any, bias: Any, stride: Ints, dilation: Ints, groups: int) -> Any:
+def correlate(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Ints,
+    dilation: Ints,
+    groups: int,
+    known: Shape | None = None,
+) -> Any:
     """Every window of x [N, C, ...] multiplied with kernels [outputs, C / groups, ...], summed;
-    and a bias [outputs], unless that is None."""
+    and a bias [outputs], unless that is None.  How many windows there are may be `known`."""
     outputs, depth, *sizes = weight.shape
     n, kernel = x.shape[0], tuple(sizes)
     rank, rows = len(kernel), product(kernel) * depth
-    w, counts, axes, places = _windows(x, groups, kernel, stride, dilation)
+    w, counts, axes, places = _windows(x, groups, kernel, stride, dilation, known)
     if _is_thin(depth, outputs, groups):
         terms = w.permute((0, 1, *places, 2, *axes)).unsqueeze(2) * _by_place(weight, groups, rank)
         out = terms.sum(tuple(range(3, 4 + rank))).reshape((n, outputs, *counts))

@@ -19,6 +19,9 @@ Ran = tuple[types.CodeType, Globals]
 
 # Names that reach attributes in ways that their own names do not tell.
 _COMPUTED = frozenset({"__dict__", "vars", "dir", "attrgetter", "methodcaller", "__getattribute__"})
+# Memory, devices, native code: what runs there tells nothing, and differs between a process that
+# has native code and one that waits for it.
+_BELOW = f"{OWN}.runtime."
 _LOOKS_UP = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME"})
 
 
@@ -27,8 +30,9 @@ class Scope:
     """Code objects that ran, with their globals, and the names that occur in them.
 
     Code of foreign modules (the standard library, NumPy, this package) counts for the names of
-    attributes only: its own globals are taken to be constant.  Where attributes are read by
-    computed names the scope is `wide`: everything counts.
+    attributes only: its own globals are taken to be constant.  This package's runtime sees no
+    objects of users: its code does not count.  Where attributes are read by computed names the
+    scope is `wide`: everything counts.
     """
 
     ran: list[Ran] = field(default_factory=list)
@@ -72,6 +76,8 @@ class Scope:
             module = space.get("__name__")
             if is_foreign(module):
                 own = root_name(module) == OWN
+                if own and str(module).startswith(_BELOW):
+                    continue
                 self.names |= {*code.co_names} - TEXTS if own else {*code.co_names}
                 self.used.update(code.co_names)
                 self.wide = self.wide or (not own and read_by(code)[1])

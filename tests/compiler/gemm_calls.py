@@ -38,14 +38,17 @@ CANARY = 0xA5
 
 @functools.cache
 def routine(
-    dtype: DType, unit: tuple[int, int] | None = None, operands: DType | None = None
+    dtype: DType,
+    unit: tuple[int, int] | None = None,
+    operands: DType | None = None,
+    thin: bool = False,
 ) -> Callable[[Any], None]:
     """The routine for a vector unit, compiled for the host whatever it really has."""
     target = host_target()
     if unit is not None:
         target = dataclasses.replace(target, vector_bits=unit[0], registers=unit[1])
-    name = routine_name(dtype, operands or dtype)
-    code = host_object(f"{name}_{unit}", gemm_module(dtype, operands or dtype, target))
+    name = routine_name(dtype, operands or dtype, thin)
+    code = host_object(f"{name}_{unit}", gemm_module(dtype, operands or dtype, target, thin))
     return _RUN(link_library(f"{name}_{unit}", code, (name,))[name])
 
 
@@ -178,8 +181,9 @@ class Call:
         threads: int = 0,
         parallel_for: int = 0,
         epilogue: int = 0,
+        thin: bool = False,
     ) -> Array:
-        """Run it; `threads` is the descriptor's `parallel`."""
+        """Run it, or the one for thin products; `threads` is the descriptor's `parallel`."""
         size = workspace_bytes(self.batches, self.m, self.n, self.k, max(threads, 1))
         work = np.full(size + 64 + 64, CANARY, np.uint8)
         start = -work.ctypes.data % 64
@@ -209,7 +213,7 @@ class Call:
         }
         values |= self.more
         desc = (ctypes.c_int64 * len(DESC))(*(values.get(name, 0) for name in DESC))
-        routine(self.dtype, unit, self.operands)(desc)
+        routine(self.dtype, unit, self.operands, thin)(desc)
         assert (work[:start] == CANARY).all()
         assert (work[start + size :] == CANARY).all()
         return self.c

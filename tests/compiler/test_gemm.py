@@ -25,6 +25,7 @@ from gemm_calls import (
     concurrent,
     concurrent_address,
     matrix,
+    numbers,
     routine,
     shuffled,
 )
@@ -77,6 +78,29 @@ def test_every_height_of_panels(height: int, unit: tuple[int, int] | None) -> No
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=str)
+@pytest.mark.parametrize("k", [1, 15, 16, 17, 40, 513, 1100])
+def test_thin_products(k: int, unit: tuple[int, int] | None) -> None:
+    rng = np.random.default_rng(k)
+    for m, n, layout in product((1, 2, 3, 4, 7), (5, 16, 33, 100), ("rows", "columns")):
+        a, b = matrix(rng, m, k, float32, layout), matrix(rng, k, n, float32, "columns")
+        check(a, b, float32, unit=unit, thin=True)
+    for layout in LAYOUTS:
+        a, b = matrix(rng, 3, k, float32, "padded"), matrix(rng, k, 70, float32, layout)
+        check(a, b, float32, unit=unit, thin=True)
+
+
+def test_thin_products_of_batches_and_on_threads() -> None:
+    rng = np.random.default_rng(1)
+    a, b = numbers(rng, (3, 4, 600), float32), numbers(rng, (3, 700, 600), float32).swapaxes(1, 2)
+    expected = np.stack([canonical(x, y) for x, y in zip(a, b, strict=True)])
+    for threads in (0, 2):
+        call = Call(a, b, float32)
+        at = pool().parallel_for_address
+        assert_same_bits(call.run(threads=threads, parallel_for=at, thin=True), expected)
+        call.assert_frame_untouched()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=str)
 @pytest.mark.parametrize("k", [511, 512, 513, 1023, 1024, 1025, 1100])
 def test_blocks_of_k(k: int, unit: tuple[int, int] | None) -> None:
     rng = np.random.default_rng(k)
@@ -125,9 +149,10 @@ def test_operands_of_16_bits(operands: DType, unit: tuple[int, int] | None) -> N
             )
             low = [x.astype(np.float16) if operands is float16 else upper(x) for x in (a, b)]
             wide = [x.astype(np.float32) if operands is float16 else raised(x) for x in low]
-            call = Call(*low, float32, operands=operands)
-            assert_same_bits(call.run(unit), canonical(*wide))
-            call.assert_frame_untouched()
+            for thin in (False, True):
+                call = Call(*low, float32, operands=operands)
+                assert_same_bits(call.run(unit, thin=thin), canonical(*wide))
+                call.assert_frame_untouched()
 
 
 @pytest.mark.parametrize("unit", LOW_UNITS, ids=str)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import lowered
+from support import lowered, same_bits
 
 import dualgrad as dg
 import dualgrad.functional as F
 from dualgrad.compiler.kernel.ir import Contract, walk
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.lower import reference
+from dualgrad.compiler.lower.llvm.gemm import routine_of
 
 
 def program_of(function: Callable[..., Any], *args: Any) -> LoopProgram:
@@ -111,3 +112,13 @@ def test_products_of_16_bit_floats_make_no_copies(dtype: dg.DType, turned: bool)
     (out,) = program.outputs
     got = memory[out.name].reshape(5, 20)
     assert (got.view(np.uint16) == exact.array.view(np.uint16)).all()
+
+
+@pytest.mark.parametrize(("rows", "routine"), [(3, "gemm_f32_thin"), (5, "gemm_f32")])
+def test_few_rows_take_the_routine_for_thin_products(rows: int, routine: str) -> None:
+    rng = np.random.default_rng(rows)
+    x, w = (dg.tensor(rng.standard_normal((n, 600)).astype(np.float32)) for n in (rows, 70))
+    f = dg.function(lambda x, w: x @ w.T)
+    same_bits(f(x, w).numpy(), (x @ w.T).numpy())
+    (product,) = (s for k in lowered(f).kernels for s in walk(k.body) if isinstance(s, Contract))
+    assert routine_of(product) == routine

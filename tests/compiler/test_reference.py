@@ -242,6 +242,16 @@ def test_casts(source: DType, target: DType) -> None:
     assert got.tolist() == want
 
 
+def test_tables_take_the_low_bits_of_an_index() -> None:
+    k = np.array([0, 1, 3, 4, -1, 2**31 - 2], np.int32)
+    numbers = (-0.0, 0.1, 2.5, np.inf)
+    got = compute(s.table(s.reg("k", int32), numbers, float32), k=k)
+    want = np.array(numbers, np.float32)[[0, 1, 3, 0, 3, 2]]
+    assert got.tobytes() == want.tobytes()
+    other = s.table(s.reg("k", int32), (0.0, *numbers[1:]), float32)
+    assert not np.signbit(compute(other, k=k)[0])
+
+
 def test_bitcast_compare_select_and_constants() -> None:
     x = np.array([1.0, -0.0, np.nan], np.float32)
     reg = s.reg("x", float32)

@@ -46,10 +46,19 @@ class Formulas:
         self._names: dict[Formula, str] = {}
         self._texts: list[str] = []
         self._helpers: dict[str, None] = {}  # in order
+        self._tables: dict[str, str] = {}  # text of the numbers -> name
 
     def need(self, text: str) -> None:
         """Functions that kernels call by their own names."""
         self._helpers[text] = None
+
+    def table(self, e: Scalar) -> str:
+        """The name of a table; all of its numbers lie in one or two lines of the cache."""
+        numbers = ", ".join(literal(const(x, e.dtype)) for x in e.numbers)
+        name = self._tables.setdefault(numbers, f"dg_table_{len(self._tables)}")
+        kind = register_type(e.dtype)
+        self.need(f"__device__ const {kind} {name}[{len(e.numbers)}] = {{{numbers}}};")
+        return name
 
     @property
     def helpers(self) -> str:
@@ -193,6 +202,8 @@ class ScalarCode:
             name = str(e.attr)
             return f"{name} != 0" if e.dtype.kind == "b" else name
         xs = [self.operand(x) for x in e.args]
+        if e.op == "table":
+            return f"{self.formulas.table(e)}[{xs[0]} & {len(e.numbers) - 1}]"
         if e.op == "formula":
             return f"{self.formulas.function(e.formula)}({', '.join(xs)})"
         return apply(e, xs)

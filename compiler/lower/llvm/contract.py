@@ -11,7 +11,7 @@ from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Part
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
-from dualgrad.compiler.lower.llvm.gemm import DESC, routine_name
+from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.reach import guard_reach
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
@@ -61,7 +61,7 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             for word, place in zip((BATCH, ROW), at, strict=True):
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
         _put_pool(entry, put, part is None)
-        f.call(entry.extern(routine_name(c.result.dtype, c.a.buffer.dtype)), ("ptr", desc))
+        f.call(entry.extern(routine_of(c)), ("ptr", desc))
 
 
 def pack_call(entry: Launches, p: Pack) -> None:
@@ -81,8 +81,7 @@ def pack_call(entry: Launches, p: Pack) -> None:
         for slot in ("b_packed", "b_rows", "b_cols"):
             put(slot, "null", "ptr")
         _put_pool(entry, put, True)
-        dtype = p.packed.dtype
-        entry.f.call(entry.extern(routine_name(dtype, dtype)), ("ptr", desc))
+        entry.f.call(entry.extern(routine_of(p)), ("ptr", desc))
 
 
 def _descriptor(entry: Launches) -> tuple[str, Callable[..., None]]:

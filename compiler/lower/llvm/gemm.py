@@ -27,7 +27,7 @@ one to a thread, and few large ones one after another.
 from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import Dim
-from dualgrad.compiler.kernel.ir import K_BLOCK
+from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Pack
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_micro import kernels
 from dualgrad.compiler.lower.llvm.gemm_pack import packing
@@ -49,13 +49,15 @@ from dualgrad.compiler.lower.llvm.gemm_steps import (
     finish,
     steps,
 )
-from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling, tiling
+from dualgrad.compiler.lower.llvm.gemm_thin import thin_kernels
+from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, THIN_ROWS, Tiling, tiling
 from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
 from dualgrad.runtime.dtype import ALL, DType, float32
 from dualgrad.runtime.program import Target
 
 __all__ = [
-    "DESC", "gemm_module", "packed_size", "routine_module", "routine_name", "workspace_bytes",
+    "DESC", "gemm_module", "packed_size", "routine_module", "routine_name", "routine_of",
+    "workspace_bytes",
 ]  # fmt: skip
 
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
@@ -66,28 +68,43 @@ _COLUMN_BYTES = (K_BLOCK + DEPTH) * 8  # the longest column of packed B
 _PANEL_BYTES = 512  # the widest row of a panel of B: eight registers of 64 bytes
 
 
-def routine_name(dtype: DType, operands: DType) -> str:
-    """The symbol of the routine for products of `dtype`; `operands` is their dtype in memory."""
-    return f"gemm_{dtype.short}" + ("" if operands is dtype else f"_{operands.short}")
+def routine_name(dtype: DType, operands: DType, thin: bool = False) -> str:
+    """The symbol of the routine for products of `dtype`; `operands` is their dtype in memory.
+
+    One for thin products takes all others, too, but is slower with them.
+    """
+    kind = "" if operands is dtype else f"_{operands.short}"
+    return f"gemm_{dtype.short}{kind}{'_thin' if thin else ''}"
 
 
-def gemm_module(dtype: DType, operands: DType, target: Target) -> str:
+def routine_of(c: Contract | Pack) -> str:
+    """The symbol of the routine that a product calls, or the packing for some."""
+    if isinstance(c, Pack):
+        return routine_name(c.packed.dtype, c.packed.dtype)
+    few = isinstance(c.m, int) and c.m <= THIN_ROWS and (c.batch == 1 or c.b.batch != 0)
+    thin = few and not (c.packed or c.b.walks) and c.b.strides[0] == 1
+    return routine_name(c.result.dtype, c.a.buffer.dtype, thin)
+
+
+def gemm_module(dtype: DType, operands: DType, target: Target, thin: bool = False) -> str:
     """LLVM IR of the routine for products of `dtype` on `target`.
 
     Operands are of that dtype, or of float16 or bfloat16 if it is float32.  Raises DTypeError
     unless dtype is a float or an integer of 32 or 64 bits.
     """
-    t = tiling(dtype, operands, target)
+    t = tiling(dtype, operands, target, thin)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
-    body = kernels(t) + packing(t) + walk_packing(t) + finish() + steps(t) + products(t)
-    return head + body + _routine(t, routine_name(dtype, operands))
+    body = kernels(t) + (thin_kernels(t) if thin else "") + packing(t) + walk_packing(t)
+    body += finish() + steps(t) + products(t)
+    return head + body + _routine(t, routine_name(dtype, operands, thin))
 
 
 def routine_module(name: str, target: Target) -> str:
     """LLVM IR of the routine with this symbol."""
     pairs = [(d, d) for d in ALL if d.kind != "b"] + [(float32, d) for d in ALL if d.is_low]
-    dtype, operands = next(pair for pair in pairs if routine_name(*pair) == name)
-    return gemm_module(dtype, operands, target)
+    kinds = [(*pair, thin) for pair in pairs for thin in (False, True)]
+    dtype, operands, thin = next(kind for kind in kinds if routine_name(*kind) == name)
+    return gemm_module(dtype, operands, target, thin)
 
 
 def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:

@@ -48,11 +48,11 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     later = f.at(b, ahead, "i8")
     for start in range(0, vectors * t.lanes * t.itemsize, LINE_BYTES):
         t.prefetch(f, f.at(later, start, "i8"), to_write=False)
-    sums = _multiply_add_row(t, f, [f.at(a, x, "i8") for x in steps.all()], row, sums)
+    sums = multiply_add_row(t, f, [f.at(a, x, "i8") for x in steps.all()], row, sums)
     a, b = f.at(a, "%a_step", "i8"), f.at(b, "%b_row", "i8")
     left = f.sub(left, 1)
     turn.close(f.compare("ne", left, 0), [a, b, left, *sums])
-    _store(t, f, sums, vectors)
+    store_tile(t, f, sums, vectors)
     return f.text()
 
 
@@ -85,7 +85,7 @@ class Multiples:
         return self._f.value(f"shl i64 {odd}, {twos}") if twos else odd
 
 
-def _multiply_add_row(
+def multiply_add_row(
     t: Tiling, f: Function, a: list[str], row: list[str], sums: list[str]
 ) -> list[str]:
     """sums + column of A x row of B, for one k."""
@@ -96,7 +96,8 @@ def _multiply_add_row(
     return out
 
 
-def _store(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
+def store_tile(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
+    """C = the sums, `vectors` to a row."""
     masks = [t.mask(f, f.sub("%columns", j * t.lanes)) for j in range(vectors)] if t.masks else []
     c = "%c"
     for first in range(0, len(sums), vectors):

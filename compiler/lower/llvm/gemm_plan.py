@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from dualgrad.compiler.kernel.ir import K_BLOCK
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.gemm_steps import HEADER_BYTES, TILE_BYTES, Record, depth
+from dualgrad.compiler.lower.llvm.gemm_steps import (
+    HEADER_BYTES,
+    TILE_BYTES,
+    Record,
+    depth,
+    spread,
+)
 from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 # Found by measuring on a core with 32 kB + 1 MB of cache.
@@ -15,16 +21,16 @@ SHARED_A_BYTES = 13 << 16  # packed A that stays in the second-level cache
 SHARED_B_BYTES = 1 << 19  # packed B that does, while panels of A are packed and used beside it
 _PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
 # Column panels up to which A is read where it lies: packing it would cost more than it saves.
-_DIRECT_PANELS = 2
-_SETS_BYTES = 4096  # rows so far apart meet in the same places of a first-level cache
-_DIRECT_ROWS = 8  # rows that may
+_DIRECT_PANELS = 8
+_DIRECT_ROWS = 8  # rows that may meet in the same places of a first-level cache
 
 
 def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     """Fill a plan that knows `m`, `count` and `threads`."""
     n, k = desc["n"], desc["k"]
     _cut_rows(t, f, plan)
-    _cut_columns(t, f, n, plan)
+    thin = _is_thin(t, f, desc, plan)
+    _cut_columns(t, f, n, plan, thin)
     k_step = f.ceil_quotient(k, f.ceil_quotient(k, K_BLOCK))
     deep = f.mul(depth(f, k_step), t.itemsize)  # bytes of a packed row of B^T
     share_a = _shares_a(t, f, desc, plan, f.mul(n, deep))
@@ -34,7 +40,7 @@ def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     plan["share_a"] = f.value(f"zext i1 {share_a} to i64")
     _lay_out(t, f, desc, plan, deep, share_a)
     _place_a(t, f, desc, plan)
-    _choose_kernels(f, plan)
+    _choose_kernels(t, f, plan, thin)
 
 
 def row_panels(t: Tiling, f: Function, m: Value) -> str:
@@ -54,14 +60,25 @@ def _cut_rows(t: Tiling, f: Function, plan: Record) -> None:
     plan["tall"] = f.sub(m, f.mul(panels, height))
 
 
-def _cut_columns(t: Tiling, f: Function, n: str, plan: Record) -> None:
+def _is_thin(t: Tiling, f: Function, desc: Record, plan: Record) -> str:
+    """Whether panels of B are transposed by kernels: few rows use them."""
+    if not t.thin:
+        return "false"
+    low = f.compare("sle", plan["m"], t.height)
+    across = f.value(f"and i1 {low}, {f.compare('eq', desc['b_row'], 1)}")
+    alone = f.value(f"and i1 {f.compare('eq', plan['count'], 1)}, {across}")
+    return f.value(f"and i1 {alone}, {f.compare('sgt', desc['n'], t.lanes)}")
+
+
+def _cut_columns(t: Tiling, f: Function, n: str, plan: Record, thin: str) -> None:
     """The width of column panels: few rows leave registers for more columns."""
     width: Value = t.vectors(t.height) * t.lanes
     for height in range(t.height, 0, -1):
         wider = t.vectors(height) * t.lanes
         if wider != width:
             width = f.select(f.compare("sle", plan["height"], height), wider, width)
-    plan["width"] = f.select(f.compare("sle", n, t.lanes), t.lanes, width)
+    width = f.select(f.compare("sle", n, t.lanes), t.lanes, width)
+    plan["width"] = f.select(thin, t.thin_vectors * t.lanes, width)
 
 
 def _shares_a(t: Tiling, f: Function, desc: Record, plan: Record, b_bytes: Value) -> str:
@@ -98,10 +115,8 @@ def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     strided = "false" if t.widens else f.compare("eq", desc["a_rows"], "null", "ptr")
     few = f.compare("sle", desc["n"], f.mul(plan["width"], _DIRECT_PANELS))
     few = f.value(f"and i1 {few}, {strided}")
-    distance = f.value(f"and i64 {f.mul(row, t.itemsize)}, {_SETS_BYTES - 1}")
-    spread = f.compare("ne", distance, 0)
     low = f.compare("sle", plan["height"], _DIRECT_ROWS)
-    fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread}, {low}')}")
+    fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread(t, f, row)}, {low}')}")
     plan["direct_a"] = f.value(f"zext i1 {fine} to i64")
     by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")
     packed_row = f.select(by_columns, 1, t.row_pitch)
@@ -110,8 +125,10 @@ def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     plan["a_step"] = f.mul(f.select(fine, column, packed_step), t.itemsize)
 
 
-def _choose_kernels(f: Function, plan: Record) -> None:
+def _choose_kernels(t: Tiling, f: Function, plan: Record, thin: str) -> None:
     height = plan["height"]
+    kernel = f.result("ptr", "@thin_of", ("i64", height)) if t.thin else "null"
+    plan["thin"] = f.select(thin, kernel, "null", "ptr")
     for name, rows in (("short", height), ("taller", f.add(height, 1))):
         for suffix, narrow in (("", "false"), ("1", "true")):
             kernel = f.result("ptr", "@kernel_of", ("i64", rows), ("i1", narrow))

@@ -36,6 +36,7 @@ DESC = (
 # row_panels, width       number of row panels; columns of a column panel
 # share_a                 1 if A is shared, 0 if B is
 # direct_a                1 if A is read where it lies
+# thin                    the kernel that takes a panel of B^T where it lies, if one should
 # a_row, a_step           bytes from row to row and from column to column of A as kernels read it
 # short, taller           the kernels of panels of `height` rows, and of one more
 # short1, taller1         the same, one vector wide
@@ -49,15 +50,15 @@ DESC = (
 # shared, work_bytes      the shared panels; bytes of all that scratch
 PLAN = (
     "desc", "threads", "batch0", "count", "m", "split", "height", "tall", "row_panels", "width",
-    "share_a", "direct_a", "a_row", "a_step", "short", "taller", "short1", "taller1", "columns",
-    "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas", "area",
-    "shared", "work_bytes",
+    "share_a", "direct_a", "thin", "a_row", "a_step", "short", "taller", "short1", "taller1",
+    "columns", "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas",
+    "area", "shared", "work_bytes",
 )  # fmt: skip
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
     "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols", "b_packed", "pack_to",
-    "short", "taller", "short1", "taller1",
+    "short", "taller", "short1", "taller1", "thin",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
@@ -67,8 +68,11 @@ TILE_BYTES = 2048
 # Packed panels of B are a multiple of this many rows deep: squares of `lanes` are whole.
 DEPTH = 16
 
-# Row panels up to which B is read where it lies: packing it would cost more than it saves.
-_DIRECT_PANELS = 1
+# Row panels up to which B is read where it lies: packing it would cost more than it saves.  More
+# of them would meet rows that lie in few sets of the caches.
+_DIRECT_PANELS = 10
+_DIRECT_PANELS_IN_FEW_SETS = 3
+_SETS_BYTES = 4096  # rows so far apart meet in the same places of a first-level cache
 
 
 class Record:
@@ -104,6 +108,12 @@ def packed_block(t: Tiling, f: Function, desc: Record, plan: Record) -> str:
         f.compare("eq", desc["b_packed"], "null", "ptr"), desc["pack_to"], desc["b_packed"], "ptr"
     )
     return t.at(f, to, f.mul(f.quotient(plan["k0"], plan["k_step"]), size))
+
+
+def spread(t: Tiling, f: Function, row: Value) -> str:
+    """Whether rows so many elements apart lie in different sets of a first-level cache."""
+    distance = f.value(f"and i64 {f.mul(row, t.stored_size)}, {_SETS_BYTES - 1}")
+    return f.compare("ne", distance, 0)
 
 
 def finish() -> str:
@@ -176,15 +186,19 @@ class _Step:
             index = f.quotient(panel, count)
             batch, j = f.add(plan["batch0"], index), f.sub(panel, f.mul(index, count))
             column, columns = self._columns(j)
+            full = f.compare("eq", columns, plan["width"])
+            thin = f.value(f"and i1 {full}, {f.compare('ne', plan['thin'], 'null', 'ptr')}")
+            direct = f.value(f"or i1 {thin}, {f.value(f'and i1 {full}, {self._worth_direct()}')}")
             packed = self._b_is_packed()
-            there = f.value(f"xor i1 {packed}, true")
-            direct = f.select(packed, "false", self._worth_direct(columns), "i1")
-            with f.when(f.select(direct, "false", there, "i1")):
+            direct = f.select(packed, "false", direct, "i1")
+            with f.otherwise(f.value(f"or i1 {direct}, {packed}")):
                 self._pack_once(batch, j, panel, area, own)
             source = self._address("b", batch, plan["k0"], column)
             pitch = f.mul(f.select(direct, desc["b_row"], plan["width"]), self.t.itemsize)
-            own_or_all = f.select(packed, self._panel(self._b_panels(), j, self.b_size), own, "ptr")
-            tile.set_columns(f.select(direct, source, own_or_all, "ptr"), pitch, column, columns)
+            column_pitch = f.mul(desc["b_col"], self.t.stored_size)
+            pitch = f.select(thin, column_pitch, pitch)
+            there = f.select(packed, self._panel(self._b_panels(), j, self.b_size), own, "ptr")
+            tile.set_columns(f.select(direct, source, there, "ptr"), pitch, column, columns, thin)
             part = f.sub(item, f.mul(panel, parts))
             low, high = self._part(part, parts, plan["row_panels"])
             a = self._a_panels(batch)
@@ -338,13 +352,14 @@ class _Step:
             self._pack_b(batch, j, place)
             f.store("i64", key, area)
 
-    def _worth_direct(self, columns: Value) -> str:
-        """Whether a panel of B is read where it lies: rows are contiguous, and few use them."""
-        f, plan = self.f, self.plan
-        full = f.compare("eq", columns, plan["width"])
-        few = f.compare("sle", plan["row_panels"], _DIRECT_PANELS)
+    def _worth_direct(self) -> str:
+        """Whether panels of B are read where they lie: rows are contiguous, and few use them."""
+        f, plan, row = self.f, self.plan, self.desc["b_row"]
+        scattered = spread(self.t, f, row)
+        most = f.select(scattered, _DIRECT_PANELS, _DIRECT_PANELS_IN_FEW_SETS)
+        few = f.compare("sle", plan["row_panels"], most)
         unit = "false" if self.t.widens else f.compare("eq", self.desc["b_col"], 1)
-        return f.value(f"and i1 {full}, {f.value(f'and i1 {few}, {unit}')}")
+        return f.value(f"and i1 {few}, {unit}")
 
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
         """After the last block of K, hand over the columns of these row panels."""
@@ -366,14 +381,16 @@ class _Tile:
         self._strides = plan["a_row"], plan["a_step"], f.mul(desc["c_row"], size)
         self._k, self._add = plan["k"], f.compare("sgt", plan["k0"], 0)
 
-    def set_columns(self, b: str, b_row: str, first: str, count: str) -> None:
-        """The panel of B, its rows b_row bytes apart, and the columns that it is for."""
+    def set_columns(self, b: str, b_row: str, first: str, count: str, thin: str = "false") -> None:
+        """The panel of B, its rows b_row bytes apart, and the columns that it is for; of a thin
+        product its columns are so far apart."""
         f, plan = self._step.f, self._step.plan
         self._b, self._columns = (b, b_row), (first, count)
         narrow = f.compare("sle", count, self._step.t.lanes)
-        self._kernels = [
+        taller, short = (
             f.select(narrow, plan[f"{name}1"], plan[name], "ptr") for name in ("taller", "short")
-        ]
+        )
+        self._kernels = taller, f.select(thin, plan["thin"], short, "ptr")
         self._full = f.select(narrow, self._step.t.lanes, plan["width"])
 
     def multiply(self, a: str, batch: Value, i: Value) -> None:

@@ -16,6 +16,7 @@ from dualgrad.runtime.records import dataclass
 
 _FLOATS = {32: "float", 64: "double"}
 _WIDEST = 8
+THIN_ROWS = 4  # of A that do not pay for transposing panels of B first
 LINE_BYTES = 64
 
 
@@ -30,6 +31,7 @@ class Tiling:
     registers  vector registers
     stored     LLVM type of the operands' elements in memory: `element`, or that of a 16-bit float
                which packing widens, "bfloat" or "half" (or "i16": float16 without instructions)
+    thin       whether products have few rows and a B whose columns are consecutive in memory
     """
 
     element: str
@@ -38,6 +40,7 @@ class Tiling:
     lanes: int
     registers: int
     stored: str
+    thin: bool = False
 
     @property
     def widens(self) -> bool:
@@ -65,7 +68,7 @@ class Tiling:
     @property
     def height(self) -> int:
         """The most rows of a tile: what two vectors of columns leave room for."""
-        return (self.registers - 3) // 2
+        return THIN_ROWS if self.thin else (self.registers - 3) // 2
 
     @property
     def row_pitch(self) -> int:
@@ -89,6 +92,12 @@ class Tiling:
         while (height + 1) * count + 1 > self.registers:
             count //= 2
         return count
+
+    @property
+    def thin_vectors(self) -> int:
+        """Vectors of columns in a tile of a thin product: enough chains of multiply-adds to hide
+        their latency, few enough that a square of B has place in registers beside them."""
+        return 2
 
     def load(self, f: Function, pointer: str) -> str:
         return f.load(self.vector, pointer, self.itemsize)
@@ -182,8 +191,10 @@ class Tiling:
             f"ptr {pointer}, i32 {self.itemsize}, {self._mask} {mask})"
         )
 
-    def prefetch(self, f: Function, place: str, to_write: bool) -> None:
-        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(to_write)}, i32 3, i32 1)")
+    def prefetch(self, f: Function, place: str, to_write: bool, far: bool = False) -> None:
+        """Into the first-level cache, or, from far, the second."""
+        near = 2 if far else 3
+        f.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(to_write)}, i32 {near}, i32 1)")
 
     def declarations(self) -> str:
         """The intrinsics that the methods above use."""
@@ -234,9 +245,9 @@ def _shifted(f: Function, x: str, by: int, lanes: int) -> str:
     return f.value(f"shl <{lanes} x i32> {x}, <{places}>")
 
 
-def tiling(dtype: DType, operands: DType, target: Target) -> Tiling:
+def tiling(dtype: DType, operands: DType, target: Target, thin: bool = False) -> Tiling:
     """The tiling of products of `dtype` on `target`; `operands` is their dtype in memory, the same
-    or, of float32, a float of 16 bits.
+    or, of float32, a float of 16 bits; `thin` as in Tiling.
 
     Raises DTypeError unless dtype is a float or an integer of 32 or 64 bits.
     """
@@ -255,4 +266,4 @@ def tiling(dtype: DType, operands: DType, target: Target) -> Tiling:
     if operands.is_low:
         native = "half" if converts_half(target) else "i16"
         stored = "bfloat" if operands is bfloat16 else native
-    return Tiling(element, suffix, dtype.itemsize, lanes, target.registers, stored)
+    return Tiling(element, suffix, dtype.itemsize, lanes, target.registers, stored, thin)

@@ -17,7 +17,7 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.lower.llvm.cost import work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import BATCH, ERROR, NUMBERS, ROW, Frame, Parts
-from dualgrad.compiler.lower.llvm.gemm import routine_name
+from dualgrad.compiler.lower.llvm.gemm import routine_of
 from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.compiler.lower.llvm.launches import (
     SERIAL_BELOW,
@@ -94,10 +94,7 @@ def _singly(numbers: range) -> list[range]:
 def _externs(program: LoopProgram) -> tuple[str, ...]:
     """The routines that a program calls, each once."""
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
-    routines = [
-        routine_name(s.result.dtype, s.a.buffer.dtype) for s in stmts if isinstance(s, Contract)
-    ]
-    routines += [routine_name(*[s.packed.dtype] * 2) for s in stmts if isinstance(s, Pack)]
+    routines = [routine_of(s) for s in stmts if isinstance(s, Contract | Pack)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     return tuple(dict.fromkeys(routines))
 

@@ -14,8 +14,11 @@ from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.lanes import Lanes, apply, constant, element, splat, vector
+from dualgrad.compiler.lower.llvm.logarithms import logarithm_part, part_of
 from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
-from dualgrad.compiler.lower.llvm.scaling import scale, scaled, scales
+from dualgrad.compiler.lower.llvm.registers import has_registers
+from dualgrad.compiler.lower.llvm.scaling import scale, scaled
+from dualgrad.compiler.lower.llvm.tables import lookup
 from dualgrad.runtime.program import Target
 
 
@@ -42,8 +45,9 @@ class ScalarCode(MemoryCode):
 
     def operands(self, e: Scalar) -> tuple[Scalar, ...]:
         """What the code of an expression needs."""
-        if e.op == "mul" and scales(self.target, self.lanes.width, e):
-            return scaled(e) or e.args
+        if e.dtype.is_float and has_registers(self.target, self.lanes.width, e.dtype.bits):
+            part = part_of(e)
+            return part.operands if part else scaled(e) or e.args
         return e.args
 
     def _compute(self, e: Scalar) -> str:
@@ -71,7 +75,12 @@ class ScalarCode(MemoryCode):
         args = self.operands(e)
         xs = [self.value_of(x) for x in args]
         if args is not e.args:
+            part = part_of(e)
+            if part:
+                return logarithm_part(self.f, self.names, e, part, xs, width)
             return scale(self.f, self.names, e, xs, width)
+        if e.op == "table":
+            return lookup(self.f, self.names, self.target, e, xs[0], width)
         if e.op == "formula":
             kinds = (vector(element(x.dtype), width) for x in e.args)
             return self.f.result(

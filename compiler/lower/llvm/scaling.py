@@ -14,9 +14,8 @@ from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.kernel.scalar import Scalar, const
 from dualgrad.compiler.lower.llvm.emit import Function
 from dualgrad.compiler.lower.llvm.lanes import Declarations, element, vector
-from dualgrad.runtime.program import Target
+from dualgrad.compiler.lower.llvm.registers import REGISTER, by_registers
 
-_REGISTER = 512  # bits
 _AS_SET = 4  # the rounding mode that is set
 
 
@@ -46,50 +45,18 @@ def _as_scaled(e: Scalar) -> tuple[Scalar, Scalar] | None:
     return y, path - magic
 
 
-def scales(target: Target, width: int, e: Scalar) -> bool:
-    """Whether a target has the instruction for so many lanes."""
-    lanes = _REGISTER // e.dtype.bits
-    return "+avx512f" in target.features.split(",") and width % lanes == 0
-
-
 def scale(f: Function, names: Declarations, e: Scalar, xs: Sequence[str], width: int) -> str:
     """y * 2**n in all lanes, register by register, given y and n."""
-    y, n = xs
-    kind, lanes = element(e.dtype), _REGISTER // e.dtype.bits
-    register, whole = vector(kind, lanes), vector(kind, width)
+    kind, lanes = element(e.dtype), REGISTER // e.dtype.bits
+    register = vector(kind, lanes)
     suffix = "ps" if e.dtype.bits == 32 else "pd"
     instruction = names.intrinsic(
         f"llvm.x86.avx512.mask.scalef.{suffix}.512",
         register, register, register, register, f"i{lanes}", "i32",
     )  # fmt: skip
 
-    def part(value: str, first: int) -> str:
-        picks = ", ".join(f"i32 {first + k}" for k in range(lanes))
-        return f.value(f"shufflevector {whole} {value}, {whole} poison, <{lanes} x i32> <{picks}>")
+    def scaled_part(y: str, n: str) -> str:
+        operands = ((register, y), (register, n), (register, "zeroinitializer"))
+        return f.result(register, instruction, *operands, (f"i{lanes}", -1), ("i32", _AS_SET))
 
-    parts = [
-        f.result(
-            register,
-            instruction,
-            (register, part(y, first)),
-            (register, part(n, first)),
-            (register, "zeroinitializer"),
-            (f"i{lanes}", -1),
-            ("i32", _AS_SET),
-        )
-        for first in range(0, width, lanes)
-    ]
-    while len(parts) > 1:
-        parts = [_joined(f, kind, x, y, width // len(parts)) for x, y in _pairs(parts)]
-    return parts[0]
-
-
-def _pairs(parts: list[str]) -> list[tuple[str, str]]:
-    return list(zip(parts[::2], parts[1::2], strict=True))
-
-
-def _joined(f: Function, kind: str, x: str, y: str, lanes: int) -> str:
-    """Two vectors, one behind the other."""
-    half = vector(kind, lanes)
-    picks = ", ".join(f"i32 {k}" for k in range(2 * lanes))
-    return f.value(f"shufflevector {half} {x}, {half} {y}, <{2 * lanes} x i32> <{picks}>")
+    return by_registers(f, [(kind, x) for x in xs], kind, width, lanes, scaled_part)
