@@ -325,13 +325,10 @@ class Lowering:
         """The strips among the kernels, which they reorder."""
         buffers, threads = tuple(self.temporaries), self.threads
 
-        def area(size: int) -> Buffer:
-            return self.scratch(int64, -(-size // 8))
-
         def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
             return workspace_bytes(1, m, n, k, 1)
 
-        self.kernels, strips = Finder(self.kernels, buffers, threads, area, workspace).run()
+        self.kernels, strips = Finder(self.kernels, buffers, threads, self.scratch, workspace).run()
         return strips
 
     def inherit(self, group: Group, position: int) -> None:

@@ -90,7 +90,7 @@ def _unchunked(loops: list[Loop], body: tuple[Stmt, ...]) -> tuple[list[Loop], t
                 raise NotByItems
         var = sym("t", total)
         change: dict[Atom, Dim] = {symbol_of(outer.var): 0, symbol_of(inner.var): var}
-        moved = _Moved(partial(substitute, values=change)).body(body)
+        moved = Moved(partial(substitute, values=change)).body(body)
         return [*loops[:k], replace(inner, var=var, extent=total), *loops[k + 2 :]], moved
     return loops, body
 
@@ -153,7 +153,7 @@ def _rebuilt(loops: list[Loop], body: tuple[Stmt, ...], digits: list[Digit], ite
         elif of[loop.var].within > 1:
             within = of[loop.var].within
             inner.append((replace(loop, extent=within), sym(symbol_of(loop.var).name, within)))
-    moved = _Moved(_change(digits, item))
+    moved = Moved(_change(digits, item))
     stmts = moved.body(body)
     for loop, var in reversed(inner):
         extent = moved.dim(loop.extent)
@@ -188,7 +188,7 @@ def _quotient(a: Dim, b: int) -> int | None:
     return a // b if isinstance(a, int) and a % b == 0 else None
 
 
-class _Moved:
+class Moved:
     """Statements with all integer expressions changed."""
 
     def __init__(self, dim: Callable[[Dim], Dim]) -> None:

@@ -2,14 +2,15 @@
 that only they need lies.
 
 A strip starts with a product of many matrices and grows kernel by kernel, forwards and then
-backwards; items are matrices or, where one would not fit a core's cache, blocks of rows.  Or it
-starts with a product by a matrix that several products share, packed once; items are blocks of
-rows, as tall as keeps all threads busy.
+backwards; items are matrices or, where one would not fit a core's cache, some rows of one.  Or it
+starts with a product by a matrix that several products share, packed once, and goes on through
+those; items are blocks of rows, as many as there are threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel.ir import (
@@ -22,15 +23,18 @@ from dualgrad.compiler.kernel.ir import (
     walk,
 )
 from dualgrad.compiler.kernel.strips import (
+    Cut,
     Growth,
-    Part,
     Private,
+    RowSum,
     Strip,
+    fits,
     stored_by,
     touched_by,
     workspaces_of,
 )
 from dualgrad.compiler.launch import Space, plan_arena
+from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.records import dataclass
 
 REACH = 24  # kernels after the first that are looked at; after the last so far, in steps of time
@@ -43,7 +47,7 @@ FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is pa
 class Finder:
     """Finds the strips of a program, and puts its kernels in their order.
 
-    scratch     makes a buffer of so many bytes
+    scratch     makes a buffer of so many elements
     workspace   bytes of scratch memory of a product (m, n, k) on one thread
     """
 
@@ -52,7 +56,7 @@ class Finder:
         kernels: Sequence[Kernel],
         temporaries: Iterable[Buffer],
         threads: int,
-        scratch: Callable[[int], Buffer],
+        scratch: Callable[[DType, Dim], Buffer],
         workspace: Callable[[Dim, Dim, Dim], Dim],
     ) -> None:
         self.kernels = list(kernels)
@@ -70,61 +74,72 @@ class Finder:
         """Let a strip start with a kernel, if it can; where to go on."""
         first = self.kernels[seed].body[0]
         low = self.strips[-1].last + 1 if self.strips else 0
-        if not isinstance(first, Contract):
+        if not isinstance(first, Contract) or 0 in (first.m, first.n, first.k):
             return seed + 1
         if first.packed:
-            items = _blocks_of_rows(first, self.threads)
-            steps = self._forward(low, [seed], items) if items > 1 else None
-            return seed + 1 if steps is None or _is_short(steps) else self._keep(low, steps)
-        if not self._has_items(first):
+            steps = self._through_time(low, seed, first)
+            return seed + 1 if steps is None else self._keep(low, steps)
+        if not isinstance(first.batch, int) or not fits(first, first.batch, None):
             return seed + 1
-        assert isinstance(first.batch, int)
-        found = self._grown(low, seed, first.batch)
+        found = self._grown(low, seed, first.batch, None)
         if found is None:
             return seed + 1
-        finer = self._in_cache(low, seed, first, found)
-        return self._keep(low, finer or found)
+        if self._area_of(found) > CACHED:
+            found = self._by_rows(low, seed, found) or found
+        return self._keep(low, found) if self._keeps_busy(found) else seed + 1
 
-    def _has_items(self, c: Contract) -> bool:
-        n = c.batch
-        if not isinstance(n, int) or n < 2 or 0 in (c.m, c.n, c.k):
-            return False
+    def _through_time(self, low: int, seed: int, c: Contract) -> Found | None:
+        """A strip of products by packed matrices, in as many blocks of rows as there are threads,
+        if there are enough rows."""
+        assert isinstance(c.m, int)
+        cuts = (Cut(c.m, pieces) for pieces in range(self.threads, 1, -1))
+        cut = next((x for x in cuts if x.rows - (x.pieces - 1) * x.length >= PACKED_ROWS), None)
+        found = None if cut is None else self._forward(low, [seed], 1, c.m)
+        if found is None or sum(map(_is_packed, found.growth.members)) < FEWEST_STEPS:
+            return None
+        return replace(found, cut=cut)
+
+    def _keeps_busy(self, found: Found) -> bool:
+        """Whether there is enough for all threads to do at the same time."""
+        growth, n = found.growth, found.growth.matrices
+        if growth.rows and not growth.sums:
+            return True
         return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
 
-    def _in_cache(self, low: int, seed: int, c: Contract, found: Found) -> Found | None:
-        """The same strip with fewer rows in an item, where one would not fit the cache."""
-        size = self._laid_out(found, with_workspaces=False)[1]
-        assert isinstance(c.m, int)
-        if size <= CACHED:
+    def _by_rows(self, low: int, seed: int, whole: Found) -> Found | None:
+        """The same strip with some rows of a matrix in an item."""
+        first = self.kernels[seed].body[0]
+        assert isinstance(first, Contract)
+        assert isinstance(first.m, int)
+        finer = self._grown(low, seed, whole.growth.matrices, first.m)
+        if finer is None or finer.contracts != whole.contracts:
             return None
-        wanted = -(-size // CACHED)
-        fitting = (d for d in range(wanted, c.m + 1) if c.m % d == 0)
-        parts = next(fitting, 1)
-        if parts == 1 or c.m // parts < FEWEST_ROWS:
-            return None
-        finer = self._grown(low, seed, found.growth.items * parts)
-        contracts = [
-            sum(k.kind == "contract" for k in x.growth.members)
-            for x in (found, finer)
-            if x is not None
-        ]
-        return finer if len(contracts) == 2 and contracts[0] == contracts[1] else None
+        rows = Cut(first.m, 1)
+        fitting = CACHED // -(-self._area_of(finer) // rows.block)
+        pieces = -(-rows.block // max(fitting, FEWEST_ROWS))
+        return replace(finer, cut=Cut(first.m, pieces))
 
-    def _grown(self, low: int, seed: int, items: int) -> Found | None:
-        """The strip of so many items from a kernel on, with the kernels that prepare it."""
-        found = self._forward(low, [seed], items)
+    def _area_of(self, found: Found) -> int:
+        """Bytes of a thread's area without the scratch memory of products, of which small ones
+        use little."""
+        return self._laid_out(found, with_scratch=False)[1]
+
+    def _grown(self, low: int, seed: int, matrices: int, rows: int | None) -> Found | None:
+        """The strip of so many matrices, or their rows, from a kernel on, with the kernels that
+        prepare it."""
+        found = self._forward(low, [seed], matrices, rows)
         if found is None:
             return None
         prepared = self._prepared(found)
         if prepared.chosen[0] != seed:  # others may need what these prepare
             first = [k for k in prepared.chosen if k <= seed]
-            prepared = self._prepared(self._forward(low, first, items) or prepared)
+            prepared = self._prepared(self._forward(low, first, matrices, rows) or prepared)
         return prepared if len(prepared.chosen) > 1 else None
 
-    def _forward(self, low: int, first: list[int], items: int) -> Found | None:
+    def _forward(self, low: int, first: list[int], matrices: int, rows: int | None) -> Found | None:
         """The strip that starts with these kernels, the last of which is where it starts to grow;
         None if they are none."""
-        growth, seed = Growth(items), first[-1]
+        growth, seed = Growth(matrices, rows), first[-1]
         if not all(growth.joins(self.kernels[k]) for k in first):
             return None
         after = Aside()
@@ -139,7 +154,7 @@ class Finder:
                 break
             free = not after.meets(kernel)
             needs = bool(touched_by(kernel) & (growth.sizes.keys() | growth.scattered))
-            needs |= in_steps and _is_packed(kernel)  # as the other direction does
+            needs |= in_steps and _is_packed(kernel)  # as of the other direction
             if free and needs and growth.joins(kernel):
                 early, waiting = early + waiting, []
                 chosen.append(k)
@@ -148,7 +163,8 @@ class Finder:
             else:
                 after.add(kernel)
         before = [k for k in range(low, seed) if k not in first]
-        return Found(growth, before + early, chosen, chosen[-1])
+        cut = Cut(rows, 1) if rows else None
+        return Found(growth, cut, before + early, chosen, chosen[-1])
 
     def _prepared(self, found: Found) -> Found:
         """With the kernels before it that do nothing but prepare a strip, item by item."""
@@ -158,18 +174,18 @@ class Finder:
             if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             if not aside.meets(kernel) and stored_by(kernel) & found.growth.touched:
-                growth = Growth(found.growth.items)
+                growth = Growth(found.growth.matrices, found.growth.rows)
                 members = [kernel, *(self.kernels[j] for j in found.chosen)]
                 if all(map(growth.joins, members)):
                     before = [j for j in found.before if j != k]
-                    found = Found(growth, before, [k, *found.chosen], found.last)
+                    found = replace(found, growth=growth, before=before, chosen=[k, *found.chosen])
                     continue
             aside.add(kernel)
         return found
 
     def _keep(self, low: int, found: Found) -> int:
         """Put the kernels into their order; where to look for the next strip."""
-        privates, area = self._laid_out(found)
+        growth = found.growth
         chosen, before = {*found.chosen}, {*found.before}
         after = [
             self.kernels[k]
@@ -177,20 +193,30 @@ class Finder:
             if k not in chosen and k not in before
         ]
         head = [self.kernels[k] for k in sorted(before)]
-        members = found.growth.members
-        self.kernels[low : found.last + 1] = [*head, *members, *after]
+        partials = [self._partial(found, k) for k in growth.sums]
+        privates, area = self._laid_out(found, partials)
+        self.kernels[low : found.last + 1] = [*head, *growth.members, *after]
         first = low + len(head)
-        scratch = self.scratch(area * self.threads)
-        last = first + len(members) - 1
-        self.strips.append(Strip(first, last, found.growth.items, scratch, area, privates))
+        last = first + len(growth.members) - 1
+        scratch = self.scratch(int64, -(-area * self.threads // 8))
+        sums = tuple(RowSum(first + k, p) for k, p in zip(growth.sums, partials, strict=True))
+        strip = Strip(first, last, growth.matrices, found.cut, scratch, area, privates, sums)
+        self.strips.append(strip)
         return last + 1
 
+    def _partial(self, found: Found, number: int) -> Buffer | None:
+        """Memory for the sums of a block, unless there is but one."""
+        (c,) = found.growth.members[number].body
+        assert isinstance(c, Contract)
+        assert found.cut is not None
+        return None if found.cut.blocks == 1 else self.scratch(c.result.dtype, c.m * c.n)
+
     def _laid_out(
-        self, found: Found, with_workspaces: bool = True
+        self, found: Found, partials: Sequence[Buffer | None] = (), with_scratch: bool = True
     ) -> tuple[tuple[Private, ...], int]:
         """Where a thread's private buffers lie in its area, and the bytes of that; perhaps without
-        the scratch memory of products, of which small ones use little."""
-        members, items = found.growth.members, found.growth.items
+        the scratch memory of products."""
+        members, rows = found.growth.members, found.cut.length if found.cut else 1
         chosen = {*found.chosen}
         others = {n for k, x in enumerate(self.kernels) if k not in chosen for n in touched_by(x)}
         used: dict[str, list[int]] = {}
@@ -203,28 +229,37 @@ class Finder:
             if buffer is None or name in others:
                 continue
             if name in workspaces_of(members[numbers[0]]):
-                if not with_workspaces:
+                if not with_scratch:
                     continue
-                nbytes, item = self._workspace(members[numbers[0]], items), 0
-            elif size and size * items == buffer.size:
-                nbytes, item = size * buffer.dtype.itemsize, size
+                nbytes, step = self._workspace(found, numbers[0]), 0
+            elif size and size * found.growth.units == buffer.size:
+                nbytes, step = size * rows * buffer.dtype.itemsize, size
             else:
                 continue
-            privates.append((buffer, item))
+            privates.append((buffer, step))
             spaces.append(Space(nbytes, numbers[0], numbers[-1]))
+        for partial in partials:
+            if partial is not None:
+                privates.append((partial, 0))
+                whole = partial.size * partial.dtype.itemsize
+                spaces.append(Space(whole, 0, len(members)))
         offsets, area = plan_arena(tuple(spaces), {})
         found_privates = tuple(
-            Private(buffer, offset, item)
-            for (buffer, item), offset in zip(privates, offsets, strict=True)
+            Private(buffer, offset, step)
+            for (buffer, step), offset in zip(privates, offsets, strict=True)
         )
         return found_privates, area
 
-    def _workspace(self, kernel: Kernel, items: int) -> int:
-        (c,) = kernel.body
+    def _workspace(self, found: Found, number: int) -> int:
+        """Bytes of scratch memory of a product."""
+        (c,) = found.growth.members[number].body
         assert isinstance(c, Contract)
-        part = Part.of(c, items)
-        assert part is not None
-        size = self.workspace(part.rows, c.n, c.k)
+        m, k = c.m, c.k
+        if found.cut and number in found.growth.sums:
+            k = found.cut.length
+        elif found.cut:
+            m = found.cut.length
+        size = self.workspace(m, c.n, k)
         assert isinstance(size, int)
         return size
 
@@ -234,28 +269,21 @@ def _is_packed(kernel: Kernel) -> bool:
     return isinstance(first, Contract) and first.packed
 
 
-def _is_short(found: Found) -> bool:
-    """Whether a strip has too few products to be the steps of a loop over time."""
-    return sum(map(_is_packed, found.growth.members)) < FEWEST_STEPS
-
-
-def _blocks_of_rows(c: Contract, threads: int) -> int:
-    """Into how many blocks to cut the rows of a product: as few as keep threads busy."""
-    assert isinstance(c.m, int)
-    counts = [d for d in range(2, c.m // PACKED_ROWS + 1) if c.m % d == 0]
-    even = (d for d in counts if d % threads == 0 or d >= ITEMS_PER_THREAD * threads)
-    return next(even, max(counts, default=1)) if threads > 1 else 1
-
-
 @dataclass(frozen=True)
 class Found:
     """A strip in the order of a program: numbers of kernels that run before it, of its own, and
     of the last of these."""
 
     growth: Growth
+    cut: Cut | None
     before: list[int]
     chosen: list[int]
     last: int
+
+    @property
+    def contracts(self) -> int:
+        """How many products it has."""
+        return sum(k.kind == "contract" for k in self.growth.members)
 
 
 class Aside:

@@ -5,14 +5,15 @@ values.  Run one by one, each of them goes through the memory of all heads.  In 
 takes one head through all of them, while its scores are in cache, and what only the strip needs
 is memory of a thread, not of all heads.
 
-An *item* is one of n equal parts of every buffer that kernels of the strip hand to each other; in
-a buffer of several rounds, as the states of all steps of a sequence, one part of each round.
-Kernels belong to a strip if each item of theirs reads, of what the strip stores, its own item
-only.  Products are taken apart along their batch and, where an item would not fit a core's cache,
-along their rows; the sums themselves, along K, stay whole.  So no number changes.
+An *item* is a matrix of these products, or some rows of one where a matrix would not fit a core's
+cache.  Kernels belong to a strip if each matrix, or row, of theirs reads, of what the strip stores,
+its own part only.  Products are taken apart along their batch and their rows; the sums themselves,
+along K, stay whole.  But for those that sum over the rows of a strip: their sums go on from item
+to item, so that one thread takes all items of a matrix in order.  So no number changes.
 
-The loop over time of a recurrent layer is a strip too: its products share a matrix, packed once
-(`packed`), and rows of the batch are on their own.  One thread takes its rows through all steps.
+The loop over time of a recurrent layer is a strip of rows, too: its products share a matrix, packed
+once (`packed`), and one thread takes its rows of the batch through all steps.  A buffer may go
+through the rows several times, as that of the states of all steps does.
 
 Kernels in between that have nothing to do with a strip run before it, those that need it after it.
 """
@@ -24,7 +25,7 @@ from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
 from dualgrad.compiler.kernel.ir import (
-    PACKED_ROWS,
+    K_BLOCK,
     Buffer,
     Call,
     Check,
@@ -47,72 +48,136 @@ from dualgrad.runtime.records import dataclass
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How the `rows` of each matrix are cut into items: those of every block along K of a product
+    that sums over the rows, into so many `pieces` of equal length (the last may be shorter, or
+    empty)."""
+
+    rows: int
+    pieces: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // K_BLOCK)
+
+    @property
+    def block(self) -> int:
+        """Rows of a block."""
+        return -(-self.rows // self.blocks)
+
+    @property
+    def length(self) -> int:
+        """Rows of an item."""
+        return -(-self.block // self.pieces)
+
+    def bounds(self, item: int) -> tuple[int, int]:
+        """The first row of an item of a matrix, and that after its last one."""
+        block, piece = divmod(item, self.pieces)
+        start = block * self.block
+        stop = min(start + self.block, self.rows)
+        low = min(start + piece * self.length, stop)
+        return low, min(low + self.length, stop)
+
+
+@dataclass(frozen=True)
 class Private:
     """A buffer of which each thread has the part of its item, `offset` bytes into its area.
 
-    item   elements of an item; 0: the buffer is the scratch memory of one product
+    step   elements from a matrix, or a row, of the strip to the next; 0: the buffer is the scratch
+           memory of one product
     """
 
     buffer: Buffer
     offset: int
-    item: int
+    step: int
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """A product that sums over the rows of a strip: kernel `number` of the program.
+
+    partial   where the sums of a block along K lie, if there are several blocks
+    """
+
+    number: int
+    partial: Buffer | None
 
 
 @dataclass(frozen=True)
 class Strip:
     """Kernels number `first` to `last` of a program run item by item.
 
+    cut    how matrices are cut into items; None if they are items
     area   bytes of a thread's part of `scratch`, where its private buffers lie
     """
 
     first: int
     last: int
-    items: int
+    matrices: int
+    cut: Cut | None
     scratch: Buffer
     area: int
     privates: tuple[Private, ...]
+    sums: tuple[RowSum, ...] = ()
 
     @property
     def numbers(self) -> range:
         return range(self.first, self.last + 1)
 
+    @property
+    def items(self) -> int:
+        return self.matrices * (self.cut.blocks * self.cut.pieces if self.cut else 1)
+
+    @property
+    def in_order(self) -> int:
+        """So many items that follow each other are done by one thread, in order."""
+        return self.items // self.matrices if self.sums else 1
+
+    @property
+    def rows(self) -> int:
+        """What kernels count, of a matrix: its rows, or itself."""
+        return self.cut.rows if self.cut else 1
+
+    def sum_of(self, number: int) -> RowSum | None:
+        """What is known of a kernel that sums over rows; None if it does not."""
+        return next((s for s in self.sums if s.number == number), None)
+
     def __str__(self) -> str:
         places = ", ".join(
             f"{p.buffer.name}: {p.buffer.dtype.short}[{p.buffer.size}] at {p.offset}"
-            + (f" by {p.item}" if p.item else "")
+            + (f" by {p.step}" if p.step else "")
             for p in self.privates
         )
-        return f"strip {self.first}..{self.last} of {self.items} items: {places}"
+        cut = f" of {self.cut.length} of {self.cut.rows} rows" if self.cut else ""
+        sums = "".join(
+            f", {s.number} sums" + (f" through {s.partial.name}" if s.partial else "")
+            for s in self.sums
+        )
+        return f"strip {self.first}..{self.last} of {self.items} items{cut}: {places}{sums}"
 
 
-@dataclass(frozen=True)
-class Part:
-    """The part of a product that an item does: `rows` rows of a matrix that `parts` items share."""
-
-    rows: int
-    parts: int
-
-    @classmethod
-    def of(cls, c: Contract, items: int) -> Part | None:
-        """None if the rows of all matrices are not so many equal parts."""
-        if not (isinstance(c.batch, int) and isinstance(c.m, int)) or 0 in (c.batch, items):
-            return None
-        if c.a.walks or c.b.walks or (c.b.batch == 0 or c.batch == 1) != c.packed:
-            return None  # tables, or a matrix that each item would have to pack
-        parts, rest = divmod(items, c.batch)
-        if rest or parts < 1 or c.m % parts or (c.packed and c.m // parts < PACKED_ROWS):
-            return None
-        return cls(c.m // parts, parts)
+def fits(c: Contract, matrices: int, rows: int | None) -> bool:
+    """Whether a product is of so many matrices that are packed on their own; of so many rows, or
+    with sums over so many.  Or of so many rows with a matrix that is packed already."""
+    if c.packed:
+        return matrices == 1 and rows == c.m
+    if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
+        return False
+    if c.a.walks or c.b.walks or c.b.batch == 0:
+        return False  # tables, or a matrix that is packed once for all
+    return c.batch == matrices and (rows is None or rows in (c.m, c.k))
 
 
 class Growth:
-    """A strip that grows kernel by kernel."""
+    """A strip that grows kernel by kernel; with `rows`, by rows of matrices of so many."""
 
-    def __init__(self, items: int) -> None:
-        self.items = items
+    def __init__(self, matrices: int, rows: int | None) -> None:
+        self.matrices, self.rows = matrices, rows
+        self.units = matrices * (rows or 1)
         self.members: list[Kernel] = []
-        self.sizes: dict[str, int] = {}  # of stored buffers: elements of an item
-        self.scattered: set[str] = set()  # stored buffers that are not in items
+        self.sums: list[int] = []  # numbers of members that sum over the rows
+        self.sizes: dict[str, int] = {}  # of stored buffers: elements of a matrix, or a row
+        self.scattered: set[str] = set()  # stored buffers that are not in such parts
         self.touched: set[str] = set()
 
     def joins(self, kernel: Kernel) -> bool:
@@ -123,11 +188,25 @@ class Growth:
         if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
             return False
         known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
-        whole = {b.name: b.size for b in kernel.starts if b.name in stored - known.keys()}
-        moved = self._by_items(kernel, known or self._evenly(whole))
+        if self._joins_in_parts(kernel, known):
+            return True
+        if not self._sums_rows(kernel, known):
+            return False
+        self.sums.append(len(self.members))
+        self.members.append(kernel)
+        self.scattered |= stored
+        self.touched |= touched
+        return True
+
+    def _joins_in_parts(self, kernel: Kernel, known: dict[str, int]) -> bool:
+        stored = stored_by(kernel)
+        own = self._evenly({b.name: b.size for b in kernel.starts if b.name in stored - {*known}})
+        moved = self._in_parts(kernel, known or own)
         if moved is None:
             return False
-        own = self._sizes_of(moved, whole)
+        if self.matrices == 1:  # a buffer may go through the rows several times
+            steps = {n: _row_step(moved, n) for n in own}
+            own = {n: step for n, step in steps.items() if step > 0 and own[n] % step == 0}
         inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
         rest = stored - inside
         if not known.keys() <= inside or not all(_scatters(kernel, n) for n in rest):
@@ -135,42 +214,26 @@ class Growth:
         self.members.append(moved)
         self.sizes.update({n: own[n] for n in inside - known.keys() if n in stored})
         self.scattered |= rest
-        self.touched |= touched
+        self.touched |= touched_by(kernel)
         return True
 
-    def _by_items(self, kernel: Kernel, sizes: dict[str, int]) -> Kernel | None:
-        first = kernel.body[0]
-        if isinstance(first, Contract):
-            return kernel if Part.of(first, self.items) else None
-        return by_items(kernel, self.items, sizes)
-
     def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
-        """The sizes of the items of buffers that are nothing but these."""
+        """The sizes of the parts of buffers that are nothing but these."""
         return {
-            n: size // self.items
+            n: size // self.units
             for n, size in whole.items()
-            if isinstance(size, int) and size and size % self.items == 0
+            if isinstance(size, int) and size and size % self.units == 0
         }
 
-    def _sizes_of(self, kernel: Kernel, whole: dict[str, Dim]) -> dict[str, int]:
-        """The sizes of the items of buffers that a kernel stores, where they are multiples of all
-        items together: by how far its stores move from item to item."""
-        first = kernel.body[0]
-        if isinstance(first, Contract) and first.batch != 1:
-            return self._evenly(whole)
-        found = {}
-        for n, size in self._evenly(whole).items():
-            step = _row_step(first, n) if isinstance(first, Contract) else _item_step(kernel, n)
-            if isinstance(first, Contract) and isinstance(step, int):
-                part = Part.of(first, self.items)
-                assert part is not None
-                step = step * part.rows
-            if isinstance(step, int) and step > 0 and size % step == 0:
-                found[n] = step
-        return found
+    def _in_parts(self, kernel: Kernel, sizes: dict[str, int]) -> Kernel | None:
+        c = kernel.body[0]
+        if isinstance(c, Contract):
+            fitting = fits(c, self.matrices, self.rows) and self.rows in (None, c.m)
+            return kernel if fitting else None
+        return by_items(kernel, self.units, sizes)
 
     def _inside(self, kernel: Kernel, name: str, size: int) -> bool:
-        """Whether each item touches its own part of a buffer only."""
+        """Whether each matrix, or row, touches its own part of a buffer only."""
         first = kernel.body[0]
         if isinstance(first, Contract):
             return self._product_inside(first, name, size)
@@ -182,68 +245,79 @@ class Growth:
         )
 
     def _product_inside(self, c: Contract, name: str, size: int) -> bool:
-        part = Part.of(c, self.items)
-        assert part is not None
-        operands = ((c.a, True, c.k), (c.b, False, c.n), (c.c, True, c.n))
-        for x, by_rows, columns in operands:
-            rows: Dim = part.rows if by_rows else c.k
+        rows, along = self.rows, None if self.rows is None else 0
+        a, b, result = (c.a, (c.m, c.k)), (c.b, (c.k, c.n)), (c.c, (c.m, c.n))
+        if rows is not None and c.b.buffer.name == name:
+            return False
+        for x, extents in (a, b, result):
             if x.buffer.name != name:
                 continue
-            matrix = replace(x, base=x.base % (size * self.items))
-            if not _operand_inside(matrix, part, c, size, by_rows, rows, columns):
+            first = replace(x, base=x.base % (size * self.units))
+            if not _operand_inside(first, extents, size, along, c.batch):
                 return False
-        item, row = sym("item", self.items), sym("row", part.rows)
+        unit = sym("unit", self.units)
         for buffer, index in accesses_of(c.epilogue):
             if buffer.name != name:
                 continue
-            moved = _by_part(index, c, part, item, row)
-            if moved is None or not stays_inside(moved, item, size):
+            moved = _of_unit(index, c, unit, rows)
+            if moved is None or not stays_inside(moved, unit, size):
                 return False
         return not any(b.name == name for b in _computed(c.epilogue))
 
+    def _sums_rows(self, kernel: Kernel, known: dict[str, int]) -> bool:
+        """Whether a kernel is a product that sums over the rows, of which it reads nothing else."""
+        c = kernel.body[0]
+        if not isinstance(c, Contract) or self.rows is None or c.k != self.rows or c.packed:
+            return False
+        if not fits(c, self.matrices, self.rows):
+            return False
+        inside = {
+            x.buffer.name
+            for x, extents, along in ((c.a, (c.m, c.k), 1), (c.b, (c.k, c.n), 0))
+            if _operand_inside(x, extents, known.get(x.buffer.name, 0), along, c.batch)
+        }
+        others = {b.name for b, _ in accesses_of(c.epilogue)} | {c.c.buffer.name}
+        return known.keys() <= inside and others.isdisjoint(known)
+
 
 def _operand_inside(
-    x: Operand, part: Part, c: Contract, size: int, by_rows: bool, rows: Dim, columns: Dim
+    x: Operand, extents: tuple[Dim, Dim], size: int, along: int | None, batch: Dim
 ) -> bool:
-    """Whether an operand's elements of an item are those of the same item of its buffer."""
-    down, along = x.strides
-    numbers = (x.base, x.batch, down, along, rows, columns)
+    """Whether elements of an operand of one matrix are those of the same matrix of its buffer;
+    or those of one row (`along` 0) or column (1) those of the same row of the buffer."""
+    steps, numbers = x.strides, (x.base, x.batch, *x.strides, *extents)
     if not all(isinstance(d, int) and d >= 0 for d in numbers):
         return False
-    if part.parts > 1 and (not by_rows or (c.batch != 1 and x.batch != down * c.m)):
-        return False
-    step = x.batch if part.parts == 1 else down * rows
-    last = x.base + down * (rows - 1) + along * (columns - 1)
-    return step == size and isinstance(last, int) and last < size
+    if along is None:
+        last = x.base + sum((n - 1) * step for n, step in zip(extents, steps, strict=True))
+        return x.batch == size and isinstance(last, int) and last < size
+    last = x.base + (extents[1 - along] - 1) * steps[1 - along]
+    following = batch == 1 or x.batch == steps[along] * extents[along]
+    return steps[along] == size and following and isinstance(last, int) and last < size
 
 
-def _by_part(index: Dim, c: Contract, part: Part, item: Dim, row: Dim) -> Dim | None:
-    """An index of an epilogue in terms of the item and the row of its part."""
-    batch, rows = coefficient(index, c.batch_var), coefficient(index, c.row_var)
-    if batch is None or rows is None:
+def _of_unit(index: Dim, c: Contract, unit: Dim, rows: int | None) -> Dim | None:
+    """An index of an epilogue in terms of the matrix, or of the row of all matrices."""
+    if rows is None:
+        return substitute(index, {symbol_of(c.batch_var): unit})
+    batch, row = coefficient(index, c.batch_var), coefficient(index, c.row_var)
+    if batch is None or row is None or (c.batch != 1 and batch[0] != row[0] * rows):
         return None
-    if part.parts == 1:
-        return substitute(index, {symbol_of(c.batch_var): item})
-    if c.batch != 1 and batch[0] != rows[0] * c.m:
-        return None
-    rest = substitute(index, {symbol_of(c.batch_var): 0, symbol_of(c.row_var): 0})
-    return rows[0] * (part.rows * item + row) + rest
+    return row[0] * unit + substitute(index, {symbol_of(c.batch_var): 0, symbol_of(c.row_var): 0})
 
 
-def _row_step(c: Contract, name: str) -> Dim | None:
-    """How far a product's stores to a buffer move from row to row."""
-    if c.c.buffer.name == name:
-        return c.c.strides[0]
-    index = next(s.index for s in c.epilogue if s.buffer.name == name)
-    split = coefficient(index, c.row_var)
-    return None if split is None else split[0]
-
-
-def _item_step(kernel: Kernel, name: str) -> Dim | None:
-    """How far a kernel's stores to a buffer move from item to item."""
-    stores = (s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name)
-    split = coefficient(next(stores).index, item_of(kernel))
-    return None if split is None else split[0]
+def _row_step(kernel: Kernel, name: str) -> int:
+    """How far the first store of a kernel to a buffer moves from row to row of one matrix; 0 if it
+    does not."""
+    c = kernel.body[0]
+    stores = (s.index for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name)
+    if isinstance(c, Contract) and c.c.buffer.name == name:
+        step: Dim = c.c.strides[0]
+    else:
+        row = c.row_var if isinstance(c, Contract) else item_of(kernel)
+        split = coefficient(next(stores), row)
+        step = 0 if split is None else split[0]
+    return step if isinstance(step, int) else 0
 
 
 def touched_by(kernel: Kernel) -> set[str]:

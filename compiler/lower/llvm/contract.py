@@ -5,40 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
-from dualgrad.compiler.kernel.ir import Contract, Kernel, Pack, Store
+from dualgrad.compiler.ir.dims import Dim, symbol_of
+from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
-from dualgrad.compiler.kernel.strips import Part
+from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.reach import guard_reach
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
+from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
 
 
-def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -> None:
-    """Fill a descriptor and call the routine; of so many items only for `%item`, on this thread."""
+@dataclass(frozen=True)
+class Share:
+    """What an item of a strip does of a product: for one `matrix` all of it, or `count` rows from
+    `first` on; of one that sums over these rows, what they add.
+
+    summed    how the rows are cut, if they are summed over
+    partial   where the sums of a block of them lie, if not in the result
+    """
+
+    matrix: Dim
+    first: Dim = 0
+    count: Dim | None = None
+    summed: Cut | None = None
+    partial: Buffer | None = None
+
+
+def contract_call(entry: Launches, function: str, c: Contract, share: Share | None = None) -> None:
+    """Fill a descriptor and call the routine; for a share on this thread."""
     f = entry.f
     if 0 in (c.batch, c.m, c.n):
         return
     assert c.workspace is not None
-    part = Part.of(c, items) if items else None
-    at = _place_of(part, items)
-    batches, height = (c.batch, c.m) if part is None else (1, part.rows)
+    batches, m, k = c.batch, c.m, c.k
+    starts = {"a": c.a.base, "b": c.b.base, "c": c.c.base}
+    buffers = [c.a.buffer, c.b.buffer, c.c.buffer, c.workspace]
+    if share is not None:
+        batches, m, k, starts = _of_share(c, share)
+        buffers += [share.partial] if share.partial else []
     with entry.scope():
-        entry.open_buffers((c.a.buffer, c.b.buffer, c.c.buffer, c.workspace))
+        entry.open_buffers(buffers)
         desc, put = _descriptor(entry)
         for slot, dim in (
-            ("c_row", c.c.strides[0]), ("batches", batches), ("m", height), ("n", c.n), ("k", c.k),
+            ("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("n", c.n), ("k", k),
         ):  # fmt: skip
             put(slot, entry.dim(dim))
-        for slot, operand, first in (("a", c.a, at[1]), ("b", c.b, 0), ("c", c.c, at[1])):
-            start = operand.base if part is None else operand.place(at[0], first, 0)
-            put(slot, entry.pointer(operand.buffer, start), "ptr")
+        for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
+            put(slot, entry.pointer(operand.buffer, starts[slot]), "ptr")
             put(f"{slot}_batch", entry.dim(operand.batch))
         for slot, operand in (("a", c.a), ("b", c.b)):
             row, col = (0, 0) if operand.walks else operand.strides
@@ -57,10 +76,12 @@ def contract_call(entry: Launches, function: str, c: Contract, items: int = 0) -
             guard_reach(entry, c.c, (c.batch, c.m, c.n))
         put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
-        if part is not None:
-            for word, place in zip((BATCH, ROW), at, strict=True):
+        _put_sums(entry, c, share, put)
+        if share is not None:
+            row = 0 if share.summed else share.first
+            for word, place in ((BATCH, share.matrix), (ROW, row)):
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
-        _put_pool(entry, put, part is None)
+        _put_pool(entry, put, share is None)
         f.call(entry.extern(routine_of(c)), ("ptr", desc))
 
 
@@ -78,7 +99,7 @@ def pack_call(entry: Launches, p: Pack) -> None:
             put(slot, entry.dim(dim))
         put("b", entry.pointer(p.b.buffer, p.b.base), "ptr")
         put("pack_to", entry.pointer(p.packed, 0), "ptr")
-        for slot in ("b_packed", "b_rows", "b_cols"):
+        for slot in ("b_packed", "b_rows", "b_cols", "partial"):
             put(slot, "null", "ptr")
         _put_pool(entry, put, True)
         entry.f.call(entry.extern(routine_of(p)), ("ptr", desc))
@@ -109,12 +130,44 @@ def _put_pool(entry: Launches, put: Callable[..., None], parallel: bool) -> None
     put("parallel", f.select(fits, entry.frame.program.threads if parallel else 0, 0))
 
 
-def _place_of(part: Part | None, items: int) -> tuple[Dim, Dim]:
-    """The matrix of an item, and its first row there."""
-    if part is None:
-        return 0, 0
-    item = sym("item", items)
-    return item // part.parts, item % part.parts * part.rows
+def _of_share(c: Contract, share: Share) -> tuple[Dim, Dim, Dim, dict[str, Dim]]:
+    """How many products of what m and k a share is, and where its operands start."""
+    matrix, first = share.matrix, share.first
+    count = c.m if share.count is None else share.count
+    starts: dict[str, tuple[Operand, Dim, Dim]]
+    if share.summed is None:
+        starts = {"a": (c.a, first, 0), "b": (c.b, 0, 0), "c": (c.c, first, 0)}
+        m, k = count, c.k
+    else:
+        starts = {"a": (c.a, 0, first), "b": (c.b, first, 0), "c": (c.c, 0, 0)}
+        m, k = c.m, count
+    return 1, m, k, {slot: x.place(matrix, row, col) for slot, (x, row, col) in starts.items()}
+
+
+def _put_sums(entry: Launches, c: Contract, share: Share | None, put: Callable[..., None]) -> None:
+    """Say whether sums along K come in several calls, and which of them this is."""
+    f = entry.f
+    if share is None or share.summed is None:
+        put("partial", "null", "ptr")
+        for slot in ("partial_row", "goes_on", "closes", "adds", "more"):
+            put(slot, 0)
+        return
+    assert share.count is not None
+    block, rows = share.summed.block, share.summed.rows
+    stop = share.first + share.count
+    last = f.compare("eq", entry.dim(stop), rows)
+    ends = f.value(f"or i1 {last}, {f.compare('eq', entry.dim(stop % block), 0)}")
+    sums, pitch = (share.partial, c.n) if share.partial else (c.c.buffer, c.c.strides[0])
+    start = 0 if share.partial else c.c.place(share.matrix, 0, 0)
+    put("partial", entry.pointer(sums, start), "ptr")
+    put("partial_row", entry.dim(pitch))
+    for slot, holds in (
+        ("goes_on", f.compare("ne", entry.dim(share.first % block), 0)),
+        ("closes", ends if share.partial else "false"),
+        ("adds", f.compare("sge", entry.dim(share.first), block)),
+        ("more", f.compare("ne", entry.dim(stop), rows)),
+    ):
+        put(slot, f.value(f"zext i1 {holds} to i64"))
 
 
 def _tables(entry: Launches, function: str, c: Contract) -> tuple[dict[str, str], str]:

@@ -1,10 +1,11 @@
 """The frame: what the kernels of a running program share, an array of 8-byte slots.
 
     0     error word
-    1     number of chunks of the running kernel
+    1     number of chunks of the running kernel; 0: its iterations are numbers 6 to 7, without that
     2     address of the program's numbers: its symbols, then its scalars
     3     address of the context, for strips
     4, 5  batch and row that indices of an epilogue count from: an item's, in a strip, else 0
+    6, 7  see 1
     then  addresses of the buffers that the running kernel uses, in the order in which it names
           them, if its function serves others too
     then  addresses of all buffers; of private ones in the frames of a strip's chunks only
@@ -26,8 +27,8 @@ from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.runtime.program import Target
 from dualgrad.runtime.records import dataclass
 
-ERROR, CHUNKS, NUMBERS, CONTEXT, BATCH, ROW = range(6)
-_FIRST = 6
+ERROR, CHUNKS, NUMBERS, CONTEXT, BATCH, ROW, START, STOP = range(8)
+_FIRST = 8
 
 
 class Frame:

@@ -1,14 +1,15 @@
 """Register-tiled kernels: the inner loops of the matrix product.
 
-    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns)
-        C[H, columns] = A[H, k] . B[k, V vectors]
+    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns, goes_on)
+        C[H, columns] = A[H, k] . B[k, V vectors], or C += that
     kernel_of(height, narrow)       the kernel of a height, of full width or one vector wide
 
 Rows of A lie a_row bytes apart, its columns a_step, rows of B b_row, rows of C c_row; k >= 1.  A is
 read by broadcasts, so it may lie anyhow.
 
-Each element of C is one chain of multiply-adds from zero, in the order of k, whatever the tile.
-Without masks whole vectors are stored, whatever `columns`.
+Each element of C is one chain of multiply-adds from zero, or from what C holds if `goes_on`, in the
+order of k, whatever the tile.  Without masks whole vectors are loaded and stored, whatever
+`columns`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 # Rows of B between its prefetch and its use: covers the latency of the second-level cache.
 _PREFETCH_ROWS = 16
 
-_OPERANDS = "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns"
+_OPERANDS = (
+    "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns i1 goes_on"
+)
 KERNEL_KINDS = tuple(_OPERANDS.split()[::2])
 _SIGNATURE = ", ".join(
     f"{kind} %{x}" for kind, x in zip(KERNEL_KINDS, _OPERANDS.split()[1::2], strict=True)
@@ -38,10 +41,11 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     steps = Multiples(f, "%a_row", height)
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
     _fetch_c(t, f, height, vectors)
+    first = begun(t, f, height, vectors)
     turn = f.repeat()
     a, b = turn.carry("ptr", "%a"), turn.carry("ptr", "%b")
     left = turn.carry("i64", "%k")
-    sums = [turn.carry(t.vector, "zeroinitializer") for _ in range(height * vectors)]
+    sums = [turn.carry(t.vector, x) for x in first]
     # strength reduction would replace the constant multiples of a_row by a chain of additions
     a, b = f.value(f"freeze ptr {a}"), f.value(f"freeze ptr {b}")
     row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
@@ -64,6 +68,29 @@ def _fetch_c(t: Tiling, f: Function, height: int, vectors: int) -> None:
         t.prefetch(f, f.at(c, start, "i8"), to_write=True)
     left = f.sub(left, 1)
     turn.close(f.compare("ne", left, 0), [f.at(c, "%c_row", "i8"), left])
+
+
+def begun(t: Tiling, f: Function, height: int, vectors: int) -> list[str]:
+    """What the chains start from."""
+    before, loading, after = f.block, f.new_block(), f.new_block()
+    f.branch("%goes_on", loading, after)
+    f.start(loading)
+    masks = _masks(t, f, vectors)
+    c, loaded = "%c", []
+    for _ in range(height):
+        for j in range(vectors):
+            place = t.at(f, c, j * t.lanes)
+            loaded.append(t.load_masked(f, place, masks[j]) if masks else t.load(f, place))
+        c = f.at(c, "%c_row", "i8")
+    f.jump(after)
+    f.start(after)
+    zero = f"[ zeroinitializer, %{before} ]"
+    return [f.value(f"phi {t.vector} {zero}, [ {x}, %{loading} ]") for x in loaded]
+
+
+def _masks(t: Tiling, f: Function, vectors: int) -> list[str]:
+    """The lanes of each vector that belong to `columns`; none without masks."""
+    return [t.mask(f, f.sub("%columns", j * t.lanes)) for j in range(vectors)] if t.masks else []
 
 
 class Multiples:
@@ -98,7 +125,7 @@ def multiply_add_row(
 
 def store_tile(t: Tiling, f: Function, sums: list[str], vectors: int) -> None:
     """C = the sums, `vectors` to a row."""
-    masks = [t.mask(f, f.sub("%columns", j * t.lanes)) for j in range(vectors)] if t.masks else []
+    masks = _masks(t, f, vectors)
     c = "%c"
     for first in range(0, len(sums), vectors):
         for j in range(vectors):

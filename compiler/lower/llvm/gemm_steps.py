@@ -22,10 +22,16 @@ from dualgrad.compiler.lower.llvm.gemm_walk import entry
 # b_packed  B in panels, which @pack has made; null: B is as it is
 # pack_to   where this call, which multiplies nothing, puts B in panels; null: it multiplies
 # *_rows, *_cols  tables of an operand that walks (`gemm_walk`); its strides are 0; null: strided
+# partial   null, or where the sums of a block of K lie, in rows partial_row elements apart, if its
+#           products come in several calls, of one block each (it may be C, if K has one block)
+# goes_on   1 if what lies there is the beginning of these sums
+# closes    1 if the block ends with this call: its sums go to C; adds  1 if C has some already
+# more      1 if C is not finished with this call
 DESC = (
     "a", "a_batch", "a_row", "a_col", "b", "b_batch", "b_row", "b_col", "c", "c_batch", "c_row",
     "batches", "m", "n", "k", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
     "parallel", "a_rows", "a_cols", "b_rows", "b_cols", "b_packed", "pack_to",
+    "partial", "partial_row", "goes_on", "closes", "adds", "more",
 )  # fmt: skip
 
 # desc                    the call's descriptor
@@ -58,7 +64,7 @@ PLAN = (
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
     "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols", "b_packed", "pack_to",
-    "short", "taller", "short1", "taller1", "thin",
+    "short", "taller", "short1", "taller1", "thin", "partial",
 }  # fmt: skip
 
 # A thread's area: the key of the column panel that it holds (0: none), a tile of all registers
@@ -364,7 +370,8 @@ class _Step:
     def _finish(self, batch: Value, panels: tuple[str, str], col0: Value, col1: Value) -> None:
         """After the last block of K, hand over the columns of these row panels."""
         f, plan = self.f, self.plan
-        complete = f.compare("eq", f.add(plan["k0"], plan["k"]), self.desc["k"])
+        done = f.sub(f.add(plan["k0"], plan["k"]), self.desc["more"])
+        complete = f.compare("eq", done, self.desc["k"])
         with f.when(complete):
             row0, row1 = (self._rows(panel)[0] for panel in panels)
             bounds = (("i64", x) for x in (batch, row0, row1, col0, col1))
@@ -380,6 +387,11 @@ class _Tile:
         size = step.t.itemsize
         self._strides = plan["a_row"], plan["a_step"], f.mul(desc["c_row"], size)
         self._k, self._add = plan["k"], f.compare("sgt", plan["k0"], 0)
+        self._apart = f.compare("ne", desc["partial"], "null", "ptr")
+        self._goes_on = f.compare("ne", desc["goes_on"], 0)
+        self._closes = f.compare("ne", desc["closes"], 0)
+        self._adds = f.compare("ne", desc["adds"], 0)
+        self._sums_row = f.select(self._apart, f.mul(desc["partial_row"], size), self._strides[2])
 
     def set_columns(self, b: str, b_row: str, first: str, count: str, thin: str = "false") -> None:
         """The panel of B, its rows b_row bytes apart, and the columns that it is for; of a thin
@@ -402,15 +414,32 @@ class _Tile:
         row, rows = step._rows(i)
         c = step._address("c", batch, row, self._columns[0])
         a_row, a_step, c_row = self._strides
+        sums = f.select(self._apart, self._partial(row), c, "ptr"), self._sums_row
         indirect = self._add
         if not step.t.masks:
             ragged = f.compare("ne", self._columns[1], self._full)
             indirect = f.value(f"or i1 {indirect}, {ragged}")
         pitch = f.mul(step.plan["width"], step.t.itemsize)
-        target = f.select(indirect, self._scratch, c, "ptr"), f.select(indirect, pitch, c_row)
-        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1])
+        scratch = self._scratch, pitch
+        if not step.t.masks:
+            with f.when(f.value(f"and i1 {indirect}, {self._goes_on}")):
+                self._merge(sums, scratch, "false", rows)
+        target = f.select(indirect, scratch[0], sums[0], "ptr"), f.select(indirect, pitch, sums[1])
+        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], self._goes_on)
         f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
         with f.when(indirect):
-            bounds = (("i64", rows), ("i64", self._columns[1]))
-            merged = (("ptr", self._scratch), ("i64", pitch), ("ptr", c), ("i64", c_row))
-            f.call("@merge", *merged, ("i1", self._add), *bounds)
+            self._merge(scratch, sums, self._add, rows)
+        with f.when(self._closes):
+            self._merge(sums, (c, c_row), self._adds, rows)
+
+    def _partial(self, row: Value) -> str:
+        """Where the sums of a row lie, if they are apart."""
+        f, desc = self._step.f, self._step.desc
+        offset = f.add(f.mul(row, desc["partial_row"]), self._columns[0])
+        return self._step.t.at(f, desc["partial"], offset)
+
+    def _merge(self, source: tuple[str, str], to: tuple[str, str], add: str, rows: Value) -> None:
+        """Copy a tile, or add it to what is there; tiles are addresses and bytes between rows."""
+        kinds = ("ptr", "i64", "ptr", "i64", "i1", "i64", "i64")
+        values = (*source, *to, add, rows, self._columns[1])
+        self._step.f.call("@merge", *zip(kinds, values, strict=True))

@@ -1,7 +1,7 @@
 """Kernels for a few rows of A and a B whose columns are consecutive in memory.
 
-    thin_H(a, a_row, a_step, b, b_column, c, c_row, k, columns)
-        C[H, columns] = A[H, k] . B[k, t.thin_vectors vectors]
+    thin_H(a, a_row, a_step, b, b_column, c, c_row, k, columns, goes_on)
+        C[H, columns] = A[H, k] . B[k, t.thin_vectors vectors], or C += that
     thin_of(height)         the kernel of a height
 
 Columns of B lie b_column bytes apart, the rest is as in `gemm_micro`.  So few rows do not pay for
@@ -16,6 +16,7 @@ from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_micro import (
     KERNEL_KINDS,
     Multiples,
+    begun,
     multiply_add_row,
     store_tile,
 )
@@ -25,7 +26,7 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 # Lines of a column of B between its prefetch into the second-level cache and its use.
 _PREFETCH_LINES = 2
 
-_NAMES = ("a", "a_row", "a_step", "b", "b_column", "c", "c_row", "k", "columns")
+_NAMES = ("a", "a_row", "a_step", "b", "b_column", "c", "c_row", "k", "columns", "goes_on")
 _SIGNATURE = ", ".join(f"{kind} %{x}" for kind, x in zip(KERNEL_KINDS, _NAMES, strict=True))
 
 
@@ -42,11 +43,10 @@ def thin_kernels(t: Tiling) -> str:
 
 def _thin_kernel(t: Tiling, height: int) -> str:
     f = Function(f"internal void @thin_{height}({_SIGNATURE})")
-    count = height * t.thin_vectors
     f.do(f"%squares = alloca [{t.lanes * t.thin_vectors} x {t.vector}], align 64")
     rows = Multiples(f, "%a_row", height)
     whole = f.value(f"and i64 %k, {-t.lanes}")
-    sums = ["zeroinitializer"] * count
+    sums = begun(t, f, height, t.thin_vectors)
     sums = _where(t, f, whole, sums, lambda sums: _squares(t, f, rows, whole, sums))
     rest = f.sub("%k", whole)
     sums = _where(t, f, rest, sums, lambda sums: _rest(t, f, rows, whole, rest, sums))

@@ -21,7 +21,7 @@ from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.advance import NO_PITCH, Pitch, pitches_of, streams_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, Parts
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, START, STOP, Parts
 from dualgrad.compiler.lower.llvm.lanes import (
     Lanes,
     constant,
@@ -80,13 +80,17 @@ class KernelCode(ScalarCode):
             self.run(loop.body, pitches_of(loop))
 
     def parallel(self, loop: Loop) -> None:
-        """The iterations of one chunk of a parallel loop."""
-        extent = self.dim(loop.extent)
-        chunks = self.f.load("i64", self.f.at("%frame", CHUNKS, "i64"))
-        first = self.f.quotient(self.f.mul("%chunk", extent), chunks)
-        stop = self.f.quotient(self.f.mul(self.f.add("%chunk", 1), extent), chunks)
+        """The iterations of one chunk of a parallel loop, or those that the frame names."""
+        f, extent = self.f, self.dim(loop.extent)
+        chunks, start, end = (
+            f.load("i64", f.at("%frame", slot, "i64")) for slot in (CHUNKS, START, STOP)
+        )
+        named = f.compare("eq", chunks, 0)
+        chunks = f.select(named, 1, chunks)
+        first = f.quotient(f.mul("%chunk", extent), chunks)
+        stop = f.quotient(f.mul(f.add("%chunk", 1), extent), chunks)
         self.hoist(loop.body, {symbol_of(loop.var)})
-        self.counted(loop, first, stop)
+        self.counted(loop, f.select(named, start, first), f.select(named, end, stop))
 
     def vector_loop(self, loop: Loop) -> None:
         """A main loop on wide vectors, then one on single registers under a mask."""

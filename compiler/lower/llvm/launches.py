@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Pack
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.lower.llvm.call import host_call
-from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function, pack_call
+from dualgrad.compiler.lower.llvm.contract import Share, contract_call, epilogue_function, pack_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Parts
@@ -154,19 +154,22 @@ class Shared:
             self._told[name] = self._function(name, "", lambda f: f.launch(self.work, self.kernel))
         code.f.call(name, ("ptr", "%frame"), ("ptr", "%context"), *self._places_for(code, kernel))
 
-    def run_item(self, code: Launches, kernel: Kernel, items: int) -> None:
-        """Run a product at its places, for `%item` of so many items."""
+    def run_share(self, code: Launches, kernel: Kernel, share: Share) -> None:
+        """Do a share of a product at its places: of `%matrix`, and, if it counts rows, `%count`
+        of them from `%first` on."""
         (c,) = self.kernel.body
         assert isinstance(c, Contract)
-        name = f"{self.work}.of{items}"
+        name = f"{self.work}.share" if share.count is None else f"{self.work}.rows"
+        names = {"%matrix": share.matrix, "%first": share.first, "%count": share.count}
 
         def body(f: Launches) -> None:
-            f.atoms[symbol_of(sym("item", items))] = "%item"
-            contract_call(f, self.work, c, items)
+            f.atoms |= {symbol_of(v): x for x, v in names.items() if isinstance(v, Expr)}
+            contract_call(f, self.work, c, share)
 
         if name not in self._told:
-            self._told[name] = self._function(name, ", i64 %item", body)
-        first: list[tuple[str, Value]] = [("ptr", "%frame"), ("ptr", "%context"), ("i64", "%item")]
+            self._told[name] = self._function(name, "".join(f", i64 {x}" for x in names), body)
+        first: list[tuple[str, Value]] = [("ptr", "%frame"), ("ptr", "%context")]
+        first += [("i64", x) for x in names]
         code.f.call(name, *first, *self._places_for(code, kernel))
 
     def _function(self, name: str, more: str, body: Callable[[Launches], None]) -> str:

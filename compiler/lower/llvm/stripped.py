@@ -1,21 +1,21 @@
 """Strips: a function that takes one item through all kernels, and one that runs a chunk of items.
 
 A chunk has a frame of its own, in which the addresses of private buffers are those of the thread's
-area, moved back by the item: so kernels find their part of a buffer where the whole buffer would
-have it.
+area, moved back by the matrices and rows before the item: so kernels find their part of a buffer
+where the whole buffer would have it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualgrad.compiler.ir.dims import sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, Expr, minimum, sym, symbol_of
 from dualgrad.compiler.kernel.ir import Contract
 from dualgrad.compiler.kernel.strips import Strip
-from dualgrad.compiler.lower.llvm.contract import contract_call
+from dualgrad.compiler.lower.llvm.contract import Share, contract_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
-from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, Parts
+from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, START, STOP, Parts
 from dualgrad.compiler.lower.llvm.launches import MAX_CHUNKS, SERIAL_BELOW, Launches
 from dualgrad.compiler.lower.llvm.together import Work
 from dualgrad.runtime.program import CONTEXT_POOL, POOL_WORKERS
@@ -32,25 +32,54 @@ def strip_functions(name: str, strip: Strip, works: Sequence[Work], parts: Parts
 
 
 def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts) -> str:
-    """`void name(ptr frame, ptr context, i64 item)`: all kernels, one after another."""
-    signature = f"internal void {name}(ptr %frame, ptr %context, i64 %item)"
+    """`void name(ptr frame, ptr context, i64 matrix, i64 first, i64 count)`: all kernels, one after
+    another, for so many rows of a matrix."""
+    signature = (
+        f"internal void {name}(ptr %frame, ptr %context, i64 %matrix, i64 %first, i64 %count)"
+    )
     code = Launches(signature, parts.frame.slots, parts)
-    code.atoms[symbol_of(sym("item", strip.items))] = "%item"
-    for work in works:
-        first = work.kernel.body[0]
+    matrix, first, count = _place(code, strip)
+    f, start = code.f, matrix * strip.rows + first
+    for word, value in ((CHUNKS, 0), (START, start), (STOP, start + count)):
+        f.store("i64", code.dim(value), f.at("%frame", word, "i64"))
+    for number, work in zip(strip.numbers, works, strict=True):
         with code.scope():
-            if not isinstance(first, Contract):
-                if work.shared is not None:
-                    work.shared.open_windows(code, work.kernel, "%frame")
-                item: list[tuple[str, Value]] = [("i64", "%item"), ("i64", 0)]
-                code.f.call(work.function, ("ptr", "%frame"), *item)
-            elif work.shared is not None:
-                work.shared.run_item(code, work.kernel, strip.items)
-            else:
-                contract_call(code, work.function, first, strip.items)
+            _run(code, work, _share(strip, number, matrix, first, count))
         if parts.checked:
             code.stop_after_error()
     return code.finish()
+
+
+def _run(code: Launches, work: Work, share: Share) -> None:
+    """Run what an item does of a kernel; of a product it is this share."""
+    c = work.kernel.body[0]
+    if isinstance(c, Contract) and work.shared is not None and share.summed is None:
+        work.shared.run_share(code, work.kernel, share)
+        return
+    if work.shared is not None:
+        work.shared.open_windows(code, work.kernel, "%frame")
+    if isinstance(c, Contract):
+        contract_call(code, work.function, c, share)
+    else:
+        zeros: list[tuple[str, Value]] = [("i64", 0), ("i64", 0)]
+        code.f.call(work.function, ("ptr", "%frame"), *zeros)
+
+
+def _place(code: Launches, strip: Strip) -> tuple[Expr, Expr, Expr]:
+    """The variables of an item: its matrix, its first row there, and how many rows it has."""
+    variables = sym("matrix", strip.matrices), sym("first", strip.rows), sym("count", None)
+    for v, value in zip(variables, ("%matrix", "%first", "%count"), strict=True):
+        code.atoms[symbol_of(v)] = value
+    return variables
+
+
+def _share(strip: Strip, number: int, matrix: Expr, first: Expr, count: Expr) -> Share:
+    if strip.cut is None:
+        return Share(matrix)
+    found = strip.sum_of(number)
+    if found is None:
+        return Share(matrix, first, count)
+    return Share(matrix, first, count, strip.cut, found.partial)
 
 
 def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
@@ -61,26 +90,51 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
     with f.loop(0, frame.size) as i:
         f.store("i64", f.load("i64", f.at("%frame", i, "i64")), f.at(own, i, "i64"))
     chunks = f.load("i64", f.at("%frame", CHUNKS, "i64"))
-    first = f.quotient(f.mul("%chunk", strip.items), chunks)
-    stop = f.quotient(f.mul(f.add("%chunk", 1), strip.items), chunks)
-    f.store("i64", strip.items, f.at(own, CHUNKS, "i64"))
+    groups = strip.items // strip.in_order
+    low = f.quotient(f.mul("%chunk", groups), chunks)
+    high = f.quotient(f.mul(f.add("%chunk", 1), groups), chunks)
     context = f.load("ptr", f.at("%frame", CONTEXT, "i64"))
     scratch = f.load("ptr", f.at("%frame", frame.slots[strip.scratch.name], "i64"))
     area = f.at(scratch, f.mul("%tid", strip.area), "i8")
-    with f.loop(first, stop) as item:
+    with f.loop(f.mul(low, strip.in_order), f.mul(high, strip.in_order)) as number:
+        item = sym("item", strip.items)
+        code.atoms[symbol_of(item)] = number
+        matrix, first, count = map(code.dim, _rows_of(strip, item))
+        start = f.add(f.mul(matrix, strip.rows), first)
         for p in strip.privates:
-            start = f.sub(p.offset, f.mul(item, p.item * p.buffer.dtype.itemsize))
-            f.store("ptr", f.at(area, start, "i8"), f.at(own, frame.slots[p.buffer.name], "i64"))
-        f.call(f"{name}.item", ("ptr", own), ("ptr", context), ("i64", item))
+            place = f.sub(p.offset, f.mul(start, p.step * p.buffer.dtype.itemsize))
+            f.store("ptr", f.at(area, place, "i8"), f.at(own, frame.slots[p.buffer.name], "i64"))
+        with f.when(f.compare("sgt", count, 0)):
+            at = (("i64", x) for x in (matrix, first, count))
+            f.call(f"{name}.item", ("ptr", own), ("ptr", context), *at)
         if parts.checked:
-            error = f.load("i64", f.at(own, ERROR, "i64"))
-            on, failed = f.new_block(), f.new_block()
-            f.branch(f.compare("ne", error, 0), failed, on)
-            f.start(failed)
-            f.store("i64", error, f.at("%frame", ERROR, "i64"))
-            f.jump(code.exit)
-            f.start(on)
+            _pass_error_on(code, own)
     return code.finish()
+
+
+def _rows_of(strip: Strip, item: Expr) -> tuple[Dim, Dim, Dim]:
+    """The matrix of an item, its first row there, and how many rows it has: `Cut.bounds`."""
+    cut = strip.cut
+    if cut is None:
+        return item, 0, 1
+    each = cut.blocks * cut.pieces
+    number = item % each
+    start = number // cut.pieces * cut.block
+    stop = minimum(start + cut.block, cut.rows)
+    low = minimum(start + number % cut.pieces * cut.length, stop)
+    return item // each, low, minimum(low + cut.length, stop) - low
+
+
+def _pass_error_on(code: Launches, own: str) -> None:
+    """Leave if an item has left an error word in the chunk's frame."""
+    f = code.f
+    error = f.load("i64", f.at(own, ERROR, "i64"))
+    on, failed = f.new_block(), f.new_block()
+    f.branch(f.compare("ne", error, 0), failed, on)
+    f.start(failed)
+    f.store("i64", error, f.at("%frame", ERROR, "i64"))
+    f.jump(code.exit)
+    f.start(on)
 
 
 def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) -> None:
@@ -95,7 +149,7 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
         fits = f.compare("slt", workers, code.frame.program.threads)
-        chunks = f.select(fits, min(strip.items, MAX_CHUNKS), 1)
+        chunks = f.select(fits, min(strip.items // strip.in_order, MAX_CHUNKS), 1)
         f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
         with f.when(fits):
             code.parallel_for(name, chunks)
