@@ -152,7 +152,11 @@ def build_column(group: Group, place: Place) -> tuple[Stmt, ...]:
         probe.value(x, index_in(x.shape, at_of(o + r + c))) for n in reductions for x in n.inputs
     ]
     stored = [x for n in full_roots for x in stores_of(n, at_of(o + r + c), place, probe)]
+    kept = (*at_of(o), *((sym("b"),) if block else ()), *at_of(c))
     indices = indices_of(values) | indices_in(stored, probe)
+    indices |= {
+        a.index(index_in(n.shape, kept)) for n in reductions for a in place.destinations.get(n, ())
+    }
     outer, run, inner = collapsible(o, indices), collapsible(r, indices), collapsible(c, indices)
 
     total = product(reduced)

@@ -33,6 +33,21 @@ CASES: dict[str, Case] = {  # what is computed, shapes of arguments, number of k
     "product twice": (lambda x, y: dg.stack([z := x @ y, z]), ((7, 5), (5, 6)), 1),
     "product beside": (lambda x, y: dg.cat([x @ y, x * 2], 1), ((7, 5), (5, 6)), 2),
     "sums": (lambda x, y: dg.stack([x.sum(1), y.sum(1)]), ((6, 40), (6, 30)), 2),
+    "sums of columns": (
+        lambda x, y: dg.cat([x.sum(0), y.max(0), x[0] * 2], 1),
+        ((3, 4, 5), (9, 4, 6)),
+        3,
+    ),
+    "sums of long columns": (
+        lambda x, y: dg.stack([x.sum(0), y.sum(0)], 1),
+        ((700, 4, 5), (2, 4, 5)),
+        3,
+    ),
+    "sums in the middle": (
+        lambda x, y: dg.stack([x.sum(1), y.sum(1)], 2),
+        ((2, 3, 4, 5), (2, 6, 4, 5)),
+        2,
+    ),
     "inputs": (lambda x, y: dg.cat([x, y * 2]), ((3, 4), (2, 4)), 2),
     "part of a part": (lambda x, y: dg.cat([(x * 2)[1:], y * 2]), ((3, 4), (2, 4)), 3),
     "reshaped": (lambda x, y: dg.cat([(x * 2).reshape(6, 2), y * 2]), ((3, 4), (2, 2)), 3),
