@@ -363,6 +363,81 @@ def test_a_report_names_strips() -> None:
     assert static.report().count("strip 0 of 8 items") == 3
 
 
+# -- loops over time ------------------------------------------------------------------------------
+
+
+def over_time(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    """Steps of a recurrent layer with two gates."""
+    outputs = []
+    for k in range(x.shape[0]):
+        a, b = (x[k] + h @ w.T).split(h.shape[1], -1)
+        h = dg.sigmoid(a) * h + dg.tanh(b)
+        outputs.append(h)
+    return dg.stack(outputs), h
+
+
+def through_time(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    xs = [t.detach().requires_grad_() for t in (x, h, w)]
+    outputs, last = over_time(*xs)
+    return dg.autograd.grad((outputs * outputs).sum() + last.sum(), xs)
+
+
+def both_ways(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    return *over_time(x, h, w), *over_time(dg.flip(x, (0,)), h, 2.0 * w)
+
+
+def sequence(steps: int, rows: int, size: int) -> list[dg.Tensor]:
+    shapes = (steps, rows, 2 * size), (rows, size), (2 * size, size)
+    return [dg.randn(*shape) for shape in shapes]
+
+
+LOOPS: dict[str, tuple[Callable[..., Any], tuple[int, int, int], list[int]]] = {
+    "forward": (over_time, (5, 16, 3), [2]),
+    "odd_blocks": (over_time, (4, 27, 5), [2]),
+    "prime_rows": (over_time, (4, 17, 5), [2]),
+    "few_rows": (over_time, (4, 15, 5), []),
+    "gradients": (through_time, (4, 16, 3), [2, 2]),
+    "both_ways": (both_ways, (3, 20, 4), [2]),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_rows_go_through_all_steps_on_their_own(name: str) -> None:
+    function, shape, items = LOOPS[name]
+    args = sequence(*shape)
+    program, inputs, results = compiled(function, *args)
+    assert [s.items for s in program.strips] == items
+    same_bits(interpreted(program, inputs), results)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_over_time_keeps_the_bits_of_eager_mode(name: str, threads: int) -> None:
+    function, shape, _ = LOOPS[name]
+    args = sequence(*shape)
+    want = [x.detach().numpy() for x in function(*args)]
+    same_bits(compiled(function, *args)[2], want)
+    with config.scope(check=True):
+        same_bits(compiled(function, *args)[2], want)
+
+
+def test_all_steps_are_one_strip_and_gates_memory_of_a_thread() -> None:
+    steps, rows, size = 40, 16, 3
+    program, *_ = compiled(over_time, *sequence(steps, rows, size))
+    (strip,) = program.strips
+    kinds = [program.kernels[k].kind for k in strip.numbers]
+    assert kinds.count("contract") == steps
+    private = [p for p in strip.privates if p.step]
+    assert {p.step for p in private} == {2 * size}
+    assert len({p.offset for p in private}) == 1
+    assert not any(t.buffer.size == 2 * rows * size for t in program.temporaries)
+
+
+def test_one_thread_needs_no_loop_over_time_in_items() -> None:
+    static = dg.function(over_time, strict=True)
+    static(*sequence(3, 16, 3))
+    assert not lowered(static, threads=1).strips
+
+
 _GRADIENTS = """
 import dualgrad as dg
 import dualgrad.functional as F
