@@ -60,6 +60,7 @@ from dualgrad.compiler.ops.view import (
     flatten_index,
     through_views,
 )
+from dualgrad.compiler.passes.channels import channels_last
 from dualgrad.compiler.passes.fuse import SOLO, Group, fuse, producers, squeezed
 from dualgrad.compiler.passes.operands import narrow_operands
 from dualgrad.compiler.passes.schedule import schedule
@@ -82,7 +83,9 @@ def lower(
 ) -> LoopProgram:
     """The loop program of a graph for a kind of device; on a CPU `threads` sizes the scratch
     memory of contractions."""
-    graph = own_memory(simplify(graph), layouts, device)
+    graph = simplify(graph)
+    graph = channels_last(graph) if device == "cpu" else graph
+    graph = own_memory(graph, layouts, device)
     if config.verify:
         verify_graph(graph)
     return Lowering(graph, layouts, name, threads, device).run()

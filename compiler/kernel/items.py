@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from dualgrad.compiler.ir.dims import (
     Atom,
@@ -281,13 +281,37 @@ def stays_inside(index: Dim, item: Expr, size: int) -> bool:
 def bounds(d: Dim) -> tuple[float, float]:
     """Numbers that an expression of loop variables is never below, never above."""
     low = high = 0.0
-    for monomial, c in terms_of(d):
+    terms = dict(terms_of(d))
+    for total, step, pair in _counted(terms):
+        low, high = low + min(step * (total - 1), 0), high + max(step * (total - 1), 0)
+        terms = {m: c for m, c in terms.items() if m not in pair}
+    for monomial, c in terms.items():
         first = last = float(c)
         for atom in monomial:
             least, most = _atom_bounds(atom)
             first, last = first * least, last * most
         low, high = low + min(first, last), high + max(first, last)
     return low, high
+
+
+_Monomial = tuple[Atom, ...]
+
+
+def _counted(
+    terms: Mapping[_Monomial, int],
+) -> Iterator[tuple[int, int, tuple[_Monomial, _Monomial]]]:
+    """Pairs of variables that count together, through pieces and within one: how far, in which
+    steps, and their monomials.  A piece ends where the whole does: its variable says so."""
+    for monomial, step in terms.items():
+        if len(monomial) != 1 or not isinstance(extent := monomial[0].extent, Expr):
+            continue
+        for (atom, *rest), _ in extent.terms:
+            for piece, whole in permutations(atom.args) if atom.kind == "min" and not rest else ():
+                inside = dict(terms_of(whole))
+                total, outer = inside.pop((), 0), next(iter(inside), ())
+                fits = isinstance(piece, int) and inside == {outer: -piece}
+                if fits and extent == minimum(piece, whole) and terms.get(outer) == step * piece:
+                    yield total, step, (monomial, outer)
 
 
 def _atom_bounds(a: Atom) -> tuple[float, float]:

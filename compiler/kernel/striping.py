@@ -30,6 +30,7 @@ from dualgrad.compiler.kernel.strips import (
     Strip,
     fits,
     stored_by,
+    table_words,
     touched_by,
     workspaces_of,
 )
@@ -198,9 +199,12 @@ class Finder:
         self.kernels[low : found.last + 1] = [*head, *growth.members, *after]
         first = low + len(head)
         last = first + len(growth.members) - 1
-        scratch = self.scratch(int64, -(-area * self.threads // 8))
+        tables, table_bytes = _tables(growth.members)
+        scratch = self.scratch(int64, -(-(table_bytes + area * self.threads) // 8))
         sums = tuple(RowSum(first + k, p) for k, p in zip(growth.sums, partials, strict=True))
-        strip = Strip(first, last, growth.matrices, found.cut, scratch, area, privates, sums)
+        cut, matrices = found.cut, growth.matrices
+        memory = scratch, area, privates
+        strip = Strip(first, last, matrices, cut, *memory, sums, tables, table_bytes)
         self.strips.append(strip)
         return last + 1
 
@@ -262,6 +266,19 @@ class Finder:
         size = self.workspace(m, c.n, k)
         assert isinstance(size, int)
         return size
+
+
+def _tables(members: Sequence[Kernel]) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Where the tables of products lie, and their bytes."""
+    tables, head = [], 0
+    for number, kernel in enumerate(members):
+        first = kernel.body[0]
+        words = table_words(first) if isinstance(first, Contract) else 0
+        assert isinstance(words, int)
+        if words:
+            tables.append((number, head))
+            head += 8 * words
+    return tuple(tables), head
 
 
 def _is_packed(kernel: Kernel) -> bool:

@@ -44,7 +44,10 @@ from dualgrad.compiler.kernel.ir import (
 )
 from dualgrad.compiler.kernel.items import bounds, by_items, item_of, stays_inside
 from dualgrad.compiler.kernel.scalar import children_first
+from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.runtime.records import dataclass
+
+_FEWEST_WINDOWS = 64  # that meet one matrix in an item: it is packed for each
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ class Strip:
 
     cut    how matrices are cut into items; None if they are items
     area   bytes of a thread's part of `scratch`, where its private buffers lie
+    tables where in `scratch` the tables of a product lie (`kernel.walks`), which all items share:
+           the number of its kernel in the strip, and how many bytes from the start
+    head   bytes of all tables; the threads' parts come after them
     """
 
     first: int
@@ -119,6 +125,8 @@ class Strip:
     area: int
     privates: tuple[Private, ...]
     sums: tuple[RowSum, ...] = ()
+    tables: tuple[tuple[int, int], ...] = ()
+    head: int = 0
 
     @property
     def numbers(self) -> range:
@@ -153,7 +161,8 @@ class Strip:
             f", {s.number} sums" + (f" through {s.partial.name}" if s.partial else "")
             for s in self.sums
         )
-        return f"strip {self.first}..{self.last} of {self.items} items{cut}: {places}{sums}"
+        tables = f", tables of {self.head} bytes" if self.tables else ""
+        return f"strip {self.first}..{self.last} of {self.items} items{cut}: {places}{sums}{tables}"
 
 
 def fits(c: Contract, matrices: int, rows: int | None) -> bool:
@@ -163,9 +172,17 @@ def fits(c: Contract, matrices: int, rows: int | None) -> bool:
         return matrices == 1 and rows == c.m
     if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
         return False
-    if c.a.walks or c.b.walks or c.b.batch == 0:
+    if c.a.walks:  # windows: tables are of whole matrices, and B is packed for each
+        known = isinstance(table_words(c), int) and rows is None
+        return known and c.batch == matrices and c.m >= _FEWEST_WINDOWS and not c.b.walks
+    if c.b.walks or c.b.batch == 0:
         return False  # tables, or a matrix that is packed once for all
     return c.batch == matrices and (rows is None or rows in (c.m, c.k))
+
+
+def table_words(c: Contract) -> Dim:
+    """Words of the tables of a product."""
+    return sum((t.words for t in tables_of(c.a, c.b, c.m, c.n, c.k)), start=0)
 
 
 class Growth:
@@ -285,6 +302,9 @@ def _operand_inside(
 ) -> bool:
     """Whether elements of an operand of one matrix are those of the same matrix of its buffer;
     or those of one row (`along` 0) or column (1) those of the same row of the buffer."""
+    if x.walks:
+        low, high = bounds(x.place(0, *(sym(f"at{k}", n) for k, n in enumerate(extents))))
+        return along is None and x.batch == size and low >= 0 and high < size
     steps, numbers = x.strides, (x.base, x.batch, *x.strides, *extents)
     if not all(isinstance(d, int) and d >= 0 for d in numbers):
         return False

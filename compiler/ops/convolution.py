@@ -80,8 +80,10 @@ def _conv_gradient(
 
 
 def _channel_sums(g: Any) -> Any:
-    """Sums [C] over the images and places of [N, C, ...]."""
-    return g.reshape((*g.shape[:2], product(g.shape[2:]))).sum(2).sum(0)
+    """Sums [C] over the places of each image of [N, C, ...], then over the images."""
+    n, channels, *space = g.shape
+    places = g.permute((0, *range(2, g.ndim), 1)).reshape((n, product(space), channels))
+    return places.sum(1).sum(0)
 
 
 @composite

@@ -226,6 +226,27 @@ def test_operands_that_walk(m: int, k: int, n: int, operand: str) -> None:
     call.assert_frame_untouched()
 
 
+@pytest.mark.parametrize(("stretch", "m"), [(11, 121), (26, 52), (15, 45), (16, 32)])
+@pytest.mark.parametrize(("run", "k"), [(3, 9), (96, 288), (130, 520), (40, 300)])
+@pytest.mark.parametrize("unit", UNITS)
+def test_rows_that_walk_evenly(
+    stretch: int, m: int, run: int, k: int, unit: tuple[int, int] | None
+) -> None:
+    rng = np.random.default_rng(m)
+    rows, cols = np.arange(m), np.arange(k)
+    rows = rows // stretch * (stretch + 2) * 7 + rows % stretch * 7
+    cols = cols // run * (run + 50) + cols % run
+    left = np.minimum(run - np.arange(k) % run, k - np.arange(k))
+    memory = rng.standard_normal(rows[-1] + cols[-1] + 1).astype(np.float32)
+    a, b = memory[rows[:, None] + cols], matrix(rng, k, 40, float32, "rows")
+    call = Call(a, b, float32)
+    tables = walk_of(rows, np.ones_like(rows)), walk_of(cols, left)
+    places = {"a": memory, "a_rows": tables[0], "a_cols": tables[1]}
+    call.more = {"a_row": 0, "a_col": 0} | {x: y.ctypes.data for x, y in places.items()}
+    assert_same_bits(call.run(unit), canonical(a, b))
+    call.assert_frame_untouched()
+
+
 # -- threads and the epilogue -----------------------------------------------------------------
 
 
@@ -259,6 +280,22 @@ def test_threads_at_the_same_time(m: int, k: int, n: int) -> None:
         call.assert_frame_untouched()
 
 
+@pytest.mark.parametrize(("m", "k", "n"), [(9, 3100, 32), (5, 66 * 512 - 3, 7), (33, 5000, 61)])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_threads_share_the_blocks_of_a_long_k(m: int, k: int, n: int, layout: str) -> None:
+    rng = np.random.default_rng(m)
+    a, b = matrix(rng, m, k, float32, layout), matrix(rng, k, n, float32, layout)
+    expected = Call(a, b, float32).run().copy()
+    for threads in (2, 3):
+        fake, sizes = shuffled(threads, seed=threads)
+        call = Call(a, b, float32)
+        address = ctypes.cast(fake, ctypes.c_void_p).value
+        assert_same_bits(call.run(threads=threads, parallel_for=address or 0), expected)
+        call.assert_frame_untouched()
+        assert len(sizes) == -(-k // 512 // 64)
+        assert max(sizes) > threads
+
+
 def test_small_products_wake_nobody() -> None:
     fake, sizes = shuffled(2, seed=0)
     a, b = np.ones((16, 16), np.float32), np.ones((16, 16), np.float32)
@@ -268,7 +305,8 @@ def test_small_products_wake_nobody() -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [*PARALLEL_SHAPES, (1, 1, 1), (20, 0, 40), (360, 513, 260)]
+    ("m", "k", "n"),
+    [*PARALLEL_SHAPES, (1, 1, 1), (20, 0, 40), (360, 513, 260), (9, 3000, 32)],
 )
 def test_epilogue_gets_each_finished_element_once(m: int, k: int, n: int, threads: int) -> None:
     rng = np.random.default_rng(k)

@@ -17,7 +17,7 @@ from support import lowered
 
 import dualgrad as dg
 import dualgrad.functional as F
-from dualgrad.compiler.ir.dims import Dim, substitute, sym, symbol_of
+from dualgrad.compiler.ir.dims import Dim, minimum, substitute, sym, symbol_of
 from dualgrad.compiler.kernel import striping
 from dualgrad.compiler.kernel.ir import (
     Buffer,
@@ -28,7 +28,7 @@ from dualgrad.compiler.kernel.ir import (
     Stmt,
     Store,
 )
-from dualgrad.compiler.kernel.items import Moved, by_items
+from dualgrad.compiler.kernel.items import Moved, bounds, by_items
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.scalar import load
 from dualgrad.compiler.kernel.strips import Strip
@@ -508,6 +508,14 @@ def test_a_nest_by_items_does_the_same(name: str) -> None:
         part = slice(item * 120, (item + 1) * 120)
         np.testing.assert_array_equal(y[part], x[part])
         assert np.count_nonzero(y) == 120 - (item == 0)
+
+
+def test_pieces_of_a_loop_end_where_it_does() -> None:
+    piece = sym("b", 11)
+    within = sym("r", minimum(64, 676 - piece * 64))
+    assert bounds(piece * 2048 + within * 32 + sym("j", 32)) == (0, 676 * 32 - 1)
+    assert bounds(piece * 2049 + within * 32) == (0, 10 * 2049 + 63 * 32)
+    assert bounds(5 - piece * 64 - within) == (5 - 675, 5)
 
 
 @pytest.mark.parametrize("items", [7, 11, 960])

@@ -28,6 +28,7 @@ class Share:
 
     summed    how the rows are cut, if they are summed over
     partial   where the sums of a block of them lie, if not in the result
+    filled    where the tables of operands that walk lie, if they are filled already
     """
 
     matrix: Dim
@@ -35,6 +36,7 @@ class Share:
     count: Dim | None = None
     summed: Cut | None = None
     partial: Buffer | None = None
+    filled: str | None = None
 
 
 def contract_call(entry: Launches, function: str, c: Contract, share: Share | None = None) -> None:
@@ -65,7 +67,7 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
             put(f"{slot}_col", entry.dim(col))
         put("b_packed", entry.pointer(c.b.buffer, 0) if c.packed else "null", "ptr")
         put("pack_to", "null", "ptr")
-        tables, work = _tables(entry, function, c)
+        tables, work = _tables(entry, function, c, share.filled if share else None)
         for slot, address in tables.items():
             put(slot, address, "ptr")
         put("work", work, "ptr")
@@ -170,19 +172,22 @@ def _put_sums(entry: Launches, c: Contract, share: Share | None, put: Callable[.
         put(slot, f.value(f"zext i1 {holds} to i64"))
 
 
-def _tables(entry: Launches, function: str, c: Contract) -> tuple[dict[str, str], str]:
-    """Fill and name the tables of operands that walk; the scratch memory after them."""
+def _tables(
+    entry: Launches, function: str, c: Contract, filled: str | None
+) -> tuple[dict[str, str], str]:
+    """Name the tables of operands that walk, and fill them; the scratch memory after them."""
     assert c.workspace is not None
     f = entry.f
-    memory = entry.pointer(c.workspace, 0)
+    work = entry.pointer(c.workspace, 0)
     places = {f"{x}_{way}": "null" for x in "ab" for way in ("rows", "cols")}
     tables = tables_of(c.a, c.b, c.m, c.n, c.k)
-    if tables:
-        f.call(f"{function}.walks", ("ptr", "%frame"), ("ptr", memory))
+    if tables and filled is None:
+        f.call(f"{function}.walks", ("ptr", "%frame"), ("ptr", work))
+    memory = filled or work
     for table in tables:
         places[table.name] = memory
         memory = f.at(memory, entry.dim(table.words), "i64")
-    return places, memory
+    return places, memory if filled is None else work
 
 
 def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts) -> str:

@@ -21,7 +21,7 @@ B that several calls multiply by is packed once, by a call of its own: one with 
 
 A batch becomes one product where all have the same B and their rows continue each other; where an
 operand is the same for all, it is shared, and packed once; else many products, or small ones, go
-one to a thread, and few large ones one after another.
+one to a thread, and few large ones one after another.  Of a small C threads share the blocks of K.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ from __future__ import annotations
 from dualgrad.compiler.ir.dims import Dim
 from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Pack
 from dualgrad.compiler.lower.llvm.emit import Function, Value
+from dualgrad.compiler.lower.llvm.gemm_blocks import (
+    LARGEST,
+    blocks,
+    partial_bytes,
+    share_blocks,
+    takes_blocks,
+)
 from dualgrad.compiler.lower.llvm.gemm_micro import kernels
 from dualgrad.compiler.lower.llvm.gemm_pack import packing
 from dualgrad.compiler.lower.llvm.gemm_plan import (
@@ -66,6 +73,10 @@ _PRODUCTS_PER_THREAD = 2  # so many keep threads as busy as sharing each of them
 _ROW_BYTES = K_BLOCK * 8 + LINE_BYTES  # the longest row of packed A
 _COLUMN_BYTES = (K_BLOCK + DEPTH) * 8  # the longest column of packed B
 _PANEL_BYTES = 512  # the widest row of a panel of B: eight registers of 64 bytes
+# a thread's area for a block of K, and what its shared panels are padded by
+_BLOCK_BYTES = (
+    HEADER_BYTES + TILE_BYTES + (K_BLOCK + DEPTH) * _PANEL_BYTES + 32 * (_ROW_BYTES + _COLUMN_BYTES)
+)
 
 
 def routine_name(dtype: DType, operands: DType, thin: bool = False) -> str:
@@ -94,9 +105,10 @@ def gemm_module(dtype: DType, operands: DType, target: Target, thin: bool = Fals
     """
     t = tiling(dtype, operands, target, thin)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
+    name = routine_name(dtype, operands, thin)
     body = kernels(t) + (thin_kernels(t) if thin else "") + packing(t) + walk_packing(t)
-    body += finish() + steps(t) + products(t)
-    return head + body + _routine(t, routine_name(dtype, operands, thin))
+    body += finish() + steps(t) + products(t) + blocks(t, name)
+    return head + body + _routine(t, name)
 
 
 def routine_module(name: str, target: Target) -> str:
@@ -116,9 +128,23 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     # panels are padded by at most a third, or to 16 rows of A and 32 columns of B
     shared_a = _bounded((batches * m * 4 // 3 + 16) * _ROW_BYTES, SHARED_A_BYTES)
     shared_b = _bounded((n + 32) * _COLUMN_BYTES, SHARED_B_BYTES + 32 * _COLUMN_BYTES)
-    if batches == 1:
-        return threads * area + shared_a + shared_b
-    return threads * (area + shared_a + shared_b)
+    alone = threads * area + shared_a + shared_b
+    many = threads * (area + shared_a + shared_b)
+    if isinstance(batches, int) and batches != 1:
+        return many
+    small = _is_at_most(m * n, LARGEST) * (1 - _is_at_most(k, K_BLOCK))
+    blocks_apart = small * (threads * _block_area(m, n) + partial_bytes(m, n))
+    return (alone if batches == 1 else many) + blocks_apart
+
+
+def _block_area(m: Dim, n: Dim) -> Dim:
+    """Scratch for one block of K of a product with a small result."""
+    return _BLOCK_BYTES + m * 4 // 3 * _ROW_BYTES + n * _COLUMN_BYTES
+
+
+def _is_at_most(x: Dim, limit: int) -> Dim:
+    """1 if x <= limit, else 0."""
+    return 1 // (1 + x // (limit + 1))
 
 
 def packed_size(n: int, k: int) -> int:
@@ -128,8 +154,7 @@ def packed_size(n: int, k: int) -> int:
 
 def _bounded(x: Dim, limit: int) -> Dim:
     """min(x, limit)."""
-    below = 1 // (1 + x // (limit + 1))  # 1 if x <= limit, else 0
-    return limit + below * (x - limit)
+    return limit + _is_at_most(x, limit) * (x - limit)
 
 
 def _routine(t: Tiling, name: str) -> str:
@@ -178,12 +203,17 @@ def _multiply(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     many = f.value(f"or i1 {enough}, {f.compare('slt', work, _SERIAL_BELOW)}")
     apart = f.select(single, "false", many, "i1")
     plan["threads"] = f.select(apart, 0, threads)
-    make_plan(t, f, desc, plan)
-    with f.when(apart):
-        run_step(f, desc, plan, threads, "@each", batches)
-    with f.otherwise(apart), f.loop(0, f.select(single, 1, batches)) as batch:
-        plan["batch0"] = batch
-        f.call("@product", ("ptr", "%plan"))
+    by_blocks = takes_blocks(f, desc, threads)
+    with f.when(by_blocks):
+        area = f.add(f.mul(f.quotient(f.mul(desc["m"], 4), 3), _ROW_BYTES), _BLOCK_BYTES)
+        share_blocks(t, f, desc, plan, f.add(area, f.mul(desc["n"], _COLUMN_BYTES)))
+    with f.otherwise(by_blocks):
+        make_plan(t, f, desc, plan)
+        with f.when(apart):
+            run_step(f, desc, plan, threads, "@each", batches)
+        with f.otherwise(apart), f.loop(0, f.select(single, 1, batches)) as batch:
+            plan["batch0"] = batch
+            f.call("@product", ("ptr", "%plan"))
 
 
 def _is_one(f: Function, desc: Record) -> str:

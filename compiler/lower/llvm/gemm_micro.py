@@ -1,11 +1,12 @@
 """Register-tiled kernels: the inner loops of the matrix product.
 
-    micro_HxV(a, a_row, a_step, b, b_row, c, c_row, k, columns, goes_on)
+    micro_HxV(a, a_row, a_step, a_runs, b, b_row, c, c_row, k, columns, goes_on)
         C[H, columns] = A[H, k] . B[k, V vectors], or C += that
     kernel_of(height, narrow)       the kernel of a height, of full width or one vector wide
 
-Rows of A lie a_row bytes apart, its columns a_step, rows of B b_row, rows of C c_row; k >= 1.  A is
-read by broadcasts, so it may lie anyhow.
+Rows of A lie a_row bytes apart, rows of B b_row, rows of C c_row; k >= 1.  A is read by broadcasts,
+so it may lie anyhow.  Its columns go in runs, a_step bytes apart within one: a_runs is the part of
+a table (`gemm_walk`) with the place of the first, in elements, and the length of its run.
 
 Each element of C is one chain of multiply-adds from zero, or from what C holds if `goes_on`, in the
 order of k, whatever the tile.  Without masks whole vectors are loaded and stored, whatever
@@ -14,6 +15,7 @@ order of k, whatever the tile.  Without masks whole vectors are loaded and store
 
 from __future__ import annotations
 
+from dualgrad.compiler.kernel.walks import ENTRY_WORDS
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 
@@ -21,7 +23,8 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 _PREFETCH_ROWS = 16
 
 _OPERANDS = (
-    "ptr a i64 a_row i64 a_step ptr b i64 b_row ptr c i64 c_row i64 k i64 columns i1 goes_on"
+    "ptr a i64 a_row i64 a_step ptr a_runs ptr b i64 b_row ptr c i64 c_row i64 k i64 columns"
+    " i1 goes_on"
 )
 KERNEL_KINDS = tuple(_OPERANDS.split()[::2])
 _SIGNATURE = ", ".join(
@@ -42,10 +45,15 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     ahead = f.mul("%b_row", _PREFETCH_ROWS)
     _fetch_c(t, f, height, vectors)
     first = begun(t, f, height, vectors)
+    runs = f.repeat()
+    run, b = runs.carry("ptr", "%a_runs"), runs.carry("ptr", "%b")
+    rest = runs.carry("i64", "%k")
+    sums = [runs.carry(t.vector, x) for x in first]
+    a = t.at(f, "%a", f.load("i64", run))
+    length = f.min(f.load("i64", f.at(run, 1, "i64")), rest)
     turn = f.repeat()
-    a, b = turn.carry("ptr", "%a"), turn.carry("ptr", "%b")
-    left = turn.carry("i64", "%k")
-    sums = [turn.carry(t.vector, x) for x in first]
+    a, b, left = turn.carry("ptr", a), turn.carry("ptr", b), turn.carry("i64", length)
+    sums = [turn.carry(t.vector, x) for x in sums]
     # strength reduction would replace the constant multiples of a_row by a chain of additions
     a, b = f.value(f"freeze ptr {a}"), f.value(f"freeze ptr {b}")
     row = [t.load(f, t.at(f, b, j * t.lanes)) for j in range(vectors)]
@@ -56,6 +64,9 @@ def _micro_kernel(t: Tiling, height: int, vectors: int) -> str:
     a, b = f.at(a, "%a_step", "i8"), f.at(b, "%b_row", "i8")
     left = f.sub(left, 1)
     turn.close(f.compare("ne", left, 0), [a, b, left, *sums])
+    rest = f.sub(rest, length)
+    run = f.at(run, f.mul(length, ENTRY_WORDS), "i64")
+    runs.close(f.compare("ne", rest, 0), [run, b, rest, *sums])
     store_tile(t, f, sums, vectors)
     return f.text()
 

@@ -6,6 +6,7 @@ Nothing here changes a bit of a result.
 from __future__ import annotations
 
 from dualgrad.compiler.kernel.ir import K_BLOCK
+from dualgrad.compiler.kernel.walks import ENTRY_WORDS
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_steps import (
     HEADER_BYTES,
@@ -23,13 +24,18 @@ _PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
 # Column panels up to which A is read where it lies: packing it would cost more than it saves.
 _DIRECT_PANELS = 8
 _DIRECT_ROWS = 8  # rows that may meet in the same places of a first-level cache
+# Rows that walk evenly are read where they lie if panels have so many, and columns so few runs.
+_EVEN_ROWS = 6
+_EVEN_RUNS = 8
+_ENDLESS = 1 << 62  # columns of a run that no block of K ends
 
 
 def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     """Fill a plan that knows `m`, `count` and `threads`."""
     n, k = desc["n"], desc["k"]
-    _cut_rows(t, f, plan)
     thin = _is_thin(t, f, desc, plan)
+    even = f.select(thin, 0, _even_rows(t, f, desc, plan["m"]))
+    _cut_rows(t, f, plan, even)
     _cut_columns(t, f, n, plan, thin)
     k_step = f.ceil_quotient(k, f.ceil_quotient(k, K_BLOCK))
     deep = f.mul(depth(f, k_step), t.itemsize)  # bytes of a packed row of B^T
@@ -39,7 +45,7 @@ def make_plan(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
     plan["k_step"], plan["columns"] = k_step, columns
     plan["share_a"] = f.value(f"zext i1 {share_a} to i64")
     _lay_out(t, f, desc, plan, deep, share_a)
-    _place_a(t, f, desc, plan)
+    _place_a(t, f, desc, plan, even)
     _choose_kernels(t, f, plan, thin)
 
 
@@ -52,9 +58,27 @@ def a_fits(t: Tiling, f: Function, panels: Value) -> str:
     return f.compare("sle", panels, SHARED_A_BYTES // (t.panel_size * t.itemsize))
 
 
-def _cut_rows(t: Tiling, f: Function, plan: Record) -> None:
+def _even_rows(t: Tiling, f: Function, desc: Record, m: Value) -> str:
+    """Rows of a panel of an A with tables that is read where it lies; 0: not that."""
+    before, looks, after = f.block, f.new_block(), f.new_block()
+    walks = "false" if t.widens else f.compare("ne", desc["a_rows"], "null", "ptr")
+    f.branch(walks, looks, after)
+    f.start(looks)
+    rows = f.result("i64", "@even_rows", ("ptr", desc["a_rows"]), ("i64", m), ("i64", t.height))
+    run = f.load("i64", f.at(desc["a_cols"], 1, "i64"))
+    few = f.compare("sle", desc["k"], f.mul(run, _EVEN_RUNS))
+    many = f.compare("sge", rows, _EVEN_ROWS)
+    found = f.select(f.value(f"and i1 {few}, {many}"), rows, 0)
+    end = f.block
+    f.jump(after)
+    f.start(after)
+    return f.value(f"phi i64 [ 0, %{before} ], [ {found}, %{end} ]")
+
+
+def _cut_rows(t: Tiling, f: Function, plan: Record, even: Value) -> None:
     m = plan["m"]
     panels = row_panels(t, f, m)
+    panels = f.select(f.compare("eq", even, 0), panels, f.quotient(m, f.max(even, 1)))
     height = f.quotient(m, panels)
     plan["row_panels"], plan["height"] = panels, height
     plan["tall"] = f.sub(m, f.mul(panels, height))
@@ -109,20 +133,30 @@ def _lay_out(t: Tiling, f: Function, desc: Record, plan: Record, deep: str, shar
     plan["work_bytes"] = f.add(end, shared)
 
 
-def _place_a(t: Tiling, f: Function, desc: Record, plan: Record) -> None:
+def _place_a(t: Tiling, f: Function, desc: Record, plan: Record, even: Value) -> None:
     """Whether A is packed, and how its elements then lie."""
-    row, column = desc["a_row"], desc["a_col"]
+    walks = f.compare("ne", even, 0)
+    row = f.select(walks, _step_of_rows(f, desc, walks, plan), desc["a_row"])
+    column = f.select(walks, 1, desc["a_col"])
     strided = "false" if t.widens else f.compare("eq", desc["a_rows"], "null", "ptr")
     few = f.compare("sle", desc["n"], f.mul(plan["width"], _DIRECT_PANELS))
-    few = f.value(f"and i1 {few}, {strided}")
+    few = f.value(f"or i1 {walks}, {f.value(f'and i1 {few}, {strided}')}")
     low = f.compare("sle", plan["height"], _DIRECT_ROWS)
     fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread(t, f, row)}, {low}')}")
+    plan["a_place"], plan["a_run"] = 0, _ENDLESS
     plan["direct_a"] = f.value(f"zext i1 {fine} to i64")
     by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")
     packed_row = f.select(by_columns, 1, t.row_pitch)
     packed_step = f.select(by_columns, t.column_pitch, 1)
     plan["a_row"] = f.mul(f.select(fine, row, packed_row), t.itemsize)
     plan["a_step"] = f.mul(f.select(fine, column, packed_step), t.itemsize)
+
+
+def _step_of_rows(f: Function, desc: Record, walks: str, plan: Record) -> str:
+    """How far the rows of an A with tables lie apart."""
+    words = f.select(walks, desc["a_rows"], plan.pointer, "ptr")
+    first, second = (f.load("i64", f.at(words, word, "i64")) for word in (0, ENTRY_WORDS))
+    return f.sub(second, first)
 
 
 def _choose_kernels(t: Tiling, f: Function, plan: Record, thin: str) -> None:

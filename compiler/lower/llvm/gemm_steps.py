@@ -44,6 +44,7 @@ DESC = (
 # direct_a                1 if A is read where it lies
 # thin                    the kernel that takes a panel of B^T where it lies, if one should
 # a_row, a_step           bytes from row to row and from column to column of A as kernels read it
+# a_place, a_run          the runs of such columns (`gemm_micro`), unless A has tables: one
 # short, taller           the kernels of panels of `height` rows, and of one more
 # short1, taller1         the same, one vector wide
 # columns, k_step         columns of a block, its length along K
@@ -56,9 +57,9 @@ DESC = (
 # shared, work_bytes      the shared panels; bytes of all that scratch
 PLAN = (
     "desc", "threads", "batch0", "count", "m", "split", "height", "tall", "row_panels", "width",
-    "share_a", "direct_a", "thin", "a_row", "a_step", "short", "taller", "short1", "taller1",
-    "columns", "k_step", "column0", "column_panels", "k0", "k", "parts", "chunks", "key", "areas",
-    "area", "shared", "work_bytes",
+    "share_a", "direct_a", "thin", "a_row", "a_step", "a_place", "a_run", "short", "taller",
+    "short1", "taller1", "columns", "k_step", "column0", "column_panels", "k0", "k", "parts",
+    "chunks", "key", "areas", "area", "shared", "work_bytes",
 )  # fmt: skip
 
 _POINTERS = {
@@ -85,7 +86,7 @@ class Record:
     """Named 8-byte slots in memory."""
 
     def __init__(self, f: Function, pointer: str, names: tuple[str, ...]) -> None:
-        self._f, self._pointer, self._names = f, pointer, names
+        self._f, self.pointer, self._names = f, pointer, names
 
     def __getitem__(self, name: str) -> str:
         return self._f.load(_kind(name), self._place(name))
@@ -94,7 +95,7 @@ class Record:
         self._f.store(_kind(name), value, self._place(name))
 
     def _place(self, name: str) -> str:
-        return self._f.at(self._pointer, self._names.index(name), "i64")
+        return self._f.at(self.pointer, self._names.index(name), "i64")
 
 
 def _kind(name: str) -> str:
@@ -229,7 +230,7 @@ class _Step:
             batch, i = f.add(plan["batch0"], index), f.sub(item, f.mul(index, panels))
             with f.otherwise(direct):
                 self._pack_a(batch, i, own)
-            source = self._address("a", batch, self._rows(i)[0], plan["k0"])
+            source = self._row_of_a(batch, self._rows(i)[0])
             a = f.select(direct, source, own, "ptr")
             with f.loop(0, count) as j:
                 b = self._panel(shared, j, self.b_size)
@@ -241,16 +242,35 @@ class _Step:
 
     def _a_panels(self, batch: Value) -> Callable[[Value], str]:
         """Where a row panel of A lies, if A is shared."""
-        f, plan, desc = self.f, self.plan, self.desc
-        direct = f.compare("ne", plan["direct_a"], 0)
-        first = self._address("a", batch, 0, plan["k0"])
-        packed, row = plan["shared"], desc["a_row"]
+        f, plan = self.f, self.plan
+        direct, packed = f.compare("ne", plan["direct_a"], 0), plan["shared"]
 
         def place(i: Value) -> str:
-            there = self.t.from_at(f, first, f.mul(self._rows(i)[0], row))
+            there = self._row_of_a(batch, self._rows(i)[0])
             return f.select(direct, there, self._panel(packed, i, self.t.panel_size), "ptr")
 
         return place
+
+    def _row_of_a(self, batch: Value, row: Value) -> str:
+        """Where a row of A lies, from this block of K on or, if A has tables, from the place from
+        which its columns count."""
+        f = self.f
+        strided = self._address("a", batch, row, self.plan["k0"])
+        table = f.select(self._walks("a"), self.desc["a_rows"], self._no_walk(), "ptr")
+        walks = f.select(self._walks("a"), row, 0)
+        return self.t.from_at(f, strided, f.load("i64", entry(f, table, walks)))
+
+    def _no_walk(self) -> str:
+        """The entry of a table for what has none."""
+        return self.f.at(self.plan.pointer, PLAN.index("a_place"), "i64")
+
+    def runs_of_a(self) -> str:
+        """The runs of columns in which kernels read this block of A."""
+        f = self.f
+        direct = f.compare("ne", self.plan["direct_a"], 0)
+        walks = f.value(f"and i1 {direct}, {self._walks('a')}")
+        here = entry(f, self.desc["a_cols"], self.plan["k0"])
+        return f.select(walks, here, self._no_walk(), "ptr")
 
     # -- cutting ------------------------------------------------------------------------------
 
@@ -387,6 +407,7 @@ class _Tile:
         self._step, self._scratch = step, f.at(area, HEADER_BYTES, "i8")
         size = step.t.itemsize
         self._strides = plan["a_row"], plan["a_step"], f.mul(desc["c_row"], size)
+        self._runs = step.runs_of_a()
         self._k, self._add = plan["k"], f.compare("sgt", plan["k0"], 0)
         self._apart = f.compare("ne", desc["partial"], "null", "ptr")
         self._goes_on = f.compare("ne", desc["goes_on"], 0)
@@ -426,7 +447,8 @@ class _Tile:
             with f.when(f.value(f"and i1 {indirect}, {self._goes_on}")):
                 self._merge(sums, scratch, "false", rows)
         target = f.select(indirect, scratch[0], sums[0], "ptr"), f.select(indirect, pitch, sums[1])
-        values = (a, a_row, a_step, *self._b, *target, self._k, self._columns[1], self._goes_on)
+        how_far = self._k, self._columns[1], self._goes_on
+        values = (a, a_row, a_step, self._runs, *self._b, *target, *how_far)
         f.call(kernel, *zip(KERNEL_KINDS, values, strict=True))
         with f.when(indirect):
             self._merge(scratch, sums, self._add, rows)

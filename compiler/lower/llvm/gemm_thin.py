@@ -1,11 +1,12 @@
 """Kernels for a few rows of A and a B whose columns are consecutive in memory.
 
-    thin_H(a, a_row, a_step, b, b_column, c, c_row, k, columns, goes_on)
+    thin_H(a, a_row, a_step, a_runs, b, b_column, c, c_row, k, columns, goes_on)
         C[H, columns] = A[H, k] . B[k, t.thin_vectors vectors], or C += that
     thin_of(height)         the kernel of a height
 
-Columns of B lie b_column bytes apart, the rest is as in `gemm_micro`.  So few rows do not pay for
-a packed panel of B: its squares are transposed in registers and multiplied at once.
+Columns of B lie b_column bytes apart, those of A in one run; the rest is as in `gemm_micro`.  So
+few rows do not pay for a packed panel of B: its squares are transposed in registers and multiplied
+at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 # Lines of a column of B between its prefetch into the second-level cache and its use.
 _PREFETCH_LINES = 2
 
-_NAMES = ("a", "a_row", "a_step", "b", "b_column", "c", "c_row", "k", "columns", "goes_on")
+_NAMES = (
+    "a", "a_row", "a_step", "a_runs", "b", "b_column", "c", "c_row", "k", "columns", "goes_on",
+)  # fmt: skip
 _SIGNATURE = ", ".join(f"{kind} %{x}" for kind, x in zip(KERNEL_KINDS, _NAMES, strict=True))
 
 

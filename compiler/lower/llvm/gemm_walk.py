@@ -7,6 +7,8 @@ at a time.
 
     @pack_a_walk(src, rows_at, cols_at, rows, k, dst)             as @pack_a
     @pack_b_walk(src, rows_at, cols_at, columns, width, k, dst)   as @pack_b
+    @even_rows(rows_at, rows, most)    the most rows of a panel, if all panels of as many have rows
+                                       that lie evenly apart; 0 if there are none
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ _B = "ptr %src, ptr %rows_at, ptr %cols_at, i64 %columns, i64 %width, i64 %k, pt
 
 
 def walk_packing(t: Tiling) -> str:
-    """@pack_a_walk, @pack_b_walk and what they call."""
-    return _pack_a(t) + _copy_b(t) + _transpose_b(t) + _pack_b()
+    """@pack_a_walk, @pack_b_walk and what they call; @even_rows."""
+    return _pack_a(t) + _copy_b(t) + _transpose_b(t) + _pack_b() + _even_rows()
 
 
 def entry(f: Function, table: str, index: Value) -> str:
@@ -51,6 +53,46 @@ def _pieces(
     yield first, count
     following = f.add(first, count)
     turn.close(f.compare("slt", following, stop), [following])
+
+
+def _even_rows() -> str:
+    """Rows that lie evenly apart come in stretches of one length: panels are equal parts of one."""
+    f = Function("internal i64 @even_rows(ptr %rows_at, i64 %rows, i64 %most)", rare=True)
+    none, some, all_even = (f.new_block() for _ in range(3))
+    f.branch(f.compare("sgt", "%rows", 1), some, none)
+    f.start(none)
+    f.do("ret i64 0")
+    f.start(some)
+    distance = _distance(f, "%rows_at", 0)
+    turn = f.repeat()
+    length = turn.carry("i64", 1)
+    length = f.add(length, 1)
+    inside = f.compare("slt", length, "%rows")
+    following = _distance(f, "%rows_at", f.sub(f.select(inside, length, 1), 1))
+    goes_on = f.value(f"and i1 {inside}, {f.compare('eq', following, distance)}")
+    turn.close(goes_on, [length])
+    turn = f.repeat()
+    at, even = turn.carry("i64", 1), turn.carry("i1", "true")
+    same = f.compare("eq", _distance(f, "%rows_at", f.sub(at, 1)), distance)
+    starts = f.compare("eq", f.value(f"urem i64 {at}, {length}"), 0)
+    even = f.value(f"and i1 {even}, {f.value(f'or i1 {same}, {starts}')}")
+    at = f.add(at, 1)
+    turn.close(f.compare("slt", at, "%rows"), [at, even])
+    whole = f.compare("eq", f.value(f"urem i64 %rows, {length}"), 0)
+    f.branch(f.value(f"and i1 {even}, {whole}"), all_even, none)
+    f.start(all_even)
+    fewest = f.ceil_quotient(length, "%most")
+    turn = f.repeat()
+    parts = turn.carry("i64", fewest)
+    left = f.compare("ne", f.value(f"urem i64 {length}, {parts}"), 0)
+    more = f.add(parts, 1)
+    turn.close(left, [more])
+    return f.text(f"i64 {f.quotient(length, parts)}")
+
+
+def _distance(f: Function, table: str, index: Value) -> str:
+    """How far the index after one lies from it."""
+    return f.sub(_place(f, table, f.add(index, 1)), _place(f, table, index))
 
 
 def _pack_a(t: Tiling) -> str:

@@ -8,6 +8,7 @@ where the whole buffer would have it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, Expr, minimum, sym, symbol_of
 from dualgrad.compiler.kernel.ir import Contract
@@ -42,9 +43,14 @@ def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts)
     f, start = code.f, matrix * strip.rows + first
     for word, value in ((CHUNKS, 0), (START, start), (STOP, start + count)):
         f.store("i64", code.dim(value), f.at("%frame", word, "i64"))
+    tables = dict(strip.tables)
     for number, work in zip(strip.numbers, works, strict=True):
         with code.scope():
-            _run(code, work, _share(strip, number, matrix, first, count))
+            share = _share(strip, number, matrix, first, count)
+            offset = tables.get(number - strip.first)
+            if offset is not None:
+                share = replace(share, filled=_scratch(code, strip, offset))
+            _run(code, work, share)
         if parts.checked:
             code.stop_after_error()
     return code.finish()
@@ -53,7 +59,8 @@ def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts)
 def _run(code: Launches, work: Work, share: Share) -> None:
     """Run what an item does of a kernel; of a product it is this share."""
     c = work.kernel.body[0]
-    if isinstance(c, Contract) and work.shared is not None and share.summed is None:
+    whole = share.summed is None and share.filled is None
+    if isinstance(c, Contract) and work.shared is not None and whole:
         work.shared.run_share(code, work.kernel, share)
         return
     if work.shared is not None:
@@ -94,8 +101,7 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
     low = f.quotient(f.mul("%chunk", groups), chunks)
     high = f.quotient(f.mul(f.add("%chunk", 1), groups), chunks)
     context = f.load("ptr", f.at("%frame", CONTEXT, "i64"))
-    scratch = f.load("ptr", f.at("%frame", frame.slots[strip.scratch.name], "i64"))
-    area = f.at(scratch, f.mul("%tid", strip.area), "i8")
+    area = f.at(_scratch(code, strip, strip.head), f.mul("%tid", strip.area), "i8")
     with f.loop(f.mul(low, strip.in_order), f.mul(high, strip.in_order)) as number:
         item = sym("item", strip.items)
         code.atoms[symbol_of(item)] = number
@@ -137,11 +143,21 @@ def _pass_error_on(code: Launches, own: str) -> None:
     f.start(on)
 
 
+def _scratch(code: Launches, strip: Strip, offset: int) -> str:
+    """A place in the scratch memory of a strip."""
+    f = code.f
+    scratch = f.load("ptr", f.at("%frame", code.frame.slots[strip.scratch.name], "i64"))
+    return f.at(scratch, offset, "i8")
+
+
 def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) -> None:
     """Run all items, on the thread pool where that pays and the scratch memory is enough."""
     f = code.f
     whole: list[tuple[str, Value]] = [("ptr", "%frame"), ("i64", 0), ("i64", 0)]
     f.store("ptr", "%context", f.at("%frame", CONTEXT, "i64"))
+    for number, offset in strip.tables:
+        memory = _scratch(code, strip, offset)
+        f.call(f"{works[number].function}.walks", ("ptr", "%frame"), ("ptr", memory))
     if _work_of(works) < SERIAL_BELOW:
         f.store("i64", 1, f.at("%frame", CHUNKS, "i64"))
         f.call(name, *whole)
