@@ -25,6 +25,7 @@ from typing import Any
 
 from dualgrad.runtime import elf
 from dualgrad.runtime.cache import default_cache
+from dualgrad.runtime.emission import emitted
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.program import Target
 
@@ -170,7 +171,7 @@ def made_object(name: str, stamp: str, make: Callable[[], str]) -> bytes:
     module.verify()
     machine = _machine(opt=1)
     _optimize(module, machine)
-    found = _emitted(module, machine)
+    found = emitted(module, machine)
     default_cache().put(_object_key(name, stamp, host_target()), found)
     return found
 
@@ -178,27 +179,6 @@ def made_object(name: str, stamp: str, make: Callable[[], str]) -> bytes:
 def load_llvm() -> None:
     """Load llvmlite, if there is anything to compile: what it does before a fork is known then."""
     _llvm()
-
-
-def _emitted(module: Any, machine: Any) -> bytes:
-    """Object code of a module that has an LLVM context of its own.
-
-    LLVM lets threads work on different contexts at once; llvmlite has one lock for everything,
-    which would make others wait for as long as this takes.
-    """
-    ffi = _llvm().ffi
-    emit = getattr(ffi.lib.LLVMPY_TargetMachineEmitToMemory, "_cfn", None)
-    if emit is None:
-        return bytes(machine.emit_object(module))
-    with ffi.OutputString() as error:
-        buffer = emit(machine, module, 1, error)
-        if not buffer:
-            raise CompileError("LLVM emits no object code", actual=str(error))
-    try:
-        size = ffi.lib.LLVMPY_GetBufferSize(buffer)
-        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), size)
-    finally:
-        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def _optimize(module: Any, machine: Any) -> None:

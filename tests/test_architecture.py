@@ -25,6 +25,7 @@ RUNTIME_LEAVES = {
     "config",
     "devices",
     "dtype",
+    "emission",
     "errors",
     "floats",
     "lazy",

@@ -1,6 +1,8 @@
 """Sine, cosine and tangent for arguments of any size.
 
-x * 2/pi is computed modulo 4 (M. Payne and R. Hanek, "Radian reduction for trigonometric
+Up to `_NEAR`, multiples of pi/2 in three parts are taken away from x (W. Cody and W. Waite,
+"Software Manual for the Elementary Functions", 1980): the first product and difference are exact.
+Beyond, x * 2/pi is computed modulo 4 (M. Payne and R. Hanek, "Radian reduction for trigonometric
 functions", ACM SIGNUM Newsletter 18, 1983): only the bits of 2/pi count that meet the exponent
 of x.  The integer gives the quadrant, the rest is the reduced argument.  float64 arguments are
 multiplied in fixed point, float32 ones in float64.
@@ -8,13 +10,14 @@ multiplied in fixed point, float32 ones in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
 from dualgrad.compiler.build.builder import Builder
 from dualgrad.compiler.build.doubleword import DoubleWord
-from dualgrad.compiler.kernel.scalar import Scalar
+from dualgrad.compiler.build.formats import FORMATS
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, reg
 from dualgrad.runtime.dtype import float32, float64, int32, int64, uint64
 from dualgrad.runtime.records import dataclass
 
@@ -46,6 +49,11 @@ _POLYNOMIALS = {
     ),
 }
 _HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
+_PARTS = {
+    float32: (1.5707964, -4.371139e-08, -1.7151245e-15),
+    float64: (*_HALF_PI, -1.4973849048591698e-33),
+}
+_NEAR = 2.0**20
 
 
 def _two_over_pi(bits: int) -> int:
@@ -96,19 +104,23 @@ class _Reduced:
     r_low: Scalar
 
 
-def sin(b: Builder, x: Scalar) -> Scalar:
+def sin(b: DoubleWord, x: Scalar) -> Scalar:
     """Sine of a float32 or float64."""
-    size = b.abs(x)
-    reduced = _reduce(b, size)
-    result = _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant, x)
-    return b.select(size < _tiny(x), x, result)
+
+    def of(x: Scalar, reduced: _Reduced) -> Scalar:
+        return _signed(b, _wave(b, reduced, reduced.quadrant), reduced.quadrant, x)
+
+    return _by_size(b, "sin", x, of, roughly=x.dtype is float32)
 
 
-def cos(b: Builder, x: Scalar) -> Scalar:
+def cos(b: DoubleWord, x: Scalar) -> Scalar:
     """Cosine of a float32 or float64."""
-    reduced = _reduce(b, b.abs(x))
-    quadrant = reduced.quadrant + 1
-    return _signed(b, _wave(b, reduced, quadrant), quadrant, None)
+
+    def of(x: Scalar, reduced: _Reduced) -> Scalar:
+        quadrant = reduced.quadrant + 1
+        return _signed(b, _wave(b, reduced, quadrant), quadrant, None)
+
+    return _by_size(b, "cos", x, of, roughly=x.dtype is float32)
 
 
 def tan(b: DoubleWord, x: Scalar) -> Scalar:
@@ -116,18 +128,60 @@ def tan(b: DoubleWord, x: Scalar) -> Scalar:
 
     Both in two words; one Newton step corrects the quotient.
     """
+
+    def of(x: Scalar, reduced: _Reduced) -> Scalar:
+        return _quotient(b, x, reduced)
+
+    return _by_size(b, "tan", x, of)
+
+
+def _by_size(
+    b: DoubleWord,
+    name: str,
+    x: Scalar,
+    function: Callable[[Scalar, _Reduced], Scalar],
+    roughly: bool = False,
+) -> Scalar:
+    """A function of x and its reduced argument, by a detour for large x."""
+    far = reg("x", x.dtype)
+    formula = Formula(f"{name}_far", (far,), function(far, _reduce(b, b.abs(far))))
     size = b.abs(x)
-    reduced = _reduce(b, size)
+    near = function(x, _reduce_near(b, size, roughly))
+    return formula.where(size >= _NEAR, near, x)
+
+
+def _reduce_near(b: DoubleWord, size: Scalar, roughly: bool) -> _Reduced:
+    """For size up to `_NEAR`.
+
+    Adding 1.5 * 2**23 (2**52) rounds size * 2/pi to an integer n and leaves it in the low bits.
+    n times the first part of pi/2 is a multiple of the last place of 1, and so is size, from pi/4
+    on: their difference, below 1, is exact.  So is the error of the next one even where the second
+    part is larger: then both are multiples of the last place of that.  `roughly` leaves it out.
+    """
+    f, parts = FORMATS[size.dtype], _PARTS[size.dtype]
+    magic = 1.5 * 2.0**f.fraction_bits
+    shifted = b.fma(size, 1.0 / _HALF_PI[0], magic)
+    n = shifted - magic
+    first = b.fma(n, -parts[0], size)
+    quadrant = b.bitcast(shifted, f.integer)
+    if roughly:
+        return _Reduced(quadrant, b.fma(n, -parts[1], first), n * -parts[2])
+    product, product_low = b.two_product(n, parts[1])
+    r, r_low = b.fast_two_sum(first, -product)
+    return _Reduced(quadrant, r, b.fma(n, -parts[2], r_low - product_low))
+
+
+def _quotient(b: DoubleWord, x: Scalar, reduced: _Reduced) -> Scalar:
+    """The tangent from the reduced argument of |x|."""
     sine = b.fast_two_sum(*_sine(b, reduced))
     cosine = b.fast_two_sum(*_cosine(b, reduced))
     odd = b.ne(reduced.quadrant & 1, 0)
-    top, top_low = (b.select(odd, -c, s) for s, c in zip(sine, cosine, strict=True))
+    top, top_low = (b.select(odd, c, s) for s, c in zip(sine, cosine, strict=True))
     bottom, bottom_low = (b.select(odd, s, c) for s, c in zip(sine, cosine, strict=True))
     inverse = 1.0 / bottom
     q = top * inverse
     rest = b.fma(-q, bottom, top) + b.fma(-q, bottom_low, top_low)
-    result = b.fma(rest, inverse, q)
-    return b.select(size < _tiny(x), x, result * b.copysign(b.const(1.0, x.dtype), x))
+    return _signed(b, b.fma(rest, inverse, q), reduced.quadrant << 1, x)
 
 
 def eighth(b: Builder, r: Scalar) -> tuple[Scalar, Scalar]:
@@ -151,11 +205,6 @@ def half_turns(b: Builder, x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     half = count * 0.5
     (sine, sine_low), (cosine, cosine_low) = _sine(b, reduced), _cosine(b, reduced)
     return sine + sine_low, cosine + cosine_low, b.ne(half, b.floor(half))
-
-
-def _tiny(x: Scalar) -> float:
-    """Below this, sine and tangent are their argument."""
-    return 2.0**-13 if x.dtype is float32 else 2.0**-27
 
 
 def _signed(b: Builder, y: Scalar, quadrant: Scalar, x: Scalar | None) -> Scalar:

@@ -166,8 +166,10 @@ class _Block:
         if e.op in _PREFIX:
             return _PREFIX[e.op] + _wrap(args[0])
         names = {"cast": e.dtype.short, "bitcast": f"bits.{e.dtype.short}"}
-        if e.op == "formula":
+        if e.op in ("formula", "detour"):
             names["formula"] = self.apart.formula(e.formula)
+        if e.op == "detour":
+            return f"detour({args[0]}, {args[1]}, {names['formula']}({', '.join(args[2:])}))"
         if e.op == "table":
             names["table"] = self.apart.table(e)
         return f"{names.get(e.op, e.op)}({', '.join(args)})"
@@ -220,7 +222,10 @@ class _Printer:
 
     def definitions(self) -> None:
         """The formulas that the kernel calls, and its tables."""
-        for formula, name in self.apart.formulas.items():
+        written: set[Formula] = set()
+        while left := [x for x in self.apart.formulas.items() if x[0] not in written]:
+            formula, name = left[0]
+            written.add(formula)
             params = ", ".join(f"{x}: {x.dtype.short}" for x in formula.params)
             block = self.block([formula.body])
             for text in block.define(formula.body):

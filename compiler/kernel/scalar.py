@@ -5,6 +5,9 @@
              | primitive(Scalar, ...)                  the primitives are listed in PRIMITIVES
              | table(Scalar, numbers)                  the number at an index
              | formula(Scalar, ...)                    a `Formula`, which stands for its body
+             | detour(bool, Scalar, Scalar, ...)       a `Formula` of the last ones where the
+                                                       condition holds, which is rare, else the
+                                                       second one
 
 Every expression has one dtype; operands of a primitive have equal dtypes (`select` has a bool
 condition first, shifts count in the dtype of the value).  There is no implicit conversion.
@@ -80,6 +83,11 @@ class Formula:
         """The formula's value, of the body's dtype."""
         return Scalar.make("formula", args, self.body.dtype, self)
 
+    def where(self, rare: Scalar, usual: Scalar, *args: Scalar) -> Scalar:
+        """The formula's value where a condition holds that hardly ever does, else `usual`: code
+        looks whether it holds anywhere."""
+        return Scalar.make("detour", (rare, usual, *args), usual.dtype, self)
+
 
 _CONSTANTS = ("const", "table")
 
@@ -131,7 +139,7 @@ class Scalar:
 
     @property
     def formula(self) -> Formula:
-        """What a `formula` applies to its operands."""
+        """What a `formula` applies to its operands, a `detour` to those from the third on."""
         assert isinstance(self.attr, Formula), self.op
         return self.attr
 
@@ -211,7 +219,7 @@ class Scalar:
             return f"index({self.attr})"
         if self.op == "table":
             return f"{self.numbers}[{self.args[0]!r}]"
-        if self.op == "formula":
+        if self.op in ("formula", "detour"):
             return f"{self.formula.name}({', '.join(map(repr, self.args))})"
         suffix = f":{self.dtype.short}" if self.op in ("cast", "bitcast") else ""
         return f"{self.op}{suffix}({', '.join(map(repr, self.args))})"

@@ -452,6 +452,9 @@ class _Verifier:
         elif e.op == "formula":
             params = [x.dtype for x in e.formula.params]
             fits = dtypes == params and e.dtype is e.formula.body.dtype
+        elif e.op == "detour":
+            params = [bool_, e.formula.body.dtype, *(x.dtype for x in e.formula.params)]
+            fits = dtypes == params and e.dtype is e.formula.body.dtype
         elif e.op in PRIMITIVES:
             count, kinds, result = PRIMITIVES[e.op]
             fits = len(dtypes) == count and all(t is dtypes[0] for t in dtypes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dualgrad.compiler.kernel.scalar import Scalar, children_first
+from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.floats import decode, encode
@@ -73,8 +73,9 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if e.op == "table":
         return np.asarray(constant(e.numbers, e.dtype)[args[0] & (len(e.numbers) - 1)])
     if e.op == "formula":
-        operands = dict(zip(e.formula.params, args, strict=True))
-        return evaluate((e.formula.body,), _no_leaf, operands)[0]
+        return _applied(e.formula, args)
+    if e.op == "detour":
+        return np.where(args[0], _applied(e.formula, args[2:]), args[1])
     if e.op == "cast":
         return _cast(decode(args[0], e.args[0].dtype), e.dtype)
     if e.op == "bitcast":
@@ -84,6 +85,11 @@ def _apply(e: Scalar, known: dict[Scalar, Array]) -> Array:
     if found is None:
         raise CompileError(f"unknown scalar {e.op}", op="reference")
     return np.asarray(found(*args), dtype=e.dtype.numpy)
+
+
+def _applied(formula: Formula, args: list[Array]) -> Array:
+    operands = dict(zip(formula.params, args, strict=True))
+    return evaluate((formula.body,), _no_leaf, operands)[0]
 
 
 def _no_leaf(e: Scalar, *_: Array) -> Array:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +65,7 @@ class CpuBackend:
         target = cpu.host_target()
         key = f"{key} {target.key} {config.check} {versions()}"
         started = time.perf_counter()
+        made: dict[str, _Making] = {}
         entry = default_cache().get(key)
         if entry is not None:
             text, _, code = entry.partition(b"\n")
@@ -70,6 +74,7 @@ class CpuBackend:
             times.cached = True
         elif program is not None:
             module = codegen.module_of(program, target, config.check)
+            made = _made_beside(module.externs)
             code = codegen.object_code(module.text, target)
             head = {"externs": module.externs, "accesses": module.accesses}
             default_cache().put(key, json.dumps(head).encode() + b"\n" + code)
@@ -79,7 +84,7 @@ class CpuBackend:
             return None
         times.codegen = time.perf_counter() - started
         externs = tuple(head["externs"])
-        addresses = {n: _routines(n) for n in externs}
+        addresses = {n: _address_of(n, made.get(n)) for n in externs}
         started = time.perf_counter()
         loaded = cpu.load(Program(ENTRY, code, externs, launch.kernels), addresses)
         times.load = time.perf_counter() - started
@@ -170,19 +175,76 @@ def max_threads() -> int:
     return max(get_num_threads(), _processors())
 
 
-@cache
-def _routines(name: str) -> int:
+# -- what programs call --------------------------------------------------------------------------
+
+_addresses: dict[str, int] = {}
+
+
+def _address_of(name: str, making: _Making | None) -> int:
     """The address of a function of the host, or of a routine that is compiled once per machine."""
+    found = _addresses.get(name)
+    if found is not None:
+        return found
     call = HostCall.parse(name)
     if call is not None:
-        return library.callback(call)
-    target = cpu.host_target()
-    key = f"routine {name} {target.key} {versions()}"
-    code = default_cache().get(key)
-    if code is None:
-        started = time.perf_counter()
-        code = codegen.object_code(codegen.routine_module(name, target), target)
-        default_cache().put(key, code)
-        counters.compiled += 1
-        counters.compile_seconds += time.perf_counter() - started
-    return cpu.link_library(name, code, (name,))[name]
+        address = library.callback(call)
+    else:
+        code = default_cache().get(_key_of_routine(name)) or _made(making or _Making(name))
+        address = cpu.link_library(name, code, (name,))[name]
+    return _addresses.setdefault(name, address)
+
+
+def _made(making: _Making) -> bytes:
+    started = time.perf_counter()
+    code = making.code()
+    default_cache().put(_key_of_routine(making.name), code)
+    counters.compiled += 1
+    counters.compile_seconds += time.perf_counter() - started
+    return code
+
+
+def _key_of_routine(name: str) -> str:
+    return f"routine {name} {cpu.host_target().key} {versions()}"
+
+
+def _made_beside(names: Sequence[str]) -> dict[str, _Making]:
+    """Begin to compile the routines among these that the process and the disk have not; the
+    program that calls them is compiled meanwhile."""
+    missing = [
+        name
+        for name in names
+        if name not in _addresses
+        and HostCall.parse(name) is None
+        and not default_cache().has(_key_of_routine(name))
+    ]
+    found = {name: _Making(name) for name in missing}
+    for making in found.values():
+        making.start()
+    return found
+
+
+class _Making:
+    """The compilation of a routine, in a thread of its own if it is started."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._target = cpu.host_target()
+        self._found: bytes | None = None
+        self._thread = threading.Thread(target=self._run, name=f"dualgrad {name}")
+
+    def start(self) -> None:
+        with suppress(RuntimeError):  # no more threads: `code` makes it
+            self._thread.start()
+
+    def code(self) -> bytes:
+        """The object code.  Raises CompileError."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        return self._found or self._make()
+
+    def _run(self) -> None:
+        with suppress(CompileError):  # comes again in `code`
+            self._found = self._make()
+
+    def _make(self) -> bytes:
+        return codegen.object_code(codegen.routine_module(self.name, self._target), self._target)

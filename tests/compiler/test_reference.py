@@ -252,6 +252,13 @@ def test_tables_take_the_low_bits_of_an_index() -> None:
     assert not np.signbit(compute(other, k=k)[0])
 
 
+def test_a_detour_is_a_choice() -> None:
+    x, y = (s.reg(name, float32) for name in "xy")
+    doubled = s.Formula("doubled", (y,), y + y)
+    got = compute(doubled.where(x > 2.0, x, x), x=np.array([1, 2, 3, np.nan], np.float32))
+    np.testing.assert_array_equal(got, np.array([1, 2, 6, np.nan], np.float32))
+
+
 def test_bitcast_compare_select_and_constants() -> None:
     x = np.array([1.0, -0.0, np.nan], np.float32)
     reg = s.reg("x", float32)

@@ -1,5 +1,6 @@
 """What formulas spell in many primitives has the same bits with and without instructions for it:
-products with powers of two, the parts of logarithms, tables."""
+products with powers of two, the parts of logarithms, tables.  And detours give the same bits
+whether other lanes take them or not."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "log10": dg.log10,
     "erf": dg.erf,
     "tanh": dg.tanh,
+    "sin": dg.sin,
+    "tan": dg.tan,
 }
 # instructions of AVX-512, and a function that takes them
 INSTRUCTIONS = {

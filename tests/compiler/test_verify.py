@@ -106,6 +106,8 @@ def test_a_chain_may_store_what_it_carries() -> None:
 # -- refused -------------------------------------------------------------------------------------
 
 ODD_TABLE = Scalar.make("table", (s.const(1, int32),), float32, (1.0, 2.0, 3.0))
+HALVED = s.Formula("halved", (s.reg("v", float32),), s.reg("v", float32) * 0.5)
+WRONG_DETOUR = Scalar.make("detour", (ONE, ONE, ONE), float32, HALVED)
 MADE_UP = Scalar.make("tan", (ONE,), float32)
 TO_BOOL = Scalar.make("cast", (s.load(Z, COL),), bool_)
 MIXED = Scalar.make("add", (ONE, s.const(1.0, float64)), float32)
@@ -184,6 +186,7 @@ REFUSED = {
     "size": (vector(Store(Buffer("y", float32, COL), 0, ONE)), "the size of buffer y"),
     "primitive": (vector(store(MADE_UP)), "unknown primitive 'tan'"),
     "table": (vector(store(ODD_TABLE)), r"table\(int32\) -> float32 is no operation"),
+    "detour": (vector(store(WRONG_DETOUR)), r"detour\(float32, float32, float32\) -> float32"),
     "cast to bool": (
         vector(Store(Buffer("f", bool_, 10), COL, TO_BOOL)),
         r"cast\(int64\) -> bool is no operation",

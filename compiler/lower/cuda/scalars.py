@@ -204,6 +204,9 @@ class ScalarCode:
         xs = [self.operand(x) for x in e.args]
         if e.op == "table":
             return f"{self.formulas.table(e)}[{xs[0]} & {len(e.numbers) - 1}]"
+        if e.op == "detour":
+            call = f"{self.formulas.function(e.formula)}({', '.join(xs[2:])})"
+            return f"{xs[0]} ? {call} : {xs[1]}"
         if e.op == "formula":
             return f"{self.formulas.function(e.formula)}({', '.join(xs)})"
         return apply(e, xs)

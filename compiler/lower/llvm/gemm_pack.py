@@ -160,15 +160,15 @@ def _transpose(t: Tiling) -> str:
         "internal void @transpose(ptr %src, i64 %stride, i64 %rows, i64 %columns, ptr %dst, "
         "i64 %pitch)"
     )
-    rows = ["%src"]
-    for r in range(1, t.lanes):
-        step = f.select(f.compare("sgt", "%rows", r), "%stride", 0)
-        rows.append(t.from_at(f, rows[-1], step))
-    vectors = butterfly(t, f, _load_rows(t, f, rows))
-    place = "%dst"
-    for vector in vectors:
-        t.store(f, vector, place)
-        place = t.at(f, place, "%pitch")
+    # edges are few: one more copy costs less than compiling another transpose
+    square = f.value(f"alloca [{t.lanes} x {t.vector}], align 64")
+    mask, last = t.mask(f, "%columns"), f.sub("%rows", 1)
+    with f.loop(0, t.lanes) as r:
+        source = t.from_at(f, "%src", f.mul(f.min(r, last), "%stride"))
+        kind, row = t.stored_masked(f, source, mask)
+        f.store(kind, row, t.from_at(f, square, f.mul(r, t.lanes)), t.stored_size)
+    sizes = (("i64", t.lanes), ("i64", t.lanes), ("ptr", "%dst"), ("i64", "%pitch"))
+    f.call("@transpose_strip", ("ptr", square), *sizes)
     return f.text()
 
 
@@ -191,22 +191,6 @@ def _transpose_strip(t: Tiling) -> str:
     left = f.sub(left, t.lanes)
     turn.close(f.compare("ne", left, 0), [t.from_at(f, source, t.lanes), place, left])
     return f.text()
-
-
-def _load_rows(t: Tiling, f: Function, rows: list[str]) -> list[str]:
-    """A vector of each row, masked only where columns are missing."""
-    whole, part, after = (f.new_block() for _ in range(3))
-    f.branch(f.compare("sge", "%columns", t.lanes), whole, part)
-    f.start(whole)
-    full = [t.take(f, row) for row in rows]
-    f.jump(after)
-    f.start(part)
-    mask = t.mask(f, "%columns")
-    some = [t.take_masked(f, row, mask) for row in rows]
-    f.jump(after)
-    f.start(after)
-    pairs = zip(full, some, strict=True)
-    return [f.value(f"phi {t.vector} [ {x}, %{whole} ], [ {y}, %{part} ]") for x, y in pairs]
 
 
 def butterfly(t: Tiling, f: Function, vectors: list[str]) -> list[str]:

@@ -150,7 +150,8 @@ def steps(t: Tiling) -> str:
 class _Step:
     def __init__(self, name: str, t: Tiling) -> None:
         self.t = t
-        self.f = f = Function(f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)")
+        signature = f"internal void @{name}(ptr %plan, i64 %chunk, i64 %tid)"
+        self.f = f = Function(signature, rare=name.startswith("share"))
         self.plan = Record(f, "%plan", PLAN)
         self.desc = Record(f, self.plan["desc"], DESC)
         self.b_size = f.mul(depth(f, self.plan["k"]), self.plan["width"])

@@ -116,14 +116,18 @@ class Tiling:
 
     def take_masked(self, f: Function, pointer: str, mask: str) -> str:
         """`take` for the lanes of a mask; the others are zero and their memory is not read."""
+        return self._widened(f, self.stored_masked(f, pointer, mask)[1], self.lanes)
+
+    def stored_masked(self, f: Function, pointer: str, mask: str) -> tuple[str, str]:
+        """The same lanes as they are in memory: their type and value."""
         if not self.widens:
-            return self.load_masked(f, pointer, mask)
+            return self.vector, self.load_masked(f, pointer, mask)
         kind = f"<{self.lanes} x i16>"
         bits = f.value(
             f"call {kind} @llvm.masked.load.v{self.lanes}i16.p0(ptr {pointer}, i32 2, "
             f"{self._mask} {mask}, {kind} zeroinitializer)"
         )
-        return self._widened(f, bits, self.lanes)
+        return kind, bits
 
     def blend(self, f: Function, mask: str, yes: str, no: str) -> str:
         """The lanes of `yes` where the mask has them, else those of `no`."""

