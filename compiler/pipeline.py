@@ -33,6 +33,7 @@ from dualgrad.compiler.kernel.contract import (
 from dualgrad.compiler.kernel.evaluate import Access, Evaluator
 from dualgrad.compiler.kernel.ir import Buffer, Device, Kernel, Stmt
 from dualgrad.compiler.kernel.loops import LOOPS
+from dualgrad.compiler.kernel.packed import share_packed
 from dualgrad.compiler.kernel.program import LoopProgram, Temporary
 from dualgrad.compiler.kernel.region import build_region, parts_in
 from dualgrad.compiler.kernel.rounds import passes_of
@@ -43,7 +44,7 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite
-from dualgrad.compiler.lower.llvm.gemm import workspace_bytes
+from dualgrad.compiler.lower.llvm.gemm import packed_size, workspace_bytes
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
@@ -299,6 +300,11 @@ class Lowering:
             if group.kind in ("map", "column"):
                 self.reuse(group, roots, position)
             self.build(group, roots, f"{self.name}_{position}")
+        if self.device == "cpu":
+            self.kernels = share_packed(self.kernels, self.packed)
+            if config.verify:
+                for kernel in self.kernels:
+                    verify(kernel, self.device)
         strips = self.find_strips() if self.device == "cpu" else ()
         return LoopProgram(
             self.name,
@@ -453,6 +459,9 @@ class Lowering:
             return None
         size = workspace_bytes(batches, m, n, k, self.threads)
         return self.scratch(int64, (size + 7) // 8 + more)
+
+    def packed(self, dtype: DType, n: int, k: int) -> Buffer:
+        return self.scratch(dtype, packed_size(n, k))
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:
         buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)

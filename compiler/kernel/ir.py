@@ -1,7 +1,7 @@
 """The loop IR: one kernel as loops, reductions, loads and stores.  Device-neutral.
 
     Kernel   ::= name  buffers  body
-    Stmt     ::= Loop | If | Reduce | Store | Check | Contract | Call
+    Stmt     ::= Loop | If | Reduce | Store | Check | Contract | Pack | Call
     Loop     ::= kind var extent { Stmt* }
                  kind: serial, on a CPU also parallel | vector, on a GPU also grid | block
     If       ::= Scalar { Stmt* }                    on a GPU
@@ -9,6 +9,7 @@
     Store    ::= buffer[index] = Scalar    or    buffer[index + Scalar] = Scalar
     Check    ::= 0 <= Scalar < bound, else the program stops with an error
     Contract ::= c[i, j] = sum over k of a[i, k] * b[k, j], then Store* per element
+    Pack     ::= packed[k, j] = b[k, j], for contractions          on a CPU
     Call     ::= output = routine(input*), by a function of the host
 
 A store whose place is computed may hit one element in several iterations of a `serial` loop, in
@@ -71,6 +72,7 @@ from dualgrad.runtime.program import HostCall, Param
 from dualgrad.runtime.records import dataclass
 
 K_BLOCK = 512
+PACKED_ROWS = 8  # of a product from which on kernels are of one width on every vector unit
 Device = Literal["cpu", "cuda"]
 
 
@@ -203,6 +205,8 @@ class Contract:
 
     On a CPU operands of a float32 product may both be float16, or bfloat16: their values count.
 
+    `packed`: a `Pack` has made b, of this dtype; on a CPU, for at least `PACKED_ROWS` rows.
+
     With `parts`, the number of blocks along K, the block sums stay apart: matrix p * batch + b of
     `c` is block p of matrix b, and nothing is added.  Such a product has no epilogue.
     """
@@ -221,6 +225,26 @@ class Contract:
     result: Scalar
     epilogue: tuple[Store, ...]
     parts: Dim | None = None
+    packed: bool = False
+
+
+@dataclass(frozen=True)
+class Pack:
+    """`packed` becomes the matrix `b` (k x n), row-major: the second operand of contractions.
+
+    These are the only ones to read it.  So in memory it is what their kernels want: panels, with
+    room for which it is larger than k n.
+    """
+
+    b: Operand
+    packed: Buffer
+    k: Dim
+    n: Dim
+
+    @property
+    def operand(self) -> Operand:
+        """What contractions read."""
+        return Operand(self.packed, 0, 0, self.n, 1)
 
 
 def blocks_of(k: Dim) -> Dim:
@@ -260,7 +284,7 @@ class Call:
         return HostCall(self.routine, self.params, types, len(self.sizes))
 
 
-Stmt = Loop | If | Reduce | Store | Check | Contract | Call
+Stmt = Loop | If | Reduce | Store | Check | Contract | Pack | Call
 
 
 @dataclass(frozen=True)
@@ -283,8 +307,10 @@ class Kernel:
 
     @cached_property
     def kind(self) -> str:
-        """What the kernel is, for reports: map, row, column, scan, contract or call."""
+        """What the kernel is, for reports: map, row, column, scan, contract, pack or call."""
         kinds = {type(s) for s in walk(self.body)}
+        if Pack in kinds:
+            return "pack"
         if Call in kinds:
             return "call"
         if Contract in kinds:
@@ -371,6 +397,9 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
                 yield operand.buffer, operand.base
             if stmt.workspace is not None:
                 yield stmt.workspace, 0
+        elif isinstance(stmt, Pack):
+            yield stmt.b.buffer, stmt.b.base
+            yield stmt.packed, 0
         elif isinstance(stmt, Call):
             for x in (*stmt.inputs, stmt.output):
                 yield x.buffer, x.base

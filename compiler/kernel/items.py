@@ -268,12 +268,14 @@ def item_of(kernel: Kernel) -> Expr:
 
 
 def stays_inside(index: Dim, item: Expr, size: int) -> bool:
-    """Whether an index is certain to lie in item * size .. (item + 1) * size."""
-    split = coefficient(index, item)
+    """Whether an index is certain to lie in item * size .. (item + 1) * size, or as far into the
+    items of another round through the buffer."""
+    split, items = coefficient(index, item), symbol_of(item).extent
     if split is None or split[0] != size:
         return False
-    low, high = bounds(split[1])
-    return low >= 0 and high < size
+    assert isinstance(items, int)
+    (low, high), round = bounds(split[1]), size * items
+    return low >= 0 and low // round == high // round and high % round < size
 
 
 def bounds(d: Dim) -> tuple[float, float]:

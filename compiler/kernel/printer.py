@@ -38,6 +38,7 @@ from dualgrad.compiler.kernel.ir import (
     Kernel,
     Loop,
     Operand,
+    Pack,
     Reduce,
     Stmt,
     Store,
@@ -256,6 +257,9 @@ class _Printer:
             self.value(stmt, depth, block, stmt.value, "check 0 <= ", end)
         elif isinstance(stmt, Contract):
             self.contract(stmt, depth)
+        elif isinstance(stmt, Pack):
+            name, _ = placed(self.names, stmt.packed, 0)
+            self.add(stmt, depth, f"pack {stmt.k} x {stmt.n}: {name} = {self.operand(stmt.b)}")
         elif isinstance(stmt, Call):
             self.add(stmt, depth, self.call(stmt))
         else:
@@ -308,6 +312,7 @@ class _Printer:
         work = stmt.workspace
         scratch = "" if work is None else f", workspace {placed(self.names, work, 0)[0]}"
         apart = "" if stmt.parts is None else f" in {stmt.parts} parts"
+        apart += ", b packed" if stmt.packed else ""
         self.add(stmt, depth, f"contract {ranges} over {stmt.k}{apart}{scratch}:")
         for name in "abc":
             self.add(stmt, depth + 1, f"{name} = {self.operand(getattr(stmt, name))}")

@@ -14,6 +14,7 @@ from dualgrad.compiler.kernel.ir import (
     Contract,
     Kernel,
     Loop,
+    Pack,
     Store,
     walk,
 )
@@ -62,4 +63,4 @@ def is_parallel(kernel: Kernel) -> bool:
 
 def _may_join(kernel: Kernel) -> bool:
     """Whether a kernel cannot stop the program, and has no threads of its own."""
-    return not any(isinstance(s, Call | Check | Contract) for s in walk(kernel.body))
+    return not any(isinstance(s, Call | Check | Contract | Pack) for s in walk(kernel.body))

@@ -2,7 +2,9 @@
 that only they need lies.
 
 A strip starts with a product of many matrices and grows kernel by kernel, forwards and then
-backwards; items are matrices or, where one would not fit a core's cache, some rows of one.
+backwards; items are matrices or, where one would not fit a core's cache, some rows of one.  Or it
+starts with a product by a matrix that several products share, packed once, and goes on through
+those; items are blocks of rows, as many as there are threads.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim
-from dualgrad.compiler.kernel.ir import Buffer, Call, Check, Contract, Kernel, walk
+from dualgrad.compiler.kernel.ir import (
+    PACKED_ROWS,
+    Buffer,
+    Call,
+    Check,
+    Contract,
+    Kernel,
+    walk,
+)
 from dualgrad.compiler.kernel.strips import (
     Cut,
     Growth,
@@ -27,9 +37,10 @@ from dualgrad.compiler.launch import Space, plan_arena
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.records import dataclass
 
-REACH = 24  # kernels after the first that are looked at
+REACH = 24  # kernels after the first that are looked at; after the last so far, in steps of time
 ITEMS_PER_THREAD = 4  # from so many on, threads finish together
 CACHED = 1 << 20  # bytes of an item that stay in a core's cache
+FEWEST_STEPS = 2
 FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is packed too often
 
 
@@ -65,6 +76,9 @@ class Finder:
         low = self.strips[-1].last + 1 if self.strips else 0
         if not isinstance(first, Contract) or 0 in (first.m, first.n, first.k):
             return seed + 1
+        if first.packed:
+            steps = self._through_time(low, seed, first)
+            return seed + 1 if steps is None else self._keep(low, steps)
         if not isinstance(first.batch, int) or not fits(first, first.batch, None):
             return seed + 1
         found = self._grown(low, seed, first.batch, None)
@@ -74,11 +88,22 @@ class Finder:
             found = self._by_rows(low, seed, found) or found
         return self._keep(low, found) if self._keeps_busy(found) else seed + 1
 
+    def _through_time(self, low: int, seed: int, c: Contract) -> Found | None:
+        """A strip of products by packed matrices, in as many blocks of rows as there are threads,
+        if there are enough rows."""
+        assert isinstance(c.m, int)
+        cuts = (Cut(c.m, pieces) for pieces in range(self.threads, 1, -1))
+        cut = next((x for x in cuts if x.rows - (x.pieces - 1) * x.length >= PACKED_ROWS), None)
+        found = None if cut is None else self._forward(low, [seed], 1, c.m)
+        if found is None or sum(map(_is_packed, found.growth.members)) < FEWEST_STEPS:
+            return None
+        return replace(found, cut=cut)
+
     def _keeps_busy(self, found: Found) -> bool:
         """Whether there is enough for all threads to do at the same time."""
         growth, n = found.growth, found.growth.matrices
-        if growth.rows and not growth.sums:
-            return True
+        if growth.rows:  # memory counts more than that all threads finish together
+            return not growth.sums or n >= self.threads
         return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
 
     def _by_rows(self, low: int, seed: int, whole: Found) -> Found | None:
@@ -121,12 +146,15 @@ class Finder:
         chosen = [*first]
         early: list[int] = []
         waiting: list[int] = []
-        for k in range(seed + 1, min(seed + REACH, len(self.kernels))):
+        in_steps = _is_packed(self.kernels[seed])
+        for k in range(seed + 1, len(self.kernels)):
             kernel = self.kernels[k]
-            if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
+            far = k - (chosen[-1] if in_steps else seed) >= REACH
+            if far or any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             free = not after.meets(kernel)
-            needs = touched_by(kernel) & (growth.sizes.keys() | growth.scattered)
+            needs = bool(touched_by(kernel) & (growth.sizes.keys() | growth.scattered))
+            needs |= in_steps and _is_packed(kernel)  # as of the other direction
             if free and needs and growth.joins(kernel):
                 early, waiting = early + waiting, []
                 chosen.append(k)
@@ -204,7 +232,7 @@ class Finder:
                 if not with_scratch:
                     continue
                 nbytes, step = self._workspace(found, numbers[0]), 0
-            elif size:
+            elif size and size * found.growth.units == buffer.size:
                 nbytes, step = size * rows * buffer.dtype.itemsize, size
             else:
                 continue
@@ -234,6 +262,11 @@ class Finder:
         size = self.workspace(m, c.n, k)
         assert isinstance(size, int)
         return size
+
+
+def _is_packed(kernel: Kernel) -> bool:
+    first = kernel.body[0]
+    return isinstance(first, Contract) and first.packed
 
 
 @dataclass(frozen=True)

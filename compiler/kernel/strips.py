@@ -11,12 +11,17 @@ its own part only.  Products are taken apart along their batch and their rows; t
 along K, stay whole.  But for those that sum over the rows of a strip: their sums go on from item
 to item, so that one thread takes all items of a matrix in order.  So no number changes.
 
+The loop over time of a recurrent layer is a strip of rows, too: its products share a matrix, packed
+once (`packed`), and one thread takes its rows of the batch through all steps.  A buffer may go
+through the rows several times, as that of the states of all steps does.
+
 Kernels in between that have nothing to do with a strip run before it, those that need it after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
 from dualgrad.compiler.kernel.ir import (
@@ -29,6 +34,7 @@ from dualgrad.compiler.kernel.ir import (
     Kernel,
     Loop,
     Operand,
+    Pack,
     Reduce,
     Stmt,
     Store,
@@ -152,7 +158,9 @@ class Strip:
 
 def fits(c: Contract, matrices: int, rows: int | None) -> bool:
     """Whether a product is of so many matrices that are packed on their own; of so many rows, or
-    with sums over so many."""
+    with sums over so many.  Or of so many rows with a matrix that is packed already."""
+    if c.packed:
+        return matrices == 1 and rows == c.m
     if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
         return False
     if c.a.walks or c.b.walks or c.b.batch == 0:
@@ -174,7 +182,7 @@ class Growth:
 
     def joins(self, kernel: Kernel) -> bool:
         """Take a kernel in at the end, if it fits."""
-        if any(isinstance(s, Call | Check | If) for s in walk(kernel.body)):
+        if any(isinstance(s, Call | Check | If | Pack) for s in walk(kernel.body)):
             return False
         touched, stored = touched_by(kernel), stored_by(kernel)
         if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
@@ -191,15 +199,14 @@ class Growth:
         return True
 
     def _joins_in_parts(self, kernel: Kernel, known: dict[str, int]) -> bool:
-        stored, whole = stored_by(kernel), {b.name: b.size for b in kernel.starts}
-        own = {
-            n: size // self.units
-            for n in stored - known.keys()
-            if isinstance(size := whole[n], int) and size and size % self.units == 0
-        }
+        stored = stored_by(kernel)
+        own = self._evenly({b.name: b.size for b in kernel.starts if b.name in stored - {*known}})
         moved = self._in_parts(kernel, known or own)
         if moved is None:
             return False
+        if self.matrices == 1:  # a buffer may go through the rows several times
+            steps = {n: _row_step(moved, n) for n in own}
+            own = {n: step for n, step in steps.items() if step > 0 and own[n] % step == 0}
         inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
         rest = stored - inside
         if not known.keys() <= inside or not all(_scatters(kernel, n) for n in rest):
@@ -209,6 +216,14 @@ class Growth:
         self.scattered |= rest
         self.touched |= touched_by(kernel)
         return True
+
+    def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
+        """The sizes of the parts of buffers that are nothing but these."""
+        return {
+            n: size // self.units
+            for n, size in whole.items()
+            if isinstance(size, int) and size and size % self.units == 0
+        }
 
     def _in_parts(self, kernel: Kernel, sizes: dict[str, int]) -> Kernel | None:
         c = kernel.body[0]
@@ -235,7 +250,10 @@ class Growth:
         if rows is not None and c.b.buffer.name == name:
             return False
         for x, extents in (a, b, result):
-            if x.buffer.name == name and not _operand_inside(x, extents, size, along):
+            if x.buffer.name != name:
+                continue
+            first = replace(x, base=x.base % (size * self.units))
+            if not _operand_inside(first, extents, size, along, c.batch):
                 return False
         unit = sym("unit", self.units)
         for buffer, index in accesses_of(c.epilogue):
@@ -249,20 +267,22 @@ class Growth:
     def _sums_rows(self, kernel: Kernel, known: dict[str, int]) -> bool:
         """Whether a kernel is a product that sums over the rows, of which it reads nothing else."""
         c = kernel.body[0]
-        if not isinstance(c, Contract) or self.rows is None or c.k != self.rows:
+        if not isinstance(c, Contract) or self.rows is None or c.k != self.rows or c.packed:
             return False
         if not fits(c, self.matrices, self.rows):
             return False
         inside = {
             x.buffer.name
             for x, extents, along in ((c.a, (c.m, c.k), 1), (c.b, (c.k, c.n), 0))
-            if _operand_inside(x, extents, known.get(x.buffer.name, 0), along)
+            if _operand_inside(x, extents, known.get(x.buffer.name, 0), along, c.batch)
         }
         others = {b.name for b, _ in accesses_of(c.epilogue)} | {c.c.buffer.name}
         return known.keys() <= inside and others.isdisjoint(known)
 
 
-def _operand_inside(x: Operand, extents: tuple[Dim, Dim], size: int, along: int | None) -> bool:
+def _operand_inside(
+    x: Operand, extents: tuple[Dim, Dim], size: int, along: int | None, batch: Dim
+) -> bool:
     """Whether elements of an operand of one matrix are those of the same matrix of its buffer;
     or those of one row (`along` 0) or column (1) those of the same row of the buffer."""
     steps, numbers = x.strides, (x.base, x.batch, *x.strides, *extents)
@@ -272,7 +292,7 @@ def _operand_inside(x: Operand, extents: tuple[Dim, Dim], size: int, along: int 
         last = x.base + sum((n - 1) * step for n, step in zip(extents, steps, strict=True))
         return x.batch == size and isinstance(last, int) and last < size
     last = x.base + (extents[1 - along] - 1) * steps[1 - along]
-    following = x.batch == steps[along] * extents[along]
+    following = batch == 1 or x.batch == steps[along] * extents[along]
     return steps[along] == size and following and isinstance(last, int) and last < size
 
 
@@ -281,9 +301,23 @@ def _of_unit(index: Dim, c: Contract, unit: Dim, rows: int | None) -> Dim | None
     if rows is None:
         return substitute(index, {symbol_of(c.batch_var): unit})
     batch, row = coefficient(index, c.batch_var), coefficient(index, c.row_var)
-    if batch is None or row is None or batch[0] != row[0] * rows:
+    if batch is None or row is None or (c.batch != 1 and batch[0] != row[0] * rows):
         return None
     return row[0] * unit + substitute(index, {symbol_of(c.batch_var): 0, symbol_of(c.row_var): 0})
+
+
+def _row_step(kernel: Kernel, name: str) -> int:
+    """How far the first store of a kernel to a buffer moves from row to row of one matrix; 0 if it
+    does not."""
+    c = kernel.body[0]
+    stores = (s.index for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name)
+    if isinstance(c, Contract) and c.c.buffer.name == name:
+        step: Dim = c.c.strides[0]
+    else:
+        row = c.row_var if isinstance(c, Contract) else item_of(kernel)
+        split = coefficient(next(stores), row)
+        step = 0 if split is None else split[0]
+    return step if isinstance(step, int) else 0
 
 
 def touched_by(kernel: Kernel) -> set[str]:
@@ -298,6 +332,8 @@ def stored_by(kernel: Kernel) -> set[str]:
             out.add(s.buffer.name)
         elif isinstance(s, Contract):
             out.add(s.c.buffer.name)
+        elif isinstance(s, Pack):
+            out.add(s.packed.name)
         elif isinstance(s, Call):
             out.add(s.output.buffer.name)
     return out

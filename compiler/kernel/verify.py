@@ -31,6 +31,7 @@ from typing import NoReturn
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, largest, product, symbols, terms_of
 from dualgrad.compiler.kernel.ir import (
+    PACKED_ROWS,
     Accumulator,
     Block,
     Buffer,
@@ -41,6 +42,7 @@ from dualgrad.compiler.kernel.ir import (
     If,
     Kernel,
     Loop,
+    Pack,
     Reduce,
     Stmt,
     Store,
@@ -131,6 +133,8 @@ class _Verifier:
             self.check(stmt)
         elif isinstance(stmt, Contract):
             self.contract(stmt)
+        elif isinstance(stmt, Pack):
+            self.pack(stmt)
         elif isinstance(stmt, Call):
             self.call(stmt)
         else:
@@ -330,6 +334,8 @@ class _Verifier:
             self.refuse(f"{stmt.parts} block sums", f"{blocks_of(stmt.k)}, and no epilogue")
         if stmt.parts is not None and self.device == "cpu":
             self.refuse("block sums that stay apart", "those of a GPU")
+        if stmt.packed and (self.device != "cpu" or stmt.batch != 1 or not _is_packed(stmt)):
+            self.refuse("a packed operand", "one whole matrix of enough rows, on a CPU")
         self.dim(stmt.k, "extent")
         self.new_register(stmt.result)
         ranges = zip(
@@ -340,6 +346,17 @@ class _Verifier:
         with self.variables(*ranges), self.registers((stmt.result,)):
             self.body(stmt.epilogue, "epilogue")
         self.stmt = stmt
+
+    def pack(self, stmt: Pack) -> None:
+        what = f"operand {stmt.b.buffer.name}"
+        for d in (stmt.b.base, stmt.b.batch, stmt.k, stmt.n):
+            self.dim(d, what)
+        self.buffer(stmt.b.buffer)
+        self.buffer(stmt.packed)
+        if stmt.b.walks or self.device != "cpu":
+            self.refuse(f"packing of {stmt.b.buffer.name}", "strides, on a CPU")
+        if stmt.packed.dtype is not stmt.b.buffer.dtype:
+            self.refuse(f"packed {stmt.packed.dtype.name}", stmt.b.buffer.dtype.name)
 
     def step(self, step: Dim | Walk, extent: Dim, what: str) -> None:
         if not isinstance(step, Walk):
@@ -479,3 +496,9 @@ def _largest_reached(index: Dim) -> int | None:
     )
     top = largest(index) if exact else None
     return top if isinstance(top, int) else None
+
+
+def _is_packed(c: Contract) -> bool:
+    """Whether the second operand is one that a `Pack` makes."""
+    whole = (c.b.base, c.b.batch, c.b.row, c.b.col) == (0, 0, c.n, 1)
+    return whole and isinstance(c.m, int) and c.m >= PACKED_ROWS

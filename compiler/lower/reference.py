@@ -34,6 +34,7 @@ from dualgrad.compiler.kernel.ir import (
     Kernel,
     Loop,
     Operand,
+    Pack,
     Reduce,
     Stmt,
     Store,
@@ -196,6 +197,9 @@ class _Interpreter:
             self.check(stmt)
         elif isinstance(stmt, Contract):
             self.contract(stmt)
+        elif isinstance(stmt, Pack):
+            k, n = self.extent(stmt.k), self.extent(stmt.n)
+            self.matrices(stmt.operand, 1, k, n, self.matrices(stmt.b, 1, k, n))
         elif isinstance(stmt, Call):
             self.call(stmt)
         else:

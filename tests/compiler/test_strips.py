@@ -18,6 +18,7 @@ from support import lowered
 import dualgrad as dg
 import dualgrad.functional as F
 from dualgrad.compiler.ir.dims import Dim, substitute, sym, symbol_of
+from dualgrad.compiler.kernel import striping
 from dualgrad.compiler.kernel.ir import (
     Buffer,
     Contract,
@@ -162,33 +163,55 @@ def same_bits(got: list[Array], want: list[Array]) -> None:
         )
 
 
+def few_keys(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    return gradients(q, k[:, :9], v[:, :9])
+
+
+@pytest.fixture
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are rows of matrices that are not tiny."""
+    monkeypatch.setattr(striping, "CACHED", 1 << 9)
+    monkeypatch.setattr(striping, "FEWEST_ROWS", 8)
+
+
+def prepare(
+    name: str, request: pytest.FixtureRequest
+) -> tuple[Callable[..., Any], list[dg.Tensor], int]:
+    """A function, its arguments and how many strips it has."""
+    if name.startswith("rows"):
+        request.getfixturevalue("small_cache")
+    function, shape, strips = FUNCTIONS[name]
+    return function, heads(*shape), strips
+
+
 FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
     "forward": (F.scaled_dot_product_attention, (2, 3, 7, 4), 1),
     "causal": (lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), (4, 6, 4), 1),
     "gradients": (gradients, (2, 2, 5, 4), 1),
     "causal_gradients": (lambda *x: gradients(*x, is_causal=True), (4, 5, 3), 1),
     "joined": (joined, (2, 5, 4, 3), 1),
-    "blocks_of_rows": (F.scaled_dot_product_attention, (2, 2, 384, 2), 1),
-    "odd_blocks_of_rows": (F.scaled_dot_product_attention, (2, 521, 2), 1),
-    "gradients_by_rows": (gradients, (2, 384, 3), 1),
-    "gradients_of_two_blocks": (lambda *x: gradients(*x, is_causal=True), (2, 529, 3), 1),
+    "rows": (F.scaled_dot_product_attention, (2, 2, 32, 2), 1),
+    "rows_of_odd_length": (F.scaled_dot_product_attention, (2, 43, 2), 1),
+    "rows_with_gradients": (gradients, (2, 2, 37, 3), 1),
+    "rows_in_two_blocks": (few_keys, (2, 529, 3), 1),
     "one_head": (F.scaled_dot_product_attention, (1, 1, 9, 4), 0),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_items_are_on_their_own(name: str) -> None:
-    function, shape, strips = FUNCTIONS[name]
-    args = heads(*shape)
+def test_items_are_on_their_own(name: str, request: pytest.FixtureRequest) -> None:
+    function, args, strips = prepare(name, request)
     program, inputs, results = compiled(function, *args)
     assert len(program.strips) == strips
+    assert all(bool(s.cut) == name.startswith("rows") for s in program.strips)
     same_bits(interpreted(program, inputs), results)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_strip_keeps_the_bits_of_eager_mode(name: str, threads: int) -> None:
-    function, shape, _ = FUNCTIONS[name]
-    args = heads(*shape)
+def test_a_strip_keeps_the_bits_of_eager_mode(
+    name: str, threads: int, request: pytest.FixtureRequest
+) -> None:
+    function, args, _ = prepare(name, request)
     want = function(*args)
     want = want if isinstance(want, tuple) else (want,)
     same_bits(compiled(function, *args)[2], [x.numpy() for x in want])
@@ -252,6 +275,42 @@ def test_gradients_are_cut_into_blocks_of_rows() -> None:
     assert any(low == 300 for low, _ in bounds)  # a block along K begins with an item
 
 
+def masked(*heads: dg.Tensor, kind: str) -> tuple[dg.Tensor, ...]:
+    """Gradients of attention with a mask, in one layout or the other, or with dropout."""
+    q, k, v = heads
+    length = q.shape[-2]
+    i = dg.arange(length)
+    near = (i[:, None] - i).abs() < 9
+    if kind == "bools":
+        return gradients(q, k, v, attn_mask=near)
+    if kind == "floats":
+        return gradients(q, k, v, attn_mask=dg.where(near, 0.5, -1e4))
+    if kind == "dropout":
+        return gradients(q, k, v, dropout_p=0.25)
+    xs = [x.detach().requires_grad_() for x in (q, k, v)]
+    y = joined(*(x[None].transpose(1, 2) for x in xs))
+    return (y.detach(), *dg.autograd.grad((y * y).sum(), xs))
+
+
+@pytest.mark.parametrize("kind", ["bools", "floats", "dropout", "joined"])
+@pytest.mark.parametrize(("length", "width"), [(521, 32), (640, 80), (515, 128)])
+def test_blocks_of_rows_keep_the_bits_of_eager_mode(
+    kind: str, length: int, width: int, threads: int
+) -> None:
+    args = heads(4, length, width)
+
+    def function(*args: dg.Tensor) -> tuple[dg.Tensor, ...]:
+        return masked(*args, kind=kind)
+
+    dg.seed(7)
+    want = [x.numpy() for x in function(*args)]
+    with config.scope(check=kind == "floats"):
+        dg.seed(7)
+        program, _, results = compiled(function, *args)
+    same_bits(results, want)
+    assert any(s.cut for s in program.strips)
+
+
 @pytest.mark.parametrize("of", ["forward", "causal_gradients"])
 def test_memory_of_attention_grows_as_its_length(of: str) -> None:
     sizes = []
@@ -261,6 +320,15 @@ def test_memory_of_attention_grows_as_its_length(of: str) -> None:
     assert sizes[1] <= 2 * sizes[0]
     assert sizes[2] <= 2 * sizes[1]
     assert sizes[2] < 4096 * 4096  # a quarter of the scores of one head
+
+
+@pytest.mark.parametrize(("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0)])
+def test_gradients_of_few_matrices(count: int, rows: int, strips: int) -> None:
+    """Large scores of matrices that do not go into threads evenly are not all in memory."""
+    static = dg.function(gradients, strict=True)
+    static(*heads(count, rows, 4))
+    program = lowered(static, threads=2 if count == 3 else 3)
+    assert len(program.strips) == strips
 
 
 def test_what_mixes_items_stays_outside() -> None:
@@ -293,6 +361,81 @@ def test_a_report_names_strips() -> None:
     static = dg.function(F.scaled_dot_product_attention, strict=True)
     static(*heads(8, 6, 4))
     assert static.report().count("strip 0 of 8 items") == 3
+
+
+# -- loops over time ------------------------------------------------------------------------------
+
+
+def over_time(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    """Steps of a recurrent layer with two gates."""
+    outputs = []
+    for k in range(x.shape[0]):
+        a, b = (x[k] + h @ w.T).split(h.shape[1], -1)
+        h = dg.sigmoid(a) * h + dg.tanh(b)
+        outputs.append(h)
+    return dg.stack(outputs), h
+
+
+def through_time(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    xs = [t.detach().requires_grad_() for t in (x, h, w)]
+    outputs, last = over_time(*xs)
+    return dg.autograd.grad((outputs * outputs).sum() + last.sum(), xs)
+
+
+def both_ways(x: dg.Tensor, h: dg.Tensor, w: dg.Tensor) -> tuple[dg.Tensor, ...]:
+    return *over_time(x, h, w), *over_time(dg.flip(x, (0,)), h, 2.0 * w)
+
+
+def sequence(steps: int, rows: int, size: int) -> list[dg.Tensor]:
+    shapes = (steps, rows, 2 * size), (rows, size), (2 * size, size)
+    return [dg.randn(*shape) for shape in shapes]
+
+
+LOOPS: dict[str, tuple[Callable[..., Any], tuple[int, int, int], list[int]]] = {
+    "forward": (over_time, (5, 16, 3), [2]),
+    "odd_blocks": (over_time, (4, 27, 5), [2]),
+    "prime_rows": (over_time, (4, 17, 5), [2]),
+    "few_rows": (over_time, (4, 15, 5), []),
+    "gradients": (through_time, (4, 16, 3), [2, 2]),
+    "both_ways": (both_ways, (3, 20, 4), [2]),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_rows_go_through_all_steps_on_their_own(name: str) -> None:
+    function, shape, items = LOOPS[name]
+    args = sequence(*shape)
+    program, inputs, results = compiled(function, *args)
+    assert [s.items for s in program.strips] == items
+    same_bits(interpreted(program, inputs), results)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_over_time_keeps_the_bits_of_eager_mode(name: str, threads: int) -> None:
+    function, shape, _ = LOOPS[name]
+    args = sequence(*shape)
+    want = [x.detach().numpy() for x in function(*args)]
+    same_bits(compiled(function, *args)[2], want)
+    with config.scope(check=True):
+        same_bits(compiled(function, *args)[2], want)
+
+
+def test_all_steps_are_one_strip_and_gates_memory_of_a_thread() -> None:
+    steps, rows, size = 40, 16, 3
+    program, *_ = compiled(over_time, *sequence(steps, rows, size))
+    (strip,) = program.strips
+    kinds = [program.kernels[k].kind for k in strip.numbers]
+    assert kinds.count("contract") == steps
+    private = [p for p in strip.privates if p.step]
+    assert {p.step for p in private} == {2 * size}
+    assert len({p.offset for p in private}) == 1
+    assert not any(t.buffer.size == 2 * rows * size for t in program.temporaries)
+
+
+def test_one_thread_needs_no_loop_over_time_in_items() -> None:
+    static = dg.function(over_time, strict=True)
+    static(*sequence(3, 16, 3))
+    assert not lowered(static, threads=1).strips
 
 
 _GRADIENTS = """

@@ -1,4 +1,4 @@
-"""Calls of the packed matrix product from a program, and its epilogues."""
+"""Calls of the packed matrix product from a program, of its packing alone, and its epilogues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, symbol_of
-from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Store
+from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
@@ -51,11 +51,7 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
         buffers += [share.partial] if share.partial else []
     with entry.scope():
         entry.open_buffers(buffers)
-        desc = entry.words(len(DESC))
-
-        def put(slot: str, value: str | int, kind: str = "i64") -> None:
-            f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
-
+        desc, put = _descriptor(entry)
         for slot, dim in (
             ("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("n", c.n), ("k", k),
         ):  # fmt: skip
@@ -67,6 +63,8 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
             row, col = (0, 0) if operand.walks else operand.strides
             put(f"{slot}_row", entry.dim(row))
             put(f"{slot}_col", entry.dim(col))
+        put("b_packed", entry.pointer(c.b.buffer, 0) if c.packed else "null", "ptr")
+        put("pack_to", "null", "ptr")
         tables, work = _tables(entry, function, c)
         for slot, address in tables.items():
             put(slot, address, "ptr")
@@ -76,10 +74,6 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
                 walked = (tables[f"{name}_rows"], tables[f"{name}_cols"]) if x.walks else None
                 guard_reach(entry, x, (c.batch, rows, cols), walked)
             guard_reach(entry, c.c, (c.batch, c.m, c.n))
-        pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
-        put("pool", pool, "ptr")
-        run = f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64"))
-        put("parallel_for", run, "ptr")
         put("epilogue", function if c.epilogue else "null", "ptr")
         put("epilogue_ctx", "%frame", "ptr")
         _put_sums(entry, c, share, put)
@@ -87,12 +81,53 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
             row = 0 if share.summed else share.first
             for word, place in ((BATCH, share.matrix), (ROW, row)):
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
-        # Scratch memory is sized for so many threads; a pool that has grown since is not used.
-        workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
-        fits = f.compare("slt", workers, entry.frame.program.threads)
-        threads = entry.frame.program.threads if share is None else 0
-        put("parallel", f.select(fits, threads, 0))
+        _put_pool(entry, put, share is None)
         f.call(entry.extern(routine_of(c)), ("ptr", desc))
+
+
+def pack_call(entry: Launches, p: Pack) -> None:
+    """Fill a descriptor and call the routine of products to pack an operand of theirs."""
+    with entry.scope():
+        entry.open_buffers((p.b.buffer, p.packed))
+        if entry.checked:
+            guard_reach(entry, p.b, (1, p.k, p.n))
+        desc, put = _descriptor(entry)
+        for slot, dim in zip(("b_row", "b_col"), p.b.strides, strict=True):
+            put(slot, entry.dim(dim))
+        sizes = (("n", p.n), ("k", p.k), ("m", 0), ("batches", 0), ("b_batch", 0))
+        for slot, dim in sizes:
+            put(slot, entry.dim(dim))
+        put("b", entry.pointer(p.b.buffer, p.b.base), "ptr")
+        put("pack_to", entry.pointer(p.packed, 0), "ptr")
+        for slot in ("b_packed", "b_rows", "b_cols", "partial"):
+            put(slot, "null", "ptr")
+        _put_pool(entry, put, True)
+        entry.f.call(entry.extern(routine_of(p)), ("ptr", desc))
+
+
+def _descriptor(entry: Launches) -> tuple[str, Callable[..., None]]:
+    """The memory of a descriptor, and what writes a slot of it."""
+    f = entry.f
+    desc = entry.words(len(DESC))
+
+    def put(slot: str, value: str | int, kind: str = "i64") -> None:
+        f.store(kind, value, f.at(desc, DESC.index(slot), "i64"))
+
+    return desc, put
+
+
+def _put_pool(entry: Launches, put: Callable[..., None], parallel: bool) -> None:
+    """The thread pool, and how many of its threads may take part.
+
+    Scratch memory is sized for so many threads; a pool that has grown since is not used.
+    """
+    f = entry.f
+    pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
+    put("pool", pool, "ptr")
+    put("parallel_for", f.load("ptr", f.at("%context", CONTEXT_PARALLEL_FOR, "i64")), "ptr")
+    workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
+    fits = f.compare("slt", workers, entry.frame.program.threads)
+    put("parallel", f.select(fits, entry.frame.program.threads if parallel else 0, 0))
 
 
 def _of_share(c: Contract, share: Share) -> tuple[Dim, Dim, Dim, dict[str, Dim]]:

@@ -17,6 +17,8 @@ used), else B is, in blocks of columns that do (then a row panel at a time).
             pack the shared operand       parallel over its panels
             multiply                      parallel over the other operand
 
+B that several calls multiply by is packed once, by a call of its own: one with `pack_to`.
+
 A batch becomes one product where all have the same B and their rows continue each other; where an
 operand is the same for all, it is shared, and packed once; else many products, or small ones, go
 one to a thread, and few large ones one after another.
@@ -25,7 +27,7 @@ one to a thread, and few large ones one after another.
 from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import Dim
-from dualgrad.compiler.kernel.ir import K_BLOCK, Contract
+from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Pack
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_micro import kernels
 from dualgrad.compiler.lower.llvm.gemm_pack import packing
@@ -53,7 +55,10 @@ from dualgrad.compiler.lower.llvm.gemm_walk import walk_packing
 from dualgrad.runtime.dtype import ALL, DType, float32
 from dualgrad.runtime.program import Target
 
-__all__ = ["DESC", "gemm_module", "routine_module", "routine_name", "routine_of", "workspace_bytes"]
+__all__ = [
+    "DESC", "gemm_module", "packed_size", "routine_module", "routine_name", "routine_of",
+    "workspace_bytes",
+]  # fmt: skip
 
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
 _PRODUCTS_PER_THREAD = 2  # so many keep threads as busy as sharing each of them would
@@ -72,10 +77,12 @@ def routine_name(dtype: DType, operands: DType, thin: bool = False) -> str:
     return f"gemm_{dtype.short}{kind}{'_thin' if thin else ''}"
 
 
-def routine_of(c: Contract) -> str:
-    """The symbol of the routine that a product calls."""
+def routine_of(c: Contract | Pack) -> str:
+    """The symbol of the routine that a product calls, or the packing for some."""
+    if isinstance(c, Pack):
+        return routine_name(c.packed.dtype, c.packed.dtype)
     few = isinstance(c.m, int) and c.m <= THIN_ROWS and (c.batch == 1 or c.b.batch != 0)
-    thin = few and not c.b.walks and c.b.strides[0] == 1
+    thin = few and not (c.packed or c.b.walks) and c.b.strides[0] == 1
     return routine_name(c.result.dtype, c.a.buffer.dtype, thin)
 
 
@@ -88,7 +95,7 @@ def gemm_module(dtype: DType, operands: DType, target: Target, thin: bool = Fals
     t = tiling(dtype, operands, target, thin)
     head = f'target triple = "{target.triple}"\n' + t.declarations()
     body = kernels(t) + (thin_kernels(t) if thin else "") + packing(t) + walk_packing(t)
-    body += finish() + steps(t) + products()
+    body += finish() + steps(t) + products(t)
     return head + body + _routine(t, routine_name(dtype, operands, thin))
 
 
@@ -114,6 +121,11 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     return threads * (area + shared_a + shared_b)
 
 
+def packed_size(n: int, k: int) -> int:
+    """An upper bound of the elements of packed B (k x n), for every dtype and target."""
+    return (n + _PANEL_BYTES // 8) * (k + DEPTH * (-(-k // K_BLOCK)))
+
+
 def _bounded(x: Dim, limit: int) -> Dim:
     """min(x, limit)."""
     below = 1 // (1 + x // (limit + 1))  # 1 if x <= limit, else 0
@@ -124,6 +136,10 @@ def _routine(t: Tiling, name: str) -> str:
     f = Function(f"void @{name}(ptr %desc)", rare=True)
     f.do(f"%plan = alloca [{len(PLAN)} x i64], align 64")
     desc, plan = Record(f, "%desc", DESC), Record(f, "%plan", PLAN)
+    packs = f.compare("ne", desc["pack_to"], "null", "ptr")
+    with f.when(packs):
+        plan["desc"] = "%desc"
+        f.call("@pack", ("ptr", "%plan"))
     smallest = f.min(f.min(desc["m"], desc["n"]), desc["batches"])
     with f.when(f.compare("sgt", smallest, 0)):
         plan["desc"], plan["batch0"], plan["split"] = "%desc", 0, desc["m"]

@@ -88,6 +88,8 @@ def _shares_a(t: Tiling, f: Function, desc: Record, plan: Record, b_bytes: Value
     b_fits = f.compare("sle", b_bytes, SHARED_B_BYTES)
     enough = f.compare("sge", rows, f.max(f.mul(plan["threads"], _PANELS_PER_THREAD), 2))
     better = f.value(f"and i1 {b_fits}, {enough}")
+    unpacked = f.compare("eq", desc["b_packed"], "null", "ptr")
+    better = f.value(f"and i1 {better}, {unpacked}")
     alone = f.select(better, "false", fits, "i1")
     together = f.compare("ne", desc["b_batch"], 0)
     return f.select(f.compare("eq", plan["count"], 1), alone, together, "i1")

@@ -2,20 +2,24 @@
 
 @product(plan)             plan.count products, from plan.batch0 on
 @each(plan, chunk, tid)    a share of the caller's products, one after another on this thread
+@pack(plan)                B in panels, for products of at least `PACKED_ROWS` rows
 """
 
 from __future__ import annotations
 
+from dualgrad.compiler.kernel.ir import K_BLOCK
 from dualgrad.compiler.lower.llvm.emit import Function, Value
-from dualgrad.compiler.lower.llvm.gemm_steps import DESC, PLAN, Record
+from dualgrad.compiler.lower.llvm.gemm_steps import DESC, PLAN, Record, packed_block
+from dualgrad.compiler.lower.llvm.gemm_tiling import Tiling
 
 _ITEMS_PER_THREAD = 8  # parts of column panels that keep threads busy to the end
 _CHUNKS_PER_THREAD = 16
+_PACKED_SERIALLY = 1 << 16  # elements that are packed before a thread has woken up
 
 
-def products() -> str:
-    """@product and @each."""
-    return _product() + _each()
+def products(t: Tiling) -> str:
+    """@product, @each and @pack."""
+    return _product() + _each() + _pack(t)
 
 
 def _product() -> str:
@@ -36,7 +40,8 @@ def _product() -> str:
         plan["parts"] = _parts(f, plan, threads, together)
         rows = plan["row_panels"]
         packed_a = f.mul(rows, f.sub(1, plan["direct_a"]))
-        shared = f.select(share_a, packed_a, count)
+        packed = f.compare("ne", desc["b_packed"], "null", "ptr")
+        shared = f.select(share_a, packed_a, f.select(packed, 0, count))
         by_columns, by_rows = f.mul(together, plan["parts"]), f.mul(rows, plan["count"])
         items = f.select(share_a, by_columns, by_rows)
         with f.loop(0, k, k_step) as k0:
@@ -92,4 +97,24 @@ def _each() -> str:
     with f.loop(first, stop) as batch:
         own["batch0"] = batch
         f.call("@product", ("ptr", "%own"))
+    return f.text()
+
+
+def _pack(t: Tiling) -> str:
+    f = Function("internal void @pack(ptr %plan)", rare=True)
+    plan = Record(f, "%plan", PLAN)
+    desc = Record(f, plan["desc"], DESC)
+    n, k = desc["n"], desc["k"]
+    few = f.compare("slt", f.mul(n, k), _PACKED_SERIALLY)
+    threads = f.select(few, 0, desc["parallel"])
+    k_step = f.ceil_quotient(k, f.ceil_quotient(k, K_BLOCK))
+    wide = t.vectors(t.height) * t.lanes
+    width = f.select(f.compare("sle", n, t.lanes), t.lanes, wide)
+    panels = f.ceil_quotient(n, width)
+    plan["batch0"], plan["column0"], plan["column_panels"] = 0, 0, panels
+    plan["k_step"], plan["width"] = k_step, width
+    with f.loop(0, k, k_step) as k0:
+        plan["k0"], plan["k"] = k0, f.min(k_step, f.sub(k, k0))
+        plan["shared"] = packed_block(t, f, desc, plan)
+        run_step(f, desc, plan, threads, "@share_b", panels)
     return f.text()

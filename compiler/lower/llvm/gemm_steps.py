@@ -19,6 +19,8 @@ from dualgrad.compiler.lower.llvm.gemm_walk import entry
 # batches   how many products; m, n, k  sizes of each
 # work      scratch memory of `workspace_bytes`
 # parallel  threads that share the work; 0: all is done by the caller
+# b_packed  B in panels, which @pack has made; null: B is as it is
+# pack_to   where this call, which multiplies nothing, puts B in panels; null: it multiplies
 # *_rows, *_cols  tables of an operand that walks (`gemm_walk`); its strides are 0; null: strided
 # partial   null, or where the sums of a block of K lie, in rows partial_row elements apart, if its
 #           products come in several calls, of one block each (it may be C, if K has one block)
@@ -28,7 +30,7 @@ from dualgrad.compiler.lower.llvm.gemm_walk import entry
 DESC = (
     "a", "a_batch", "a_row", "a_col", "b", "b_batch", "b_row", "b_col", "c", "c_batch", "c_row",
     "batches", "m", "n", "k", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "parallel", "a_rows", "a_cols", "b_rows", "b_cols",
+    "parallel", "a_rows", "a_cols", "b_rows", "b_cols", "b_packed", "pack_to",
     "partial", "partial_row", "goes_on", "closes", "adds", "more",
 )  # fmt: skip
 
@@ -61,7 +63,7 @@ PLAN = (
 
 _POINTERS = {
     "a", "b", "c", "work", "pool", "parallel_for", "epilogue", "epilogue_ctx",
-    "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols",
+    "desc", "areas", "shared", "a_rows", "a_cols", "b_rows", "b_cols", "b_packed", "pack_to",
     "short", "taller", "short1", "taller1", "thin", "partial",
 }  # fmt: skip
 
@@ -102,6 +104,16 @@ def _kind(name: str) -> str:
 def depth(f: Function, k: Value) -> str:
     """Rows of a packed panel of B that holds k."""
     return f.value(f"and i64 {f.add(k, DEPTH - 1)}, {-DEPTH}")
+
+
+def packed_block(t: Tiling, f: Function, desc: Record, plan: Record) -> str:
+    """Where the panels of the plan's block of K begin in packed B: only the last may be shorter."""
+    panels = f.ceil_quotient(desc["n"], plan["width"])
+    size = f.mul(f.mul(depth(f, plan["k_step"]), plan["width"]), panels)
+    to = f.select(
+        f.compare("eq", desc["b_packed"], "null", "ptr"), desc["pack_to"], desc["b_packed"], "ptr"
+    )
+    return t.at(f, to, f.mul(f.quotient(plan["k0"], plan["k_step"]), size))
 
 
 def spread(t: Tiling, f: Function, row: Value) -> str:
@@ -184,13 +196,16 @@ class _Step:
             full = f.compare("eq", columns, plan["width"])
             thin = f.value(f"and i1 {full}, {f.compare('ne', plan['thin'], 'null', 'ptr')}")
             direct = f.value(f"or i1 {thin}, {f.value(f'and i1 {full}, {self._worth_direct()}')}")
-            with f.otherwise(direct):
+            packed = self._b_is_packed()
+            direct = f.select(packed, "false", direct, "i1")
+            with f.otherwise(f.value(f"or i1 {direct}, {packed}")):
                 self._pack_once(batch, j, panel, area, own)
             source = self._address("b", batch, plan["k0"], column)
             pitch = f.mul(f.select(direct, desc["b_row"], plan["width"]), self.t.itemsize)
             column_pitch = f.mul(desc["b_col"], self.t.stored_size)
             pitch = f.select(thin, column_pitch, pitch)
-            tile.set_columns(f.select(direct, source, own, "ptr"), pitch, column, columns, thin)
+            there = f.select(packed, self._panel(self._b_panels(), j, self.b_size), own, "ptr")
+            tile.set_columns(f.select(direct, source, there, "ptr"), pitch, column, columns, thin)
             part = f.sub(item, f.mul(panel, parts))
             low, high = self._part(part, parts, plan["row_panels"])
             a = self._a_panels(batch)
@@ -208,6 +223,7 @@ class _Step:
         panels, count = plan["row_panels"], plan["column_panels"]
         direct = f.compare("ne", plan["direct_a"], 0)
         pitch = f.mul(plan["width"], self.t.itemsize)
+        shared = f.select(self._b_is_packed(), self._b_panels(), plan["shared"], "ptr")
         with self._items(f.mul(plan["count"], panels)) as item:
             index = f.quotient(item, panels)
             batch, i = f.add(plan["batch0"], index), f.sub(item, f.mul(index, panels))
@@ -216,7 +232,7 @@ class _Step:
             source = self._address("a", batch, self._rows(i)[0], plan["k0"])
             a = f.select(direct, source, own, "ptr")
             with f.loop(0, count) as j:
-                b = self._panel(plan["shared"], j, self.b_size)
+                b = self._panel(shared, j, self.b_size)
                 tile.set_columns(b, pitch, *self._columns(j))
                 tile.multiply(a, batch, i)
             last, columns = self._columns(f.sub(count, 1))
@@ -317,6 +333,15 @@ class _Step:
         with f.otherwise(walks):
             steps = (("i64", desc["b_row"]), ("i64", desc["b_col"]))
             f.call("@pack_b", ("ptr", source), *steps, *sizes, ("ptr", place))
+
+    def _b_is_packed(self) -> str:
+        return self.f.compare("ne", self.desc["b_packed"], "null", "ptr")
+
+    def _b_panels(self) -> str:
+        """Where the panels of the plan's block begin, if B is packed."""
+        f, plan = self.f, self.plan
+        before = f.mul(f.quotient(plan["column0"], plan["width"]), self.b_size)
+        return self.t.at(f, packed_block(self.t, f, self.desc, plan), before)
 
     def _walks(self, operand: str) -> str:
         """Whether an operand has tables; its strides are 0 then."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.dims import Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop
+from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Pack
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.lower.llvm.call import host_call
-from dualgrad.compiler.lower.llvm.contract import contract_call, epilogue_function
+from dualgrad.compiler.lower.llvm.contract import Share, contract_call, epilogue_function, pack_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Parts
@@ -31,7 +31,7 @@ def kernel_functions(
     function: str, kernel: Kernel, slots: Mapping[str, int], parts: Parts
 ) -> list[str]:
     """The function that does the work of a kernel, if that needs one."""
-    if kernel.kind == "call":
+    if kernel.kind in ("call", "pack"):
         return []
     if kernel.kind != "contract":
         return [kernel_function(function, kernel, slots, parts)]
@@ -64,6 +64,8 @@ class Launches(KernelCode):
                 host_call(self, first)
             elif isinstance(first, Contract):
                 contract_call(self, function, first)
+            elif isinstance(first, Pack):
+                pack_call(self, first)
             elif is_parallel(kernel):
                 self._launch_chunks(function, kernel)
             else:
@@ -137,27 +139,58 @@ class Shared:
 
     def __init__(self, work: str, kernel: Kernel, parts: Parts) -> None:
         self.work, self.kernel, self.parts = work, kernel, parts
-        self.function = f"{work}.run"
         self.starts = kernel.origins
+        self._told: dict[str, str] = {}  # functions that are told the places, by their names
 
     def functions(self) -> list[str]:
-        """The function that does the work, and the one that is told the places."""
+        """All of its functions, when nobody asks for more."""
+        slots = self.parts.frame.window(self.starts)
+        return [*kernel_functions(self.work, self.kernel, slots, self.parts), *self._told.values()]
+
+    def run(self, code: Launches, kernel: Kernel) -> None:
+        """Run a kernel at its places."""
+        name = f"{self.work}.run"
+        if name not in self._told:
+            self._told[name] = self._function(name, "", lambda f: f.launch(self.work, self.kernel))
+        code.f.call(name, ("ptr", "%frame"), ("ptr", "%context"), *self._places_for(code, kernel))
+
+    def run_share(self, code: Launches, kernel: Kernel, share: Share) -> None:
+        """Do a share of a product at its places: of `%matrix`, and, if it counts rows, `%count`
+        of them from `%first` on."""
+        (c,) = self.kernel.body
+        assert isinstance(c, Contract)
+        name = f"{self.work}.share" if share.count is None else f"{self.work}.rows"
+        names = {"%matrix": share.matrix, "%first": share.first, "%count": share.count}
+
+        def body(f: Launches) -> None:
+            f.atoms |= {symbol_of(v): x for x, v in names.items() if isinstance(v, Expr)}
+            contract_call(f, self.work, c, share)
+
+        if name not in self._told:
+            self._told[name] = self._function(name, "".join(f", i64 {x}" for x in names), body)
+        first: list[tuple[str, Value]] = [("ptr", "%frame"), ("ptr", "%context")]
+        first += [("i64", x) for x in names]
+        code.f.call(name, *first, *self._places_for(code, kernel))
+
+    def _function(self, name: str, more: str, body: Callable[[Launches], None]) -> str:
+        """A function that is told the places."""
         slots = self.parts.frame.window(self.starts)
         places = "".join(f", i64 %place{k}" for k in range(len(slots)))
-        signature = f"internal void {self.function}(ptr %frame, ptr %context{places})"
+        signature = f"internal void {name}(ptr %frame, ptr %context{more}{places})"
         code = Launches(signature, slots, self.parts)
         f = code.f
         for k, window in enumerate(slots.values()):
             slot = f.value(f"and i64 %place{k}, {(1 << _SLOT_BITS) - 1}")
             further = f.value(f"ashr i64 %place{k}, {_SLOT_BITS}")
             code.open_window(window, slot, further, "%frame")
-        code.launch(self.work, self.kernel)
-        return [*kernel_functions(self.work, self.kernel, slots, self.parts), code.finish()]
+        body(code)
+        return code.finish()
 
-    def places_for(self, code: Launches, kernel: Kernel) -> list[Value]:
+    def _places_for(self, code: Launches, kernel: Kernel) -> list[tuple[str, Value]]:
         """The places where a kernel runs."""
         return [
-            code.dim(further * (1 << _SLOT_BITS) + slot) for slot, further in self._places(kernel)
+            ("i64", code.dim(further * (1 << _SLOT_BITS) + slot))
+            for slot, further in self._places(kernel)
         ]
 
     def open_windows(self, code: Launches, kernel: Kernel, into: str) -> None:

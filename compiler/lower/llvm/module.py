@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Call, Contract
+from dualgrad.compiler.kernel.ir import Call, Contract, Pack
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.kernel.rounds import passes_of
 from dualgrad.compiler.kernel.strips import Strip
@@ -70,7 +70,6 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
             functions += kernel_functions(function, kernel, frame.slots, parts)
         elif text not in known:
             known[text] = Shared(function, kernel, parts)
-            functions += known[text].functions()
         found = known.get(text)
         works.append(Work(kernel, found.work if found else function, found))
     entry = Entry(program, parts)
@@ -81,6 +80,7 @@ def module_of(program: LoopProgram, target: Target, checked: bool) -> Module:
         else:
             functions += entry.launch_round(mine, f"@pass_{numbers.start}")
     functions.append(entry.finish())
+    functions += [x for shared in known.values() for x in shared.functions()]
     head = f'target triple = "{target.triple}"\n'
     names = parts.names
     text = "\n".join([head, *functions, *(f for _, f in names.formulas.values()), names.text()])
@@ -94,7 +94,7 @@ def _singly(numbers: range) -> list[range]:
 def _externs(program: LoopProgram) -> tuple[str, ...]:
     """The routines that a program calls, each once."""
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
-    routines = [routine_of(s) for s in stmts if isinstance(s, Contract)]
+    routines = [routine_of(s) for s in stmts if isinstance(s, Contract | Pack)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     return tuple(dict.fromkeys(routines))
 
@@ -169,10 +169,7 @@ class Entry(Launches):
         if work.shared is None:
             self.launch(work.function, work.kernel)
             return
-        places: list[tuple[str, Value]] = [
-            ("i64", p) for p in work.shared.places_for(self, work.kernel)
-        ]
-        self.f.call(work.shared.function, ("ptr", "%frame"), ("ptr", "%context"), *places)
+        work.shared.run(self, work.kernel)
         if may_stop(work.kernel, self.checked):
             self.stop_after_error()
 

@@ -43,18 +43,26 @@ def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts)
     for word, value in ((CHUNKS, 0), (START, start), (STOP, start + count)):
         f.store("i64", code.dim(value), f.at("%frame", word, "i64"))
     for number, work in zip(strip.numbers, works, strict=True):
-        if work.shared is not None:
-            work.shared.open_windows(code, work.kernel, "%frame")
-        c = work.kernel.body[0]
         with code.scope():
-            if isinstance(c, Contract):
-                contract_call(code, work.function, c, _share(strip, number, matrix, first, count))
-            else:
-                zeros: list[tuple[str, Value]] = [("i64", 0), ("i64", 0)]
-                f.call(work.function, ("ptr", "%frame"), *zeros)
+            _run(code, work, _share(strip, number, matrix, first, count))
         if parts.checked:
             code.stop_after_error()
     return code.finish()
+
+
+def _run(code: Launches, work: Work, share: Share) -> None:
+    """Run what an item does of a kernel; of a product it is this share."""
+    c = work.kernel.body[0]
+    if isinstance(c, Contract) and work.shared is not None and share.summed is None:
+        work.shared.run_share(code, work.kernel, share)
+        return
+    if work.shared is not None:
+        work.shared.open_windows(code, work.kernel, "%frame")
+    if isinstance(c, Contract):
+        contract_call(code, work.function, c, share)
+    else:
+        zeros: list[tuple[str, Value]] = [("i64", 0), ("i64", 0)]
+        code.f.call(work.function, ("ptr", "%frame"), *zeros)
 
 
 def _place(code: Launches, strip: Strip) -> tuple[Expr, Expr, Expr]:
