@@ -14,6 +14,7 @@ from chaingen import generate as chain
 from contractgen import generate as contraction
 from graphgen import Case
 from graphgen import generate as graph
+from joingen import generate as join
 from machine import THREADS, How, agree, targets
 
 QUICK, BATCH, BATCHES = 10, 25, 40
@@ -21,6 +22,7 @@ GENERATORS: dict[str, Callable[[int, int], Case]] = {
     "ops": graph,
     "products": contraction,
     "chains": chain,
+    "joins": join,
 }
 
 
