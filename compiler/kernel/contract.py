@@ -91,7 +91,7 @@ def build_contract(group: Group, place: Place) -> tuple[Stmt, ...]:
     home = home_of(node, place)
     if home is None:
         raise CompileError(f"{node!r} has no memory of its own", op="contract")
-    roots = [r for r in place.roots if r is not node or len(place.destinations[r]) > 1]
+    roots = [r for r in place.roots if r is not node or place.destinations[r] != [home]]
     b, i, j = (0 if size == 1 else v for v, size in zip(product.at, node.shape, strict=True))
     own = home.start + b * (m * n) + i * n + j
     epilogue = [

@@ -202,3 +202,14 @@ def test_steps_of_symbolic_sizes_share_their_code() -> None:
     texts = program.common_texts
     assert len(texts) > 2
     assert len(set(texts)) <= 3
+
+
+def test_a_product_beside_what_is_made_of_it() -> None:
+    """Its sums pass through the memory of that, but belong in the joined tensor too."""
+
+    def body(x: Any, y: Any) -> Any:
+        z = x @ y
+        t = dg.tanh(z)
+        return t, dg.cat([z, t * 1.5], 1)
+
+    _checked(body, _random(7, 5), _random(5, 6, seed=1))
