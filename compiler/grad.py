@@ -14,6 +14,7 @@ from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Leaf, Node, as_node, is_leaf, replace, topological
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, Unit
+from dualgrad.compiler.ops.again import again
 from dualgrad.compiler.ops.elementwise import Elementwise, cast_node, narrowed, widened
 from dualgrad.compiler.ops.precision import KEPT
 from dualgrad.compiler.ops.transfer import Transfer
@@ -137,6 +138,20 @@ class Vjp:
 
     def __str__(self) -> str:
         return f"vjp of {self.unit}"
+
+
+def computed_anew(unit: Unit, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The operands of a unit in a trace: of a gradient whose values on the way are not worth their
+    memory (see `computed_again`), one is another value, so that nothing is found that was computed
+    from it before."""
+    if not isinstance(unit, Vjp) or not hasattr(unit.unit, "anew") or 0 in nodes[0].shape:
+        return nodes
+    first = sum(unit.given)
+    start = unit.unit.anew(*(x.type for x in nodes[first : first + len(unit.wanted)]))
+    if start is None:
+        return nodes
+    k = first + start
+    return *nodes[:k], again(nodes[k], nodes[0]), *nodes[k + 1 :]
 
 
 def _is_number(node: Node) -> bool:

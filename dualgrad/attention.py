@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualgrad.compiler.ops.attention import attention
+from dualgrad.compiler.ops.attention import Drawn, Shape, attention
 from dualgrad.compiler.ops.sample import Arg, Sample, formula, samples_of
-from dualgrad.dropping import dropout
+from dualgrad.random import probability, words_for
 from dualgrad.runtime.dtype import bool_
 from dualgrad.tensor import Tensor
 
@@ -32,13 +32,14 @@ def scaled_dot_product_attention(
     with is_causal.
     """
 
-    def drop(weights: Any) -> Any:
-        return dropout(weights, dropout_p)
+    p = probability("scaled_dot_product_attention", dropout_p)
 
-    out: Tensor = attention(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, drop if dropout_p else None
-    )
-    return out
+    def draw(shape: Shape) -> Drawn:
+        return *words_for(None, 1, shape, query.device), p
+
+    drawn = draw if 0 < p < 1 else None
+    out: Tensor = attention(query, key, value, attn_mask, is_causal, scale, enable_gqa, drawn)
+    return out * 0.0 if p == 1 else out
 
 
 @samples_of(scaled_dot_product_attention)

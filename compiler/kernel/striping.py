@@ -41,6 +41,7 @@ from dualgrad.runtime.records import dataclass
 REACH = 24  # kernels after the first that are looked at; after the last so far, in steps of time
 ITEMS_PER_THREAD = 4  # from so many on, threads finish together
 CACHED = 1 << 20  # bytes of an item that stay in a core's cache
+FAR = 8 << 20  # bytes of a buffer that caches do not hold
 FEWEST_STEPS = 2
 FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is packed too often
 
@@ -137,9 +138,16 @@ class Finder:
             prepared = self._prepared(self._forward(low, first, matrices, rows) or prepared)
         return prepared if len(prepared.chosen) > 1 else None
 
-    def _forward(self, low: int, first: list[int], matrices: int, rows: int | None) -> Found | None:
-        """The strip that starts with these kernels, the last of which is where it starts to grow;
-        None if they are none."""
+    def _forward(
+        self,
+        low: int,
+        first: list[int],
+        matrices: int,
+        rows: int | None,
+        later: frozenset[int] = frozenset(),
+    ) -> Found | None:
+        """The strip that starts with these kernels, the last of which is where it starts to grow,
+        without those that are to come later; None if they are none."""
         growth, seed = Growth(matrices, rows), first[-1]
         if not all(growth.joins(self.kernels[k]) for k in first):
             return None
@@ -156,16 +164,35 @@ class Finder:
             free = not after.meets(kernel)
             needs = bool(touched_by(kernel) & (growth.sizes.keys() | growth.scattered))
             needs |= in_steps and _is_packed(kernel)  # as of the other direction
-            if free and needs and growth.joins(kernel):
+            if free and needs and k not in later and growth.joins(kernel):
                 early, waiting = early + waiting, []
                 chosen.append(k)
             elif free and not needs and not stored_by(kernel) & growth.touched:
                 waiting.append(k)
             else:
                 after.add(kernel)
+        large = later | {k for k in chosen if k > seed and self._is_large_end(growth, k)}
+        if large != later:
+            return self._forward(low, first, matrices, rows, large)
         before = [k for k in range(low, seed) if k not in first]
         cut = Cut(rows, 1) if rows else None
         return Found(growth, cut, before + early, chosen, chosen[-1])
+
+    def _is_large_end(self, growth: Growth, number: int) -> bool:
+        """Whether a product stores, for others than the strip, more than it takes from it, and
+        more than caches hold: it had better run where that is used."""
+        first = self.kernels[number].body[0]
+        if not isinstance(first, Contract):
+            return False
+        name, sizes = first.c.buffer.name, growth.sizes
+        whole = self.temporaries.get(name)
+        users = sum(name in touched_by(x) for x in growth.members)
+        if whole is None or users > 1 or name not in sizes or not isinstance(whole.size, int):
+            return False
+        if whole.size * whole.dtype.itemsize <= FAR:
+            return False
+        taken = (touched_by(self.kernels[number]) - {name}) & sizes.keys()
+        return sizes[name] > sum(sizes[x] for x in taken)
 
     def _prepared(self, found: Found) -> Found:
         """With the kernels before it that do nothing but prepare a strip, item by item."""

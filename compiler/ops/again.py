@@ -10,8 +10,9 @@ from dualgrad.compiler.ir.value import apply
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.compiler.ops.elementwise import Elementwise
 from dualgrad.compiler.ops.sample import Arg, Sample
+from dualgrad.compiler.ops.slicing import select
 from dualgrad.compiler.ops.view import expand_to
-from dualgrad.runtime.dtype import DType
+from dualgrad.runtime.dtype import DType, bool_
 
 
 class Again(Elementwise):
@@ -25,7 +26,8 @@ class Again(Elementwise):
     raw = True
 
     def scalar(self, b: Any, x: Scalar, after: Scalar) -> Scalar:
-        return x
+        # a kernel that reads `after` is not moved in front of what stores it
+        return b.select(b.cast(after, bool_), x, x)  # type: ignore[no-any-return]
 
     def operand_dtypes(self, types: list[TensorType]) -> list[DType]:
         return [t.dtype for t in types]
@@ -49,5 +51,7 @@ class Again(Elementwise):
 
 
 def again(x: Any, after: Any) -> Any:
-    """Return x, as a value of its own that is not there before `after`, a tensor of one element."""
+    """Return x, as a value of its own that is not there before `after`, a tensor with elements."""
+    for _ in range(after.ndim):
+        after = select(after, 0, 0)
     return apply(Again.of(), x, after)[0]

@@ -6,20 +6,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dualgrad.compiler.ir.dims import same
+from dualgrad.compiler.ir.dims import product, same
 from dualgrad.compiler.ir.value import dim_text
 from dualgrad.compiler.ops.arguments import Given, check_float, given, restored
 from dualgrad.compiler.ops.base import broadcast_shapes
-from dualgrad.compiler.ops.composite import composite
+from dualgrad.compiler.ops.composite import composite, computed_again
 from dualgrad.compiler.ops.contract import matmul
 from dualgrad.compiler.ops.create import Iota, count
 from dualgrad.compiler.ops.elementwise import stop_gradient
 from dualgrad.compiler.ops.logical import where
 from dualgrad.compiler.ops.precision import low
+from dualgrad.compiler.ops.random import dropout
 from dualgrad.runtime.dtype import bool_
 from dualgrad.runtime.errors import ArgumentError, ShapeError
 
+Shape = tuple[Any, ...]
+Drawn = tuple[Any, Any, float]  # seed, position and probability
+
 NEVER = -math.inf
+KEPT = 8 << 20  # bytes of a softmax that a gradient may find in memory: about what caches hold
 
 
 def _safe_softmax(x: Any) -> Any:
@@ -57,31 +62,37 @@ def _weights(query: Any, key: Any, scale: Any, mask: Any, causal: bool) -> Any:
     return scores if scores.shape[-1] == 0 else _safe_softmax(scores)
 
 
+def _scores_shape(query: Any, key: Any, grouped: bool = False) -> Shape:
+    batch = query.shape[:-2]
+    if not grouped:
+        batch = broadcast_shapes("scaled_dot_product_attention", [batch, key.shape[:-2]])
+    return (*batch, query.shape[-2], key.shape[-2])
+
+
+def _scores_are_large(query: Any, key: Any, *_: Any, grouped: bool, **__: Any) -> int | None:
+    """Operand 0, the queries, if the softmax of all heads takes more memory than `KEPT`."""
+    size = product(_scores_shape(query, key, grouped))
+    return 0 if isinstance(size, int) and size * query.dtype.itemsize > KEPT else None
+
+
 @composite
 @low
+@computed_again(_scores_are_large)
 def _attention(
     query: Any, key: Any, value: Any, *optional: Any, causal: bool, grouped: bool, which: Given
 ) -> Any:
     if grouped:
         key, value = _for_queries(key, query), _for_queries(value, query)
-    scale, mask = restored(optional, which)
-    return matmul(_weights(query, key, scale, mask, causal), value)
+    scale, mask, *drawn = restored(optional, which)
+    weights = _weights(query, key, scale, mask, causal)
+    return matmul(weights if drawn[0] is None else dropout(weights, *drawn), value)
 
 
 @composite
 @low
-def _attention_weights(
-    query: Any, key: Any, *optional: Any, causal: bool, grouped: bool, which: Given
-) -> Any:
-    key = _for_queries(key, query) if grouped else key
-    scale, mask = restored(optional, which)
-    return _weights(query, key, scale, mask, causal)
-
-
-@composite
-@low
-def _mixed(weights: Any, value: Any, *, grouped: bool) -> Any:
-    return matmul(weights, _for_queries(value, weights) if grouped else value)
+def _attention_weights(query: Any, key: Any, *optional: Any, which: Given) -> Any:
+    (mask,) = restored(optional, which)
+    return _weights(query, key, None, mask, False)
 
 
 def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
@@ -108,11 +119,7 @@ def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
 
 
 def _check_mask(query: Any, key: Any, mask: Any) -> None:
-    scores = (
-        *broadcast_shapes("scaled_dot_product_attention", [query.shape[:-2], key.shape[:-2]]),
-        query.shape[-2],
-        key.shape[-2],
-    )
+    scores = _scores_shape(query, key)
     whole = broadcast_shapes("scaled_dot_product_attention", [scores, mask.shape])
     if len(whole) != len(scores) or not all(map(same, whole, scores)):
         raise ShapeError(
@@ -130,8 +137,8 @@ def attention_weights(query: Any, key: Any, attn_mask: Any) -> Any:
     _check(query, key, key, False)
     if attn_mask is not None:
         _check_mask(query, key, attn_mask)
-    optional, which = given(None, attn_mask)
-    return _attention_weights(query, key, *optional, causal=False, grouped=False, which=which)
+    optional, which = given(attn_mask)
+    return _attention_weights(query, key, *optional, which=which)
 
 
 def attention(
@@ -142,9 +149,10 @@ def attention(
     is_causal: bool,
     scale: Any,
     enable_gqa: bool,
-    drop: Callable[[Any], Any] | None = None,
+    draw: Callable[[Shape], Drawn] | None = None,
 ) -> Any:
-    """See `dualgrad.attention`; `drop` is what happens to the softmax before it meets value."""
+    """See `dualgrad.attention`; `draw` gives seed and position of the random numbers for a softmax
+    of a shape, and the part of it that is dropped."""
     op = "scaled_dot_product_attention"
     _check(query, key, value, enable_gqa)
     if is_causal and attn_mask is not None:
@@ -157,12 +165,8 @@ def attention(
         )
     if attn_mask is not None and not enable_gqa:
         _check_mask(query, key, attn_mask)
-    optional, which = given(scale, attn_mask)
-    if drop is None:
-        return _attention(
-            query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
-        )
-    weights = _attention_weights(
-        query, key, *optional, causal=is_causal, grouped=enable_gqa, which=which
+    drawn = (None,) * 3 if draw is None else draw(_scores_shape(query, key, enable_gqa))
+    optional, which = given(scale, attn_mask, *drawn)
+    return _attention(
+        query, key, value, *optional, causal=is_causal, grouped=enable_gqa, which=which
     )
-    return _mixed(drop(weights), value, grouped=enable_gqa)

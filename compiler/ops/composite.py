@@ -16,6 +16,7 @@ from dualgrad.compiler.ir.dims import current_env
 from dualgrad.compiler.ir.interned import Interned
 from dualgrad.compiler.ir.node import Node, topological
 from dualgrad.compiler.ir.size import parameter
+from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ir.value import Rename, apply, plain_number
 from dualgrad.compiler.ops.base import Op, renamed
 from dualgrad.compiler.ops.elementwise import Elementwise, narrowed, widened
@@ -79,6 +80,12 @@ class Composite:
         rule = getattr(self.body, "gradient", None)
         return None if rule is None else functools.partial(rule, **dict(self.static))
 
+    def anew(self, *types: TensorType) -> int | None:
+        """The operand from which `computed_again` says that a gradient computes anew."""
+        rule = getattr(self.body, "anew", None)
+        found: int | None = None if rule is None else rule(*types, **dict(self.static))
+        return found
+
     def trace(self, *nodes: Node) -> tuple[Node, ...]:
         """The body as a graph.  On 16-bit floats it works in float32; its float32 results are
         rounded to the operands' dtype where all floats among these have the one."""
@@ -109,6 +116,21 @@ def with_gradient(rule: Callable[..., tuple[Any, ...]]) -> Callable[[F], F]:
 
     def mark(body: F) -> F:
         body.gradient = rule  # type: ignore[attr-defined]
+        return body
+
+    return mark
+
+
+def computed_again(rule: Callable[..., int | None]) -> Callable[[F], F]:
+    """Let the gradient of a composite in a trace compute anew what the body computes on its way,
+    as it does in eager mode, rather than keep it.
+
+    `rule(*types, **static)`, of the operands' types, says which operand that starts from; None if
+    the values are worth their memory.
+    """
+
+    def mark(body: F) -> F:
+        body.anew = rule  # type: ignore[attr-defined]
         return body
 
     return mark

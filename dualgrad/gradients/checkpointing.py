@@ -19,7 +19,6 @@ from dualgrad import random
 from dualgrad.compiler.ir.node import Leaf, Node, replace
 from dualgrad.compiler.ir.types import TensorType
 from dualgrad.compiler.ops.again import again
-from dualgrad.compiler.ops.slicing import select
 from dualgrad.entries.state import mixed_precision
 from dualgrad.gradients.tape import Absent, Edge, TapeNode, changed_error, next_number
 from dualgrad.runtime.errors import ArgumentError, GradientError
@@ -293,8 +292,4 @@ class _TracedAgain(TapeNode):
 
 def _changes(borders: set[Node], after: Node) -> dict[Node, Node]:
     """Another value in place of each that comes in."""
-    if 0 in after.shape:
-        return {}
-    for _ in range(after.ndim):
-        after = select(after, 0, 0)
-    return {n: again(n, after) for n in borders}
+    return {} if 0 in after.shape else {n: again(n, after) for n in borders}

@@ -17,7 +17,7 @@ import numpy as np
 
 from dualgrad.backends.transfers import moved
 from dualgrad.compiler.batching import is_gradient
-from dualgrad.compiler.grad import ABSENT, crosses_devices
+from dualgrad.compiler.grad import ABSENT, computed_anew, crosses_devices
 from dualgrad.compiler.ir.dims import Dim, evaluate, same
 from dualgrad.compiler.ir.node import Node, as_node, input_node
 from dualgrad.compiler.ir.size import TracedSize
@@ -229,7 +229,7 @@ class Trace:
     def _apply(
         self, unit: Unit, operands: tuple[Any, ...], nodes: tuple[Node, ...]
     ) -> tuple[Any, ...]:
-        results = self.templates.expand(unit, nodes)
+        results = self.templates.expand(unit, computed_anew(unit, nodes))
         if self.elsewhere and not crosses_devices(unit):
             common_device(unit, operands)
             results = placed_results(unit, nodes, results)

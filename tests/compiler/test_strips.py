@@ -322,6 +322,27 @@ def test_memory_of_attention_grows_as_its_length(of: str) -> None:
     assert sizes[2] < 4096 * 4096  # a quarter of the scores of one head
 
 
+def projected(*args: dg.Tensor, p: float) -> tuple[dg.Tensor, ...]:
+    """Gradients of attention behind which all heads are mixed, as a layer does."""
+    q, k, v, w = xs = [x.detach().requires_grad_() for x in args]
+    y = F.scaled_dot_product_attention(q, k * 2.0, v, dropout_p=p).transpose(0, 1).flatten(1) @ w
+    return dg.autograd.grad((y * y).sum(), xs)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25])
+def test_softmax_is_computed_again_rather_than_kept(p: float) -> None:
+    args = *heads(4, 1600, 8), dg.randn(32, 32)
+    function = partial(projected, p=p)
+    dg.seed(5)
+    want = function(*args)
+    dg.seed(5)
+    program, _, results = compiled(function, *args)
+    same_bits(results, [x.numpy() for x in want])
+    arena = plan_arena(program.launch.spaces, {})[1]
+    softmax = 4 * 4 * 1600 * 1600  # bytes
+    assert arena < softmax / (2 if p else 4)  # with dropout a byte each says what is dropped
+
+
 @pytest.mark.parametrize(("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0)])
 def test_gradients_of_few_matrices(count: int, rows: int, strips: int) -> None:
     """Large scores of matrices that do not go into threads evenly are not all in memory."""

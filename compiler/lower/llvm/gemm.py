@@ -31,6 +31,7 @@ from dualgrad.compiler.kernel.ir import K_BLOCK, Contract, Pack
 from dualgrad.compiler.lower.llvm.emit import Function, Value
 from dualgrad.compiler.lower.llvm.gemm_blocks import (
     LARGEST,
+    LEAST_BLOCKS,
     blocks,
     partial_bytes,
     share_blocks,
@@ -132,8 +133,12 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     many = threads * (area + shared_a + shared_b)
     if isinstance(batches, int) and batches != 1:
         return many
-    small = _is_at_most(m * n, LARGEST) * (1 - _is_at_most(k, K_BLOCK))
-    blocks_apart = small * (threads * _block_area(m, n) + partial_bytes(m, n))
+    short = 1 // (1 + k // (LEAST_BLOCKS * K_BLOCK * threads))
+    blocks_apart = (
+        _is_at_most(m * n, LARGEST)
+        * (1 - short)
+        * (threads * _block_area(m, n) + partial_bytes(m, n))
+    )
     return (alone if batches == 1 else many) + blocks_apart
 
 

@@ -18,6 +18,7 @@ from dualgrad.compiler.lower.llvm.gemm_tiling import LINE_BYTES, Tiling
 from dualgrad.compiler.lower.llvm.gemm_walk import entry
 
 LARGEST = 2048  # elements of a result that is small
+LEAST_BLOCKS = 2  # for each thread
 TOGETHER = 64  # blocks whose sums wait for each other
 
 
@@ -29,7 +30,7 @@ def partial_bytes(m: Dim, n: Dim) -> Dim:
 def takes_blocks(f: Function, desc: Record, threads: Value) -> str:
     """Whether threads are to share the blocks of K."""
     small = f.compare("sle", f.mul(desc["m"], desc["n"]), LARGEST)
-    enough = f.compare("sge", desc["k"], f.mul(threads, 2 * K_BLOCK))
+    enough = f.compare("sge", desc["k"], f.mul(threads, LEAST_BLOCKS * K_BLOCK))
     alone = f.compare("eq", desc["batches"], 1)
     unpacked = f.compare("eq", desc["b_packed"], "null", "ptr")
     shared = f.value(f"and i1 {unpacked}, {f.compare('sgt', threads, 1)}")
