@@ -16,14 +16,15 @@ from dualgrad import nn
 Shape = tuple[int, ...]
 BATCHES: list[Shape] = [(2, 4, 6, 6), (3, 4, 6, 6), (5, 4, 6, 6), (1, 4, 6, 6)]
 SPACES: list[Shape] = [(2, 4, 6, 6), (2, 4, 8, 6), (2, 4, 10, 6), (2, 4, 12, 6)]
-# Results of more than 64 places: the gradient of a bias adds these up in blocks, which is another
-# program than for a single block.
+# The gradient of a bias adds up places in blocks of 64: several are another program than one.
+SMALL_SPACES: list[Shape] = [(2, 4, 4, 6), (2, 4, 6, 6), (2, 4, 7, 6), (2, 4, 8, 6)]
 LARGE_SPACES: list[Shape] = [(2, 4, 10, 6), (2, 4, 12, 6), (2, 4, 14, 6), (2, 4, 16, 6)]
 LENGTHS: list[Shape] = [(2, 4), (2, 6), (2, 10)]
 
 LAYERS: list[tuple[Callable[[], Any], list[Shape]]] = [
     (lambda: nn.Conv2d(4, 3, 3, padding="same"), BATCHES),
     (lambda: nn.Conv2d(4, 4, 3, stride=2, groups=4), BATCHES),
+    (lambda: nn.Conv2d(4, 2, 2, groups=2, padding=1, padding_mode="circular"), SMALL_SPACES),
     (lambda: nn.Conv2d(4, 2, 2, groups=2, padding=1, padding_mode="circular"), LARGE_SPACES),
     (lambda: nn.ConvTranspose2d(4, 3, 3, stride=2), SPACES),
     (lambda: nn.MaxPool2d(2), BATCHES),
