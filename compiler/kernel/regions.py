@@ -74,10 +74,10 @@ def region_of(kernel: Kernel, name: str) -> Region | None:
         if most > 1:
             steps.append((split[0], most))
     reach = 0.0  # of loops that move by less
-    for step, extent in sorted(steps):
+    for step, most in sorted(steps):
         if step <= reach:
             return None
-        reach += step * (extent - 1)
+        reach += step * (most - 1)
     return Region(index, tuple(steps))
 
 
