@@ -196,7 +196,7 @@ class Growth:
         """Take a kernel in at the end, if it fits."""
         if any(isinstance(s, Call | Check | If | Pack) for s in walk(kernel.body)):
             return False
-        touched, stored = touched_by(kernel), stored_by(kernel)
+        touched, stored = kernel.touched, kernel.stored
         known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
         shared = touched & self.scattered.keys()
         if shared and not (known and all(self._stores_elsewhere(kernel, n) for n in shared)):
@@ -229,7 +229,7 @@ class Growth:
         return True
 
     def _joins_in_parts(self, kernel: Kernel, known: dict[str, int]) -> bool:
-        stored = stored_by(kernel)
+        stored = kernel.stored
         new = stored - known.keys() - self.scattered.keys()
         own = self._evenly({b.name: b.size for b in kernel.starts if b.name in new})
         moved = self._in_parts(kernel, known or own)
@@ -244,7 +244,7 @@ class Growth:
             return False
         self.members.append(moved)
         self.sizes.update({n: own[n] for n in inside - known.keys() if n in stored})
-        self.touched |= touched_by(kernel)
+        self.touched |= kernel.touched
         return True
 
     def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
@@ -351,25 +351,6 @@ def _row_step(kernel: Kernel, name: str) -> int:
         split = coefficient(next(stores), row)
         step = 0 if split is None else split[0]
     return step if isinstance(step, int) else 0
-
-
-def touched_by(kernel: Kernel) -> set[str]:
-    return {b.name for b in kernel.starts}
-
-
-def stored_by(kernel: Kernel) -> set[str]:
-    """The buffers that a kernel writes to; scratch memory of a product counts."""
-    out = set()
-    for s in walk(kernel.body):
-        if isinstance(s, Store):
-            out.add(s.buffer.name)
-        elif isinstance(s, Contract):
-            out.add(s.c.buffer.name)
-        elif isinstance(s, Pack):
-            out.add(s.packed.name)
-        elif isinstance(s, Call):
-            out.add(s.output.buffer.name)
-    return out
 
 
 def workspaces_of(kernel: Kernel) -> set[str]:
