@@ -25,7 +25,7 @@ from dualgrad.runtime.cpu import handles, load
 from dualgrad.runtime.floats import decode
 from dualgrad.runtime.program import ENTRY, Program, Target, decode_error
 
-QUICK, BATCH, BATCHES = 30, 100, 30
+QUICK, BATCH, BATCHES = 20, 100, 30
 PADDING = 64
 
 
