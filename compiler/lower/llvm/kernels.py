@@ -140,8 +140,10 @@ class KernelCode(ScalarCode):
         privates = self.frame.program.privates
         for b in written_only(body, self.streams):
             least = LEAST // b.dtype.itemsize
+            if b in privates:
+                continue
             if isinstance(b.size, int):
-                if b.size >= least and b not in privates:
+                if b.size >= least:
                     self.smalls[b.name] = 0
             else:
                 small = self.f.compare("slt", self.dim(b.size), least)

@@ -40,7 +40,7 @@ def store_past(
     small: Value,
 ) -> str:
     """Begin a choice: (type, value, address) go past the caches where `small` is 0 and the address
-    is a multiple of `lines` bytes.  What follows is done elsewhere, up to the block returned."""
+    is a multiple of `lines` bytes.  What follows is done otherwise, up to the block returned."""
     kind, value, address = store
     past, within, after = f.new_block(), f.new_block(), f.new_block()
     place = f.value(f"ptrtoint ptr {address} to i64")
