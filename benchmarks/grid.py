@@ -18,8 +18,8 @@ from benchmarks.arms import REFERENCE, STATIC, TORCH, choose_arms
 from benchmarks.floor import machine_text
 from benchmarks.machine import Others, describe
 from benchmarks.measure import Effort, measure_grid
-from benchmarks.report import aligned, percent_text, time_text, write_section
-from benchmarks.results import WorkloadResult, slower
+from benchmarks.report import aligned, percent_text, slower_text, time_text, write_section
+from benchmarks.results import WorkloadResult
 from benchmarks.workloads import Workload
 from dualgrad.runtime.host import cpu_count
 
@@ -94,6 +94,5 @@ def _summary(results: Sequence[WorkloadResult]) -> list[str]:
             f"{len(ratios)} rows compared: geometric mean {mean:.2f} times as fast as PyTorch, "
             f"least {ratios[least]:.2f} ({least})"
         )
-    slow = [r.title for r in results if slower(r.arms[1].undisturbed, r.arms[0].undisturbed)]
     lines += [f"{result.title}: {reason}" for result in results for reason in result.left_out]
-    return [*lines, f"static slower than eager: {'; '.join(slow) or 'none'}"]
+    return [*lines, slower_text({result.title: result for result in results})]

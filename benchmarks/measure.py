@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.arms import REFERENCE, STATIC, Arm
 from benchmarks.floor import Floor
 from benchmarks.process import Worker, WorkerFailed
-from benchmarks.results import ArmResult, WorkloadResult
+from benchmarks.results import ArmResult, WorkloadResult, looks_slower
 from benchmarks.workloads import Workload
 
 CHECKED_STEPS = 10
@@ -185,6 +185,9 @@ class _Run:
             for arm in order:
                 block = self.workers[arm].ask("block", settle=effort.settle, least=effort.least)
                 self.results[arm.name].nanoseconds += block
+        static = self.results[STATIC.name]
+        if looks_slower(static, self.results[REFERENCE.name]):
+            static.over_eager = self.workers[STATIC].ask("over_plain")
 
     def explain(self) -> None:
         """Ask the arms of dualgrad what they ran."""

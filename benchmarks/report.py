@@ -147,10 +147,20 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
-def slower_text(run: Run) -> str:
-    """The workloads where compiling does not pay."""
-    names = [result.name for result in run.results if result.slower]
-    return f"static slower than eager: {', '.join(names) or 'none'}"
+def slower_text(results: Mapping[str, WorkloadResult]) -> str:
+    """The workloads, by the names that a table has for them, where compiling does not pay.
+
+    Those that looked so when the arms were compared are measured again, in turns in one process.
+    """
+    ratios = {name: r.arms[1].over_eager for name, r in results.items() if r.slower}
+    names = [f"{name} ({ratio:.2f})" for name, ratio in ratios.items()]
+    again = sum(result.arms[1].over_eager is not None for result in results.values())
+    note = f" ({again} measured again, side by side in one process)" if again else ""
+    return f"static slower than eager: {'; '.join(names) or 'none'}{note}"
+
+
+def _slower_text(run: Run) -> str:
+    return slower_text({result.name: result for result in run.results})
 
 
 def summary(run: Run) -> list[tuple[str, ...]]:
@@ -178,7 +188,7 @@ def summary_text(run: Run) -> str:
     """The summary, and what the columns mean."""
     notes = (*LEGEND, ("others", others_text(run.others_share)))
     texts = [f"{label:<12}{text}" for label, text in notes]
-    return "\n".join([*aligned(summary(run)), slower_text(run), "", *texts])
+    return "\n".join([*aligned(summary(run)), _slower_text(run), "", *texts])
 
 
 def others_text(share: float | None) -> str:
@@ -201,7 +211,7 @@ def markdown(run: Run) -> str:
     lines = [BEGIN, ""]
     lines += [f"- {label}: {text}" for label, text in run.machine.lines()]
     lines += [f"- without: {reason}" for reason in run.left_out]
-    lines += [f"- {others_text(run.others_share)}", f"- {slower_text(run)}"]
+    lines += [f"- {others_text(run.others_share)}", f"- {_slower_text(run)}"]
     lines += [f"- command: `{run.command}`", "", "## Static dualgrad", ""]
     lines += ["Against eager dualgrad and the fastest other arm; floor as below.", ""]
     lines += markdown_table(summary(run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib
+import statistics
 import time
 from collections.abc import Callable
 from itertools import count
@@ -18,6 +19,7 @@ from benchmarks.program import Arrays, Decorator, Program
 
 Answer = dict[str, Any]
 _MEASUREMENTS = 5  # per block
+_PAIRS = 101
 
 
 def _unchanged(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,6 +46,7 @@ class Session:
     """Programs of one framework, one at a time, and how they are timed."""
 
     program: Program
+    plain: Callable[..., Any]  # its step as it was before it was decorated
 
     def __init__(
         self, steps: ModuleType, decorator: str, finish: str, import_seconds: float
@@ -62,7 +65,7 @@ class Session:
         """
         make: Callable[[Arrays, Decorator], Program] = getattr(self.makers, workload)
         with np.load(arrays) as loaded:
-            self.program = make(dict(loaded), self.decorator)
+            self.program = make(dict(loaded), self._decorate)
         self.steps = 1
         seconds, digests = [], []
         results: list[np.ndarray[Any, Any]] = []
@@ -97,6 +100,20 @@ class Session:
             self.steps *= 2
         return [self._time(self.steps) / self.steps for _ in range(_MEASUREMENTS)]
 
+    def over_plain(self) -> float:
+        """Time of a step over that of the step without its decorator: median of pairs.
+
+        Both run in turns in this process, so on the same memory: where operands and results lie
+        makes more of a difference between two processes than what is compared here.
+        """
+        steps = (self.program.step, self.plain)
+        ratios = []
+        for turn in range(_PAIRS):
+            order = (0, 1) if turn % 2 else (1, 0)
+            times = {i: self._time_anew(steps[i]) for i in order}
+            ratios.append(times[0] / times[1])
+        return statistics.median(ratios)
+
     def counts(self, steps: int) -> Answer:
         """Programs and kernels that dualgrad runs per step, and its peak memory in bytes."""
         memory = importlib.import_module("dualgrad.runtime.memory")
@@ -117,13 +134,23 @@ class Session:
         text: str = self.program.step.report()  # type: ignore[attr-defined]
         return text
 
+    def _decorate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        self.plain = step
+        return self.decorator(step)
+
     def _inputs(self) -> Any:
         inputs = self.program.inputs
         return (inputs[i % len(inputs)] for i in count())
 
-    def _time(self, steps: int) -> int:
+    def _time_anew(self, step: Callable[..., Any]) -> int:
+        """Nanoseconds of as many steps as a block measures at a time, from the first state."""
+        self.program.reset()
+        self._time(1, step)
+        return self._time(self.steps, step)
+
+    def _time(self, steps: int, step: Callable[..., Any] | None = None) -> int:
         """Nanoseconds of this many steps."""
-        step, finish = self.program.step, self.finish
+        step, finish = step or self.program.step, self.finish
         inputs = self.program.inputs
         todo = [inputs[i % len(inputs)] for i in range(steps)]
         if finish is None:
