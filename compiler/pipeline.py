@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
@@ -44,7 +45,6 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite
-from dualgrad.compiler.lower.llvm.gemm import packed_size, workspace_bytes
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
@@ -67,7 +67,13 @@ from dualgrad.compiler.passes.schedule import schedule
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, int64
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass, field
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.lower.llvm import gemm
+else:  # for programs with products
+    gemm = LazyModule("dualgrad.compiler.lower.llvm.gemm")
 
 BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
@@ -329,7 +335,7 @@ class Lowering:
         buffers, threads = tuple(self.temporaries), self.threads
 
         def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
-            return workspace_bytes(1, m, n, k, 1)
+            return gemm.workspace_bytes(1, m, n, k, 1)
 
         self.kernels, strips = Finder(self.kernels, buffers, threads, self.scratch, workspace).run()
         return strips
@@ -460,11 +466,11 @@ class Lowering:
     def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim, more: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
-        size = workspace_bytes(batches, m, n, k, self.threads)
+        size = gemm.workspace_bytes(batches, m, n, k, self.threads)
         return self.scratch(int64, (size + 7) // 8 + more)
 
     def packed(self, dtype: DType, n: int, k: int) -> Buffer:
-        return self.scratch(dtype, packed_size(n, k))
+        return self.scratch(dtype, gemm.packed_size(n, k))
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:
         buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)
