@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -121,6 +121,7 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     if device == "cpu":
         graph = narrow_operands(graph, lambda x: _is_strided(x, accesses, (0, 1, 2)))
+    walked = cache(lambda x: _is_walked(x, accesses))  # many products may have one operand
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
@@ -128,7 +129,7 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
             if isinstance(node.op, Library):
                 fits = _is_whole(x, accesses)
             elif isinstance(node.op, Contraction) and device == "cpu":
-                fits = _is_walked(x, accesses)
+                fits = walked(x)
             else:
                 fits = _is_strided(x, accesses, axes)
             if not fits:
@@ -537,9 +538,9 @@ class Lowering:
     def symbols(self) -> tuple[Atom, ...]:
         """The symbols in any shape, layout or op of the graph."""
         nodes = topological((*self.graph.inputs, *self.graph.roots))
-        shapes = [n.shape for n in nodes]
+        shapes = {n.shape for n in nodes}
         layouts = [strides or () for strides in self.layouts]
-        fields = [n.op.dims for n in nodes if isinstance(n.op, Op)]
+        fields = [op.dims for op in {n.op for n in nodes if isinstance(n.op, Op)}]
         found = {a for dims in (*shapes, *layouts, *fields) for d in dims for a in symbols(d)}
         return tuple(sorted(found, key=lambda a: a.sort_key))
 
