@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dualgrad.compiler.ir.dims import Dim, symbol_of
+from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.kernel.hidden import visible_columns
 from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
+from dualgrad.compiler.lower.llvm.advance import spans_of
+from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
@@ -19,6 +22,9 @@ from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
+
+_UNROLL = 2  # registers of a piece of a result that is finished when its panel of columns is
+_COLUMNS = 64  # a multiple of them are computed: whole tiles
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,11 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
     with entry.scope():
         entry.open_buffers(buffers)
         desc, put = _descriptor(entry)
-        for slot, dim in (
-            ("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("n", c.n), ("k", k),
-        ):  # fmt: skip
+        sizes = (("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("k", k))
+        for slot, dim in sizes:
             put(slot, entry.dim(dim))
+        seen = _columns(entry, c, share)
+        put("n", entry.dim(c.n) if seen is None else seen)
         for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
             put(slot, entry.pointer(operand.buffer, starts[slot]), "ptr")
             put(f"{slot}_batch", entry.dim(operand.batch))
@@ -85,6 +92,21 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
         _put_pool(entry, put, share is None)
         f.call(entry.extern(routine_of(c)), ("ptr", desc))
+        if seen is not None:
+            rest = (0, 0, entry.dim(m), seen, entry.dim(c.n))
+            f.call(function, ("ptr", "%frame"), *(("i64", x) for x in rest))
+
+
+def _columns(entry: Launches, c: Contract, share: Share | None) -> Value | None:
+    """How many columns of a share need their sums, if these need not be all."""
+    if share is None or share.count is None or share.summed is not None or c.packed:
+        return None
+    seen = visible_columns(c, share.first + share.count - 1)
+    if seen is None:
+        return None
+    f = entry.f
+    tiles = f.quotient(f.add(f.max(entry.dim(seen), 0), _COLUMNS - 1), _COLUMNS)
+    return f.min(f.mul(tiles, _COLUMNS), entry.dim(c.n))
 
 
 def pack_call(entry: Launches, p: Pack) -> None:
@@ -210,8 +232,11 @@ def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], p
     code.atoms[symbol_of(c.batch_var)] = first
     atoms = {symbol_of(c.row_var), symbol_of(c.col_var)}
     code.hoist(body, atoms)
+    span = sym("span", c.n)
+    code.atoms[symbol_of(span)] = code.f.sub("%col1", "%col0")
+    code.next_row = spans_of(body, c, span)
     with code.f.loop(row0, row1) as i, code.scope():
         code.atoms[symbol_of(c.row_var)] = i
         code.hoist(body, {symbol_of(c.col_var)})
-        code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n)
+        code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n, _UNROLL)
     return code.finish()
