@@ -336,7 +336,7 @@ class Lowering:
         buffers, threads = tuple(self.temporaries), self.threads
 
         def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
-            return gemm.workspace_bytes(1, m, n, k, 1)
+            return gemm.serial_bytes(m, n, k)
 
         self.kernels, strips = Finder(self.kernels, buffers, threads, self.scratch, workspace).run()
         return strips

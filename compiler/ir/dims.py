@@ -201,7 +201,12 @@ def minimum(a: Dim, b: Dim) -> Dim:
     return Expr.of({(Atom.make("min", "", (a, b)),): 1})
 
 
-def ceil_div(a: Dim, b: int) -> Dim:
+def maximum(a: Dim, b: Dim) -> Dim:
+    """max(a, b); neither is negative."""
+    return a + b - minimum(a, b)
+
+
+def ceil_div(a: Dim, b: Dim) -> Dim:
     """a / b rounded up."""
     return (a + (b - 1)) // b
 
@@ -502,6 +507,34 @@ def smallest(d: Dim) -> int | None:
             low *= 2 if atom.kind == "sym" and atom.extent is None else 0
         total += low
     return total
+
+
+def is_natural(d: Dim) -> bool:
+    """Whether d >= 0 is certain, for all values of loop variables and all sizes of at least 2."""
+    loops = [a for a in symbols(d) if a.extent is not None]
+    while loops:
+        for a in sorted(loops, key=_sort_key):
+            least = _least(d, a)
+            if least is not None:
+                d = least
+                break
+        else:
+            return False
+        loops = [a for a in symbols(d) if a.extent is not None]
+    beyond: dict[Atom, Dim] = {a: Expr.of({(a,): 1, (): 2}) for a in symbols(d)}
+    return all(c >= 0 for _, c in terms_of(substitute(d, beyond)))  # of what sizes are beyond 2
+
+
+def _least(d: Dim, loop: Atom) -> Dim | None:
+    """What d is at least, without this loop variable; None if that is not to be seen."""
+    assert loop.extent is not None
+    split = coefficient(d, Expr.of({(loop,): 1}))
+    if split is None:
+        return None
+    step, rest = split
+    if is_natural(step):
+        return rest
+    return rest + step * (loop.extent - 1) if is_natural(-step) else None
 
 
 _env: ContextVar[ShapeEnv | None] = ContextVar("dualgrad_shape_env", default=None)

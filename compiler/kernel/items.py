@@ -19,10 +19,13 @@ from dualgrad.compiler.ir.dims import (
     Expr,
     ceil_div,
     coefficient,
+    divide,
+    is_natural,
     minimum,
     substitute,
     sym,
     symbol_of,
+    symbols,
     terms_of,
 )
 from dualgrad.compiler.kernel.ir import (
@@ -38,7 +41,7 @@ from dualgrad.compiler.kernel.ir import (
 from dualgrad.compiler.kernel.scalar import Scalar, children_first
 from dualgrad.runtime.records import dataclass
 
-Sizes = Mapping[str, int]  # of buffers: elements of an item
+Sizes = Mapping[str, Dim]  # of buffers: elements of an item
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,16 @@ class Digit:
     items, is the variable // within."""
 
     var: Expr
-    extent: int
-    radix: int
-    within: int = 1
+    extent: Dim
+    radix: Dim
+    within: Dim = 1
 
 
 class NotByItems(Exception):
     """A kernel that cannot be taken apart."""
 
 
-def by_items(kernel: Kernel, items: int, sizes: Sizes) -> Kernel | None:
+def by_items(kernel: Kernel, items: Dim, sizes: Sizes) -> Kernel | None:
     """The kernel as a parallel loop over items, if the buffers of `sizes` (of which it touches
     at least one) are in parts of their items; None if it does something else."""
     try:
@@ -95,7 +98,7 @@ def _unchunked(loops: list[Loop], body: tuple[Stmt, ...]) -> tuple[list[Loop], t
     return loops, body
 
 
-def _whole_of(outer: Loop, inner: Loop) -> tuple[int, int] | None:
+def _whole_of(outer: Loop, inner: Loop) -> tuple[Dim, int] | None:
     """The length of the loop that two loops make together, and that of a piece."""
     if isinstance(inner.extent, int):
         return None
@@ -104,7 +107,7 @@ def _whole_of(outer: Loop, inner: Loop) -> tuple[int, int] | None:
             for total in (a + piece * outer.var for a in atom.args if a != piece):
                 if (
                     isinstance(piece, int)
-                    and isinstance(total, int)
+                    and symbol_of(outer.var) not in symbols(total)
                     and ceil_div(total, piece) == outer.extent
                     and minimum(piece, total - piece * outer.var) == inner.extent
                 ):
@@ -112,37 +115,50 @@ def _whole_of(outer: Loop, inner: Loop) -> tuple[int, int] | None:
     return None
 
 
-def _digits(loops: list[Loop], body: tuple[Stmt, ...], items: int, sizes: Sizes) -> list[Digit]:
+def _digits(loops: list[Loop], body: tuple[Stmt, ...], items: Dim, sizes: Sizes) -> list[Digit]:
     """The digits of an item, from the first access of a buffer that is in items."""
     index, size = next(
         ((i, sizes[b.name]) for b, i in accesses_of(body) if b.name in sizes), (0, 0)
     )
-    out: list[Digit] = []
-    for loop in loops if size else ():
+    found: list[Digit] = []
+    for loop in loops if size != 0 else ():
         split = coefficient(index, loop.var)
-        step, extent = split[0] if split else None, loop.extent
-        if not isinstance(step, int) or not isinstance(extent, int):
-            continue
-        if step and step % size == 0:
-            if loop.kind == "vector":
-                raise NotByItems
-            out.append(Digit(loop.var, extent, step // size))
-        elif step > 0 and size % step == 0 and extent * step > size:
-            within = size // step
-            if extent % within:
-                raise NotByItems
-            out.append(Digit(loop.var, extent // within, 1, within))
-    radix = 1
-    for digit in sorted(out, key=lambda d: d.radix):
-        if digit.radix != radix:
+        digit = _digit(loop, split[0], size) if split else None
+        found += [digit] if digit else []
+    left = list(found)
+    radix: Dim = 1
+    while left:
+        lowest = next((d for d in left if d.radix == radix), None)
+        if lowest is None:
             raise NotByItems
-        radix *= digit.extent
+        left.remove(lowest)
+        radix = lowest.extent * radix
     if radix != items:
         raise NotByItems
-    return out
+    return found
 
 
-def _rebuilt(loops: list[Loop], body: tuple[Stmt, ...], digits: list[Digit], items: int) -> Loop:
+def _digit(loop: Loop, step: Dim, size: Dim) -> Digit | None:
+    """The digit of a loop that moves by `step` through items of so many elements."""
+    if step == 0 or not is_natural(step):
+        return None
+    number, rest = divide(step, size)
+    if rest == 0:
+        if loop.kind == "vector":
+            raise NotByItems
+        return Digit(loop.var, loop.extent, number)
+    within, rest = divide(size, step)
+    if rest != 0:
+        return None
+    extent, rest = divide(loop.extent, within)
+    if rest == 0:
+        return Digit(loop.var, extent, 1, within) if is_natural(extent - 2) else None
+    if is_natural(loop.extent - within):
+        raise NotByItems
+    return None
+
+
+def _rebuilt(loops: list[Loop], body: tuple[Stmt, ...], digits: list[Digit], items: Dim) -> Loop:
     """All loops but for the digits inside of one over items."""
     item = sym("item", items)
     of = {d.var: d for d in digits}
@@ -150,7 +166,7 @@ def _rebuilt(loops: list[Loop], body: tuple[Stmt, ...], digits: list[Digit], ite
     for loop in loops:
         if loop.var not in of:
             inner.append((loop, loop.var))
-        elif of[loop.var].within > 1:
+        elif of[loop.var].within != 1:
             within = of[loop.var].within
             inner.append((replace(loop, extent=within), sym(symbol_of(loop.var).name, within)))
     moved = Moved(_change(digits, item))
@@ -167,7 +183,7 @@ def _change(digits: list[Digit], item: Expr) -> Callable[[Dim], Dim]:
     inside: dict[Atom, Dim] = {}  # where an index moves on with the item
     apart: dict[Atom, Dim] = {}  # where it does not
     for d in digits:
-        rest = sym(symbol_of(d.var).name, d.within) if d.within > 1 else 0
+        rest = sym(symbol_of(d.var).name, d.within) if d.within != 1 else 0
         inside[symbol_of(d.var)] = rest
         apart[symbol_of(d.var)] = item // d.radix % d.extent * d.within + rest
 
@@ -183,9 +199,10 @@ def _change(digits: list[Digit], item: Expr) -> Callable[[Dim], Dim]:
     return change
 
 
-def _quotient(a: Dim, b: int) -> int | None:
+def _quotient(a: Dim, b: Dim) -> Dim | None:
     """a // b where nothing is left, else None."""
-    return a // b if isinstance(a, int) and a % b == 0 else None
+    whole, rest = divide(a, b)
+    return whole if rest == 0 else None
 
 
 class Moved:
@@ -265,13 +282,14 @@ def item_of(kernel: Kernel) -> Expr:
     return loop.var
 
 
-def stays_inside(index: Dim, item: Expr, size: int) -> bool:
+def stays_inside(index: Dim, item: Expr, size: Dim) -> bool:
     """Whether an index is certain to lie in item * size .. (item + 1) * size, or as far into the
     items of another round through the buffer."""
     split, items = coefficient(index, item), symbol_of(item).extent
     if split is None or split[0] != size:
         return False
-    assert isinstance(items, int)
+    if not (isinstance(items, int) and isinstance(size, int)):
+        return is_natural(split[1]) and is_natural(size - 1 - split[1])
     (low, high), round = bounds(split[1]), size * items
     return low >= 0 and low // round == high // round and high % round < size
 

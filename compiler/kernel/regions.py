@@ -7,7 +7,7 @@ joined along an inner dimension.
 
 from __future__ import annotations
 
-from dualgrad.compiler.ir.dims import Dim, Expr, coefficient
+from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, is_natural, symbols
 from dualgrad.compiler.kernel.ir import (
     Contract,
     Kernel,
@@ -27,23 +27,25 @@ class Region:
     """Elements start + step_1 * k_1 + ..., all 0 <= k_i < extent_i."""
 
     start: Dim
-    steps: tuple[tuple[int, float], ...]
+    steps: tuple[tuple[Dim, Dim], ...]
 
     def is_apart(self, other: Region) -> bool:
         """Whether no element is in both: not even modulo some number, which leaves out all steps
         that are multiples of it."""
-        numbers = {_WHOLE, *(step for x in (self, other) for step, _ in x.steps)}
+        steps = (step for x in (self, other) for step, _ in x.steps)
+        numbers = {_WHOLE, *(step for step in steps if isinstance(step, int))}
         return any(_are_apart(self._modulo(n), other._modulo(n), n) for n in numbers)
 
-    def _modulo(self, number: int) -> tuple[float, float] | None:
+    def _modulo(self, number: int) -> tuple[int, int] | None:
         """The least and the largest element modulo a number; None where they are not known."""
         if not isinstance(self.start, int):
             return None
         low = self.start % number
-        return low, low + sum(step * (n - 1) for step, n in self.steps if step % number)
+        further = sum((step * (n - 1) for step, n in self.steps if step % number != 0), start=0)
+        return (low, low + further) if isinstance(further, int) else None
 
 
-def _are_apart(x: tuple[float, float] | None, y: tuple[float, float] | None, number: int) -> bool:
+def _are_apart(x: tuple[int, int] | None, y: tuple[int, int] | None, number: int) -> bool:
     if x is None or y is None or max(x[1], y[1]) >= number:
         return False
     return x[1] < y[0] or y[1] < x[0]
@@ -57,21 +59,38 @@ def region_of(kernel: Kernel, name: str) -> Region | None:
     if found is None:
         return None
     index, loops = found
-    steps: list[tuple[int, float]] = []
+    steps: list[tuple[Dim, Dim]] = []
     for var, extent in loops:
         split = coefficient(index, var)
-        if split is None or not isinstance(split[0], int):
+        most = _most(extent)
+        if split is None or most is None:
             return None
-        most = bounds(extent)[1]
         index = split[1]
-        if most > 1:
+        if most not in (0, 1):
             steps.append((split[0], most))
-    reach = 0.0  # of loops that move by less
-    for step, most in sorted(steps):
-        if step <= reach:
-            return None
-        reach += step * (most - 1)
-    return Region(index, tuple(steps))
+    return Region(index, tuple(steps)) if _count_through(steps) else None
+
+
+def _most(extent: Dim) -> Dim | None:
+    """A number that an extent is never above; None where loops around it do not say one."""
+    if not any(a.extent is not None for a in symbols(extent)):
+        return extent
+    most = bounds(extent)[1]
+    return int(most) if most < _WHOLE else None
+
+
+def _count_through(steps: list[tuple[Dim, Dim]]) -> bool:
+    """Whether loops that move by these steps come to no place twice: each moves by more than all
+    that move by less do together."""
+    left = list(steps)
+    reach: Dim = 0
+    while left:
+        lowest = next((x for x in left if all(is_natural(y[0] - x[0]) for y in left)), None)
+        if lowest is None or not is_natural(lowest[0] - reach - 1):
+            return False
+        left.remove(lowest)
+        reach = reach + lowest[0] * (lowest[1] - 1)
+    return True
 
 
 Found = tuple[Dim, list[tuple[Expr, Dim]]]  # an index, and the loops around it

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 
-from dualgrad.compiler.ir.dims import Dim
+from dualgrad.compiler.ir.dims import Dim, ceil_div, is_natural, maximum, minimum
 from dualgrad.compiler.kernel.ir import (
+    K_BLOCK,
     PACKED_ROWS,
     Buffer,
     Call,
@@ -33,7 +35,7 @@ from dualgrad.compiler.kernel.strips import (
     table_words,
     workspaces_of,
 )
-from dualgrad.compiler.launch import Space, plan_arena
+from dualgrad.compiler.launch import ALIGNMENT, Space, plan_arena
 from dualgrad.runtime.dtype import DType, int64
 from dualgrad.runtime.records import dataclass
 
@@ -82,12 +84,18 @@ class Finder:
         if first.packed:
             steps = self._through_time(low, seed, first)
             return seed + 1 if steps is None else self._keep(low, steps)
-        if not isinstance(first.batch, int) or not fits(first, first.batch, None):
+        if not fits(first, first.batch, None):
             return seed + 1
         found = self._grown(low, seed, first.batch, None)
         if found is None:
             return seed + 1
-        if self._area_of(found) > CACHED:
+        area = self._area_of(found)
+        if not isinstance(area, int):
+            rows = self._by_rows(low, seed, found)
+            if rows is None:
+                return seed + 1
+            found = rows
+        elif area > CACHED:
             found = self._by_rows(low, seed, found) or found
         return self._keep(low, found) if self._keeps_busy(found) else seed + 1
 
@@ -96,38 +104,51 @@ class Finder:
         if there are enough rows."""
         assert isinstance(c.m, int)
         cuts = (Cut(c.m, pieces) for pieces in range(self.threads, 1, -1))
-        cut = next((x for x in cuts if x.rows - (x.pieces - 1) * x.length >= PACKED_ROWS), None)
+        cut = next((x for x in cuts if is_natural(_last_rows(x) - PACKED_ROWS)), None)
         found = None if cut is None else self._forward(low, [seed], 1, c.m)
         if found is None or sum(map(_is_packed, found.growth.members)) < FEWEST_STEPS:
             return None
         return replace(found, cut=cut)
 
     def _keeps_busy(self, found: Found) -> bool:
-        """Whether there is enough for all threads to do at the same time."""
+        """Whether there is enough for all threads to do at the same time, or too much memory that
+        would be needed otherwise."""
         growth, n = found.growth, found.growth.matrices
-        if growth.rows:  # memory counts more than that all threads finish together
-            return not growth.sums or n >= self.threads
+        if not isinstance(n, int):
+            return True
+        if growth.rows is not None:  # memory counts more than that all threads finish together
+            return not growth.sums or n >= self.threads or self._is_far(found)
         return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
+
+    def _is_far(self, found: Found) -> bool:
+        """Whether caches do not hold what a strip keeps to itself, or may not."""
+        privates, _ = self._laid_out(found, with_scratch=False)
+        sizes = (p.buffer.size * p.buffer.dtype.itemsize for p in privates)
+        return any(not isinstance(n, int) or n > FAR for n in sizes)
 
     def _by_rows(self, low: int, seed: int, whole: Found) -> Found | None:
         """The same strip with some rows of a matrix in an item."""
         first = self.kernels[seed].body[0]
         assert isinstance(first, Contract)
-        assert isinstance(first.m, int)
         finer = self._grown(low, seed, whole.growth.matrices, first.m)
         if finer is None or finer.contracts != whole.contracts:
             return None
-        rows = Cut(first.m, 1)
-        fitting = CACHED // -(-self._area_of(finer) // rows.block)
-        pieces = -(-rows.block // max(fitting, FEWEST_ROWS))
-        return replace(finer, cut=Cut(first.m, pieces))
+        block, area = Cut(first.m, 1).block, self._area_of(finer)
+        row = ceil_div(area, block) if isinstance(area, int) else self._area_of_row(finer)
+        fitting = maximum(CACHED // row, FEWEST_ROWS)
+        return replace(finer, cut=Cut(first.m, ceil_div(block, fitting)))
 
-    def _area_of(self, found: Found) -> int:
+    def _area_of(self, found: Found) -> Dim:
         """Bytes of a thread's area without the scratch memory of products, of which small ones
         use little."""
         return self._laid_out(found, with_scratch=False)[1]
 
-    def _grown(self, low: int, seed: int, matrices: int, rows: int | None) -> Found | None:
+    def _area_of_row(self, found: Found) -> Dim:
+        """Bytes of a row in all private buffers, as if none took turns."""
+        privates, _ = self._laid_out(found, with_scratch=False)
+        return sum((p.step * p.buffer.dtype.itemsize for p in privates), start=0)
+
+    def _grown(self, low: int, seed: int, matrices: Dim, rows: Dim | None) -> Found | None:
         """The strip of so many matrices, or their rows, from a kernel on, with the kernels that
         prepare it."""
         found = self._forward(low, [seed], matrices, rows)
@@ -143,8 +164,8 @@ class Finder:
         self,
         low: int,
         first: list[int],
-        matrices: int,
-        rows: int | None,
+        matrices: Dim,
+        rows: Dim | None,
         later: frozenset[int] = frozenset(),
     ) -> Found | None:
         """The strip that starts with these kernels, the last of which is where it starts to grow,
@@ -176,7 +197,7 @@ class Finder:
         if large != later:
             return self._forward(low, first, matrices, rows, large)
         before = [k for k in range(low, seed) if k not in first]
-        cut = Cut(rows, 1) if rows else None
+        cut = None if rows is None else Cut(rows, 1)
         return Found(growth, cut, before + early, chosen, chosen[-1])
 
     def _is_large_end(self, growth: Growth, number: int) -> bool:
@@ -193,7 +214,7 @@ class Finder:
         if whole.size * whole.dtype.itemsize <= FAR:
             return False
         taken = (self.kernels[number].touched - {name}) & sizes.keys()
-        return sizes[name] > sum(sizes[x] for x in taken)
+        return not is_natural(sum((sizes[x] for x in taken), start=0) - sizes[name])
 
     def _prepared(self, found: Found) -> Found:
         """With the kernels before it that do nothing but prepare a strip, item by item."""
@@ -228,7 +249,7 @@ class Finder:
         first = low + len(head)
         last = first + len(growth.members) - 1
         tables, table_bytes = _tables(growth.members)
-        scratch = self.scratch(int64, -(-(table_bytes + area * self.threads) // 8))
+        scratch = self.scratch(int64, ceil_div(table_bytes + area * self.threads, 8))
         sums = tuple(RowSum(first + k, p) for k, p in zip(growth.sums, partials, strict=True))
         cut, matrices = found.cut, growth.matrices
         memory = scratch, area, privates
@@ -245,16 +266,19 @@ class Finder:
 
     def _laid_out(
         self, found: Found, partials: Sequence[Buffer | None] = (), with_scratch: bool = True
-    ) -> tuple[tuple[Private, ...], int]:
+    ) -> tuple[tuple[Private, ...], Dim]:
         """Where a thread's private buffers lie in its area, and the bytes of that; perhaps without
         the scratch memory of products."""
-        members, rows = found.growth.members, found.cut.length if found.cut else 1
+        members, rows = found.growth.members, _room(found.cut)
         own = Counter(n for k in found.chosen for n in self.kernels[k].touched)
         used: dict[str, list[int]] = {}
         for k, kernel in enumerate(members):
             for b in kernel.starts:  # in their order: it is part of the program
                 used.setdefault(b.name, []).append(k)
-        privates, spaces = [], []
+        privates: list[tuple[Buffer, Dim]] = []
+        spaces = []
+        nbytes: Dim
+        step: Dim
         for name, numbers in used.items():
             buffer, size = self.temporaries.get(name), found.growth.sizes.get(name)
             if buffer is None or own[name] < self.users[name]:
@@ -263,7 +287,7 @@ class Finder:
                 if not with_scratch:
                     continue
                 nbytes, step = self._workspace(found, numbers[0]), 0
-            elif size and size * found.growth.units == buffer.size:
+            elif size is not None and size * found.growth.units == buffer.size:
                 nbytes, step = size * rows * buffer.dtype.itemsize, size
             else:
                 continue
@@ -274,25 +298,77 @@ class Finder:
                 privates.append((partial, 0))
                 whole = partial.size * partial.dtype.itemsize
                 spaces.append(Space(whole, 0, len(members)))
-        offsets, area = plan_arena(tuple(spaces), {})
+        offsets, area = plan_area(spaces)
         found_privates = tuple(
             Private(buffer, offset, step)
             for (buffer, step), offset in zip(privates, offsets, strict=True)
         )
         return found_privates, area
 
-    def _workspace(self, found: Found, number: int) -> int:
+    def _workspace(self, found: Found, number: int) -> Dim:
         """Bytes of scratch memory of a product."""
         (c,) = found.growth.members[number].body
         assert isinstance(c, Contract)
         m, k = c.m, c.k
         if found.cut and number in found.growth.sums:
-            k = found.cut.length
+            k = _most_rows(found.cut)
         elif found.cut:
-            m = found.cut.length
-        size = self.workspace(m, c.n, k)
-        assert isinstance(size, int)
-        return size
+            m = _most_rows(found.cut)
+        return self.workspace(m, c.n, k)
+
+
+def _last_rows(cut: Cut) -> Dim:
+    """Rows of the last item of one block."""
+    return cut.rows - (cut.pieces - 1) * cut.length
+
+
+def _room(cut: Cut | None) -> Dim:
+    """Rows of an item that private buffers have room for: where their number is not known, so many
+    that no buffer needs to be aligned after the others."""
+    if cut is None:
+        return 1
+    rows = cut.length
+    return rows if isinstance(rows, int) else _aligned(rows)
+
+
+def _most_rows(cut: Cut) -> Dim:
+    """A number that an item never has more rows than."""
+    return cut.length if isinstance(cut.length, int) else minimum(cut.rows, K_BLOCK)
+
+
+def plan_area(spaces: Sequence[Space]) -> tuple[list[Dim], Dim]:
+    """Offsets in bytes for the spaces of a thread, and their size.
+
+    Where sizes are symbols, nobody knows here which of two is the larger one: spaces of equal size
+    take turns, and one of each kernel that no other one uses, as the scratch memory of products,
+    lies in a place that is large enough for all of these.
+    """
+    if all(isinstance(s.nbytes, int) for s in spaces):
+        offsets, total = plan_arena(tuple(spaces), {})
+        return [*offsets], total
+    single = {s.first: k for k, s in enumerate(spaces) if s.first == s.last}
+    nothing: Dim = 0
+    largest = reduce(maximum, dict.fromkeys(spaces[k].nbytes for k in single.values()), nothing)
+    top = _aligned(largest)
+    places: list[Dim] = []
+    used: list[tuple[int, Dim, Dim]] = []  # the last kernel that does, bytes, offset
+    for k, s in enumerate(spaces):
+        if single.get(s.first) == k:
+            places.append(0)
+            continue
+        slot = next((x for x in used if x[0] < s.first and x[1] == s.nbytes), None)
+        if slot is None:
+            slot = s.last, s.nbytes, top
+            top = top + _aligned(s.nbytes)
+        else:
+            used.remove(slot)
+        used.append((s.last, s.nbytes, slot[2]))
+        places.append(slot[2])
+    return places, top
+
+
+def _aligned(nbytes: Dim) -> Dim:
+    return ceil_div(nbytes, ALIGNMENT) * ALIGNMENT
 
 
 def _tables(members: Sequence[Kernel]) -> tuple[tuple[tuple[int, int], ...], int]:

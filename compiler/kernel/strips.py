@@ -22,7 +22,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
+from dualgrad.compiler.ir.dims import (
+    Dim,
+    ceil_div,
+    coefficient,
+    divide,
+    is_natural,
+    minimum,
+    substitute,
+    sym,
+    symbol_of,
+)
 from dualgrad.compiler.kernel.ir import (
     K_BLOCK,
     Buffer,
@@ -50,30 +60,30 @@ class Cut:
     that sums over the rows, into so many `pieces` of equal length (the last may be shorter, or
     empty)."""
 
-    rows: int
-    pieces: int
+    rows: Dim
+    pieces: Dim
 
     @property
-    def blocks(self) -> int:
-        return -(-self.rows // K_BLOCK)
+    def blocks(self) -> Dim:
+        return ceil_div(self.rows, K_BLOCK)
 
     @property
-    def block(self) -> int:
+    def block(self) -> Dim:
         """Rows of a block."""
-        return -(-self.rows // self.blocks)
+        return ceil_div(self.rows, self.blocks)
 
     @property
-    def length(self) -> int:
+    def length(self) -> Dim:
         """Rows of an item."""
-        return -(-self.block // self.pieces)
+        return ceil_div(self.block, self.pieces)
 
-    def bounds(self, item: int) -> tuple[int, int]:
+    def bounds(self, item: Dim) -> tuple[Dim, Dim]:
         """The first row of an item of a matrix, and that after its last one."""
-        block, piece = divmod(item, self.pieces)
+        block, piece = divide(item, self.pieces)
         start = block * self.block
-        stop = min(start + self.block, self.rows)
-        low = min(start + piece * self.length, stop)
-        return low, min(low + self.length, stop)
+        stop = minimum(start + self.block, self.rows)
+        low = minimum(start + piece * self.length, stop)
+        return low, minimum(low + self.length, stop)
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,8 @@ class Private:
     """
 
     buffer: Buffer
-    offset: int
-    step: int
+    offset: Dim
+    step: Dim
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,10 @@ class Strip:
 
     first: int
     last: int
-    matrices: int
+    matrices: Dim
     cut: Cut | None
     scratch: Buffer
-    area: int
+    area: Dim
     privates: tuple[Private, ...]
     sums: tuple[RowSum, ...] = ()
     tables: tuple[tuple[int, int], ...] = ()
@@ -127,16 +137,21 @@ class Strip:
         return range(self.first, self.last + 1)
 
     @property
-    def items(self) -> int:
-        return self.matrices * (self.cut.blocks * self.cut.pieces if self.cut else 1)
+    def of_matrix(self) -> Dim:
+        """Items of a matrix."""
+        return self.cut.blocks * self.cut.pieces if self.cut else 1
 
     @property
-    def in_order(self) -> int:
+    def items(self) -> Dim:
+        return self.matrices * self.of_matrix
+
+    @property
+    def in_order(self) -> Dim:
         """So many items that follow each other are done by one thread, in order."""
-        return self.items // self.matrices if self.sums else 1
+        return self.of_matrix if self.sums else 1
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> Dim:
         """What kernels count, of a matrix: its rows, or itself."""
         return self.cut.rows if self.cut else 1
 
@@ -147,7 +162,7 @@ class Strip:
     def __str__(self) -> str:
         places = ", ".join(
             f"{p.buffer.name}: {p.buffer.dtype.short}[{p.buffer.size}] at {p.offset}"
-            + (f" by {p.step}" if p.step else "")
+            + (f" by {p.step}" if p.step != 0 else "")
             for p in self.privates
         )
         cut = f" of {self.cut.length} of {self.cut.rows} rows" if self.cut else ""
@@ -159,16 +174,17 @@ class Strip:
         return f"strip {self.first}..{self.last} of {self.items} items{cut}: {places}{sums}{tables}"
 
 
-def fits(c: Contract, matrices: int, rows: int | None) -> bool:
+def fits(c: Contract, matrices: Dim, rows: Dim | None) -> bool:
     """Whether a product is of so many matrices that are packed on their own; of so many rows, or
     with sums over so many.  Or of so many rows with a matrix that is packed already."""
     if c.packed:
         return matrices == 1 and rows == c.m
-    if not (isinstance(c.batch, int) and isinstance(c.m, int)) or c.batch < 2:
+    if isinstance(c.batch, int) and c.batch < 2:
         return False
     if c.a.walks:  # windows: tables are of whole matrices, and B is packed for each
-        known = isinstance(table_words(c), int) and rows is None
-        return known and c.batch == matrices and c.m >= _FEWEST_WINDOWS and not c.b.walks
+        known = isinstance(table_words(c), int) and rows is None and isinstance(c.batch, int)
+        many = isinstance(c.m, int) and c.m >= _FEWEST_WINDOWS
+        return known and many and c.batch == matrices and not c.b.walks
     if c.b.walks or c.b.batch == 0:
         return False  # tables, or a matrix that is packed once for all
     return c.batch == matrices and (rows is None or rows in (c.m, c.k))
@@ -182,12 +198,12 @@ def table_words(c: Contract) -> Dim:
 class Growth:
     """A strip that grows kernel by kernel; with `rows`, by rows of matrices of so many."""
 
-    def __init__(self, matrices: int, rows: int | None) -> None:
+    def __init__(self, matrices: Dim, rows: Dim | None) -> None:
         self.matrices, self.rows = matrices, rows
-        self.units = matrices * (rows or 1)
+        self.units = matrices * (1 if rows is None else rows)
         self.members: list[Kernel] = []
         self.sums: list[int] = []  # numbers of members that sum over the rows
-        self.sizes: dict[str, int] = {}  # of stored buffers: elements of a matrix, or a row
+        self.sizes: dict[str, Dim] = {}  # of stored buffers: elements of a matrix, or a row
         self.scattered: dict[str, list[Region]] = {}  # of other stored buffers: what is stored
         self.touched: set[str] = set()
 
@@ -227,7 +243,7 @@ class Growth:
             self.scattered.setdefault(name, []).append(region)
         return True
 
-    def _joins_in_parts(self, kernel: Kernel, known: dict[str, int]) -> bool:
+    def _joins_in_parts(self, kernel: Kernel, known: dict[str, Dim]) -> bool:
         stored = kernel.stored
         new = stored - known.keys() - self.scattered.keys()
         own = self._evenly({b.name: b.size for b in kernel.starts if b.name in new})
@@ -246,22 +262,19 @@ class Growth:
         self.touched |= kernel.touched
         return True
 
-    def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
+    def _evenly(self, whole: dict[str, Dim]) -> dict[str, Dim]:
         """The sizes of the parts of buffers that are nothing but these."""
-        return {
-            n: size // self.units
-            for n, size in whole.items()
-            if isinstance(size, int) and size and size % self.units == 0
-        }
+        parts = {n: divide(size, self.units) for n, size in whole.items() if size != 0}
+        return {n: size for n, (size, rest) in parts.items() if rest == 0}
 
-    def _in_parts(self, kernel: Kernel, sizes: dict[str, int]) -> Kernel | None:
+    def _in_parts(self, kernel: Kernel, sizes: dict[str, Dim]) -> Kernel | None:
         c = kernel.body[0]
         if isinstance(c, Contract):
             fitting = fits(c, self.matrices, self.rows) and self.rows in (None, c.m)
             return kernel if fitting else None
         return by_items(kernel, self.units, sizes)
 
-    def _inside(self, kernel: Kernel, name: str, size: int) -> bool:
+    def _inside(self, kernel: Kernel, name: str, size: Dim) -> bool:
         """Whether each matrix, or row, touches its own part of a buffer only."""
         first = kernel.body[0]
         if isinstance(first, Contract):
@@ -271,7 +284,7 @@ class Growth:
             return False
         return all(stays_inside(i, item, size) for i in kernel.places.indices(name))
 
-    def _product_inside(self, c: Contract, name: str, size: int) -> bool:
+    def _product_inside(self, c: Contract, name: str, size: Dim) -> bool:
         rows, along = self.rows, None if self.rows is None else 0
         a, b, result = (c.a, (c.m, c.k)), (c.b, (c.k, c.n)), (c.c, (c.m, c.n))
         if rows is not None and c.b.buffer.name == name:
@@ -289,7 +302,7 @@ class Growth:
                 return False
         return name not in c.after.computed
 
-    def _sums_rows(self, kernel: Kernel, known: dict[str, int]) -> bool:
+    def _sums_rows(self, kernel: Kernel, known: dict[str, Dim]) -> bool:
         """Whether a kernel is a product that sums over the rows, of which it reads nothing else."""
         c = kernel.body[0]
         if not isinstance(c, Contract) or self.rows is None or c.k != self.rows or c.packed:
@@ -306,25 +319,26 @@ class Growth:
 
 
 def _operand_inside(
-    x: Operand, extents: tuple[Dim, Dim], size: int, along: int | None, batch: Dim
+    x: Operand, extents: tuple[Dim, Dim], size: Dim, along: int | None, batch: Dim
 ) -> bool:
     """Whether elements of an operand of one matrix are those of the same matrix of its buffer;
     or those of one row (`along` 0) or column (1) those of the same row of the buffer."""
     if x.walks:
         low, high = bounds(x.place(0, *(sym(f"at{k}", n) for k, n in enumerate(extents))))
-        return along is None and x.batch == size and low >= 0 and high < size
+        below = isinstance(size, int) and high < size
+        return along is None and x.batch == size and low >= 0 and below
     steps, numbers = x.strides, (x.base, x.batch, *x.strides, *extents)
-    if not all(isinstance(d, int) and d >= 0 for d in numbers):
+    if not all(map(is_natural, numbers)):
         return False
     if along is None:
         last = x.base + sum((n - 1) * step for n, step in zip(extents, steps, strict=True))
-        return x.batch == size and isinstance(last, int) and last < size
+        return x.batch == size and is_natural(size - 1 - last)
     last = x.base + (extents[1 - along] - 1) * steps[1 - along]
     following = batch == 1 or x.batch == steps[along] * extents[along]
-    return steps[along] == size and following and isinstance(last, int) and last < size
+    return steps[along] == size and following and is_natural(size - 1 - last)
 
 
-def _of_unit(index: Dim, c: Contract, unit: Dim, rows: int | None) -> Dim | None:
+def _of_unit(index: Dim, c: Contract, unit: Dim, rows: Dim | None) -> Dim | None:
     """An index of an epilogue in terms of the matrix, or of the row of all matrices."""
     if rows is None:
         return substitute(index, {symbol_of(c.batch_var): unit})

@@ -99,7 +99,6 @@ def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
     op = "scaled_dot_product_attention"
     for what, x in (("query", query), ("key", key), ("value", value)):
         check_float(op, what, x)
-    shapes = f"query {dim_text(query.shape)}, key {dim_text(key.shape)}, value "
     fits = (
         min(x.ndim for x in (query, key, value)) >= (3 if grouped else 2)
         and same(query.shape[-1], key.shape[-1])
@@ -108,6 +107,7 @@ def _check(query: Any, key: Any, value: Any, grouped: bool) -> None:
     if fits and grouped:
         fits = all(same(query.shape[-3] % x.shape[-3], 0) for x in (key, value))
     if not fits:
+        shapes = f"query {dim_text(query.shape)}, key {dim_text(key.shape)}, value "
         heads = "; the heads of key and value divide those of query" if grouped else ""
         raise ShapeError(
             "query, key and value do not fit",

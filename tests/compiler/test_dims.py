@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgrad.compiler.ir.dims import Dim, evaluate, rejoined, sym, symbol_of
+from dualgrad.compiler.ir.dims import (
+    Dim,
+    evaluate,
+    is_natural,
+    maximum,
+    rejoined,
+    sym,
+    symbol_of,
+)
 
 N, M = sym("n"), sym("m")
 U, V = sym("i", N), sym("j", M)
@@ -66,3 +74,28 @@ def test_quotient_and_remainder_come_together() -> None:
     assert rejoined(N * M * (i // N) + M * (i % N)) != i * M  # known sizes only
     assert rejoined(32 * (i // 4) + 9 * (i % 4)) == 32 * (i // 4) + 9 * (i % 4)
     assert rejoined(32 * (i // 4) + 8 * (i % 5)) == 32 * (i // 4) + 8 * (i % 5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(terms, max_size=5), st.integers(-4, 9), st.data())
+def test_what_is_certainly_natural_is(a: list[Any], more: int, data: Any) -> None:
+    d = polynomial(a) + more
+    sizes = [data.draw(st.integers(2, 9)) for _ in SIZES]
+    places = [data.draw(st.integers(0, n - 1)) for n in sizes]
+    value = evaluate(d, dict(zip([*SIZES, *LOOPS], [*sizes, *places], strict=True)))
+    assert not is_natural(d) or value >= 0
+
+
+def test_the_last_place_of_a_loop_counts() -> None:
+    i, j = rows(N, M)
+    assert is_natural(N * M - 1 - i * M - j)
+    assert is_natural(N - 1 - i)
+    assert not is_natural(N - 2 - i)
+    assert not is_natural(N * M - 1 - i * M - j * 2)
+    assert not is_natural(N - M)
+    assert is_natural(N - 2)
+
+
+def test_the_larger_of_two() -> None:
+    for n in range(2, 9):
+        assert evaluate(maximum(N, 5), {SIZES[0]: n}) == max(n, 5)

@@ -361,7 +361,9 @@ def test_softmax_is_computed_again_rather_than_kept(p: float) -> None:
     assert arena < softmax / (2 if p else 4)  # with dropout a byte each says what is dropped
 
 
-@pytest.mark.parametrize(("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0)])
+@pytest.mark.parametrize(
+    ("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0), (2, 1500, 2)]
+)
 def test_gradients_of_few_matrices(count: int, rows: int, strips: int) -> None:
     """Large scores of matrices that do not go into threads evenly are not all in memory."""
     static = dg.function(gradients, strict=True)

@@ -179,7 +179,7 @@ def _put_sums(entry: Launches, c: Contract, share: Share | None, put: Callable[.
     assert share.count is not None
     block, rows = share.summed.block, share.summed.rows
     stop = share.first + share.count
-    last = f.compare("eq", entry.dim(stop), rows)
+    last = f.compare("eq", entry.dim(stop), entry.dim(rows))
     ends = f.value(f"or i1 {last}, {f.compare('eq', entry.dim(stop % block), 0)}")
     sums, pitch = (share.partial, c.n) if share.partial else (c.c.buffer, c.c.strides[0])
     start = 0 if share.partial else c.c.place(share.matrix, 0, 0)
@@ -188,8 +188,8 @@ def _put_sums(entry: Launches, c: Contract, share: Share | None, put: Callable[.
     for slot, holds in (
         ("goes_on", f.compare("ne", entry.dim(share.first % block), 0)),
         ("closes", ends if share.partial else "false"),
-        ("adds", f.compare("sge", entry.dim(share.first), block)),
-        ("more", f.compare("ne", entry.dim(stop), rows)),
+        ("adds", f.compare("sge", entry.dim(share.first), entry.dim(block))),
+        ("more", f.compare("ne", entry.dim(stop), entry.dim(rows))),
     ):
         put(slot, f.value(f"zext i1 {holds} to i64"))
 

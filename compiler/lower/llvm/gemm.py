@@ -65,7 +65,7 @@ from dualgrad.runtime.program import Target
 
 __all__ = [
     "DESC", "gemm_module", "packed_size", "routine_module", "routine_name", "routine_of",
-    "workspace_bytes",
+    "serial_bytes", "workspace_bytes",
 ]  # fmt: skip
 
 _SERIAL_BELOW = 400_000  # multiply-adds that cost less than waking a thread
@@ -124,13 +124,9 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
     """An upper bound of the scratch that products (m x k)(k x n) on `threads` threads need, for
     every dtype and target.  Sizes may be symbolic: only + - * // are used.
     """
-    deepest = _bounded(k, K_BLOCK) + DEPTH
-    area = HEADER_BYTES + TILE_BYTES + 16 * _ROW_BYTES + deepest * _PANEL_BYTES
-    # panels are padded by at most a third, or to 16 rows of A and 32 columns of B
-    shared_a = _bounded((batches * m * 4 // 3 + 16) * _ROW_BYTES, SHARED_A_BYTES)
-    shared_b = _bounded((n + 32) * _COLUMN_BYTES, SHARED_B_BYTES + 32 * _COLUMN_BYTES)
-    alone = threads * area + shared_a + shared_b
-    many = threads * (area + shared_a + shared_b)
+    area, shared = _areas(batches * m, n, k)
+    alone = threads * area + shared
+    many = threads * (area + shared)
     if isinstance(batches, int) and batches != 1:
         return many
     short = 1 // (1 + k // (LEAST_BLOCKS * K_BLOCK * threads))
@@ -140,6 +136,22 @@ def workspace_bytes(batches: Dim, m: Dim, n: Dim, k: Dim, threads: Dim) -> Dim:
         * (threads * _block_area(m, n) + partial_bytes(m, n))
     )
     return (alone if batches == 1 else many) + blocks_apart
+
+
+def serial_bytes(m: Dim, n: Dim, k: Dim) -> Dim:
+    """An upper bound of the scratch that one product needs which no other thread takes part in."""
+    area, shared = _areas(m, n, k)
+    return area + shared
+
+
+def _areas(rows: Dim, n: Dim, k: Dim) -> tuple[Dim, Dim]:
+    """Bytes of a thread's own scratch, and of what threads share, for so many rows of A."""
+    deepest = _bounded(k, K_BLOCK) + DEPTH
+    area = HEADER_BYTES + TILE_BYTES + 16 * _ROW_BYTES + deepest * _PANEL_BYTES
+    # panels are padded by at most a third, or to 16 rows of A and 32 columns of B
+    shared_a = _bounded((rows * 4 // 3 + 16) * _ROW_BYTES, SHARED_A_BYTES)
+    shared_b = _bounded((n + 32) * _COLUMN_BYTES, SHARED_B_BYTES + 32 * _COLUMN_BYTES)
+    return area, shared_a + shared_b
 
 
 def _block_area(m: Dim, n: Dim) -> Dim:

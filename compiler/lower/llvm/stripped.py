@@ -97,19 +97,25 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
     with f.loop(0, frame.size) as i:
         f.store("i64", f.load("i64", f.at("%frame", i, "i64")), f.at(own, i, "i64"))
     chunks = f.load("i64", f.at("%frame", CHUNKS, "i64"))
-    groups = strip.items // strip.in_order
+    each = code.dim(strip.in_order)
+    groups = code.dim(_groups_of(strip))
     low = f.quotient(f.mul("%chunk", groups), chunks)
     high = f.quotient(f.mul(f.add("%chunk", 1), groups), chunks)
     context = f.load("ptr", f.at("%frame", CONTEXT, "i64"))
-    area = f.at(_scratch(code, strip, strip.head), f.mul("%tid", strip.area), "i8")
-    with f.loop(f.mul(low, strip.in_order), f.mul(high, strip.in_order)) as number:
+    area = f.at(_scratch(code, strip, strip.head), f.mul("%tid", code.dim(strip.area)), "i8")
+    rows = code.dim(strip.rows)
+    places = [
+        (frame.slots[p.buffer.name], code.dim(p.offset), code.dim(p.step * p.buffer.dtype.itemsize))
+        for p in strip.privates
+    ]
+    with f.loop(f.mul(low, each), f.mul(high, each)) as number:
         item = sym("item", strip.items)
         code.atoms[symbol_of(item)] = number
         matrix, first, count = map(code.dim, _rows_of(strip, item))
-        start = f.add(f.mul(matrix, strip.rows), first)
-        for p in strip.privates:
-            place = f.sub(p.offset, f.mul(start, p.step * p.buffer.dtype.itemsize))
-            f.store("ptr", f.at(area, place, "i8"), f.at(own, frame.slots[p.buffer.name], "i64"))
+        start = f.add(f.mul(matrix, rows), first)
+        for slot, offset, step in places:
+            place = f.sub(offset, f.mul(start, step))
+            f.store("ptr", f.at(area, place, "i8"), f.at(own, slot, "i64"))
         with f.when(f.compare("sgt", count, 0)):
             at = (("i64", x) for x in (matrix, first, count))
             f.call(f"{name}.item", ("ptr", own), ("ptr", context), *at)
@@ -119,16 +125,12 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
 
 
 def _rows_of(strip: Strip, item: Expr) -> tuple[Dim, Dim, Dim]:
-    """The matrix of an item, its first row there, and how many rows it has: `Cut.bounds`."""
+    """The matrix of an item, its first row there, and how many rows it has."""
     cut = strip.cut
     if cut is None:
         return item, 0, 1
-    each = cut.blocks * cut.pieces
-    number = item % each
-    start = number // cut.pieces * cut.block
-    stop = minimum(start + cut.block, cut.rows)
-    low = minimum(start + number % cut.pieces * cut.length, stop)
-    return item // each, low, minimum(low + cut.length, stop) - low
+    low, high = cut.bounds(item % strip.of_matrix)
+    return item // strip.of_matrix, low, high - low
 
 
 def _pass_error_on(code: Launches, own: str) -> None:
@@ -158,14 +160,18 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
     for number, offset in strip.tables:
         memory = _scratch(code, strip, offset)
         f.call(f"{works[number].function}.walks", ("ptr", "%frame"), ("ptr", memory))
-    if _work_of(works) < SERIAL_BELOW:
+    work = _work_of(works)
+    if isinstance(work, int) and work < SERIAL_BELOW:
         f.store("i64", 1, f.at("%frame", CHUNKS, "i64"))
         f.call(name, *whole)
     else:
         pool = f.load("ptr", f.at("%context", CONTEXT_POOL, "i64"))
         workers = f.load("i64", f.at(pool, POOL_WORKERS, "i64"))
         fits = f.compare("slt", workers, code.frame.program.threads)
-        chunks = f.select(fits, min(strip.items // strip.in_order, MAX_CHUNKS), 1)
+        if not isinstance(work, int):
+            pays = f.compare("sge", code.dim(work), SERIAL_BELOW)
+            fits = f.value(f"and i1 {fits}, {pays}")
+        chunks = f.select(fits, code.dim(minimum(_groups_of(strip), MAX_CHUNKS)), 1)
         f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
         with f.when(fits):
             code.parallel_for(name, chunks)
@@ -175,14 +181,18 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
         code.stop_after_error()
 
 
-def _work_of(works: Sequence[Work]) -> int:
+def _groups_of(strip: Strip) -> Dim:
+    """How many threads can take part: a group of items is in the order of one."""
+    return strip.matrices if strip.sums else strip.items
+
+
+def _work_of(works: Sequence[Work]) -> Dim:
     """What running a strip costs, in the units of `cost`."""
-    total = 0
+    products: Dim = 0
+    others: Dim = 0
     for work in works:
         for c in work.kernel.body:
             if isinstance(c, Contract):
-                products = c.batch * c.m * c.n * c.k
-                total += products * UNITS // _PRODUCTS_PER_NS if isinstance(products, int) else 0
-        cost = work_of(work.kernel)
-        total += cost if isinstance(cost, int) else 0
-    return total
+                products = products + c.batch * c.m * c.n * c.k
+        others = others + work_of(work.kernel)
+    return products * UNITS // _PRODUCTS_PER_NS + others
