@@ -93,7 +93,7 @@ def lower(
 
 def input_access(node: Node, strides: tuple[Dim, ...] | None) -> Access:
     """How an input lies in memory."""
-    steps = contiguous_strides(node.shape) if strides is None else strides
+    steps = node.type.strides if strides is None else strides
     size: Dim = 1
     for n, step in zip(node.shape, steps, strict=True):
         size = size + (n - 1) * step
@@ -256,7 +256,7 @@ def _in_memory(x: Node, accesses: dict[Node, Access]) -> Evaluator | None:
     base = behind_views(x)
     access = accesses.get(base)
     if access is None and _is_computed(base):
-        access = Access(Buffer("", base.dtype, 0), contiguous_strides(base.shape))
+        access = Access(Buffer("", base.dtype, 0), base.type.strides)
     return None if access is None else Evaluator({base: access})
 
 
@@ -374,7 +374,7 @@ class Lowering:
         """A row-major destination of the node behind `root`."""
         base = _row_major_base(root)
         assert base is not None
-        access = Access(buffer, contiguous_strides(base.shape))
+        access = Access(buffer, base.type.strides)
         self.destinations.setdefault(base, []).append(access)
 
     def place_writes(self, order: list[Group], group_of: dict[Node, Group]) -> list[Group]:
@@ -455,7 +455,7 @@ class Lowering:
         return last
 
     def temporary(self, node: Node) -> Access:
-        return Access(self.scratch(node.dtype, node.type.size), contiguous_strides(node.shape))
+        return Access(self.scratch(node.dtype, node.type.size), node.type.strides)
 
     def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim, more: Dim) -> Buffer | None:
         if self.device != "cpu":

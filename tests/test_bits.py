@@ -488,6 +488,15 @@ def test_position_in_a_run_of_one() -> None:
     same_in_both_modes(f, (2, 1))
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 9), (1, 6, 9), (2, 3, 9)])
+def test_value_that_is_kept_in_a_result_of_another_rank(shape: tuple[int, ...]) -> None:
+    def f(x: dg.Tensor, y: dg.Tensor) -> dg.Tensor:
+        e = dg.exp(x)
+        return (e / e.sum(-1, keepdims=True)).reshape(*shape) * y
+
+    same_in_both_modes(f, (6, 9), shape)
+
+
 def test_value_of_a_difference_in_a_gradient() -> None:
     x = ramp(4)
     results = []

@@ -8,14 +8,20 @@ tests/references/fit_special.py.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from dualgrad.compiler.build import trigonometry
 from dualgrad.compiler.build.formats import INF, NAN
 from dualgrad.compiler.build.logarithm import Logarithm
 from dualgrad.compiler.kernel.scalar import Scalar
 from dualgrad.runtime.dtype import float32, float64
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass
+
+if TYPE_CHECKING:
+    import fractions
+else:  # as long to import as ten modules of the compiler, and hardly ever needed
+    fractions = LazyModule("fractions")
 
 _LOG_PI = 1.1447298858494002
 _STIRLING = 0.41893853320467274  # (log(2 pi) - 1) / 2
@@ -258,11 +264,11 @@ class GammaFunctions(Logarithm):
         return self.select(odd, -sine, cosine) / bottom, self.eq(bottom, 0.0)
 
 
-def _bernoulli(count: int) -> list[Fraction]:
+def _bernoulli(count: int) -> list[fractions.Fraction]:
     """B(0) to B(count), by their recurrence."""
-    numbers = [Fraction(1)]
+    numbers = [fractions.Fraction(1)]
     for m in range(1, count + 1):
-        total = sum((math.comb(m + 1, k) * b for k, b in enumerate(numbers)), Fraction(0))
+        total = sum((math.comb(m + 1, k) * b for k, b in enumerate(numbers)), fractions.Fraction(0))
         numbers.append(-total / (m + 1))
     return numbers
 

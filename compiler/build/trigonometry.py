@@ -11,7 +11,7 @@ multiplied in fixed point, float32 ones in float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 
 from dualgrad.compiler.build.builder import Builder
@@ -56,9 +56,13 @@ _PARTS = {
 _NEAR = 2.0**20
 
 
-def _two_over_pi(bits: int) -> int:
-    """floor(2/pi * 2**bits), by Machin's formula for pi."""
-    one = 1 << (bits + 64)
+_BITS = 1344
+
+
+@cache
+def _two_over_pi() -> int:
+    """floor(2/pi * 2**_BITS), by Machin's formula for pi."""
+    one = 1 << (_BITS + 64)
 
     def arctan_of_inverse(k: int) -> int:
         total, term, n = 0, one // k, 1
@@ -69,16 +73,12 @@ def _two_over_pi(bits: int) -> int:
         return total
 
     pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
-    return (2 * one << bits) // pi
-
-
-_BITS = 1344
-_TWO_OVER_PI = _two_over_pi(_BITS)
+    return (2 * one << _BITS) // pi
 
 
 def _word(end: int) -> int:
     """The 64 bits of 2/pi that end with the bit of weight 2**-end."""
-    return (_TWO_OVER_PI >> (_BITS - end)) % 2**64 if end > 0 else 0
+    return (_two_over_pi() >> (_BITS - end)) % 2**64 if end > 0 else 0
 
 
 _BLOCK = 26  # as many exponents share their parts of 2/pi
@@ -90,9 +90,12 @@ def _parts(block: int) -> tuple[float, float]:
     Multiples of 2**(2 - 26 * block) are left out.
     """
     period = 1 << (_BITS + 2 - _BLOCK * block)
-    left = _TWO_OVER_PI if block == 0 else (_TWO_OVER_PI + period // 2) % period - period // 2
+    left = _two_over_pi()
+    if block:
+        left = (left + period // 2) % period - period // 2
     first = left / 2**_BITS
-    return first, (left - int(Fraction(first) * 2**_BITS)) / 2**_BITS
+    top, bottom = first.as_integer_ratio()
+    return first, (left - (top << _BITS) // bottom) / 2**_BITS
 
 
 @dataclass(frozen=True)

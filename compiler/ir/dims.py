@@ -72,6 +72,11 @@ class Atom:
 _sort_key = attrgetter("sort_key")
 
 
+def _in_order(term: tuple[Monomial, int]) -> list[tuple[str, str]]:
+    """What terms of an expression are sorted by."""
+    return [a.sort_key for a in term[0]]
+
+
 class Expr:
     """A polynomial over atoms; use `+ - * // %`, `minimum` and `evaluate`."""
 
@@ -89,7 +94,9 @@ class Expr:
             return 0
         if len(kept) == 1 and () in kept:
             return kept[()]
-        key = tuple(sorted(kept.items(), key=lambda t: [a.sort_key for a in t[0]]))
+        key = tuple(kept.items())
+        if len(key) > 1:
+            key = tuple(sorted(key, key=_in_order))
         found = cls._interned.find(key)
         if found is None:
             found = object.__new__(cls)
@@ -98,15 +105,12 @@ class Expr:
         return found
 
     def __add__(self, other: Dim) -> Dim:
-        out = dict(self.terms)
-        for m, c in terms_of(other):
-            out[m] = out.get(m, 0) + c
-        return Expr.of(out)
+        return _sum(self, other if type(other) is Expr else int(index(other)))
 
     __radd__ = __add__
 
     def __neg__(self) -> Dim:
-        return Expr.of({m: -c for m, c in self.terms})
+        return _product(self, -1)
 
     def __sub__(self, other: Dim) -> Dim:
         return self + -other
@@ -115,12 +119,7 @@ class Expr:
         return -self + other
 
     def __mul__(self, other: Dim) -> Dim:
-        out: dict[Monomial, int] = {}
-        for m, c in self.terms:
-            for n, d in terms_of(other):
-                key = tuple(sorted(m + n, key=_sort_key))
-                out[key] = out.get(key, 0) + c * d
-        return Expr.of(out)
+        return _product(self, other if type(other) is Expr else int(index(other)))
 
     __rmul__ = __mul__
 
@@ -142,6 +141,24 @@ class Expr:
             factors = ([str(c)] if c != 1 or not m else []) + [repr(a) for a in m]
             parts.append("*".join(factors))
         return " + ".join(parts)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _sum(a: Expr, b: Dim) -> Dim:
+    out = dict(a.terms)
+    for m, c in terms_of(b):
+        out[m] = out.get(m, 0) + c
+    return Expr.of(out)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _product(a: Expr, b: Dim) -> Dim:
+    out: dict[Monomial, int] = {}
+    for m, c in a.terms:
+        for n, d in terms_of(b):
+            key = tuple(sorted(m + n, key=_sort_key))
+            out[key] = out.get(key, 0) + c * d
+    return Expr.of(out)
 
 
 def terms_of(d: Dim) -> tuple[tuple[Monomial, int], ...]:

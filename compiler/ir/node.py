@@ -169,18 +169,21 @@ class Graph:
 
 def topological(roots: Iterable[Node]) -> list[Node]:
     """All nodes below the roots, inputs before users, in a reproducible order."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(r, False) for r in reversed(list(roots))]
+    done: dict[Node, None] = {}  # in order
+    opened: set[Node] = set()
+    stack = [*roots]
+    stack.reverse()
     while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((x, False) for x in reversed(node.inputs) if x not in seen)
-    return order
+        node = stack.pop()
+        if node in done:
+            continue
+        if not node.inputs or node in opened:
+            done[node] = None
+        else:
+            opened.add(node)
+            stack.append(node)
+            stack += node.inputs[::-1]
+    return list(done)
 
 
 def replace(roots: tuple[Node, ...], values: dict[Node, Node]) -> tuple[Node, ...]:

@@ -18,7 +18,7 @@ Layouts = tuple[tuple[Dim, ...] | None, ...]  # strides per input in elements; N
 class TensorType:
     """What is known of a tensor before it exists.  Equal types are the same object."""
 
-    __slots__ = ("device", "dtype", "shape", "weak")
+    __slots__ = ("device", "dtype", "shape", "strides", "weak")
 
     _interned: ClassVar[dict[tuple[object, ...], TensorType]] = {}
 
@@ -26,6 +26,7 @@ class TensorType:
     dtype: DType
     weak: bool
     device: str
+    strides: tuple[Dim, ...]  # in elements, of row-major memory
 
     def __new__(
         cls, shape: tuple[Dim, ...], dtype: DType, weak: bool = False, device: str = "cpu"
@@ -35,6 +36,7 @@ class TensorType:
         if found is None:
             found = object.__new__(cls)
             found.shape, found.dtype, found.weak, found.device = shape, dtype, weak, device
+            found.strides = contiguous_strides(shape)
             found = cls._interned.setdefault(key, found)
         return found
 

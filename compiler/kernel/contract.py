@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from dualgrad.compiler.ir.dims import (
     Dim,
     Expr,
@@ -145,6 +147,7 @@ def _operand(value: Scalar, batch: Expr, row: Expr, col: Expr) -> Operand:
     return Operand(buffer, *found)
 
 
+@lru_cache(maxsize=4096)
 def steps_of(
     index: Dim, batch: Expr, row: Expr, col: Expr
 ) -> tuple[Dim, Dim, Dim | Walk, Dim | Walk] | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dualgrad.compiler.build.mathlib import Math
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, substitute, sym
 from dualgrad.compiler.ir.node import Leaf, Node
-from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel import scalar as s
 from dualgrad.compiler.kernel.ir import Buffer, Check
 from dualgrad.compiler.kernel.scalar import Scalar
@@ -81,27 +80,31 @@ class Evaluator:
 
     def pull(self, node: Node, at: At) -> Scalar:
         """Element `at` of a node.  Iterative: graphs may be deeper than Python's stack."""
-        stack = [(node, at)]
+        memo, stack = self._memo, [(node, at)]
+        opened: dict[tuple[Node, At], list[tuple[Node, At]]] = {}
         while stack:
             item = stack[-1]
-            if item in self._memo:
+            if item in memo:
                 stack.pop()
                 continue
-            waiting = [w for w in self._operands(*item) if w not in self._memo]
-            if waiting:
-                stack.extend(waiting)
-            else:
-                stack.pop()
-                self._memo[item] = self._compute(*item)
-        return self._memo[node, at]
+            operands = opened.get(item)
+            if operands is None:
+                operands = opened[item] = self._operands(*item)
+                waiting = [w for w in operands if w not in memo]
+                if waiting:
+                    stack.extend(waiting)
+                    continue
+            stack.pop()
+            memo[item] = self._compute(*item, operands)
+        return memo[node, at]
 
     def access_of(self, node: Node) -> Access | None:
         """Where a node lies in memory; a reshape of row-major memory lies there too."""
         found = self.here.get(node) or self.stored.get(node)
         if found is None and isinstance(node.op, Reshape) and node not in self.known:
             behind = self.access_of(node.inputs[0])
-            if behind is not None and behind.strides == contiguous_strides(node.inputs[0].shape):
-                return Access(behind.buffer, contiguous_strides(node.shape), behind.start)
+            if behind is not None and behind.strides == node.inputs[0].type.strides:
+                return Access(behind.buffer, node.type.strides, behind.start)
         return found
 
     def learn(self, probe: Evaluator) -> None:
@@ -124,8 +127,11 @@ class Evaluator:
             return [(x, at) for x in node.inputs]
         return []
 
-    def _compute(self, node: Node, at: At) -> Scalar:
+    def _compute(self, node: Node, at: At, operands: list[tuple[Node, At]]) -> Scalar:
         op = node.op
+        if operands:
+            xs = [self._memo[w] for w in operands]
+            return self._element(op, node, xs) if isinstance(op, Elementwise) else xs[0]
         if node in self.known:
             return self.known[node]
         access = self.access_of(node)
@@ -135,9 +141,8 @@ class Evaluator:
             if op.kind == "scalar":
                 return s.param(f"s{op.value}", node.dtype)
             return s.const(op.value, node.dtype)
-        if isinstance(op, View | Elementwise):
-            xs = [self._memo[w] for w in self._operands(node, at)]
-            return xs[0] if isinstance(op, View) else self._element(op, node, xs)
+        if isinstance(op, Elementwise):
+            return self._element(op, node, [])
         if isinstance(op, Index):
             return op.value(Math(), self.loads(node), at)
         raise CompileError(f"{node!r} is neither stored nor computed here", op="kernel build")

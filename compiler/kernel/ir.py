@@ -306,6 +306,16 @@ class Kernel:
         return origins_of(self)
 
     @cached_property
+    def touched(self) -> frozenset[str]:
+        """The names of the buffers that it touches."""
+        return frozenset(b.name for b in self.starts)
+
+    @cached_property
+    def stored(self) -> frozenset[str]:
+        """The names of those that it writes to; scratch memory of a product does not count."""
+        return frozenset(b.name for b in _written(self.body))
+
+    @cached_property
     def kind(self) -> str:
         """What the kernel is, for reports: map, row, column, scan, contract, pack or call."""
         kinds = {type(s) for s in walk(self.body)}
@@ -408,6 +418,19 @@ def accesses_of(body: tuple[Stmt, ...]) -> Iterator[tuple[Buffer, Dim]]:
         for e in below:
             if e.op in ("load", "gather"):
                 yield e.memory
+
+
+def _written(body: tuple[Stmt, ...]) -> Iterator[Buffer]:
+    """The buffers that statements store to."""
+    for stmt in walk(body):
+        if isinstance(stmt, Store):
+            yield stmt.buffer
+        elif isinstance(stmt, Contract):
+            yield stmt.c.buffer
+        elif isinstance(stmt, Pack):
+            yield stmt.packed
+        elif isinstance(stmt, Call):
+            yield stmt.output.buffer
 
 
 def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:

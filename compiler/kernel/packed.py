@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dualgrad.compiler.kernel.ir import PACKED_ROWS, Buffer, Contract, Kernel, Operand, Pack
-from dualgrad.compiler.kernel.strips import stored_by
 from dualgrad.runtime.dtype import DType
 
 MOST_ROWS = 256  # of a product: with more, packing is little beside multiplying
@@ -33,7 +32,7 @@ def share_packed(
                 runs.append(users[matrix])
                 open.setdefault(matrix[0].buffer.name, []).append(matrix)
             users[matrix].append(k)
-        for name in stored_by(kernel) & open.keys():
+        for name in kernel.stored & open.keys():
             for changed in open.pop(name):
                 del users[changed]
     out = list(kernels)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dualgrad.compiler.ir.dims import Dim, Expr, ceil_div, minimum, product, sym
 from dualgrad.compiler.ir.node import Node
+from dualgrad.compiler.ir.types import contiguous_strides
 from dualgrad.compiler.kernel.build import (
     Place,
     along_run,
@@ -211,7 +212,9 @@ class Row:
             if n in stages.stored_in(used[n][0]):  # it lies in its own memory from then on
                 kept[n] = (self.place.destinations[n][0], used[n][0])
             elif at is not None and used[n][0] <= stages.last:
-                kept[n] = (free.pop(at)[1], used[n][0])
+                there = free.pop(at)[1]  # a whole tensor, perhaps of another rank: with axes of one
+                access = Access(there.buffer, contiguous_strides(n.shape), there.start)
+                kept[n] = (access, used[n][0])
         return kept
 
     def _memory_of_last_pass(self) -> list[tuple[object, Access]]:

@@ -9,6 +9,7 @@ those; items are blocks of rows, as many as there are threads.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -29,9 +30,7 @@ from dualgrad.compiler.kernel.strips import (
     RowSum,
     Strip,
     fits,
-    stored_by,
     table_words,
-    touched_by,
     workspaces_of,
 )
 from dualgrad.compiler.launch import Space, plan_arena
@@ -65,6 +64,8 @@ class Finder:
         self.temporaries = {b.name: b for b in temporaries}
         self.threads, self.scratch, self.workspace = threads, scratch, workspace
         self.strips: list[Strip] = []
+        # how many kernels touch a buffer
+        self.users = Counter(n for kernel in kernels for n in kernel.touched)
 
     def run(self) -> tuple[list[Kernel], tuple[Strip, ...]]:
         position = 0
@@ -162,12 +163,12 @@ class Finder:
             if far or any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             free = not after.meets(kernel)
-            needs = bool(touched_by(kernel) & (growth.sizes.keys() | growth.scattered))
+            needs = bool(kernel.touched & (growth.sizes.keys() | growth.scattered))
             needs |= in_steps and _is_packed(kernel)  # as of the other direction
             if free and needs and k not in later and growth.joins(kernel):
                 early, waiting = early + waiting, []
                 chosen.append(k)
-            elif free and not needs and not stored_by(kernel) & growth.touched:
+            elif free and not needs and not kernel.stored & growth.touched:
                 waiting.append(k)
             else:
                 after.add(kernel)
@@ -186,12 +187,12 @@ class Finder:
             return False
         name, sizes = first.c.buffer.name, growth.sizes
         whole = self.temporaries.get(name)
-        users = sum(name in touched_by(x) for x in growth.members)
+        users = sum(name in x.touched for x in growth.members)
         if whole is None or users > 1 or name not in sizes or not isinstance(whole.size, int):
             return False
         if whole.size * whole.dtype.itemsize <= FAR:
             return False
-        taken = (touched_by(self.kernels[number]) - {name}) & sizes.keys()
+        taken = (self.kernels[number].touched - {name}) & sizes.keys()
         return sizes[name] > sum(sizes[x] for x in taken)
 
     def _prepared(self, found: Found) -> Found:
@@ -201,7 +202,7 @@ class Finder:
             kernel = self.kernels[k]
             if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
-            if not aside.meets(kernel) and stored_by(kernel) & found.growth.touched:
+            if not aside.meets(kernel) and kernel.stored & found.growth.touched:
                 growth = Growth(found.growth.matrices, found.growth.rows)
                 members = [kernel, *(self.kernels[j] for j in found.chosen)]
                 if all(map(growth.joins, members)):
@@ -248,8 +249,7 @@ class Finder:
         """Where a thread's private buffers lie in its area, and the bytes of that; perhaps without
         the scratch memory of products."""
         members, rows = found.growth.members, found.cut.length if found.cut else 1
-        chosen = {*found.chosen}
-        others = {n for k, x in enumerate(self.kernels) if k not in chosen for n in touched_by(x)}
+        own = Counter(n for k in found.chosen for n in self.kernels[k].touched)
         used: dict[str, list[int]] = {}
         for k, kernel in enumerate(members):
             for b in kernel.starts:  # in their order: it is part of the program
@@ -257,7 +257,7 @@ class Finder:
         privates, spaces = [], []
         for name, numbers in used.items():
             buffer, size = self.temporaries.get(name), found.growth.sizes.get(name)
-            if buffer is None or name in others:
+            if buffer is None or own[name] < self.users[name]:
                 continue
             if name in workspaces_of(members[numbers[0]]):
                 if not with_scratch:
@@ -338,9 +338,9 @@ class Aside:
         self.stored: set[str] = set()
 
     def add(self, kernel: Kernel) -> None:
-        self.touched |= touched_by(kernel)
-        self.stored |= stored_by(kernel)
+        self.touched |= kernel.touched
+        self.stored |= kernel.stored
 
     def meets(self, kernel: Kernel) -> bool:
         """Whether a kernel and one of these touch what the other one stores."""
-        return bool(touched_by(kernel) & self.stored or stored_by(kernel) & self.touched)
+        return bool(kernel.touched & self.stored or kernel.stored & self.touched)

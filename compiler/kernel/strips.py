@@ -20,7 +20,6 @@ Kernels in between that have nothing to do with a strip run before it, those tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from dualgrad.compiler.ir.dims import Dim, coefficient, substitute, sym, symbol_of
@@ -32,18 +31,14 @@ from dualgrad.compiler.kernel.ir import (
     Contract,
     If,
     Kernel,
-    Loop,
     Operand,
     Pack,
-    Reduce,
-    Stmt,
     Store,
     accesses_of,
-    scalars_of,
     walk,
 )
 from dualgrad.compiler.kernel.items import bounds, by_items, item_of, stays_inside
-from dualgrad.compiler.kernel.scalar import children_first
+from dualgrad.compiler.kernel.regions import Region, computed, region_of
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.runtime.records import dataclass
 
@@ -194,30 +189,49 @@ class Growth:
         self.members: list[Kernel] = []
         self.sums: list[int] = []  # numbers of members that sum over the rows
         self.sizes: dict[str, int] = {}  # of stored buffers: elements of a matrix, or a row
-        self.scattered: set[str] = set()  # stored buffers that are not in such parts
+        self.scattered: dict[str, list[Region]] = {}  # of other stored buffers: what is stored
         self.touched: set[str] = set()
 
     def joins(self, kernel: Kernel) -> bool:
         """Take a kernel in at the end, if it fits."""
         if any(isinstance(s, Call | Check | If | Pack) for s in walk(kernel.body)):
             return False
-        touched, stored = touched_by(kernel), stored_by(kernel)
-        if touched & self.scattered or (stored - self.sizes.keys()) & self.touched:
-            return False
+        touched, stored = kernel.touched, kernel.stored
         known = {n: self.sizes[n] for n in touched & self.sizes.keys()}
+        shared = touched & self.scattered.keys()
+        if shared and not (known and all(self._stores_elsewhere(kernel, n) for n in shared)):
+            return False
+        if (stored - known.keys() - shared) & self.touched:
+            return False
         if self._joins_in_parts(kernel, known):
             return True
         if not self._sums_rows(kernel, known):
             return False
+        if not self._scatters({n: region_of(kernel, n) for n in stored}):
+            return False
         self.sums.append(len(self.members))
         self.members.append(kernel)
-        self.scattered |= stored
         self.touched |= touched
         return True
 
+    def _stores_elsewhere(self, kernel: Kernel, name: str) -> bool:
+        """Whether a kernel touches no element of a buffer that others here store."""
+        region = region_of(kernel, name)
+        return region is not None and all(map(region.is_apart, self.scattered[name]))
+
+    def _scatters(self, regions: dict[str, Region | None]) -> bool:
+        """Note what a kernel stores that is not in parts, if that is known."""
+        found = {n: region for n, region in regions.items() if region is not None}
+        if len(found) < len(regions):
+            return False
+        for name, region in found.items():
+            self.scattered.setdefault(name, []).append(region)
+        return True
+
     def _joins_in_parts(self, kernel: Kernel, known: dict[str, int]) -> bool:
-        stored = stored_by(kernel)
-        own = self._evenly({b.name: b.size for b in kernel.starts if b.name in stored - {*known}})
+        stored = kernel.stored
+        new = stored - known.keys() - self.scattered.keys()
+        own = self._evenly({b.name: b.size for b in kernel.starts if b.name in new})
         moved = self._in_parts(kernel, known or own)
         if moved is None:
             return False
@@ -225,13 +239,12 @@ class Growth:
             steps = {n: _row_step(moved, n) for n in own}
             own = {n: step for n, step in steps.items() if step > 0 and own[n] % step == 0}
         inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
-        rest = stored - inside
-        if not known.keys() <= inside or not all(_scatters(kernel, n) for n in rest):
+        regions = {n: region_of(kernel, n) for n in stored - inside}
+        if not known.keys() <= inside or not self._scatters(regions):
             return False
         self.members.append(moved)
         self.sizes.update({n: own[n] for n in inside - known.keys() if n in stored})
-        self.scattered |= rest
-        self.touched |= touched_by(kernel)
+        self.touched |= kernel.touched
         return True
 
     def _evenly(self, whole: dict[str, Dim]) -> dict[str, int]:
@@ -255,7 +268,7 @@ class Growth:
         if isinstance(first, Contract):
             return self._product_inside(first, name, size)
         item = item_of(kernel)
-        if any(b.name == name for b in _computed(kernel.body)):
+        if any(b.name == name for b in computed(kernel.body)):
             return False
         return all(
             stays_inside(i, item, size) for b, i in accesses_of(kernel.body) if b.name == name
@@ -279,7 +292,7 @@ class Growth:
             moved = _of_unit(index, c, unit, rows)
             if moved is None or not stays_inside(moved, unit, size):
                 return False
-        return not any(b.name == name for b in _computed(c.epilogue))
+        return not any(b.name == name for b in computed(c.epilogue))
 
     def _sums_rows(self, kernel: Kernel, known: dict[str, int]) -> bool:
         """Whether a kernel is a product that sums over the rows, of which it reads nothing else."""
@@ -340,58 +353,6 @@ def _row_step(kernel: Kernel, name: str) -> int:
     return step if isinstance(step, int) else 0
 
 
-def touched_by(kernel: Kernel) -> set[str]:
-    return {b.name for b in kernel.starts}
-
-
-def stored_by(kernel: Kernel) -> set[str]:
-    """The buffers that a kernel writes to; scratch memory of a product counts."""
-    out = set()
-    for s in walk(kernel.body):
-        if isinstance(s, Store):
-            out.add(s.buffer.name)
-        elif isinstance(s, Contract):
-            out.add(s.c.buffer.name)
-        elif isinstance(s, Pack):
-            out.add(s.packed.name)
-        elif isinstance(s, Call):
-            out.add(s.output.buffer.name)
-    return out
-
-
 def workspaces_of(kernel: Kernel) -> set[str]:
     stmts = (s for s in kernel.body if isinstance(s, Contract))
     return {s.workspace.name for s in stmts if s.workspace is not None}
-
-
-def _computed(body: tuple[Stmt, ...]) -> Iterable[Buffer]:
-    """The buffers that statements touch at computed places."""
-    for stmt in walk(body):
-        if isinstance(stmt, Store) and stmt.position is not None:
-            yield stmt.buffer
-        for e in children_first(scalars_of(stmt)):
-            if e.op == "gather":
-                yield e.memory[0]
-
-
-def _scatters(kernel: Kernel, name: str) -> bool:
-    """Whether a kernel stores every element of a buffer at most once, and does not read it."""
-    if isinstance(kernel.body[0], Contract):
-        return False
-    stores = [s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name]
-    uses = [b for b, _ in accesses_of(kernel.body) if b.name == name]
-    if len(stores) != 1 or len(uses) != 1 or stores[0].position is not None:
-        return False
-    reach = 0.0  # of loops that move by less
-    steps = []
-    for loop in walk(kernel.body):
-        if isinstance(loop, Loop) or (isinstance(loop, Reduce) and stores[0] in loop.stores):
-            split = coefficient(stores[0].index, loop.var)
-            if split is None or not isinstance(split[0], int):
-                return False
-            steps.append((split[0], bounds(loop.extent)[1]))
-    for step, extent in sorted(steps):
-        if extent > 1 and step <= reach:
-            return False
-        reach += step * max(extent - 1, 0)
-    return True

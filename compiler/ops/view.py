@@ -5,6 +5,7 @@ On concrete tensors views share memory; in a program they dissolve into index ar
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from dualgrad.compiler.ir.dims import Dim, product, same
@@ -50,7 +51,7 @@ class Reshape(View):
         return types[0].with_shape(self.shape)
 
     def source(self, index: Index, shape: tuple[Dim, ...]) -> Index:
-        return unflatten(flatten_index(index, self.shape), shape)
+        return _reshaped(index, self.shape, shape)
 
     def vjp(self, g: Any, out: Any, x: Any) -> tuple[Any, ...]:
         return (reshape(g, x.shape),)
@@ -181,6 +182,12 @@ def flatten_index(index: Index, shape: tuple[Dim, ...]) -> Dim:
     for i, n in zip(index, shape, strict=True):
         position = position * n + i
     return position
+
+
+@lru_cache(maxsize=4096)
+def _reshaped(index: Index, shape: tuple[Dim, ...], other: tuple[Dim, ...]) -> Index:
+    """The index into a tensor of another shape at the same row-major position."""
+    return unflatten(flatten_index(index, shape), other)
 
 
 def through_views(node: Node, at: tuple[Dim, ...]) -> tuple[Node, tuple[Dim, ...]]:

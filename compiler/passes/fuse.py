@@ -98,10 +98,17 @@ def producers(node: Node) -> list[Producer]:
     if found is None:
         found = _producers[node] = []
         for x in node.inputs:
-            at = tuple(0 if n == 1 else sym(f"p{k}", n) for k, n in enumerate(x.shape))
+            at, variables = _counters(x.shape)
             source, index = through_views(x, at)
-            found.append((source, index, tuple(v for v in at if not isinstance(v, int))))
+            found.append((source, index, variables))
     return found
+
+
+@lru_cache(maxsize=4096)
+def _counters(shape: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], tuple[Expr, ...]]:
+    """An index into a shape, and the variables in it."""
+    at = tuple(0 if n == 1 else sym(f"p{k}", n) for k, n in enumerate(shape))
+    return at, tuple(v for v in at if not isinstance(v, int))
 
 
 def is_free(node: Node, free: set[Node]) -> bool:

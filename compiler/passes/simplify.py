@@ -52,6 +52,10 @@ RULES = (
     Rule(where(c, x, x), x),  # the condition does not matter
     Rule(where(invert(c), x, y), where(c, y, x)),  # not c ? x : y -> c ? y : x
 )
+_RULES_OF = {
+    kind: [r for r in RULES if type(r.pattern.op) is kind]
+    for kind in {type(r.pattern.op) for r in RULES}
+}
 
 
 def constant(node: Node) -> Number | None:
@@ -81,7 +85,7 @@ def _instance(result: Node, found: dict[Node, Node]) -> Node:
 
 
 def _by_rules(node: Node) -> Node:
-    for rule in RULES:
+    for rule in _RULES_OF.get(type(node.op), ()):
         found: dict[Node, Node] = {}
         if _match(rule.pattern, node, found):
             new = _instance(rule.result, found)
@@ -96,7 +100,9 @@ def merge_reshapes(node: Node) -> Node:
         (source,) = node.inputs
         if isinstance(source.op, Reshape):
             (source,) = source.inputs
-        return source if source.shape == node.shape else node.op.on(source)
+        if source.shape == node.shape:
+            return source
+        return node if source is node.inputs[0] else node.op.on(source)
     return node
 
 
@@ -108,7 +114,9 @@ def merge_permutes(node: Node) -> Node:
         if isinstance(source.op, Permute):
             axes = tuple(source.op.axes[a] for a in axes)
             (source,) = source.inputs
-        return source if axes == tuple(range(len(axes))) else Permute.of(axes).on(source)
+        if axes == tuple(range(len(axes))):
+            return source
+        return node if source is node.inputs[0] else Permute.of(axes).on(source)
     return node
 
 

@@ -196,6 +196,18 @@ def test_range_ends(name: str, dtype: DType) -> None:
 
 
 @EACH
+@pytest.mark.parametrize(("name", "base"), [("exp", math.e), ("exp2", 2.0)])
+def test_powers_are_zero_where_they_round_to_it(name: str, base: float, dtype: DType) -> None:
+    half = math.log(float(np.finfo(dtype.numpy).smallest_subnormal)) - math.log(2)
+    x = (half / math.log(base) - np.array([0.01, 0.2, 0.4, 1, 2, 100, 1e9])).astype(dtype.numpy)
+    got = compute(name, x, dtype)
+    assert not got.any()
+    assert not np.signbit(got).any()
+    above = (half / math.log(base) + np.array([0.01, 0.2, 0.4, 0.6])).astype(dtype.numpy)
+    assert (compute(name, above, dtype) == np.finfo(dtype.numpy).smallest_subnormal).all()
+
+
+@EACH
 def test_arc_functions_of_infinity_and_one(dtype: DType) -> None:
     """Multiples of pi, rounded."""
     half = dtype.numpy.type(math.pi / 2)

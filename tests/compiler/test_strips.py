@@ -167,6 +167,16 @@ def few_keys(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> tuple[dg.Tensor, ...]:
     return gradients(q, k[:, :9], v[:, :9])
 
 
+def stacked(*heads: dg.Tensor) -> dg.Tensor:
+    """Gradients as parts of one tensor that lie side by side."""
+    return dg.stack(gradients(*heads))
+
+
+def woven(*heads: dg.Tensor) -> dg.Tensor:
+    """Gradients as parts of each row of one tensor."""
+    return dg.cat(gradients(*heads), -1)
+
+
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are rows of matrices that are not tiny."""
@@ -193,6 +203,9 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
     "rows": (F.scaled_dot_product_attention, (2, 2, 32, 2), 1),
     "rows_of_odd_length": (F.scaled_dot_product_attention, (2, 43, 2), 1),
     "rows_with_gradients": (gradients, (2, 2, 37, 3), 1),
+    "stacked_gradients": (stacked, (2, 2, 5, 4), 1),
+    "rows_with_stacked_gradients": (stacked, (2, 2, 37, 3), 1),
+    "rows_with_woven_gradients": (woven, (2, 2, 37, 3), 1),
     "rows_in_two_blocks": (few_keys, (2, 529, 3), 1),
     "one_head": (F.scaled_dot_product_attention, (1, 1, 9, 4), 0),
 }

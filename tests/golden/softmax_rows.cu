@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(128) k_softmax_rows_0(float* __rest
           const bool v74 = v73 > 0x1.64p+6f;
           const float v75 = v74 ? 0x1.64p+6f : v73;
           const bool v76 = v75 < (-0x1.ap+6f);
-          const float v77 = v76 ? (-0x1.ap+6f) : v75;
+          const float v77 = v76 ? 0x0p+0f : v75;
           const float v78 = fmaf(v77, 0x1.715476p+0f, 0x1.8p+23f);
           const int v79 = __float_as_int(v78);
           const int v80 = (int)((unsigned)v79 << (unsigned)22);
@@ -127,43 +127,44 @@ extern "C" __global__ void __launch_bounds__(128) k_softmax_rows_0(float* __rest
           const float v96 = fmaf(v95, v90, 0x1p+0f);
           const float v97 = v96 * v87;
           const float v98 = v97 * v85;
-          k71[r].x[v] = v98;
-          const float v99 = c70[v] + v98;
-          c70[v] = v99;
+          const float v99 = v76 ? 0x0p+0f : v98;
+          k71[r].x[v] = v99;
+          const float v100 = c70[v] + v99;
+          c70[v] = v100;
         }
       }
     }
-    const float v100 = c70[0] + c70[8];
-    const float v101 = c70[1] + c70[9];
-    const float v102 = c70[2] + c70[10];
-    const float v103 = c70[3] + c70[11];
-    const float v104 = c70[4] + c70[12];
-    const float v105 = c70[5] + c70[13];
-    const float v106 = c70[6] + c70[14];
-    const float v107 = c70[7] + c70[15];
-    const float v108 = v100 + v104;
+    const float v101 = c70[0] + c70[8];
+    const float v102 = c70[1] + c70[9];
+    const float v103 = c70[2] + c70[10];
+    const float v104 = c70[3] + c70[11];
+    const float v105 = c70[4] + c70[12];
+    const float v106 = c70[5] + c70[13];
+    const float v107 = c70[6] + c70[14];
+    const float v108 = c70[7] + c70[15];
     const float v109 = v101 + v105;
     const float v110 = v102 + v106;
     const float v111 = v103 + v107;
-    const float v112 = v108 + v110;
+    const float v112 = v104 + v108;
     const float v113 = v109 + v111;
-    const float v114 = v112 + v113;
-    const float v115 = 0x1p+0f / v114;
-    const bool aligned116 = dg_aligned<16>(p1 + 10 * o0_1);
+    const float v114 = v110 + v112;
+    const float v115 = v113 + v114;
+    const float v116 = 0x1p+0f / v115;
+    const bool aligned117 = dg_aligned<16>(p1 + 10 * o0_1);
     {
       const int r = 0;
       const dg_index e = r * 16 + t * 16;
-      const int left117 = (int)(10 - e);
-      dg_vec<float, 16> y118;
+      const int left118 = (int)(10 - e);
+      dg_vec<float, 16> y119;
       #pragma unroll
       for (int v = 0; v < 16; ++v) {
-        if (v < left117) {
+        if (v < left118) {
           const dg_index i = e + v;
-          const float v119 = k71[r].x[v] * v115;
-          y118.x[v] = v119;
+          const float v120 = k71[r].x[v] * v116;
+          y119.x[v] = v120;
         }
       }
-      dg_write<16>(p1 + (10 * o0_1 + e), y118, aligned116, left117);
+      dg_write<16>(p1 + (10 * o0_1 + e), y119, aligned117, left118);
     }
   }
 }

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from dualgrad.compiler.ir.dims import Dim, Expr, coefficient
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Buffer, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Buffer, Contract, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.loops import TILE
 
 # of a place, and whether it is written: how many elements after it that of the next row lies
@@ -60,6 +60,18 @@ def pitches_of(rows: Loop) -> Sequence[Pitch]:
                 later.add(place)
         out.append(pitch)
     return out[::-1]
+
+
+def spans_of(epilogue: tuple[Store, ...], c: Contract, span: Dim) -> Pitch:
+    """What an epilogue asks for while it is at a piece of the result of `span` columns: what lies a
+    span further on, which is the piece beside it or, of whole rows, the row below.  The sums
+    themselves have just been written."""
+    stored = {(s.buffer, s.index) for s in epilogue}
+    return {
+        (buffer, index, (buffer, index) in stored): span
+        for buffer, index in ir.accesses_of(epilogue)
+        if buffer.name != c.c.buffer.name and _step(index, c.row_var, c.col_var) != 0
+    }
 
 
 def _bounds(extent: Dim) -> list[Dim]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dualgrad.compiler.ir.dims import Dim, symbol_of
+from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
 from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
+from dualgrad.compiler.lower.llvm.advance import spans_of
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
@@ -19,6 +20,8 @@ from dualgrad.runtime.records import dataclass
 
 if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
+
+_UNROLL = 2  # registers of a piece of a result that is finished when its panel of columns is
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,11 @@ def epilogue_function(function: str, kernel: Kernel, slots: Mapping[str, int], p
     code.atoms[symbol_of(c.batch_var)] = first
     atoms = {symbol_of(c.row_var), symbol_of(c.col_var)}
     code.hoist(body, atoms)
+    span = sym("span", c.n)
+    code.atoms[symbol_of(span)] = code.f.sub("%col1", "%col0")
+    code.next_row = spans_of(body, c, span)
     with code.f.loop(row0, row1) as i, code.scope():
         code.atoms[symbol_of(c.row_var)] = i
         code.hoist(body, {symbol_of(c.col_var)})
-        code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n)
+        code.lanes_over(c.col_var, "%col0", "%col1", body, None, c.n, _UNROLL)
     return code.finish()

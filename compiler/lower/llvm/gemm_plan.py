@@ -24,6 +24,9 @@ _PANELS_PER_THREAD = 4  # row panels that keep threads busy to the end
 # Column panels up to which A is read where it lies: packing it would cost more than it saves.
 _DIRECT_PANELS = 8
 _DIRECT_ROWS = 8  # rows that may meet in the same places of a first-level cache
+# Bytes that a block of columns of A^T may lie in, to be read where it is: more of them take more
+# pages and more lines of few sets than a core keeps at hand.
+_DIRECT_BYTES = 1 << 17
 # Rows that walk evenly are read where they lie if panels have so many, and columns so few runs.
 _EVEN_ROWS = 6
 _EVEN_RUNS = 8
@@ -143,9 +146,12 @@ def _place_a(t: Tiling, f: Function, desc: Record, plan: Record, even: Value) ->
     few = f.value(f"or i1 {walks}, {f.value(f'and i1 {few}, {strided}')}")
     low = f.compare("sle", plan["height"], _DIRECT_ROWS)
     fine = f.value(f"and i1 {few}, {f.value(f'or i1 {spread(t, f, row)}, {low}')}")
+    by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")
+    far = f.mul(f.mul(plan["k_step"], column), t.itemsize)
+    near = f.compare("sle", far, _DIRECT_BYTES)
+    fine = f.value(f"and i1 {fine}, {f.select(by_columns, near, 'true', 'i1')}")
     plan["a_place"], plan["a_run"] = 0, _ENDLESS
     plan["direct_a"] = f.value(f"zext i1 {fine} to i64")
-    by_columns = f.select(f.compare("eq", column, 1), "false", f.compare("eq", row, 1), "i1")
     packed_row = f.select(by_columns, 1, t.row_pitch)
     packed_step = f.select(by_columns, t.column_pitch, 1)
     plan["a_row"] = f.mul(f.select(fine, row, packed_row), t.itemsize)

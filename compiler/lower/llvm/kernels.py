@@ -106,12 +106,13 @@ class KernelCode(ScalarCode):
         body: tuple[Stmt, ...],
         extent: Dim | None,
         most: Dim | None = None,
+        unroll: int = UNROLL,
     ) -> None:
         """body for var in first..stop; `extent` is their distance where it is known, `most` what
-        that is never above."""
+        that is never above.  The main loop's vectors are `unroll` registers wide."""
         atom = symbol_of(var)
         register = register_lanes(body, self.target)
-        wide = register * UNROLL
+        wide = register * unroll
         known = extent if isinstance(extent, int) else None
         main: Value = first
         few = isinstance(most, int) and most < wide

@@ -1,0 +1,119 @@
+"""Regions: the elements of a buffer that a kernel stores, each at most once, and whether those of
+two kernels have any in common.
+
+Parts of a joined tensor are regions: side by side, or woven into each other where the tensor was
+joined along an inner dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dualgrad.compiler.ir.dims import Dim, Expr, coefficient
+from dualgrad.compiler.kernel.ir import (
+    Buffer,
+    Contract,
+    Kernel,
+    Loop,
+    Reduce,
+    Stmt,
+    Store,
+    accesses_of,
+    scalars_of,
+    walk,
+)
+from dualgrad.compiler.kernel.items import bounds
+from dualgrad.compiler.kernel.scalar import children_first
+from dualgrad.runtime.records import dataclass
+
+_WHOLE = 1 << 62  # more than the elements of any buffer
+
+
+@dataclass(frozen=True)
+class Region:
+    """Elements start + step_1 * k_1 + ..., all 0 <= k_i < extent_i."""
+
+    start: Dim
+    steps: tuple[tuple[int, float], ...]
+
+    def is_apart(self, other: Region) -> bool:
+        """Whether no element is in both: not even modulo some number, which leaves out all steps
+        that are multiples of it."""
+        numbers = {_WHOLE, *(step for x in (self, other) for step, _ in x.steps)}
+        return any(_are_apart(self._modulo(n), other._modulo(n), n) for n in numbers)
+
+    def _modulo(self, number: int) -> tuple[float, float] | None:
+        """The least and the largest element modulo a number; None where they are not known."""
+        if not isinstance(self.start, int):
+            return None
+        low = self.start % number
+        return low, low + sum(step * (n - 1) for step, n in self.steps if step % number)
+
+
+def _are_apart(x: tuple[float, float] | None, y: tuple[float, float] | None, number: int) -> bool:
+    if x is None or y is None or max(x[1], y[1]) >= number:
+        return False
+    return x[1] < y[0] or y[1] < x[0]
+
+
+def region_of(kernel: Kernel, name: str) -> Region | None:
+    """The region of a buffer that a kernel stores, if it touches nothing else of it, and each of
+    its items only what no other one does."""
+    first = kernel.body[0]
+    found = _of_product(first, name) if isinstance(first, Contract) else _of_loops(kernel, name)
+    if found is None:
+        return None
+    index, loops = found
+    steps: list[tuple[int, float]] = []
+    for var, extent in loops:
+        split = coefficient(index, var)
+        if split is None or not isinstance(split[0], int):
+            return None
+        most = bounds(extent)[1]
+        index = split[1]
+        if most > 1:
+            steps.append((split[0], most))
+    reach = 0.0  # of loops that move by less
+    for step, most in sorted(steps):
+        if step <= reach:
+            return None
+        reach += step * (most - 1)
+    return Region(index, tuple(steps))
+
+
+Found = tuple[Dim, list[tuple[Expr, Dim]]]  # an index, and the loops around it
+
+
+def _of_product(c: Contract, name: str) -> Found | None:
+    if c.parts is not None or name in (c.a.buffer.name, c.b.buffer.name):
+        return None
+    loops = [(c.batch_var, c.batch), (c.row_var, c.m), (c.col_var, c.n)]
+    places = {i for b, i in accesses_of(c.epilogue) if b.name == name}
+    if c.c.buffer.name == name:
+        places.add(c.c.place(*(var for var, _ in loops)))
+    if len(places) != 1 or any(b.name == name for b in computed(c.epilogue)):
+        return None
+    return places.pop(), loops
+
+
+def _of_loops(kernel: Kernel, name: str) -> Found | None:
+    stores = [s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name]
+    uses = [b for b, _ in accesses_of(kernel.body) if b.name == name]
+    if len(stores) != 1 or len(uses) != 1 or stores[0].position is not None:
+        return None
+    loops = [
+        (loop.var, loop.extent)
+        for loop in walk(kernel.body)
+        if isinstance(loop, Loop) or (isinstance(loop, Reduce) and stores[0] in loop.stores)
+    ]
+    return stores[0].index, loops
+
+
+def computed(body: tuple[Stmt, ...]) -> Iterable[Buffer]:
+    """The buffers that statements touch at computed places."""
+    for stmt in walk(body):
+        if isinstance(stmt, Store) and stmt.position is not None:
+            yield stmt.buffer
+        for e in children_first(scalars_of(stmt)):
+            if e.op == "gather":
+                yield e.memory[0]
