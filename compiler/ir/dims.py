@@ -105,7 +105,7 @@ class Expr:
         return found
 
     def __add__(self, other: Dim) -> Dim:
-        return _sum(self, other if type(other) is Expr else int(index(other)))
+        return _sum(self, other if isinstance(other, Expr) else int(index(other)))
 
     __radd__ = __add__
 
@@ -119,7 +119,7 @@ class Expr:
         return -self + other
 
     def __mul__(self, other: Dim) -> Dim:
-        return _product(self, other if type(other) is Expr else int(index(other)))
+        return _product(self, other if isinstance(other, Expr) else int(index(other)))
 
     __rmul__ = __mul__
 
