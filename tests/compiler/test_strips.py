@@ -62,6 +62,9 @@ def gradients(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor, **kinds: Any) -> tuple[d
     return (y.detach(), *dg.autograd.grad((y * y).sum(), xs))
 
 
+causal = partial(F.scaled_dot_product_attention, is_causal=True)
+
+
 def joined(q: dg.Tensor, k: dg.Tensor, v: dg.Tensor) -> dg.Tensor:
     """Attention between the layouts of a transformer: [B, L, H, E] in, [B, L, H E] out."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -196,9 +199,9 @@ def prepare(
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
     "forward": (F.scaled_dot_product_attention, (2, 3, 7, 4), 1),
-    "causal": (lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), (4, 6, 4), 1),
+    "causal": (causal, (4, 6, 4), 1),
     "gradients": (gradients, (2, 2, 5, 4), 1),
-    "causal_gradients": (lambda *x: gradients(*x, is_causal=True), (4, 5, 3), 1),
+    "causal_gradients": (partial(gradients, is_causal=True), (4, 5, 3), 1),
     "joined": (joined, (2, 5, 4, 3), 1),
     "rows": (F.scaled_dot_product_attention, (2, 2, 32, 2), 1),
     "rows_of_odd_length": (F.scaled_dot_product_attention, (2, 43, 2), 1),
@@ -206,6 +209,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
     "stacked_gradients": (stacked, (2, 2, 5, 4), 1),
     "rows_with_stacked_gradients": (stacked, (2, 2, 37, 3), 1),
     "rows_with_woven_gradients": (woven, (2, 2, 37, 3), 1),
+    "rows_causal": (causal, (2, 2, 150, 3), 1),
+    "rows_with_causal_gradients": (partial(gradients, is_causal=True), (2, 150, 3), 1),
     "rows_in_two_blocks": (few_keys, (2, 529, 3), 1),
     "one_head": (F.scaled_dot_product_attention, (1, 1, 9, 4), 0),
 }

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, sym, symbol_of
+from dualgrad.compiler.kernel.hidden import visible_columns
 from dualgrad.compiler.kernel.ir import Buffer, Contract, Kernel, Operand, Pack, Store
 from dualgrad.compiler.kernel.scalar import load, substitute
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.compiler.lower.llvm.advance import spans_of
+from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from dualgrad.compiler.lower.llvm.launches import Launches
 
 _UNROLL = 2  # registers of a piece of a result that is finished when its panel of columns is
+_COLUMNS = 64  # a multiple of them are computed: whole tiles
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
     with entry.scope():
         entry.open_buffers(buffers)
         desc, put = _descriptor(entry)
-        for slot, dim in (
-            ("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("n", c.n), ("k", k),
-        ):  # fmt: skip
+        sizes = (("c_row", c.c.strides[0]), ("batches", batches), ("m", m), ("k", k))
+        for slot, dim in sizes:
             put(slot, entry.dim(dim))
+        seen = _columns(entry, c, share)
+        put("n", entry.dim(c.n) if seen is None else seen)
         for slot, operand in (("a", c.a), ("b", c.b), ("c", c.c)):
             put(slot, entry.pointer(operand.buffer, starts[slot]), "ptr")
             put(f"{slot}_batch", entry.dim(operand.batch))
@@ -88,6 +92,21 @@ def contract_call(entry: Launches, function: str, c: Contract, share: Share | No
                 f.store("i64", entry.dim(place), f.at("%frame", word, "i64"))
         _put_pool(entry, put, share is None)
         f.call(entry.extern(routine_of(c)), ("ptr", desc))
+        if seen is not None:
+            rest = (0, 0, entry.dim(m), seen, entry.dim(c.n))
+            f.call(function, ("ptr", "%frame"), *(("i64", x) for x in rest))
+
+
+def _columns(entry: Launches, c: Contract, share: Share | None) -> Value | None:
+    """How many columns of a share need their sums, if these need not be all."""
+    if share is None or share.count is None or share.summed is not None or c.packed:
+        return None
+    seen = visible_columns(c, share.first + share.count - 1)
+    if seen is None:
+        return None
+    f = entry.f
+    tiles = f.quotient(f.add(f.max(entry.dim(seen), 0), _COLUMNS - 1), _COLUMNS)
+    return f.min(f.mul(tiles, _COLUMNS), entry.dim(c.n))
 
 
 def pack_call(entry: Launches, p: Pack) -> None:
