@@ -74,7 +74,8 @@ class _Copies:
 
     def __init__(self, count: int) -> None:
         self._count = -(-count // _STEP) * _STEP
-        self._memory = np.zeros(2 * (self._count + _ALIGNMENT), np.uint8)
+        # written, for pages that never were are all one page of zeros, which stays in cache
+        self._memory = np.ones(2 * (self._count + _ALIGNMENT), np.uint8)
         first = -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
         second = first + -(-self._count // _ALIGNMENT) * _ALIGNMENT
         share = -(-self._count // pool().threads // _STEP) * _STEP

@@ -1,4 +1,5 @@
-"""One op over many sizes, against PyTorch: what `benchmarks.gemm` and `benchmarks.kernels` print.
+"""One op over many sizes, against PyTorch: what `benchmarks.gemm`, `benchmarks.kernels` and
+`benchmarks.bandwidth` print.
 
 The processes of the libraries take turns in blocks, in random order, after their results have been
 compared; see `benchmarks.measure`.

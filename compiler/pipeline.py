@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from dualgrad.compiler.ir.dims import Atom, Dim, coefficient, sym, symbols
@@ -44,7 +45,6 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.kernel.update import build_update
 from dualgrad.compiler.kernel.verify import verify
 from dualgrad.compiler.launch import CheckSite
-from dualgrad.compiler.lower.llvm.gemm import packed_size, workspace_bytes
 from dualgrad.compiler.ops.base import Op
 from dualgrad.compiler.ops.contract import Contraction
 from dualgrad.compiler.ops.elementwise import Copy
@@ -67,7 +67,13 @@ from dualgrad.compiler.passes.schedule import schedule
 from dualgrad.compiler.passes.simplify import simplify
 from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, int64
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.records import dataclass, field
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.lower.llvm import gemm
+else:  # for programs with products
+    gemm = LazyModule("dualgrad.compiler.lower.llvm.gemm")
 
 BUILDERS: dict[str, Callable[[Group, Place], tuple[Stmt, ...]]] = {
     "map": build_map,
@@ -115,6 +121,7 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
     accesses = {x: input_access(x, s) for x, s in zip(graph.inputs, layouts, strict=True)}
     if device == "cpu":
         graph = narrow_operands(graph, lambda x: _is_strided(x, accesses, (0, 1, 2)))
+    walked = cache(lambda x: _is_walked(x, accesses))  # many products may have one operand
     change: set[tuple[Node, Node]] = set()
     for node in topological(graph.roots):
         for k, axes in in_memory_operands(node).items():
@@ -122,7 +129,7 @@ def own_memory(graph: Graph, layouts: Layouts, device: Device) -> Graph:
             if isinstance(node.op, Library):
                 fits = _is_whole(x, accesses)
             elif isinstance(node.op, Contraction) and device == "cpu":
-                fits = _is_walked(x, accesses)
+                fits = walked(x)
             else:
                 fits = _is_strided(x, accesses, axes)
             if not fits:
@@ -329,7 +336,7 @@ class Lowering:
         buffers, threads = tuple(self.temporaries), self.threads
 
         def workspace(m: Dim, n: Dim, k: Dim) -> Dim:
-            return workspace_bytes(1, m, n, k, 1)
+            return gemm.workspace_bytes(1, m, n, k, 1)
 
         self.kernels, strips = Finder(self.kernels, buffers, threads, self.scratch, workspace).run()
         return strips
@@ -460,11 +467,11 @@ class Lowering:
     def workspace(self, batches: Dim, m: Dim, n: Dim, k: Dim, more: Dim) -> Buffer | None:
         if self.device != "cpu":
             return None
-        size = workspace_bytes(batches, m, n, k, self.threads)
+        size = gemm.workspace_bytes(batches, m, n, k, self.threads)
         return self.scratch(int64, (size + 7) // 8 + more)
 
     def packed(self, dtype: DType, n: int, k: int) -> Buffer:
-        return self.scratch(dtype, packed_size(n, k))
+        return self.scratch(dtype, gemm.packed_size(n, k))
 
     def scratch(self, dtype: DType, size: Dim) -> Buffer:
         buffer = Buffer(f"t{len(self.temporaries)}", dtype, size)
@@ -531,9 +538,9 @@ class Lowering:
     def symbols(self) -> tuple[Atom, ...]:
         """The symbols in any shape, layout or op of the graph."""
         nodes = topological((*self.graph.inputs, *self.graph.roots))
-        shapes = [n.shape for n in nodes]
+        shapes = {n.shape for n in nodes}
         layouts = [strides or () for strides in self.layouts]
-        fields = [n.op.dims for n in nodes if isinstance(n.op, Op)]
+        fields = [op.dims for op in {n.op for n in nodes if isinstance(n.op, Op)}]
         found = {a for dims in (*shapes, *layouts, *fields) for d in dims for a in symbols(d)}
         return tuple(sorted(found, key=lambda a: a.sort_key))
 

@@ -442,19 +442,25 @@ def _kind(x: Any) -> type:
     return bool if isinstance(x, bool) else int if isinstance(x, int) else float
 
 
-def used_by_gradient(unit: Unit, operands: tuple[Any, ...], wanting: int) -> frozenset[int]:
+def used_by_gradient(
+    unit: Unit,
+    operands: tuple[Any, ...],
+    wanting: int,
+    types: tuple[TensorType, ...] | None = None,
+) -> frozenset[int]:
     """Which operands (0..) and outputs (after the operands) the gradient of a unit reads, if the
-    operands in `wanting`, as bits, want one."""
+    operands in `wanting`, as bits, want one; `types` are those of the outputs, if known."""
     nodes = tuple(
         input_node(k, x.type) if hasattr(x, "sig") else scalar_node(k, _kind(x))
         for k, x in enumerate(operands)
     )
-    outputs = unit.trace(*nodes)
+    if types is None:
+        types = tuple(o.type for o in unit.trace(*nodes))
     n = len(operands)
-    known = tuple(input_node(n + k, o.type) for k, o in enumerate(outputs))
-    seeds = tuple(input_node(n + len(outputs) + k, o.type) for k, o in enumerate(outputs))
+    known = tuple(input_node(n + k, t) for k, t in enumerate(types))
+    seeds = tuple(input_node(n + len(types) + k, t) for k, t in enumerate(types))
     wanted = tuple(wanting >> k & 1 == 1 for k in range(n))
-    given = tuple(o.dtype.is_float for o in outputs)
+    given = tuple(t.dtype.is_float for t in types)
     picked = tuple(s for s, g in zip(seeds, given, strict=True) if g)
     grads = Vjp.of(unit, given, wanted).trace(*picked, *nodes, *known)
     used = set(topological(grads))

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import gemm, grid, kernels  # noqa: E402
+from benchmarks import bandwidth, gemm, grid, kernels  # noqa: E402
 from benchmarks.steps import dualgrad as steps  # noqa: E402
 from benchmarks.workloads.grids import Attention, Convolution, Product  # noqa: E402
 
@@ -39,7 +40,7 @@ def test_table(tmp_path):
 
 
 def test_names_are_different():
-    for rows in (gemm.GRID, kernels.GRID):
+    for rows in (gemm.GRID, kernels.GRID, bandwidth.GRID):
         names = [row.title() for row in rows]
         assert len(set(names)) == len(names)
 
@@ -57,14 +58,28 @@ def test_products_have_the_shapes_of_their_names(row):
     assert [x.numpy().strides[-1] != 4 for x in (a, b)] == [f"{x}^T" in row.title() for x in "ab"]
 
 
-SMALL = [
-    Convolution(part, 2, 4, (7,) * rank, 6, 3, stride=stride, padding=1, groups=groups)
-    for part in ("forward", "weight", "input")
-    for rank, stride, groups in ((1, 1, 1), (2, 2, 2))
-] + [
-    Attention(part, 1, 2, 5, 4, causal=causal)
-    for part, causal in (("forward", True), ("forward and backward", False))
-]
+SMALL = (
+    [
+        Convolution(part, 2, 4, (7,) * rank, 6, 3, stride=stride, padding=1, groups=groups)
+        for part in ("forward", "weight", "input")
+        for rank, stride, groups in ((1, 1, 1), (2, 2, 2))
+    ]
+    + [
+        Attention(part, 1, 2, 5, 4, causal=causal)
+        for part, causal in (("forward", True), ("forward and backward", False))
+    ]
+    + [replace(row, rows=3) for row in bandwidth.GRID]
+)
+
+
+@pytest.mark.parametrize("row", bandwidth.GRID, ids=lambda row: row.title())
+def test_no_cache_holds_what_streams(row):
+    small = replace(row, rows=2)
+    program = steps.streaming(small.arrays(), lambda step: step)
+    result = program.step(*program.inputs[0])
+    moved = sum(x.numel() for x in program.inputs[0]) + (result.numel() if row.results else 0)
+    assert small.work().bytes == 4 * moved
+    assert row.work().bytes >= 256 << 20
 
 
 @pytest.mark.parametrize("row", SMALL, ids=lambda row: row.title())

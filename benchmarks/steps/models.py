@@ -1,8 +1,9 @@
-"""Models of the training steps, for the frameworks whose `nn` has the layers of PyTorch's, and a
-formula for all that have its functions."""
+"""Models of the training steps, for the frameworks whose `nn` has the layers of PyTorch's, and
+formulas for all that have its functions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -59,3 +60,15 @@ def black_scholes(maths: ModuleType, price: Any, strike: Any, years: Any) -> Any
     drift = (RATE + VOLATILITY**2 / 2) * years
     d1 = (maths.log(price / strike) + drift) / spread
     return price * normal(d1) - strike * maths.exp(-RATE * years) * normal(d1 - spread)
+
+
+# of what memory bounds: (functions, operands) to a result
+STREAMING: Mapping[str, Callable[..., Any]] = {
+    "relu(x)": lambda functional, x: functional.relu(x),
+    "x + y": lambda functional, x, y: x + y,
+    "x + y / 2": lambda functional, x, y: x + y * 0.5,
+    "sum of rows": lambda functional, x: x.sum(1),
+    "sum of columns": lambda functional, x: x.sum(0),
+    "softmax": lambda functional, x: functional.softmax(x, 1),
+    "layer_norm": lambda functional, x: functional.layer_norm(x, x.shape[1:]),
+}

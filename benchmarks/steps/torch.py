@@ -170,3 +170,20 @@ def attention(arrays: Arrays, compiled: Decorator) -> Program:
     for tensor in tensors:
         tensor.requires_grad = True
     return Program(compiled(gradients), [(*tensors, torch.from_numpy(arrays["seed"]))])
+
+
+def streaming(arrays: Arrays, compiled: Decorator) -> Program:
+    formula = models.STREAMING[str(arrays["formula"])]
+
+    def forward(*operands: torch.Tensor) -> Any:
+        return formula(functional, *operands)
+
+    def gradient(x: torch.Tensor, seed: torch.Tensor) -> Any:
+        return torch.autograd.grad(forward(x), [x], seed)[0]
+
+    names = [name for name in ("x", "y", "seed") if name in arrays]
+    tensors = [torch.from_numpy(arrays[name]) for name in names]
+    if "seed" not in arrays:
+        return Program(compiled(forward), [tuple(tensors)])
+    tensors[0].requires_grad = True
+    return Program(compiled(gradient), [tuple(tensors)])

@@ -1,4 +1,4 @@
-"""Ops whose time depends on sizes: matrix products, convolutions, attention."""
+"""Ops whose time depends on sizes: matrix products, convolutions, attention, large arrays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from benchmarks.workloads.base import Array, Work, Workload, normal
+
+_COLUMNS = 1024  # of large arrays
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,30 @@ class Attention(Workload):
         if self.part == "forward":
             del tensors["seed"]
         return {**tensors, "causal": np.array(self.causal)}
+
+
+@dataclass(frozen=True)
+class Streaming(Workload):
+    """A formula of `models.STREAMING` on so many rows of 1024 float32, without its gradient or
+    with it; that has the sizes of a result."""
+
+    name: ClassVar[str] = "streaming"
+    formula: str
+    rows: int = 1 << 15
+    operands: int = 1
+    results: int = 1  # of the size of an operand
+    gradient: bool = False
+
+    def title(self) -> str:
+        part = "forward and backward" if self.gradient else "forward"
+        return f"{self.formula}, {self.rows}x{_COLUMNS}: {part}"
+
+    def work(self) -> Work:
+        moved = self.operands + self.results + self.gradient
+        return Work(0, 4 * moved * self.rows * _COLUMNS, "operands and result")
+
+    def arrays(self) -> dict[str, Array]:
+        shape = (self.operands + self.gradient, self.rows, _COLUMNS)
+        names = ["x", "y"][: self.operands] + ["seed"] * self.gradient
+        tensors = dict(zip(names, normal(*shape), strict=True))
+        return {**tensors, "formula": np.array(self.formula)}

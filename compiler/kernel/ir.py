@@ -227,6 +227,11 @@ class Contract:
     parts: Dim | None = None
     packed: bool = False
 
+    @cached_property
+    def after(self) -> Touched:
+        """What the epilogue touches."""
+        return Touched(self.epilogue)
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -284,6 +289,27 @@ class Call:
         return HostCall(self.routine, self.params, types, len(self.sizes))
 
 
+@dataclass(frozen=True)
+class Touched:
+    """What statements touch, looked up once."""
+
+    body: tuple[Stmt, ...]
+
+    @cached_property
+    def accesses(self) -> tuple[tuple[Buffer, Dim], ...]:
+        """Every place, as `accesses_of` has them."""
+        return tuple(accesses_of(self.body))
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """The names of buffers of which places are computed."""
+        return frozenset(b.name for b in _computed_in(self.body))
+
+    def indices(self, name: str) -> list[Dim]:
+        """The places in a buffer."""
+        return [index for b, index in self.accesses if b.name == name]
+
+
 Stmt = Loop | If | Reduce | Store | Check | Contract | Pack | Call
 
 
@@ -296,9 +322,14 @@ class Kernel:
     lines: tuple[tuple[str, int], ...] = ()  # the user's (file, line)s that it came from
 
     @cached_property
+    def places(self) -> Touched:
+        """What it touches."""
+        return Touched(self.body)
+
+    @cached_property
     def starts(self) -> dict[Buffer, int]:
         """The buffers that it touches, as `starts_of` has them."""
-        return starts_of(self.body)
+        return starts_of(self.places)
 
     @cached_property
     def origins(self) -> dict[Buffer, Dim]:
@@ -433,6 +464,19 @@ def _written(body: tuple[Stmt, ...]) -> Iterator[Buffer]:
             yield stmt.output.buffer
 
 
+def _computed_in(body: tuple[Stmt, ...]) -> Iterator[Buffer]:
+    """The buffers that statements touch at computed places."""
+    known: set[Scalar] = set()
+    for stmt in walk(body):
+        if isinstance(stmt, Store) and stmt.position is not None:
+            yield stmt.buffer
+        below = children_first(scalars_of(stmt), known)
+        known.update(below)
+        for e in below:
+            if e.op == "gather":
+                yield e.memory[0]
+
+
 def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
     """The buffers that statements touch, each once, in order of appearance."""
     out: dict[str, Buffer] = {}
@@ -441,11 +485,11 @@ def buffers_of(body: tuple[Stmt, ...]) -> list[Buffer]:
     return list(out.values())
 
 
-def starts_of(body: tuple[Stmt, ...]) -> dict[Buffer, int]:
+def starts_of(places: Touched) -> dict[Buffer, int]:
     """For each buffer, in the order of `buffers_of`, the least number that is added to an index,
     but 0 instead of less: kernels that differ in these alone do the same from other places on."""
     out: dict[str, tuple[Buffer, int]] = {}
-    for b, index in accesses_of(body):
+    for b, index in places.accesses:
         start = index if isinstance(index, int) else dict(index.terms).get((), 0)
         known = out.get(b.name)
         out[b.name] = (b, start if known is None else min(start, known[1]))
@@ -458,7 +502,7 @@ def origins_of(kernel: Kernel) -> dict[Buffer, Dim]:
     same from other places on."""
     inside = _variables_of(kernel.body)
     first: dict[Buffer, Dim] = {}
-    for b, index in accesses_of(kernel.body):
+    for b, index in kernel.places.accesses:
         if b in first or isinstance(index, int):
             continue
         fixed = {

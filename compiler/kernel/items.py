@@ -224,9 +224,7 @@ class Moved:
 
     def scalar(self, e: Scalar) -> Scalar:
         done = self._done
-        for x in children_first((e,)):
-            if x in done:
-                continue
+        for x in children_first((e,), done):
             args, attr = tuple(done[a] for a in x.args), x.attr
             if x.op in ("load", "gather"):
                 buffer, index = x.memory

@@ -7,23 +7,16 @@ joined along an inner dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dualgrad.compiler.ir.dims import Dim, Expr, coefficient
 from dualgrad.compiler.kernel.ir import (
-    Buffer,
     Contract,
     Kernel,
     Loop,
     Reduce,
-    Stmt,
     Store,
-    accesses_of,
-    scalars_of,
     walk,
 )
 from dualgrad.compiler.kernel.items import bounds
-from dualgrad.compiler.kernel.scalar import children_first
 from dualgrad.runtime.records import dataclass
 
 _WHOLE = 1 << 62  # more than the elements of any buffer
@@ -88,18 +81,17 @@ def _of_product(c: Contract, name: str) -> Found | None:
     if c.parts is not None or name in (c.a.buffer.name, c.b.buffer.name):
         return None
     loops = [(c.batch_var, c.batch), (c.row_var, c.m), (c.col_var, c.n)]
-    places = {i for b, i in accesses_of(c.epilogue) if b.name == name}
+    places = set(c.after.indices(name))
     if c.c.buffer.name == name:
         places.add(c.c.place(*(var for var, _ in loops)))
-    if len(places) != 1 or any(b.name == name for b in computed(c.epilogue)):
+    if len(places) != 1 or name in c.after.computed:
         return None
     return places.pop(), loops
 
 
 def _of_loops(kernel: Kernel, name: str) -> Found | None:
     stores = [s for s in walk(kernel.body) if isinstance(s, Store) and s.buffer.name == name]
-    uses = [b for b, _ in accesses_of(kernel.body) if b.name == name]
-    if len(stores) != 1 or len(uses) != 1 or stores[0].position is not None:
+    if len(stores) != 1 or len(kernel.places.indices(name)) != 1 or stores[0].position is not None:
         return None
     loops = [
         (loop.var, loop.extent)
@@ -107,13 +99,3 @@ def _of_loops(kernel: Kernel, name: str) -> Found | None:
         if isinstance(loop, Loop) or (isinstance(loop, Reduce) and stores[0] in loop.stores)
     ]
     return stores[0].index, loops
-
-
-def computed(body: tuple[Stmt, ...]) -> Iterable[Buffer]:
-    """The buffers that statements touch at computed places."""
-    for stmt in walk(body):
-        if isinstance(stmt, Store) and stmt.position is not None:
-            yield stmt.buffer
-        for e in children_first(scalars_of(stmt)):
-            if e.op == "gather":
-                yield e.memory[0]

@@ -34,11 +34,10 @@ from dualgrad.compiler.kernel.ir import (
     Operand,
     Pack,
     Store,
-    accesses_of,
     walk,
 )
 from dualgrad.compiler.kernel.items import bounds, by_items, item_of, stays_inside
-from dualgrad.compiler.kernel.regions import Region, computed, region_of
+from dualgrad.compiler.kernel.regions import Region, region_of
 from dualgrad.compiler.kernel.walks import tables_of
 from dualgrad.runtime.records import dataclass
 
@@ -268,11 +267,9 @@ class Growth:
         if isinstance(first, Contract):
             return self._product_inside(first, name, size)
         item = item_of(kernel)
-        if any(b.name == name for b in computed(kernel.body)):
+        if name in kernel.places.computed:
             return False
-        return all(
-            stays_inside(i, item, size) for b, i in accesses_of(kernel.body) if b.name == name
-        )
+        return all(stays_inside(i, item, size) for i in kernel.places.indices(name))
 
     def _product_inside(self, c: Contract, name: str, size: int) -> bool:
         rows, along = self.rows, None if self.rows is None else 0
@@ -286,13 +283,11 @@ class Growth:
             if not _operand_inside(first, extents, size, along, c.batch):
                 return False
         unit = sym("unit", self.units)
-        for buffer, index in accesses_of(c.epilogue):
-            if buffer.name != name:
-                continue
+        for index in c.after.indices(name):
             moved = _of_unit(index, c, unit, rows)
             if moved is None or not stays_inside(moved, unit, size):
                 return False
-        return not any(b.name == name for b in computed(c.epilogue))
+        return name not in c.after.computed
 
     def _sums_rows(self, kernel: Kernel, known: dict[str, int]) -> bool:
         """Whether a kernel is a product that sums over the rows, of which it reads nothing else."""
@@ -306,7 +301,7 @@ class Growth:
             for x, extents, along in ((c.a, (c.m, c.k), 1), (c.b, (c.k, c.n), 0))
             if _operand_inside(x, extents, known.get(x.buffer.name, 0), along, c.batch)
         }
-        others = {b.name for b, _ in accesses_of(c.epilogue)} | {c.c.buffer.name}
+        others = {b.name for b, _ in c.after.accesses} | {c.c.buffer.name}
         return known.keys() <= inside and others.isdisjoint(known)
 
 

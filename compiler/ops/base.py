@@ -15,6 +15,7 @@ so an incomplete op fails at import, with an instruction.  What a class states:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from dualgrad.compiler.ir.dims import Dim, current_env, same, settled
@@ -149,6 +150,7 @@ class Op:
         return f"{self.name}[{text}]" if fields else self.name
 
 
+@lru_cache(maxsize=1024)
 def _snake(name: str) -> str:
     return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
@@ -192,6 +194,9 @@ def result_dtype(op: str, types: Iterable[TensorType]) -> DType:
 
 def broadcast_shapes(op: str, shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
     """NumPy's rule: sizes from the right are equal or 1."""
+    first = shapes[0]
+    if all(s == first for s in shapes):
+        return first
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     out: list[Dim] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -95,22 +95,29 @@ def versions() -> str:
 def _source_state() -> str:
     """Changes whenever the project's files do: code made by an older compiler is not taken."""
     states: list[tuple[str, int, int]] = []
-    folders = [f for package in (compiler, runtime) for f in package.__path__]
-    folders.append(os.path.dirname(os.path.dirname(__file__)))
-    for top, folder in enumerate(folders):
-        _note_files(folder, str(top), states)
+    packages = {"dualgrad/compiler": compiler, "dualgrad/runtime": runtime}
+    for name, package in packages.items():
+        for folder in package.__path__:
+            _note_files(folder, name, states)
+    # where they are installed they lie in this folder, too
+    _note_files(os.path.dirname(os.path.dirname(__file__)), "dualgrad", states, packages)
     return hash_of(repr(sorted(states)))
 
 
-def _note_files(folder: str, name: str, states: list[tuple[str, int, int]]) -> None:
-    """Name, size and time of each source file in a folder (scandir: a fifth of pathlib's time)."""
+def _note_files(
+    folder: str, name: str, states: list[tuple[str, int, int]], apart: Container[str] = ()
+) -> None:
+    """Name, size and time of each source file in a folder, but for some folders in it (scandir: a
+    fifth of pathlib's time)."""
     with os.scandir(folder) as found:
         for entry in found:
             if entry.name.endswith(".py"):
                 status = entry.stat()
                 states.append((f"{name}/{entry.name}", status.st_size, status.st_mtime_ns))
-            elif entry.is_dir() and entry.name != "__pycache__":
-                _note_files(entry.path, f"{name}/{entry.name}", states)
+                continue
+            inner = f"{name}/{entry.name}"
+            if entry.name != "__pycache__" and inner not in apart and entry.is_dir():
+                _note_files(entry.path, inner, states, apart)
 
 
 def hash_of(text: str) -> str:

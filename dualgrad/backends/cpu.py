@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from dualgrad.compiler import codegen
     from dualgrad.compiler.kernel.ir import Device
     from dualgrad.compiler.kernel.program import LoopProgram
+    from dualgrad.compiler.lower.llvm import gemm
 else:
     # As long to import as all the rest, and not needed by a process that finds its programs on
     # disk or asks for none.
     codegen = LazyModule("dualgrad.compiler.codegen")
+    gemm = LazyModule("dualgrad.compiler.lower.llvm.gemm")
 
 Array = np.ndarray[Any, Any]
 _address = struct.Struct("=q").pack
@@ -247,4 +249,4 @@ class _Making:
             self._found = self._make()
 
     def _make(self) -> bytes:
-        return codegen.object_code(codegen.routine_module(self.name, self._target), self._target)
+        return codegen.object_code(gemm.routine_module(self.name, self._target), self._target)

@@ -127,7 +127,7 @@ class TapeNode:
             bit += bit
         saves = known.get(wanted)
         if saves is None:
-            saves = known[wanted] = Kept(used_by_gradient(unit, operands, wanted))
+            saves = known[wanted] = Kept(used_by_gradient(unit, operands, wanted, self.types))
         kept: list[Any] = []
         versions: list[int] = []
         for k, x in enumerate(operands):

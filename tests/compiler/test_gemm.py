@@ -112,7 +112,7 @@ def test_blocks_of_k(k: int, unit: tuple[int, int] | None) -> None:
 @pytest.mark.parametrize("layouts", [("rows", "columns"), ("columns", "spread")])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(700, 40, 300), (360, 513, 260), (20, 130, 700), (300, 530, 70)],
+    [(700, 40, 300), (360, 513, 260), (20, 130, 700), (800, 530, 70)],
     ids=["B fits", "B in blocks", "A fits", "A^T in many pages"],
 )
 def test_sizes_that_leave_the_caches(m: int, k: int, n: int, layouts: tuple[str, str]) -> None:

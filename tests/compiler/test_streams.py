@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 import dualgrad as dg
@@ -84,3 +85,33 @@ def test_tiles_do_not():
 def test_asking_beyond_the_end_of_an_array_is_harmless(n):
     x = dg.arange(n)
     assert ((-x).numpy() == -x.numpy()).all()
+
+
+def past_caches(f, *args):
+    """Whether a compiled function stores past the caches; its results are those of eager mode."""
+    compiled = dg.function(f)
+    got, expected = compiled(*args), f(*args)
+    np.testing.assert_array_equal(got.numpy(), expected.numpy())
+    return "nontemporal" in compiled.llvm()
+
+
+def test_results_that_no_cache_holds_are_stored_past_them():
+    """Rows of 1003 numbers begin at any place of a line, those of 1024 at its first."""
+    for shape in ((17_000, 1003), (16_400, 1024)):
+        x = dg.arange(shape[0] * shape[1], dtype=dg.float32).reshape(shape)
+        assert past_caches(lambda x: x * 0.5, x)
+        assert past_caches(lambda x: x - x.mean(1, keepdim=True), x)
+        np.testing.assert_array_equal((x * 0.5).numpy(), x.numpy() * np.float32(0.5))
+
+
+def test_others_are_not():
+    assert not past_caches(lambda x: x * 0.5, dg.ones(4096, 1024))
+    assert not past_caches(lambda x: x.sum(1), dg.ones(16_400, 1024))
+
+
+def test_sizes_decide_where_a_function_serves_all():
+    double = dg.function(lambda x: x * 2.0)
+    for count in (1000, 17_000_001, 70_000):
+        x = dg.arange(count, dtype=dg.float32)
+        np.testing.assert_array_equal(double(x).numpy(), x.numpy() * 2)
+    assert "nontemporal" in double.llvm()

@@ -26,7 +26,7 @@ _DIRECT_PANELS = 8
 _DIRECT_ROWS = 8  # rows that may meet in the same places of a first-level cache
 # Bytes that a block of columns of A^T may lie in, to be read where it is: more of them take more
 # pages and more lines of few sets than a core keeps at hand.
-_DIRECT_BYTES = 1 << 17
+_DIRECT_BYTES = 3 << 18
 # Rows that walk evenly are read where they lie if panels have so many, and columns so few runs.
 _EVEN_ROWS = 6
 _EVEN_RUNS = 8

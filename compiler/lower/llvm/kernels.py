@@ -30,6 +30,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
     splat,
     vector,
 )
+from dualgrad.compiler.lower.llvm.past_caches import LEAST, finish_stores, written_only
 from dualgrad.compiler.lower.llvm.scalars import ScalarCode
 from dualgrad.runtime.program import Target
 
@@ -134,6 +135,20 @@ class KernelCode(ScalarCode):
         """The lanes below `left`."""
         limit = splat(self.f, str(left), "i64", width)
         return self.f.value(f"icmp slt <{width} x i64> {iota(width)}, {limit}")
+
+    def find_large(self, body: tuple[Stmt, ...]) -> None:
+        """Which buffers are stored past the caches; the private ones of a strip lie in these."""
+        privates = self.frame.program.privates
+        for b in written_only(body, self.streams):
+            least = LEAST // b.dtype.itemsize
+            if b in privates:
+                continue
+            if isinstance(b.size, int):
+                if b.size >= least:
+                    self.smalls[b.name] = 0
+            else:
+                small = self.f.compare("slt", self.dim(b.size), least)
+                self.smalls[b.name] = self.f.value(f"zext i1 {small} to i64")
 
     # -- reductions ---------------------------------------------------------------------------
 
@@ -314,10 +329,12 @@ def kernel_function(
     code = KernelCode(signature, slots, parts)
     code.open_buffers(kernel.starts)
     code.streams = streams_of(kernel.body)
+    code.find_large(kernel.body)
     if is_parallel(kernel):
         (loop,) = kernel.body
         assert isinstance(loop, Loop)
         code.parallel(loop)
     else:
         code.run(kernel.body)
+    finish_stores(code.f, code.smalls)
     return code.finish()

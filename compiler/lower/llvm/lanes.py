@@ -112,10 +112,11 @@ _INTRINSIC = {
 
 
 class Declarations:
-    """Intrinsics and formulas that a module uses, each declared or defined once."""
+    """Intrinsics, formulas and metadata of a module, each declared or defined once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self._metadata: dict[str, int] = {}
         # (formula, lanes) -> (name of its function, text)
         self.formulas: dict[tuple[Formula, int], tuple[str, str]] = {}
 
@@ -123,8 +124,14 @@ class Declarations:
         self._lines[f"declare {result} @{name}({', '.join(arguments)})"] = None
         return f"@{name}"
 
+    def metadata(self, name: str, text: str) -> str:
+        """What marks an instruction with metadata of this name and content."""
+        number = self._metadata.setdefault(text, len(self._metadata))
+        return f"!{name} !{number}"
+
     def text(self) -> str:
-        return "\n".join(self._lines) + "\n"
+        nodes = [f"!{number} = !{{{text}}}" for text, number in self._metadata.items()]
+        return "\n".join([*self._lines, *nodes]) + "\n"
 
 
 def apply(f: Function, names: Declarations, e: Scalar, xs: list[str], width: int) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from dualgrad.compiler.ir.dims import Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Check, Contract, Kernel, Loop, Pack
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.lower.llvm.call import host_call
-from dualgrad.compiler.lower.llvm.contract import Share, contract_call, epilogue_function, pack_call
 from dualgrad.compiler.lower.llvm.cost import UNITS, work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, ERROR, Parts
 from dualgrad.compiler.lower.llvm.kernels import KernelCode, kernel_function
-from dualgrad.compiler.lower.llvm.walks import walk_function
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.program import (
     CONTEXT_EXTERNS,
     CONTEXT_PARALLEL_FOR,
     CONTEXT_POOL,
 )
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.lower.llvm import contract, walks
+else:  # for programs with products
+    contract = LazyModule("dualgrad.compiler.lower.llvm.contract")
+    walks = LazyModule("dualgrad.compiler.lower.llvm.walks")
 
 SERIAL_BELOW = UNITS * 30_000  # 30 us: less than that is done before a sleeping thread wakes up
 _GRAIN = UNITS * 15_000
@@ -37,9 +43,9 @@ def kernel_functions(
         return [kernel_function(function, kernel, slots, parts)]
     (stmt,) = kernel.body
     assert isinstance(stmt, Contract)
-    found = [epilogue_function(function, kernel, slots, parts)] if stmt.epilogue else []
+    found = [contract.epilogue_function(function, kernel, slots, parts)] if stmt.epilogue else []
     if stmt.a.walks or stmt.b.walks:
-        found.append(walk_function(f"{function}.walks", kernel, slots, parts))
+        found.append(walks.walk_function(f"{function}.walks", kernel, slots, parts))
     return found
 
 
@@ -63,9 +69,9 @@ class Launches(KernelCode):
             if isinstance(first, Call):
                 host_call(self, first)
             elif isinstance(first, Contract):
-                contract_call(self, function, first)
+                contract.contract_call(self, function, first)
             elif isinstance(first, Pack):
-                pack_call(self, first)
+                contract.pack_call(self, first)
             elif is_parallel(kernel):
                 self._launch_chunks(function, kernel)
             else:
@@ -154,7 +160,7 @@ class Shared:
             self._told[name] = self._function(name, "", lambda f: f.launch(self.work, self.kernel))
         code.f.call(name, ("ptr", "%frame"), ("ptr", "%context"), *self._places_for(code, kernel))
 
-    def run_share(self, code: Launches, kernel: Kernel, share: Share) -> None:
+    def run_share(self, code: Launches, kernel: Kernel, share: contract.Share) -> None:
         """Do a share of a product at its places: of `%matrix`, and, if it counts rows, `%count`
         of them from `%first` on."""
         (c,) = self.kernel.body
@@ -164,7 +170,7 @@ class Shared:
 
         def body(f: Launches) -> None:
             f.atoms |= {symbol_of(v): x for x, v in names.items() if isinstance(v, Expr)}
-            contract_call(f, self.work, c, share)
+            contract.contract_call(f, self.work, c, share)
 
         if name not in self._told:
             self._told[name] = self._function(name, "".join(f", i64 {x}" for x in names), body)

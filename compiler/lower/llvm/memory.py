@@ -24,6 +24,7 @@ from dualgrad.compiler.lower.llvm.lanes import (
     splat,
     vector,
 )
+from dualgrad.compiler.lower.llvm.past_caches import store_past
 from dualgrad.compiler.lower.llvm.spaced import Load, every, is_short, several, shared_by
 from dualgrad.runtime.dtype import DType
 from dualgrad.runtime.records import dataclass
@@ -66,6 +67,7 @@ class MemoryCode:
         self._numbers: dict[object, str] = {}
         self.scopes: list[dict[object, str]] = [{}]
         self.streams: frozenset[str] = frozenset()  # buffers that one loop alone touches
+        self.smalls: dict[str, Value] = {}  # those that it only writes: 0 where it is large
         self.next_row: Mapping[tuple[Buffer, Dim, bool], Dim] = {}  # see `advance.Pitch`
         self.exit = self.f.new_block()
 
@@ -377,9 +379,7 @@ class MemoryCode:
             value = self.f.value(f"zext {vector('i1', width)} {value} to {vector('i8', width)}")
         whole = vector(kind, width)
         if width == 1 or (step == 1 and self.lanes.mask is None):
-            address = self.pointer(buffer, index, shift)
-            self.f.store(whole, value, address, align)
-            self.prefetch(buffer, index, address, write=True)
+            self._store_whole(buffer, index, (whole, value, self.pointer(buffer, index, shift)))
             return
         flags = f"<{width} x i1>"
         if step == 1:
@@ -391,6 +391,20 @@ class MemoryCode:
             write = self.names.intrinsic(name, "void", whole, f"<{width} x ptr>", "i32", flags)
             target = (f"<{width} x ptr>", self._addresses(buffer, index, shift))
         self.f.call(write, (whole, value), target, ("i32", align), (flags, self._mask()))
+
+    def _store_whole(self, buffer: Buffer, index: Dim, store: tuple[str, str, str]) -> None:
+        """(type, value, address), past the caches if the buffer is large."""
+        kind, value, address = store
+        width, after = self.lanes.width * buffer.dtype.itemsize, ""
+        if self.lanes.ahead and buffer.name in self.smalls:
+            lines = min(width, self.target.vector_bits // 8)
+            after = store_past(self.f, self.names, store, lines, self.smalls[buffer.name])
+        with self.scope():
+            self.f.store(kind, value, address, buffer.dtype.itemsize)
+            self.prefetch(buffer, index, address, write=True)
+        if after:
+            self.f.jump(after)
+            self.f.start(after)
 
     # -- checks -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dualgrad.compiler.kernel import ir
 from dualgrad.compiler.kernel.ir import Call, Contract, Pack
@@ -17,7 +18,6 @@ from dualgrad.compiler.kernel.strips import Strip
 from dualgrad.compiler.lower.llvm.cost import work_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import BATCH, ERROR, NUMBERS, ROW, Frame, Parts
-from dualgrad.compiler.lower.llvm.gemm import routine_of
 from dualgrad.compiler.lower.llvm.lanes import Declarations
 from dualgrad.compiler.lower.llvm.launches import (
     SERIAL_BELOW,
@@ -26,10 +26,16 @@ from dualgrad.compiler.lower.llvm.launches import (
     kernel_functions,
     may_stop,
 )
-from dualgrad.compiler.lower.llvm.stripped import run_strip, strip_functions
 from dualgrad.compiler.lower.llvm.together import Work, pass_function, pays, run_pass
+from dualgrad.runtime.lazy import LazyModule
 from dualgrad.runtime.program import ENTRY, HANDLE_DATA_OFFSET, Target
 from dualgrad.runtime.records import dataclass
+
+if TYPE_CHECKING:
+    from dualgrad.compiler.lower.llvm import gemm, stripped
+else:  # for programs with products
+    gemm = LazyModule("dualgrad.compiler.lower.llvm.gemm")
+    stripped = LazyModule("dualgrad.compiler.lower.llvm.stripped")
 
 _LAUNCHES_IN_BLOCK = 16  # code generation takes more than linear time on a long block
 
@@ -94,7 +100,7 @@ def _singly(numbers: range) -> list[range]:
 def _externs(program: LoopProgram) -> tuple[str, ...]:
     """The routines that a program calls, each once."""
     stmts = [s for k in program.kernels for s in ir.walk(k.body)]
-    routines = [routine_of(s) for s in stmts if isinstance(s, Contract | Pack)]
+    routines = [gemm.routine_of(s) for s in stmts if isinstance(s, Contract | Pack)]
     routines += [s.host.name for s in stmts if isinstance(s, Call)]
     return tuple(dict.fromkeys(routines))
 
@@ -161,8 +167,8 @@ class Entry(Launches):
         """Run a strip; the functions that this takes."""
         self._cut()
         with self.scope():
-            run_strip(self, name, strip, works)
-        return strip_functions(name, strip, works, self.parts)
+            stripped.run_strip(self, name, strip, works)
+        return stripped.strip_functions(name, strip, works, self.parts)
 
     def _launch(self, work: Work) -> None:
         self._cut()
