@@ -416,6 +416,8 @@ class Generator:
             same = [t for t in WIDE if t.bits == dtype.bits and t is not bool_]
             x = self.expression(scope, self.rng.choice(same), depth, leaves)
             return s.bitcast(self.number(x), dtype)
+        if kind < 0.38 and leaves and dtype in (float32, float64):
+            return self.rng.choice([self.table, self.formula, self.detour])(scope, dtype, depth)
         if dtype is bool_ and kind < 0.7:
             of = self.rng.choice([t for t in self.dtypes if t is not bool_])
             of = of.compute
@@ -427,6 +429,29 @@ class Generator:
         count = s.PRIMITIVES[name][0]
         args = [self.expression(scope, dtype, depth, leaves) for _ in range(count)]
         return s.primitive(name, *self.defined(name, args))
+
+    def table(self, scope: Scope, dtype: DType, depth: int) -> Scalar:
+        count = self.rng.choice([2, 8, 16, 16])
+        numbers = tuple(float(self.rng.randrange(-50, 50)) for _ in range(count))
+        of = [t for t in WIDE if t.is_int and t.bits == dtype.bits]
+        return s.table(self.expression(scope, self.rng.choice(of), depth), numbers, dtype)
+
+    def formula(self, scope: Scope, dtype: DType, depth: int) -> Scalar:
+        made = self.function(dtype)
+        return made.on(*(self.expression(scope, x.dtype, depth) for x in made.params))
+
+    def detour(self, scope: Scope, dtype: DType, depth: int) -> Scalar:
+        made = self.function(dtype)
+        args = [self.expression(scope, x.dtype, depth) for x in made.params]
+        rare, usual = (self.expression(scope, t, depth) for t in (bool_, dtype))
+        return made.where(rare, usual, *args)
+
+    def function(self, dtype: DType) -> s.Formula:
+        """A formula of one or two registers."""
+        dtypes = [dtype, self.rng.choice([int64, dtype, bool_])][: self.rng.choice([1, 2])]
+        params = tuple(s.reg(self.fresh("x"), t) for t in dtypes)
+        body = self.expression(Scope([], [*params], [*params]), dtype, 3, leaves=False)
+        return s.Formula(self.fresh("f"), params, body)
 
     def defined(self, name: str, args: list[Scalar]) -> list[Scalar]:
         """The operands, changed where the primitive would not be defined on them."""
