@@ -230,6 +230,9 @@ def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     whole, rest = _long_division(a, b)
     if rest == 0:
         return whole, 0
+    times = _only_quotient(rest, b)
+    if times is not None:
+        return whole + times, rest - times * b
     if not _is_natural(rest):
         whole, rest = 0, a  # 63 - i stays whole: target code divides natural numbers only
     if _is_below(rest, b):
@@ -242,9 +245,23 @@ def divide(a: Dim, b: Dim) -> tuple[Dim, Dim]:
 
 def _is_natural(a: Dim) -> bool:
     """Whether a >= 0 is certain: its constant outweighs the terms that are subtracted."""
-    subtracted = Expr.of({m: -c for m, c in terms_of(a) if c < 0})
-    top = largest(subtracted)
+    top = largest(_subtracted(a))
     return isinstance(top, int) and top <= dict(terms_of(a)).get((), 0)
+
+
+def _subtracted(a: Dim) -> Dim:
+    return Expr.of({m: -c for m, c in terms_of(a) if c < 0})
+
+
+def _only_quotient(a: Dim, b: Dim) -> int | None:
+    """a // b, if it is one number for all values of loop variables: 2 for (8 - i) // 3, i < 3."""
+    start = dict(terms_of(a)).get((), 0)
+    less = _subtracted(a - start)
+    under, over = largest(less), largest(a - start + less)
+    if not (isinstance(b, int) and b > 0 and isinstance(under, int) and isinstance(over, int)):
+        return None
+    found = (start - under) // b
+    return found if (start + over) // b == found else None
 
 
 def _long_division(a: Dim, b: Dim) -> tuple[Dim, Dim]:

@@ -1,22 +1,23 @@
-"""Layout: images between convolutions lie in memory with their channels last.
+"""Layout: images of convolutions lie in memory with their channels last.
 
-Goal: what convolutions hand to each other, through activations and poolings, is stored as
+Goal: what convolutions read and hand to each other, through activations and poolings, is stored as
 [N, ..., C].  Then windows are rows of long runs, which products pack by copying them; places of
 a pooling are whole vectors of channels; a cotangent is a matrix as it stands.  Non-goals: changing
-any number (a product and its transpose are the same chains); single convolutions, whose operands
-and result lie as the user has them.
+any number (a product and its transpose are the same chains); convolutions too small to win back
+the copies of their operands and results, which lie as the user has them.
 
 Marked nodes are those that are computed as [N, ..., C]; for every other node they look as before,
-through a permutation.  Marks begin at products of windows and spread through what goes element by
-element, also to operands; a consumer of another kind gets a copy in the old order, unless it reads
-rows of channels anyway.  Where copies would be many, nothing is changed.
+through a permutation.  Marks begin at products of windows, and at padded images that these show,
+and spread through what goes element by element, also to operands; a consumer of another kind gets
+a copy in the old order, unless it reads rows of channels anyway.  Where copies would be many,
+nothing is changed.
 """
 
 from __future__ import annotations
 
 import math
 
-from dualgrad.compiler.ir.dims import Dim, same
+from dualgrad.compiler.ir.dims import Dim, coefficient, same, smallest, sym
 from dualgrad.compiler.ir.node import Graph, Leaf, Node, topological
 from dualgrad.compiler.ops.contract import MatMul
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
@@ -29,22 +30,23 @@ from dualgrad.compiler.ops.view import (
     Reshape,
     View,
     behind_views,
+    flatten_index,
+    through_views,
 )
 from dualgrad.compiler.ops.window_terms import Stretch
 from dualgrad.compiler.passes.simplify import constant, merge_permutes, merge_reshapes
 
 _PRICE = 128  # multiply-adds of products for each element that is copied: what that wins back
+_CACHED = 1 << 18  # elements of kernels that stay in a second-level cache
 
 
 def channels_last(graph: Graph) -> Graph:
     """The graph with images between convolutions as [N, ..., C]; the same if there are none."""
     order = topological(graph.roots)
     products = [n for n in order if _is_correlation(n)]
-    if len(products) < 2:
+    if not products:
         return graph
     marked = _marked(order, products)
-    if not any(behind_views(n.inputs[1]) in marked for n in products):
-        return graph
     rewriting = _Rewriting(marked)
     roots = rewriting.run(graph.roots, order)
     work = sum(_size(n) * _known(n.inputs[0].shape[2]) for n in products)
@@ -83,9 +85,15 @@ def _keeps_channels(node: Node) -> bool:
     if isinstance(op, Reshape):
         source = node.inputs[0]
         return source.ndim > 2 and source.shape[:2] == node.shape[:2]
-    if isinstance(op, Overwrite):
-        return isinstance(op.view, Slice) and constant(node.inputs[0]) is not None
-    return isinstance(op, Elementwise | Slice | Stretch)
+    return _is_padded(node) or isinstance(op, Elementwise | Slice | Stretch)
+
+
+def _is_padded(node: Node) -> bool:
+    """Whether a node is an image within a number that is the same everywhere."""
+    op = node.op
+    if not isinstance(op, Overwrite) or node.ndim < 3 or same(node.shape[1], 1):
+        return False
+    return isinstance(op.view, Slice) and constant(node.inputs[0]) is not None
 
 
 def _marked(order: list[Node], products: list[Node]) -> set[Node]:
@@ -95,7 +103,9 @@ def _marked(order: list[Node], products: list[Node]) -> set[Node]:
     for node in order:
         for x in node.inputs:
             users.setdefault(x, []).append(node)
-    stack = list(products)
+    images = {behind_views(n.inputs[1]) for n in products}
+    stack = [n for n in order if n in products or (n in images and _is_padded(n))]
+    marked.update(stack)
     while stack:
         node = stack.pop()
         near = [u for u in users.get(node, ()) if _keeps_channels(u) or _goes_on(u, node)]
@@ -180,6 +190,7 @@ class _Rewriting:
         if isinstance(op, Overwrite):
             assert isinstance(op.view, Slice)
             view = op.view
+            self.copied += 0 if node.inputs[1] in self.marked else _size(node.inputs[1])
             turned = Slice.of(*(_turned(x) for x in (view.starts, view.steps, view.sizes)))
             return Overwrite.of(turned).on(*map(to_last, inputs))
         if isinstance(op, Elementwise):
@@ -234,13 +245,28 @@ def _on(x: Node, base: Node, other: Node) -> Node:
 
 
 def _rows_of(x: Node) -> Node:
-    """Kernels [N, outputs, K], the same for all images, as [N, K, outputs] that lie so."""
+    """Kernels [N, outputs, K], the same for all images, as [N, K, outputs]; they lie so, unless
+    that would take each element from another part of memory."""
     (kernels,) = x.inputs
     base = behind_views(kernels)
     if isinstance(base.op, Copy):
+        if _size(base) > _CACHED and _goes_by_rows(base.inputs[0]):
+            return _transposed(x)
         kernels = _on(kernels, base, base.inputs[0])
     rows = Copy.of().on(_transposed(kernels))
     return Expand.of((x.shape[0], *rows.shape[1:])).on(rows)
+
+
+def _goes_by_rows(x: Node) -> bool:
+    """Whether elements along the last axis are nearer to each other than along the first."""
+    at = tuple(sym(f"i{k}", n) for k, n in enumerate(x.shape))
+    leaf, index = through_views(x, at)
+    place = flatten_index(index, leaf.shape)
+    first, last = (coefficient(place, at[k]) for k in (0, -1))
+    if first is None or last is None:
+        return False
+    least = smallest(first[0] - last[0])
+    return least is not None and least > 0
 
 
 def _transposed(x: Node) -> Node:

@@ -82,7 +82,40 @@ def test_between_convolutions_channels_are_last() -> None:
     assert contractions(f) == [("90", "18"), ("56", "20")]
 
 
-def test_a_single_convolution_stays_as_the_user_has_it() -> None:
+@pytest.mark.parametrize(
+    ("channels", "outputs", "stride", "kernels"),
+    [(32, 64, 1, "64, 1"), (128, 64, 2, "64, 1"), (64, 512, 1, "1, 576")],
+)
+def test_a_convolution_with_much_work_has_channels_last(
+    channels: int, outputs: int, stride: int, kernels: str
+) -> None:
+    """Kernels that no cache holds are read in the order that they have."""
+    rng = np.random.default_rng(outputs)
+    x = rng.standard_normal((2, channels, 7, 6)).astype(np.float32)
+    w = rng.standard_normal((outputs, channels, 3, 3)).astype(np.float32)
+
+    def forward(x: Any, w: Any) -> Any:
+        return F.conv2d(x, w, stride=stride, padding=1)
+
+    def backward(x: Any, w: Any) -> Any:
+        x.requires_grad = True
+        y = forward(x, w)
+        return dg.autograd.grad((y * y.detach()).sum(), [x])[0]
+
+    f, g = dg.function(forward), dg.function(backward)
+    y, dx = f(dg.tensor(x), dg.tensor(w)).numpy(), g(dg.tensor(x), dg.tensor(w)).numpy()
+    assert np.array_equal(y, forward(dg.tensor(x), dg.tensor(w)).numpy())
+    assert np.array_equal(dx, backward(dg.tensor(x), dg.tensor(w)).numpy())
+    taps = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3)
+    )[:, :, ::stride, ::stride]
+    expected = np.einsum("nchwij,ocij->nohw", taps, w.astype(np.float64))
+    assert np.abs(y - expected).max() < 1e-4 * np.abs(expected).max()
+    assert contractions(f) == [(str(y[0, 0].size), str(outputs))]
+    assert f"[0; 0, {kernels}]" in f.ir()
+
+
+def test_a_convolution_with_little_work_stays_as_the_user_has_it() -> None:
     x, w = dg.ones(3, 4, 12, 11), dg.ones(MIDDLE, 4, 3, 3)
     f = dg.function(lambda x, w: F.relu(F.conv2d(x, w)))
     f(x, w)

@@ -46,6 +46,14 @@ def test_what_is_not_certain_stays() -> None:
     assert (N * M) // (M + 1) != N
 
 
+def test_reversed_axes_come_apart() -> None:
+    i, j = sym("i", 3), sym("j", 3)
+    assert (8 - i) // 3 == 2
+    assert (8 - i) % 3 == 2 - i
+    assert (8 - 3 * i - j + 9 * N) // 3 == 2 - i + 3 * N
+    assert (7 - i) // 3 != 2  # 2 or 1
+
+
 atoms = st.sampled_from([1, N, M, U, V, N // 2, (N + M) // 3, N * M])
 terms = st.tuples(st.integers(-3, 3), atoms, atoms)
 
@@ -99,3 +107,17 @@ def test_the_last_place_of_a_loop_counts() -> None:
 def test_the_larger_of_two() -> None:
     for n in range(2, 9):
         assert evaluate(maximum(N, 5), {SIZES[0]: n}) == max(n, 5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-20, 20), st.lists(st.integers(-9, 9), min_size=3, max_size=3), st.data())
+def test_division_by_a_number_keeps_its_value(start: int, steps: list[int], data: Any) -> None:
+    extents = [data.draw(st.integers(1, 5)) for _ in steps]
+    axes = [sym(f"v{k}", n) for k, n in enumerate(extents)]
+    by = data.draw(st.integers(1, 12))
+    place: Dim = start + sum(c * v for c, v in zip(steps, axes, strict=True))
+    places = [data.draw(st.integers(0, n - 1)) for n in extents]
+    values = {symbol_of(v): at for v, at in zip(axes, places, strict=True)}
+    x = evaluate(place, values)
+    assert evaluate(place // by, values) == x // by
+    assert evaluate(place % by, values) == x % by
