@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise, permutations
 
+from dualgrad.compiler.ir.certain import is_natural
 from dualgrad.compiler.ir.dims import (
     Atom,
     Dim,
@@ -20,7 +21,6 @@ from dualgrad.compiler.ir.dims import (
     ceil_div,
     coefficient,
     divide,
-    is_natural,
     minimum,
     substitute,
     sym,

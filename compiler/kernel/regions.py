@@ -7,7 +7,8 @@ joined along an inner dimension.
 
 from __future__ import annotations
 
-from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, is_natural, symbols
+from dualgrad.compiler.ir.certain import is_natural
+from dualgrad.compiler.ir.dims import Dim, Expr, coefficient, symbols
 from dualgrad.compiler.kernel.ir import (
     Contract,
     Kernel,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 
-from dualgrad.compiler.ir.dims import Dim, ceil_div, is_natural, maximum, minimum
+from dualgrad.compiler.ir.certain import is_natural
+from dualgrad.compiler.ir.dims import Dim, ceil_div, maximum, minimum
 from dualgrad.compiler.kernel.ir import (
     K_BLOCK,
     PACKED_ROWS,

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dualgrad.compiler.ir.certain import is_natural
 from dualgrad.compiler.ir.dims import (
     Dim,
     ceil_div,
     coefficient,
     divide,
-    is_natural,
     minimum,
     substitute,
     sym,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualgrad.compiler.ir.certain import is_natural
 from dualgrad.compiler.ir.dims import (
     Dim,
     evaluate,
-    is_natural,
     maximum,
     rejoined,
     sym,
