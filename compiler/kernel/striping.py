@@ -118,7 +118,10 @@ class Finder:
         if not isinstance(n, int):
             return True
         if growth.rows is not None:  # memory counts more than that all threads finish together
-            return not growth.sums or n >= self.threads or self._is_far(found)
+            assert found.cut is not None
+            groups = n * found.cut.blocks if growth.sums else self.threads
+            enough = not isinstance(groups, int) or groups >= self.threads
+            return enough or self._is_far(found)
         return n % self.threads == 0 or n >= ITEMS_PER_THREAD * self.threads
 
     def _is_far(self, found: Found) -> bool:
@@ -214,8 +217,13 @@ class Finder:
             return False
         if whole.size * whole.dtype.itemsize <= FAR:
             return False
-        taken = (self.kernels[number].touched - {name}) & sizes.keys()
-        return not is_natural(sum((sizes[x] for x in taken), start=0) - sizes[name])
+        nbytes = {
+            b.name: sizes[b.name] * b.dtype.itemsize
+            for b in self.kernels[number].starts
+            if b.name in sizes
+        }
+        stored = nbytes.pop(name)
+        return not is_natural(sum(nbytes.values(), start=0) - stored)
 
     def _prepared(self, found: Found) -> Found:
         """With the kernels before it that do nothing but prepare a strip, item by item."""
@@ -250,11 +258,13 @@ class Finder:
         first = low + len(head)
         last = first + len(growth.members) - 1
         tables, table_bytes = _tables(growth.members)
-        scratch = self.scratch(int64, ceil_div(table_bytes + area * self.threads, 8))
+        words = ceil_div(table_bytes + area * self.threads, 8)
+        turns = words * 8 if any(partials) else None
+        scratch = self.scratch(int64, words + (0 if turns is None else 1 + growth.matrices))
         sums = tuple(RowSum(first + k, p) for k, p in zip(growth.sums, partials, strict=True))
         cut, matrices = found.cut, growth.matrices
         memory = scratch, area, privates
-        strip = Strip(first, last, matrices, cut, *memory, sums, tables, table_bytes)
+        strip = Strip(first, last, matrices, cut, *memory, sums, tables, table_bytes, turns)
         self.strips.append(strip)
         return last + 1
 

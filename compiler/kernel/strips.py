@@ -119,6 +119,8 @@ class Strip:
     tables where in `scratch` the tables of a product lie (`kernel.walks`), which all items share:
            the number of its kernel in the strip, and how many bytes from the start
     head   bytes of all tables; the threads' parts come after them
+    turns  where in `scratch` the words lie by which threads take turns in adding the sums of blocks
+           (`lower.llvm.turns`), in bytes; None where none does
     """
 
     first: int
@@ -131,6 +133,7 @@ class Strip:
     sums: tuple[RowSum, ...] = ()
     tables: tuple[tuple[int, int], ...] = ()
     head: int = 0
+    turns: Dim | None = None
 
     @property
     def numbers(self) -> range:
@@ -148,7 +151,12 @@ class Strip:
     @property
     def in_order(self) -> Dim:
         """So many items that follow each other are done by one thread, in order."""
-        return self.of_matrix if self.sums else 1
+        return self.cut.pieces if self.sums and self.cut else 1
+
+    @property
+    def groups(self) -> Dim:
+        """How many threads can take part."""
+        return self.matrices * (self.cut.blocks if self.sums and self.cut else self.of_matrix)
 
     @property
     def rows(self) -> Dim:

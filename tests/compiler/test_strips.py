@@ -286,9 +286,9 @@ def test_gradients_are_cut_into_blocks_of_rows() -> None:
     (strip,) = program.strips
     assert strip.cut is not None
     assert len(strip.sums) == 2  # of keys and values
-    assert strip.in_order * 2 == strip.items
+    assert (strip.groups, strip.in_order * strip.groups) == (4, strip.items)  # two blocks each
     assert all(s.partial is not None for s in strip.sums)
-    bounds = [strip.cut.bounds(k) for k in range(strip.in_order)]
+    bounds = [strip.cut.bounds(k) for k in range(strip.of_matrix)]
     assert [x for low, high in bounds for x in range(low, high)] == list(range(600))
     assert any(low == 300 for low, _ in bounds)  # a block along K begins with an item
 
@@ -358,7 +358,7 @@ def test_softmax_is_computed_again_rather_than_kept(p: float) -> None:
     same_bits(results, [x.numpy() for x in want])
     arena = plan_arena(program.launch.spaces, {})[1]
     softmax = 4 * 4 * 1600 * 1600  # bytes
-    assert arena < softmax / (2 if p else 4)  # with dropout a byte each says what is dropped
+    assert arena < softmax * (0.45 if p else 0.2)  # with dropout a byte each says what is dropped
 
 
 @pytest.mark.parametrize(

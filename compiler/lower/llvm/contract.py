@@ -17,6 +17,7 @@ from dualgrad.compiler.lower.llvm.frame import BATCH, ROW, Parts
 from dualgrad.compiler.lower.llvm.gemm import DESC, routine_of
 from dualgrad.compiler.lower.llvm.kernels import KernelCode
 from dualgrad.compiler.lower.llvm.reach import guard_reach
+from dualgrad.compiler.lower.llvm.turns import ends_block
 from dualgrad.runtime.program import CONTEXT_PARALLEL_FOR, CONTEXT_POOL, POOL_WORKERS
 from dualgrad.runtime.records import dataclass
 
@@ -179,8 +180,7 @@ def _put_sums(entry: Launches, c: Contract, share: Share | None, put: Callable[.
     assert share.count is not None
     block, rows = share.summed.block, share.summed.rows
     stop = share.first + share.count
-    last = f.compare("eq", entry.dim(stop), entry.dim(rows))
-    ends = f.value(f"or i1 {last}, {f.compare('eq', entry.dim(stop % block), 0)}")
+    ends = ends_block(entry, share.summed, entry.dim(stop))
     sums, pitch = (share.partial, c.n) if share.partial else (c.c.buffer, c.c.strides[0])
     start = 0 if share.partial else c.c.place(share.matrix, 0, 0)
     put("partial", entry.pointer(sums, start), "ptr")

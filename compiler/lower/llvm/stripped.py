@@ -19,6 +19,7 @@ from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, CONTEXT, ERROR, START, STOP, Parts
 from dualgrad.compiler.lower.llvm.launches import MAX_CHUNKS, SERIAL_BELOW, Launches
 from dualgrad.compiler.lower.llvm.together import Work
+from dualgrad.compiler.lower.llvm.turns import Turns
 from dualgrad.runtime.program import CONTEXT_POOL, POOL_WORKERS
 
 _PRODUCTS_PER_NS = 32  # multiply-adds of a product
@@ -44,7 +45,10 @@ def _item_function(name: str, strip: Strip, works: Sequence[Work], parts: Parts)
     for word, value in ((CHUNKS, 0), (START, start), (STOP, start + count)):
         f.store("i64", code.dim(value), f.at("%frame", word, "i64"))
     tables = dict(strip.tables)
+    turns = _turns(code, strip)
     for number, work in zip(strip.numbers, works, strict=True):
+        if turns is not None and number == strip.sums[0].number:
+            turns.wait("%matrix", "%first", f.add("%first", "%count"))
         with code.scope():
             share = _share(strip, number, matrix, first, count)
             offset = tables.get(number - strip.first)
@@ -98,9 +102,11 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
         f.store("i64", f.load("i64", f.at("%frame", i, "i64")), f.at(own, i, "i64"))
     chunks = f.load("i64", f.at("%frame", CHUNKS, "i64"))
     each = code.dim(strip.in_order)
-    groups = code.dim(_groups_of(strip))
-    low = f.quotient(f.mul("%chunk", groups), chunks)
-    high = f.quotient(f.mul(f.add("%chunk", 1), groups), chunks)
+    groups = code.dim(strip.groups)
+    turns = _turns(code, strip)
+    chunk = "%chunk" if turns is None else turns.take()
+    low = f.quotient(f.mul(chunk, groups), chunks)
+    high = f.quotient(f.mul(f.add(chunk, 1), groups), chunks)
     context = f.load("ptr", f.at("%frame", CONTEXT, "i64"))
     area = f.at(_scratch(code, strip, strip.head), f.mul("%tid", code.dim(strip.area)), "i8")
     rows = code.dim(strip.rows)
@@ -119,9 +125,18 @@ def _chunk_function(name: str, strip: Strip, parts: Parts) -> str:
         with f.when(f.compare("sgt", count, 0)):
             at = (("i64", x) for x in (matrix, first, count))
             f.call(f"{name}.item", ("ptr", own), ("ptr", context), *at)
+            if turns is not None:
+                with code.scope():
+                    turns.end(matrix, f.add(first, count))
         if parts.checked:
-            _pass_error_on(code, own)
+            _pass_error_on(code, own, turns, matrix)
     return code.finish()
+
+
+def _turns(code: Launches, strip: Strip) -> Turns | None:
+    if strip.turns is None:
+        return None
+    return Turns(code, strip, _scratch(code, strip, strip.turns))
 
 
 def _rows_of(strip: Strip, item: Expr) -> tuple[Dim, Dim, Dim]:
@@ -133,23 +148,25 @@ def _rows_of(strip: Strip, item: Expr) -> tuple[Dim, Dim, Dim]:
     return item // strip.of_matrix, low, high - low
 
 
-def _pass_error_on(code: Launches, own: str) -> None:
-    """Leave if an item has left an error word in the chunk's frame."""
+def _pass_error_on(code: Launches, own: str, turns: Turns | None, matrix: Value) -> None:
+    """Leave if an item of a matrix has left an error word in the chunk's frame."""
     f = code.f
     error = f.load("i64", f.at(own, ERROR, "i64"))
     on, failed = f.new_block(), f.new_block()
     f.branch(f.compare("ne", error, 0), failed, on)
     f.start(failed)
     f.store("i64", error, f.at("%frame", ERROR, "i64"))
+    if turns is not None:
+        turns.give_up(matrix)
     f.jump(code.exit)
     f.start(on)
 
 
-def _scratch(code: Launches, strip: Strip, offset: int) -> str:
-    """A place in the scratch memory of a strip."""
+def _scratch(code: Launches, strip: Strip, offset: Dim) -> str:
+    """A place in the scratch memory of a strip, so many bytes from its start."""
     f = code.f
     scratch = f.load("ptr", f.at("%frame", code.frame.slots[strip.scratch.name], "i64"))
-    return f.at(scratch, offset, "i8")
+    return f.at(scratch, code.dim(offset), "i8")
 
 
 def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) -> None:
@@ -160,6 +177,9 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
     for number, offset in strip.tables:
         memory = _scratch(code, strip, offset)
         f.call(f"{works[number].function}.walks", ("ptr", "%frame"), ("ptr", memory))
+    turns = _turns(code, strip)
+    if turns is not None:
+        turns.begin()
     work = _work_of(works)
     if isinstance(work, int) and work < SERIAL_BELOW:
         f.store("i64", 1, f.at("%frame", CHUNKS, "i64"))
@@ -171,7 +191,9 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
         if not isinstance(work, int):
             pays = f.compare("sge", code.dim(work), SERIAL_BELOW)
             fits = f.value(f"and i1 {fits}, {pays}")
-        chunks = f.select(fits, code.dim(minimum(_groups_of(strip), MAX_CHUNKS)), 1)
+        # whoever waits for a block must know that it has begun: then each is a chunk
+        most = strip.groups if turns is not None else minimum(strip.groups, MAX_CHUNKS)
+        chunks = f.select(fits, code.dim(most), 1)
         f.store("i64", chunks, f.at("%frame", CHUNKS, "i64"))
         with f.when(fits):
             code.parallel_for(name, chunks)
@@ -179,11 +201,6 @@ def run_strip(code: Launches, name: str, strip: Strip, works: Sequence[Work]) ->
             f.call(name, *whole)
     if code.checked:
         code.stop_after_error()
-
-
-def _groups_of(strip: Strip) -> Dim:
-    """How many threads can take part: a group of items is in the order of one."""
-    return strip.matrices if strip.sums else strip.items
 
 
 def _work_of(works: Sequence[Work]) -> Dim:
