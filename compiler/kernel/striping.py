@@ -2,9 +2,10 @@
 that only they need lies.
 
 A strip starts with a product of many matrices and grows kernel by kernel, forwards and then
-backwards; items are matrices or, where one would not fit a core's cache, some rows of one.  Or it
-starts with a product by a matrix that several products share, packed once, and goes on through
-those; items are blocks of rows, as many as there are threads.
+backwards; items are matrices or, where one would not fit a core's cache, some rows of one.  So may
+a product of one matrix, where that saves much memory.  Or a strip starts with a product by a matrix
+that several products share, packed once, and goes on through those; items are blocks of rows, as
+many as there are threads.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ REACH = 24  # kernels after the first that are looked at; after the last so far,
 ITEMS_PER_THREAD = 4  # from so many on, threads finish together
 CACHED = 1 << 20  # bytes of an item that stay in a core's cache
 FAR = 8 << 20  # bytes of a buffer that caches do not hold
+LONE = 4  # times as many scores as elements of both operands: then a strip of one matrix pays
 FEWEST_STEPS = 2
 FEWEST_ROWS = 64  # of a product in one item: with fewer its other operand is packed too often
 
@@ -87,17 +89,20 @@ class Finder:
             return seed + 1 if steps is None else self._keep(low, steps)
         if not fits(first, first.batch, None):
             return seed + 1
+        if first.batch == 1:
+            lone = self._lone(low, seed, first)
+            return seed + 1 if lone is None else self._keep(low, lone)
         found = self._grown(low, seed, first.batch, None)
         if found is None:
             return seed + 1
         area = self._area_of(found)
         if not isinstance(area, int):
-            rows = self._by_rows(low, seed, found)
+            rows = self._by_rows(low, seed, found.growth.matrices, found.contracts)
             if rows is None:
                 return seed + 1
             found = rows
         elif area > CACHED:
-            found = self._by_rows(low, seed, found) or found
+            found = self._by_rows(low, seed, found.growth.matrices, found.contracts) or found
         return self._keep(low, found) if self._keeps_busy(found) else seed + 1
 
     def _through_time(self, low: int, seed: int, c: Contract) -> Found | None:
@@ -130,12 +135,32 @@ class Finder:
         sizes = (p.buffer.size * p.buffer.dtype.itemsize for p in privates)
         return any(not isinstance(n, int) or n > FAR for n in sizes)
 
-    def _by_rows(self, low: int, seed: int, whole: Found) -> Found | None:
-        """The same strip with some rows of a matrix in an item."""
+    def _lone(self, low: int, seed: int, c: Contract) -> Found | None:
+        """A strip by rows of one matrix, whose products could as well run on all threads one after
+        another: if that saves memory, as with the scores of a single head.  Sizes that are not
+        known are taken for those of scores if rows are reduced, and no factor is a weight."""
+        size = c.m * c.n
+        known = isinstance(size, int)
+        if isinstance(size, int):
+            large = size * c.result.dtype.itemsize > FAR
+            if not large or not is_natural(size - LONE * (c.m + c.n) * c.k):
+                return None
+        elif isinstance(c.m, int) or isinstance(c.n, int):
+            return None
+        found = self._by_rows(low, seed, 1, 2)
+        if found is None or not self._keeps_busy(found):
+            return None
+        if not known and all(k.kind != "row" for k in found.growth.members):
+            return None
+        privates, _ = self._laid_out(found, with_scratch=False)
+        return found if any(p.buffer == c.c.buffer for p in privates) else None
+
+    def _by_rows(self, low: int, seed: int, matrices: Dim, products: int) -> Found | None:
+        """A strip with some rows of a matrix in an item, of so many products at least."""
         first = self.kernels[seed].body[0]
         assert isinstance(first, Contract)
-        finer = self._grown(low, seed, whole.growth.matrices, first.m)
-        if finer is None or finer.contracts != whole.contracts:
+        finer = self._grown(low, seed, matrices, first.m)
+        if finer is None or finer.contracts < products:
             return None
         block, area = Cut(first.m, 1).block, self._area_of(finer)
         row = ceil_div(area, block) if isinstance(area, int) else self._area_of_row(finer)
@@ -174,14 +199,15 @@ class Finder:
     ) -> Found | None:
         """The strip that starts with these kernels, the last of which is where it starts to grow,
         without those that are to come later; None if they are none."""
-        growth, seed = Growth(matrices, rows), first[-1]
+        seed = first[-1]
+        in_steps = _is_packed(self.kernels[seed])
+        growth = Growth(matrices, rows, in_steps)
         if not all(growth.joins(self.kernels[k]) for k in first):
             return None
         after = Aside()
         chosen = [*first]
         early: list[int] = []
         waiting: list[int] = []
-        in_steps = _is_packed(self.kernels[seed])
         for k in range(seed + 1, len(self.kernels)):
             kernel = self.kernels[k]
             far = k - (chosen[-1] if in_steps else seed) >= REACH
@@ -233,7 +259,8 @@ class Finder:
             if any(isinstance(s, Call | Check) for s in walk(kernel.body)):
                 break
             if not aside.meets(kernel) and kernel.stored & found.growth.touched:
-                growth = Growth(found.growth.matrices, found.growth.rows)
+                old = found.growth
+                growth = Growth(old.matrices, old.rows, old.in_steps)
                 members = [kernel, *(self.kernels[j] for j in found.chosen)]
                 if all(map(growth.joins, members)):
                     before = [j for j in found.before if j != k]

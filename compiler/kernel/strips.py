@@ -182,18 +182,17 @@ class Strip:
         return f"strip {self.first}..{self.last} of {self.items} items{cut}: {places}{sums}{tables}"
 
 
-def fits(c: Contract, matrices: Dim, rows: Dim | None) -> bool:
+def fits(c: Contract, matrices: Dim, rows: Dim | None, in_steps: bool = False) -> bool:
     """Whether a product is of so many matrices that are packed on their own; of so many rows, or
-    with sums over so many.  Or of so many rows with a matrix that is packed already."""
-    if c.packed:
-        return matrices == 1 and rows == c.m
-    if isinstance(c.batch, int) and c.batch < 2:
-        return False
+    with sums over so many.  In steps of time it is of so many rows with a matrix that is packed
+    already."""
+    if c.packed or in_steps:
+        return c.packed and in_steps and rows == c.m
     if c.a.walks:  # windows: tables are of whole matrices, and B is packed for each
         known = isinstance(table_words(c), int) and rows is None and isinstance(c.batch, int)
         many = isinstance(c.m, int) and c.m >= _FEWEST_WINDOWS
-        return known and many and c.batch == matrices and not c.b.walks
-    if c.b.walks or c.b.batch == 0:
+        return known and many and c.batch == matrices != 1 and not c.b.walks
+    if c.b.walks or (c.b.batch == 0 and c.batch != 1):
         return False  # tables, or a matrix that is packed once for all
     return c.batch == matrices and (rows is None or rows in (c.m, c.k))
 
@@ -204,10 +203,11 @@ def table_words(c: Contract) -> Dim:
 
 
 class Growth:
-    """A strip that grows kernel by kernel; with `rows`, by rows of matrices of so many."""
+    """A strip that grows kernel by kernel; with `rows`, by rows of matrices of so many.  In steps
+    of time there is one matrix, and its products are by packed ones."""
 
-    def __init__(self, matrices: Dim, rows: Dim | None) -> None:
-        self.matrices, self.rows = matrices, rows
+    def __init__(self, matrices: Dim, rows: Dim | None, in_steps: bool) -> None:
+        self.matrices, self.rows, self.in_steps = matrices, rows, in_steps
         self.units = matrices * (1 if rows is None else rows)
         self.members: list[Kernel] = []
         self.sums: list[int] = []  # numbers of members that sum over the rows
@@ -258,7 +258,7 @@ class Growth:
         moved = self._in_parts(kernel, known or own)
         if moved is None:
             return False
-        if self.matrices == 1:  # a buffer may go through the rows several times
+        if self.in_steps:  # a buffer may go through the rows several times
             steps = {n: _row_step(moved, n) for n in own}
             own = {n: step for n, step in steps.items() if step > 0 and own[n] % step == 0}
         inside = {n for n, size in (known | own).items() if self._inside(moved, n, size)}
@@ -278,8 +278,8 @@ class Growth:
     def _in_parts(self, kernel: Kernel, sizes: dict[str, Dim]) -> Kernel | None:
         c = kernel.body[0]
         if isinstance(c, Contract):
-            fitting = fits(c, self.matrices, self.rows) and self.rows in (None, c.m)
-            return kernel if fitting else None
+            fitting = fits(c, self.matrices, self.rows, self.in_steps)
+            return kernel if fitting and self.rows in (None, c.m) else None
         return by_items(kernel, self.units, sizes)
 
     def _inside(self, kernel: Kernel, name: str, size: Dim) -> bool:
@@ -315,7 +315,7 @@ class Growth:
         c = kernel.body[0]
         if not isinstance(c, Contract) or self.rows is None or c.k != self.rows or c.packed:
             return False
-        if not fits(c, self.matrices, self.rows):
+        if not fits(c, self.matrices, self.rows, self.in_steps):
             return False
         inside = {
             x.buffer.name

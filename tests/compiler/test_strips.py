@@ -362,14 +362,30 @@ def test_softmax_is_computed_again_rather_than_kept(p: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "rows", "strips"), [(3, 9, 0), (3, 530, 1), (2, 530, 0), (2, 1500, 2)]
+    ("count", "rows", "threads", "strips"),
+    [
+        (3, 9, 2, 0),
+        (3, 530, 2, 1),
+        (2, 500, 3, 0),
+        (2, 530, 3, 1),
+        (1, 1400, 2, 0),
+        (1, 1500, 2, 2),
+    ],
 )
-def test_gradients_of_few_matrices(count: int, rows: int, strips: int) -> None:
+def test_gradients_of_few_matrices(count: int, rows: int, threads: int, strips: int) -> None:
     """Large scores of matrices that do not go into threads evenly are not all in memory."""
     static = dg.function(gradients, strict=True)
     static(*heads(count, rows, 4))
-    program = lowered(static, threads=2 if count == 3 else 3)
-    assert len(program.strips) == strips
+    assert len(lowered(static, threads).strips) == strips
+
+
+def test_products_of_one_matrix_are_no_strip_without_scores() -> None:
+    def layers(x: dg.Tensor, v: dg.Tensor, w: dg.Tensor) -> dg.Tensor:
+        return dg.softmax(x @ v, -1) @ w
+
+    args = dg.randn(2100, 600), dg.randn(600, 1024), dg.randn(1024, 20)
+    program, *_ = compiled(layers, *args)
+    assert not program.strips
 
 
 def test_what_mixes_items_stays_outside() -> None:

@@ -47,17 +47,23 @@ def same_bits(got: Tensors, want: Tensors) -> None:
 
 
 LENGTHS: Shapes = [(2, 3, n, n, 8) for n in (40, 41, 1100, 513)]
+SINGLE: Shapes = [(1, 1, n, n + 3, 8) for n in (40, 41, 1100, 513)]
 BATCHES: Shapes = [(n, 3, 33, 33, 8) for n in (4, 5, 16)]
 ALL: Shapes = [(4, 2, 20, 30, 8), (3, 3, 530, 31, 4), (2, 5, 64, 640, 12), (2, 4, 3, 5, 2)]
 CASES: dict[str, tuple[Callable[..., Tensors], Shapes]] = {
     "lengths": (gradients, LENGTHS),
     "batches": (gradients, BATCHES),
     "all": (gradients, ALL),
+    "single": (gradients, SINGLE),
     "causal": (partial(gradients, is_causal=True), LENGTHS),
     "dropout": (partial(gradients, dropout_p=0.25), LENGTHS),
     "projected": (projected, LENGTHS),
 }
-THREADS = [("lengths", 1), ("lengths", 3), ("lengths", 8), *((name, 2) for name in CASES)]
+THREADS = [
+    *(("lengths", threads) for threads in (1, 3, 8)),
+    ("single", 3),
+    *((name, 2) for name in CASES),
+]
 
 
 @pytest.mark.parametrize(("name", "threads"), THREADS)
