@@ -9,7 +9,8 @@ An *item* is a matrix of these products, or some rows of one where a matrix woul
 cache.  Kernels belong to a strip if each matrix, or row, of theirs reads, of what the strip stores,
 its own part only.  Products are taken apart along their batch and their rows; the sums themselves,
 along K, stay whole.  But for those that sum over the rows of a strip: their sums go on from item
-to item, so that one thread takes all items of a matrix in order.  So no number changes.
+to item, so that one thread takes all items of a block along K in order, and threads take turns in
+adding the sums of blocks.  So no number changes.
 
 The loop over time of a recurrent layer is a strip of rows, too: its products share a matrix, packed
 once (`packed`), and one thread takes its rows of the batch through all steps.  A buffer may go
