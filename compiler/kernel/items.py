@@ -102,8 +102,9 @@ def _whole_of(outer: Loop, inner: Loop) -> tuple[Dim, int] | None:
     """The length of the loop that two loops make together, and that of a piece."""
     if isinstance(inner.extent, int):
         return None
-    for (atom, *rest), _ in inner.extent.terms:
-        for piece in atom.args if atom.kind == "min" and not rest else ():
+    single = (monomial[0] for monomial, _ in inner.extent.terms if len(monomial) == 1)
+    for atom in single:
+        for piece in atom.args if atom.kind == "min" else ():
             for total in (a + piece * outer.var for a in atom.args if a != piece):
                 if (
                     isinstance(piece, int)
