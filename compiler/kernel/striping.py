@@ -164,8 +164,8 @@ class Finder:
             return None
         block, area = Cut(first.m, 1).block, self._area_of(finer)
         row = ceil_div(area, block) if isinstance(area, int) else self._area_of_row(finer)
-        fitting = maximum(CACHED // row, FEWEST_ROWS)
-        return replace(finer, cut=Cut(first.m, ceil_div(block, fitting)))
+        fitting = maximum(CACHED // maximum(row, 1), FEWEST_ROWS)
+        return replace(finer, cut=Cut(first.m, maximum(ceil_div(block, fitting), 1)))
 
     def _area_of(self, found: Found) -> Dim:
         """Bytes of a thread's area without the scratch memory of products, of which small ones

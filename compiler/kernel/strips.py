@@ -29,6 +29,7 @@ from dualgrad.compiler.ir.dims import (
     ceil_div,
     coefficient,
     divide,
+    maximum,
     minimum,
     substitute,
     sym,
@@ -66,7 +67,8 @@ class Cut:
 
     @property
     def blocks(self) -> Dim:
-        return ceil_div(self.rows, K_BLOCK)
+        """At least one: where rows are none, too, numbers are divided by this."""
+        return maximum(ceil_div(self.rows, K_BLOCK), 1)
 
     @property
     def block(self) -> Dim:

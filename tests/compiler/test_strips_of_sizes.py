@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections.abc import Callable
 from functools import partial
@@ -166,3 +167,12 @@ def test_a_cut_of_unknown_size_is_that_of_the_known_one() -> None:
         for k in range(known.blocks * known.pieces):
             values = {symbol_of(s): n, symbol_of(item): k}
             assert tuple(evaluate(d, values) for d in unknown.bounds(item)) == known.bounds(k)
+
+
+def test_no_size_is_divided_by_when_it_is_zero() -> None:
+    static = dg.function(gradients)
+    for shape in itertools.product((0, 2), (0, 2), (0, 600), (0, 7), (0, 4)):
+        args = heads(*shape)
+        results = gradients(*args)
+        assert [x.shape for x in results] == [x.shape for x in (args[0], *args)]
+        same_bits(results, static(*args))
