@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,7 +12,8 @@ from dualgrad.saving.trees import Damaged, decode, encode
 from dualgrad.saving.weights import METADATA, broken, read_tensors, write_tensors
 from dualgrad.tensor import Tensor
 
-_TREE: Final = "dualgrad.tree"  # key of the metadata
+_TREE: Final = "dualgrad.tree"  # keys of the metadata
+_ORDER: Final = "dualgrad.order"
 _VERSION: Final = "dualgrad.version"
 
 
@@ -21,11 +23,11 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     obj   tensors, arrays and numbers of NumPy, None, bool, int, float, str, and lists, tuples and
           dicts of them: what `state_dict()` of modules, optimizers and schedules returns
 
-    A dict of tensors becomes a file that every reader of safetensors knows.  In other values each
-    tensor is written under its path ("model.0.weight"), everything else as JSON in the metadata.
-    Tensors may be on any device and need not be contiguous; memory that several of them share is
-    written once for each.  The file is replaced as a whole: when the process is killed, there is
-    the old one or the new one.
+    A dict of tensors becomes a file that every reader of safetensors knows; the order of its names
+    is in the metadata, where `load` finds it.  In other values each tensor is written under its
+    path ("model.0.weight"), everything else as JSON in the metadata.  Tensors may be on any device
+    and need not be contiguous; memory that several of them share is written once for each.  The
+    file is replaced as a whole: when the process is killed, there is the old one or the new one.
 
     Raises ArgumentError for other values, with their place; OSError.
 
@@ -33,7 +35,8 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """
     path = _checked("save", path)
     if _is_plain(obj):
-        write_tensors(path, obj, None)
+        # the format has an order of its own
+        write_tensors(path, obj, {_ORDER: json.dumps([*obj])} if len(obj) > 1 else None)
         return
     text, tensors = encode(obj)
     write_tensors(path, tensors, {_VERSION: "1", _TREE: text})
@@ -52,6 +55,7 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> Any:
     path = _checked("load", path)
     tensors, metadata = read_tensors(path)
     if _TREE not in metadata:
+        tensors = _ordered(tensors, metadata, path)
         return tensors if device is None else {k: x.to(device) for k, x in tensors.items()}
     version = metadata.get(_VERSION)
     if version != "1":
@@ -65,6 +69,23 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> Any:
         expect, actual = error.args
         what = f"the structure of the values in {path} is damaged"
         raise broken(what, expect, actual) from error
+
+
+def _ordered(
+    tensors: dict[str, Tensor], metadata: Mapping[str, str], path: str
+) -> dict[str, Tensor]:
+    """Tensors in the order in which they were saved, if the file says so."""
+    if _ORDER not in metadata:
+        return tensors
+    try:
+        names = json.loads(metadata[_ORDER])
+    except (ValueError, RecursionError):
+        names = None
+    known = type(names) is list and all(type(name) is str for name in names)
+    if not known or sorted(names) != sorted(tensors):
+        what = f"the order of the tensors in {path} is damaged"
+        raise broken(what, "a JSON list of their names", metadata[_ORDER][:100])
+    return {name: tensors[name] for name in names}
 
 
 def _is_plain(obj: Any) -> bool:

@@ -94,8 +94,11 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise broken(f"{name} is damaged", _FOREIGN, reason) from error
     header = _header(content, name)
     del content
-    found.sort(key=lambda entry: header[entry[0]]["data_offsets"])
-    tensors = {key: _tensor(name, key, entry) for key, entry in found}
+    entries = dict(found)
+    # those without elements have one place: they stay as the header has them
+    keys = [key for key in header if key != METADATA]
+    keys.sort(key=lambda key: header[key]["data_offsets"])
+    tensors = {key: _tensor(name, key, entries[key]) for key in keys}
     return tensors, header.get(METADATA) or {}
 
 

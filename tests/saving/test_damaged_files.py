@@ -95,6 +95,10 @@ TREES = {
         file_of({"__metadata__": {"dualgrad.version": "2", "dualgrad.tree": "1"}}, b""),
         "version 2",
     ),
+    **{
+        f"order {text}": (file_of({"__metadata__": {"dualgrad.order": text}}, b""), "a JSON list")
+        for text in ('["x"]', "[0]", '{"x": 1}', "x", 9999 * "[")
+    },
     "no version": (file_of({"__metadata__": {"dualgrad.tree": "1"}}, b""), "version None"),
     "no JSON": (with_tree("[1"), "expect: JSON"),
     "NaN": (with_tree("[NaN]"), "actual: NaN"),

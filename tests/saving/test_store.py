@@ -90,6 +90,14 @@ def test_tensors_in_any_order_of_memory_come_back(view, dtype, tmp_path):
     assert not loaded.requires_grad
 
 
+@pytest.mark.parametrize("names", [["b", "a"], ["2", ""], ["a", "c", "b"]])
+@pytest.mark.parametrize("size", [0, 2])
+def test_tensors_come_back_in_their_order(names, size, tmp_path):
+    value = {name: dg.zeros(size) for name in names}
+    for _ in range(3):
+        assert list(kept(value, tmp_path)) == names
+
+
 def test_loaded_tensors_can_be_changed(tmp_path):
     x = kept([dg.zeros(3)], tmp_path)[0]
     x += 1
