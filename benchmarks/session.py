@@ -134,9 +134,9 @@ class Session:
         text: str = self.program.step.report()  # type: ignore[attr-defined]
         return text
 
-    def _decorate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _decorate(self, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         self.plain = step
-        return self.decorator(step)
+        return self.decorator(step, **options)
 
     def _inputs(self) -> Any:
         inputs = self.program.inputs

@@ -176,16 +176,18 @@ def test_a_step_beside_itself(monkeypatch, tmp_path):
         clock.now += 1_000_000
         return x
 
-    def slowed(step):
+    def slowed(step, more):
         def longer(x):
-            clock.now += 500_000
+            clock.now += more
             return step(x)
 
         return longer
 
     monkeypatch.setitem(sys.modules, "slowed", SimpleNamespace(slowed=slowed))
     monkeypatch.setattr(time, "perf_counter_ns", lambda: clock.now)
-    steps = SimpleNamespace(work=lambda arrays, compiled: Program(compiled(plain), [(1.0,)]))
+    steps = SimpleNamespace(
+        work=lambda arrays, compiled: Program(compiled(plain, more=500_000), [(1.0,)])
+    )
     measured = session.Session(steps, "slowed.slowed", "", 0.0)
     np.savez(tmp_path / "arrays.npz")
     measured.start("work", str(tmp_path / "arrays.npz"), 1, 1, str(tmp_path / "results.npz"))
