@@ -1,8 +1,10 @@
-"""What several test files share: arrays from `Arg`s, comparison of bits, comparison of modes."""
+"""What several test files share: arrays from `Arg`s, comparison of bits and of modes, memory that a
+call takes."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -16,9 +18,19 @@ import dualgrad as dg
 from dualgrad.compiler.kernel.program import LoopProgram
 from dualgrad.compiler.ops.sample import Arg
 from dualgrad.compiler.pipeline import lower
+from dualgrad.runtime import memory
 from dualgrad.runtime.dtype import DType
 
 Array = np.ndarray[Any, Any]
+
+
+def peak(run: Callable[[], Any]) -> int:
+    """Bytes of the memory pool that a call takes at most, beside what is in use before it."""
+    gc.collect()
+    before = memory.stats().live_bytes
+    memory.reset_peak()
+    run()
+    return memory.stats().peak_bytes - before
 
 
 def draw(arg: Arg, rng: np.random.Generator, dtype: DType | None = None) -> Array:

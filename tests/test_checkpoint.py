@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from support import as_array
+from support import as_array, peak
 
 import dualgrad as dg
 from dualgrad.runtime import memory
@@ -141,14 +140,6 @@ def wide(call: Plain, x: Any, ws: list[Any]) -> Any:
     for w in ws:
         x = call(lambda x, w: ((x @ w).tanh() @ w).tanh().exp().sin() @ w, x, w)
     return x.sum()
-
-
-def peak(run: Callable[[], Any]) -> int:
-    gc.collect()
-    before = memory.stats().live_bytes
-    memory.reset_peak()
-    run()
-    return memory.stats().peak_bytes - before
 
 
 def test_less_memory_in_eager_mode() -> None:

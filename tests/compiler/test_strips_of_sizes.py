@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import random
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import peak
 
 import dualgrad as dg
 import dualgrad.functional as F
@@ -18,7 +18,6 @@ from dualgrad.compiler.ir.dims import Dim, evaluate, sym, symbol_of
 from dualgrad.compiler.kernel.striping import plan_area
 from dualgrad.compiler.kernel.strips import Cut
 from dualgrad.compiler.launch import Space
-from dualgrad.runtime import memory
 from dualgrad.runtime.config import config
 
 Tensors = tuple[dg.Tensor, ...]
@@ -102,14 +101,6 @@ def test_private_memory_is_large_enough(name: str) -> None:
         for shape in shapes[:2]:
             args = heads(*shape)
             same_bits(varying(*args), function(*args))
-
-
-def peak(run: Callable[[], Any]) -> int:
-    gc.collect()
-    before = memory.stats().live_bytes
-    memory.reset_peak()
-    run()
-    return memory.stats().peak_bytes - before
 
 
 @pytest.mark.parametrize("mode", ["eager", "symbolic"])
