@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import types
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,6 @@ from dualgrad.jit.declared import Declared
 from dualgrad.jit.decorated import check_decorated
 from dualgrad.jit.entry import Entry
 from dualgrad.jit.explain import Event, as_html, reasons
-from dualgrad.jit.objects import resting_collector
 from dualgrad.jit.path import Path
 from dualgrad.jit.places import Arguments, Place
 from dualgrad.jit.programs import Entries, programs_of
@@ -340,13 +340,21 @@ class Function(Generic[P, R]):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace and compile, run for this call, keep the path."""
-        with resting_collector():
+        collecting = gc.isenabled()
+        try:
+            # The collector may call anything, at any time: that is not the function's.  And new
+            # objects are told from older ones by their generation.
+            gc.disable()
+            gc.collect(0)
             tracing.run(self.__wrapped_function__, args, kwargs)
             tracing.check_pinned()
             self._programs.n_traces += 1
             scope = self._scope_with(tracing)
             known = bool(self.scopes) and scope is self.scopes[0][0]
             outcome = tracing.finish(scope, found if known else None, self.name)
+        finally:  # of no manager in Python: an interrupt may come before its __exit__ begins
+            if collecting:
+                gc.enable()
         self._restructured += outcome.restructured
         if outcome.cacheable:
             assert outcome.scope is not None

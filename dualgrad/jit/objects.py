@@ -13,8 +13,7 @@ import enum
 import functools
 import gc
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from dualgrad.jit.kinds import INERT, PLAIN, is_foreign, is_value, slots_of
@@ -24,19 +23,6 @@ from dualgrad.jit.rebuild import Rebuild
 Fill = Callable[[Any, Results], None]
 _VALUES = (tuple, frozenset, int, float, complex, str, bytes)  # bases whose instances are fixed
 _OPEN = (types.SimpleNamespace,)  # of foreign modules, but no more than their attributes
-
-
-@contextmanager
-def resting_collector() -> Iterator[None]:
-    """Inside of this context, new objects are told from older ones by their generation."""
-    collecting = gc.isenabled()
-    gc.disable()
-    gc.collect(0)
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _young() -> set[int]:

@@ -109,19 +109,25 @@ class Tracing:
                 raise refusal
             if self.symbols.values and DualgradError.made != errors:
                 raise Unsupported("an error is handled, whose text would name symbols of sizes")
-        except (Unsupported, Stopped) as error:
-            self.undo()
-            raise self.watch.found or error from None
-        except KeyboardInterrupt:
-            self.undo()
-            raise
-        except BaseException as error:  # SystemExit as well: what came before it is to stay
-            self.undo()
-            raise Raised(error) from None
+        except BaseException as error:
+            try:
+                self.undo()
+            except KeyboardInterrupt:
+                self.undo()
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if isinstance(error, Unsupported | Stopped):
+                raise self.watch.found or error from None
+            raise Raised(error) from None  # SystemExit as well: what came before it is to stay
         finally:
             state.trace = None
             state.grad_enabled, state.mixed = mode_was
-            uninterrupted(self.watch.close, self.lifting.restore)
+            try:
+                self._leave()
+            except KeyboardInterrupt:
+                self._leave()
+                raise
             self.seconds = time.perf_counter() - started
 
     def _number(self, atom: Atom) -> Any:
@@ -137,6 +143,9 @@ class Tracing:
         if pinned:
             self.undo()
             raise Pinned({p.identity for p in pinned})
+
+    def _leave(self) -> None:
+        uninterrupted(self.watch.close, self.lifting.restore)
 
     def undo(self) -> None:
         """Put Python state and version counts back."""

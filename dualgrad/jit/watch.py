@@ -8,7 +8,6 @@ only one in which it happens.
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import re
@@ -67,7 +66,8 @@ class Stopped(BaseException):
 def uninterrupted(*actions: Callable[[], object]) -> None:
     """Do all of this, each as often as it takes; an interrupt that comes meanwhile is raised then.
 
-    Every action does no harm when it is done again.
+    Every action does no harm when it is done again.  An interrupt may come before the first of
+    them begins: callers that must not lose them call again.
     """
     interrupt = None
     for action in actions:
@@ -112,10 +112,7 @@ class Watch:
         self._base: types.FrameType | None = sys._getframe(1)
         self._before = sys.getprofile()
         self._tracing = sys.gettrace()
-        # The collector may call anything, at any time: its callbacks are not the function's.
-        self._collecting = gc.isenabled()
         self._states = _random_states()
-        gc.disable()
         sys.setprofile(self._event)
         return self
 
@@ -130,8 +127,6 @@ class Watch:
         self._base = None  # frames keep what they hold alive
         if self.stopped:
             sys.settrace(self._tracing)
-        if self._collecting:
-            gc.enable()
         drawn = _restore_random(self._states)
         if drawn is not None and self.found is None:
             self.found = _unrepeatable(drawn, None)
