@@ -14,6 +14,7 @@ import pytest
 from support import Array, same_bits
 
 import dualgrad as dg
+from dualgrad.runtime.config import config
 from dualgrad.runtime.dtype import DType, float32, float64, int8, int64, uint16
 
 SIZES = (*range(1, 36), 63, 64, 65, 127, 128, 129, 257)
@@ -112,3 +113,16 @@ def test_updates_touch_nothing_else(name: str, step: int) -> None:
             expected = whole.copy()
             expected[part] = want(whole[part], other[k : k + n])
             same_bits(memory, expected, f"{name} {n}")
+
+
+def test_nothing_is_read_of_what_is_empty() -> None:
+    """A loop that is never entered leaves nothing to be computed before it."""
+
+    def curvature(x: Any) -> Any:
+        (slope,) = dg.autograd.grad(dg.linalg.det(x).sum(), [x], create_graph=True)
+        return dg.autograd.grad((slope * slope).sum(), [x])[0]
+
+    x = dg.zeros((2, 0, 0), requires_grad=True)
+    with config.scope(check=True):
+        assert curvature(x).shape == (2, 0, 0)
+        assert dg.function(curvature)(x).shape == (2, 0, 0)

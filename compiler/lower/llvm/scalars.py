@@ -174,6 +174,8 @@ class ScalarCode(MemoryCode):
                 continue
             if e.op == "load" and (e.memory[0] in written or symbols(e.memory[1]) & bound):
                 continue
+            if e.op == "load" and e.memory[0].size == 0:  # in a loop that is never entered
+                continue
             if e.op == "index" and symbols(e.position) & bound:
                 continue
             if all(x in fixed for x in e.args):
