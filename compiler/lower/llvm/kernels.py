@@ -16,16 +16,18 @@ from itertools import groupby
 
 from dualgrad.compiler.ir.dims import Atom, Dim, Expr, symbol_of
 from dualgrad.compiler.kernel import ir
-from dualgrad.compiler.kernel.ir import Accumulator, Check, Loop, Reduce, Stmt, Store
+from dualgrad.compiler.kernel.ir import Accumulator, Buffer, Check, Loop, Reduce, Stmt, Store
 from dualgrad.compiler.kernel.rounds import is_parallel
 from dualgrad.compiler.kernel.scalar import Formula, children_first
 from dualgrad.compiler.lower.llvm.advance import NO_PITCH, Pitch, pitches_of, streams_of
 from dualgrad.compiler.lower.llvm.emit import Value
 from dualgrad.compiler.lower.llvm.frame import CHUNKS, START, STOP, Parts
+from dualgrad.compiler.lower.llvm.kept_rows import KeptRow, kept_apart
 from dualgrad.compiler.lower.llvm.lanes import (
     Lanes,
     constant,
     element,
+    in_memory,
     iota,
     splat,
     vector,
@@ -39,6 +41,13 @@ UNROLL = 4  # registers that a vector in a main loop spans
 
 class KernelCode(ScalarCode):
     """Writes one function: loops and reductions on top of scalar expressions."""
+
+    def __init__(
+        self, signature: str, slots: Mapping[str, int], parts: Parts, rare: bool = False
+    ) -> None:
+        super().__init__(signature, slots, parts, rare)
+        self.kept: tuple[KeptRow, ...] = ()
+        self._rows: dict[Buffer, str] = {}  # where those that go past the caches are kept
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -78,6 +87,9 @@ class KernelCode(ScalarCode):
     def counted(self, loop: Loop, first: Value, stop: Value) -> None:
         with self.f.loop(first, stop) as i, self.scope():
             self.atoms[symbol_of(loop.var)] = i
+            for kept in self.kept:
+                if kept.rows is loop:
+                    self._open_row(kept)
             self.run(loop.body, pitches_of(loop))
 
     def parallel(self, loop: Loop) -> None:
@@ -136,19 +148,40 @@ class KernelCode(ScalarCode):
         limit = splat(self.f, str(left), "i64", width)
         return self.f.value(f"icmp slt <{width} x i64> {iota(width)}, {limit}")
 
-    def find_large(self, body: tuple[Stmt, ...]) -> None:
-        """Which buffers are stored past the caches; the private ones of a strip lie in these."""
-        privates = self.frame.program.privates
-        for b in written_only(body, self.streams):
-            least = LEAST // b.dtype.itemsize
-            if b in privates:
-                continue
+    def find_large(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        """Which buffers are stored past the caches, and what is kept elsewhere for that; the body
+        with this."""
+        body, self.kept = kept_apart(body, self._may_be_large)
+        self.streams = streams_of(body)
+        kept = {k.result: k for k in self.kept}
+        for b in filter(self._may_be_large, written_only(body, self.streams)):
             if isinstance(b.size, int):
-                if b.size >= least:
-                    self.smalls[b.name] = 0
-            else:
-                small = self.f.compare("slt", self.dim(b.size), least)
-                self.smalls[b.name] = self.f.value(f"zext i1 {small} to i64")
+                self.smalls[b.name] = 0
+                continue
+            small = self.f.compare("slt", self.dim(b.size), LEAST // b.dtype.itemsize)
+            if b in kept:
+                long = self.f.compare("sgt", self.dim(kept[b].row.size), kept[b].room)
+                small = self.f.value(f"or i1 {small}, {long}")
+            self.smalls[b.name] = self.f.value(f"zext i1 {small} to i64")
+        for row, room in ((k.row, k.room) for k in self.kept):
+            kind = in_memory(row.dtype)
+            self._rows[row] = self.f.early(f"alloca [{room} x {kind}], align 64")
+            self.keep(("base", row.name), self._rows[row])
+        return body
+
+    def _may_be_large(self, b: Buffer) -> bool:
+        """The private buffers of a strip lie in the caches, whatever their size."""
+        large = not isinstance(b.size, int) or b.size * b.dtype.itemsize >= LEAST
+        return large and b not in self.frame.program.privates
+
+    def _open_row(self, kept: KeptRow) -> None:
+        """Where the row at hand is kept."""
+        apart, small = self._rows[kept.row], self.smalls.get(kept.result.name, 1)
+        if small != 0:
+            inside = self.pointer(kept.result, kept.first)
+            is_small = self.f.compare("ne", small, 0)
+            apart = self.f.select(is_small, inside, apart, "ptr")
+        self.keep(("base", kept.row.name), apart)
 
     # -- reductions ---------------------------------------------------------------------------
 
@@ -328,13 +361,12 @@ def kernel_function(
     signature = f"internal void {function}(ptr %frame, i64 %chunk, i64 %tid)"
     code = KernelCode(signature, slots, parts)
     code.open_buffers(kernel.starts)
-    code.streams = streams_of(kernel.body)
-    code.find_large(kernel.body)
+    body = code.find_large(kernel.body)
     if is_parallel(kernel):
-        (loop,) = kernel.body
+        (loop,) = body
         assert isinstance(loop, Loop)
         code.parallel(loop)
     else:
-        code.run(kernel.body)
+        code.run(body)
     finish_stores(code.f, code.smalls)
     return code.finish()
