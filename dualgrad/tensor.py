@@ -90,6 +90,7 @@ class Tensor(
         "__weakref__",
         "_grad",
         "_grad_fn",
+        "_hooks",  # see `gradients.hooks`
         "_type",
         "_version",
         "array",

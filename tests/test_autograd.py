@@ -7,12 +7,14 @@ import gc
 import pickle
 import sys
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 from support import as_array, same_bits
 
 import dualgrad as dg
+from dualgrad.gradients import hooks
 from dualgrad.runtime.errors import DTypeError, GradientError, ShapeError
 
 
@@ -477,3 +479,46 @@ def test_leaves_are_copied_and_pickled():
     assert type(parameter) is dg.nn.Parameter
     with pytest.raises(RuntimeError, match="cannot be copied with its graph"):
         copy.deepcopy(x * 2)
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_hooks_that_refer_to_their_tensor_go_with_it(leaf: bool) -> None:
+    def hooked() -> tuple[Any, int]:
+        x = dg.ones(3, requires_grad=True)
+        y = x if leaf else x * 2.0
+        seen: list[Any] = []
+        y.register_hook(lambda g: seen.append((y, g)))
+        if leaf:
+            y.register_post_accumulate_grad_hook(lambda t: seen.append(y))
+        (y * y).sum().backward()
+        assert len(seen) == 1 + leaf
+        return weakref.ref(y), id(y if leaf else y.grad_fn)
+
+    gone, key = hooked()
+    table = hooks.on_leaves if leaf else hooks.on_nodes
+    assert key in table
+    gc.collect()
+    assert gone() is None
+    assert key not in table
+
+
+def test_tables_of_hooks_hold_what_has_some() -> None:
+    x = dg.ones(3, requires_grad=True)
+    y = x * 2.0
+    before, other = x.register_hook(lambda g: g * 2.0), x.register_hook(lambda g: g * 3.0)
+    after = x.register_post_accumulate_grad_hook(lambda t: None)
+    on_y = y.register_hook(lambda g: None)
+    y.retain_grad()
+    before.remove()
+    before.remove()
+    after.remove()
+    assert id(x) in hooks.on_leaves
+    other.remove()
+    assert id(x) not in hooks.on_leaves
+    on_y.remove()
+    assert id(y.grad_fn) in hooks.on_nodes
+    with x.register_hook(lambda g: g * 5.0):
+        y.sum().backward()
+    assert x.grad.tolist() == [10.0] * 3
+    assert y.grad.tolist() == [1.0] * 3
+    assert id(x) not in hooks.on_leaves

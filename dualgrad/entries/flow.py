@@ -417,7 +417,7 @@ def _bind() -> None:
     places: dict[Cell, Any] = {
         _OWNED: _owned, _TUPLE: tuple, _GRAD_NAME: _GRAD,
         _LEAVES: on_leaves,
-        _NODES: vars(on_nodes)["data"], _COPY: copy, _APPLY: value.applying.slow,
+        _NODES: on_nodes, _COPY: copy, _APPLY: value.applying.slow,
         _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():

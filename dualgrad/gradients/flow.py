@@ -12,7 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualgrad.compiler.ops.elementwise import copy
-from dualgrad.gradients.hooks import Hooks, apply_hooks, hooks_of_leaf, on_leaves, on_nodes
+from dualgrad.gradients.hooks import (
+    Hooks,
+    apply_hooks,
+    hooks_of_leaf,
+    hooks_of_node,
+    on_leaves,
+    on_nodes,
+)
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import DeviceError, DTypeError, GradientError, ShapeError
@@ -286,7 +293,7 @@ class Flow:
         """Whether somebody is to see the sum of all that arrives at a leaf."""
         if self.reach is not None and self.reach.collects:
             return True
-        return bool(on_leaves) and hooks_of_leaf(leaf) is not None
+        return id(leaf) in on_leaves
 
     def add(self, leaf: Tensor, g: Tensor) -> None:
         """leaf.grad += g, in memory that no other tensor shares."""
@@ -346,7 +353,7 @@ class Flow:
         assert state.trace is not None
         asked = self.reach is not None and self.reach.collects
         first = state.trace.first_asked if asked else state.trace.first_node
-        if node.number < first and (self.goes_on(node) or node in on_nodes):
+        if node.number < first and (self.goes_on(node) or id(node) in on_nodes):
             raise Unsupported(
                 "a gradient flows into a graph from outside of the function",
                 op=node.name,
@@ -359,14 +366,13 @@ class Flow:
 
     def _marks(self, node: TapeNode) -> frozenset[int]:
         """The results of a node whose gradients are for somebody to see."""
-        hooked = on_nodes.get(node, ())
+        hooked = hooks_of_node(node)
         asked = () if self.reach is None else self.reach.slots.get(node, ())
         return frozenset((*hooked, *asked)) if hooked or asked else NO_MARKS
 
     def marked(self, node: TapeNode, k: int, g: Tensor | None) -> Tensor | None:
         """The gradient of a result after its hooks; it is kept if it was asked for."""
-        found = on_nodes.get(node)
-        g = self._hooked(None if found is None else found.get(k), g)
+        g = self._hooked(hooks_of_node(node).get(k), g)
         if g is not None and self.reach is not None and k in self.reach.slots.get(node, ()):
             if self.goes_on(node):
                 self.owned.pop(id(g), None)

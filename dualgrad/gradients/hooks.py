@@ -1,7 +1,8 @@
 """Hooks on tensors: functions that see, and may replace, a gradient on its way back.
 
 The hooks of a result of an op belong to its place on the tape, those of a leaf to the tensor.
-Both live in tables aside, so that tensors without hooks pay nothing.
+They hang on that node or leaf, for a hook may refer to it: both are gone together then.  Tables
+say which nodes and leaves have hooks, so that all others pay nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +21,39 @@ Hook = Callable[..., Any]
 Hooks = dict[int, Hook]
 
 RETAINED = -1  # among hooks: the one that keeps a gradient
+BEFORE, AFTER = 0, 1  # hooks of a leaf: on its gradient, and those that run once `.grad` is set
 _numbers = itertools.count()
-on_nodes: weakref.WeakKeyDictionary[Any, dict[int, Hooks]] = weakref.WeakKeyDictionary()
-# by identity of the tensor: hooks on its gradient, and those that run once `.grad` is set
-on_leaves: dict[int, tuple[weakref.ref[Any], Hooks, Hooks]] = {}
+# by identity, what has hooks
+on_nodes: dict[int, _Hooked] = {}
+on_leaves: dict[int, _Hooked] = {}
 # what compiled functions look at besides their arguments and what these lead to, by its name
 of_all_modules: dict[str, object] = {}
 stamp: dict[str, object] = {"now": object()}  # another one after each change of a hook
 
 
+class _Hooked(weakref.ref[Any]):
+    """A row of a table: a node or leaf that has hooks."""
+
+    __slots__ = ("_table",)
+
+    def __new__(cls, x: Any, table: dict[int, _Hooked]) -> _Hooked:
+        key, forget = id(x), table.pop  # at the exit of the interpreter names of modules are gone
+        return super().__new__(cls, x, lambda _: forget(key, None))
+
+    def __init__(self, x: Any, table: dict[int, _Hooked]) -> None:
+        self._table = table
+
+    def look(self) -> None:
+        """Leave the table if no hook is left."""
+        x = self()
+        if x is not None and not any(x._hooks.values()):
+            self._table.pop(id(x), None)
+
+
 class Handle:
     """Takes a hook away again, by `remove()` or at the end of a `with` block."""
+
+    place: _Hooked | None = None  # of a hook of a node or leaf
 
     def __init__(self, hooks: Hooks, hook: Hook, first: bool = False) -> None:
         if not callable(hook):
@@ -56,6 +79,8 @@ class Handle:
             refuse_in_trace("a hook is removed")
             del self._hooks[self.number]
             stamp["now"] = object()
+            if self.place is not None:
+                self.place.look()
 
     def __enter__(self) -> Handle:
         return self
@@ -98,12 +123,11 @@ class Hookable:
                 hint="call requires_grad_() first, or take a tensor computed from one that has it",
             )
         if self.grad_fn is not None:
-            hooks = on_nodes.setdefault(self.grad_fn, {}).setdefault(self.output_number, {})
             if state.trace is not None:
                 state.trace.hooked = True
-            return Handle(hooks, hook)
+            return _registered(self.grad_fn, on_nodes, self.output_number, hook)
         _refuse_outside(self)
-        return Handle(_entry(self)[1], hook)
+        return _registered(self, on_leaves, BEFORE, hook)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Handle:
         """Call `hook(tensor)` whenever a backward pass has added to the `.grad` of this leaf.
@@ -124,7 +148,7 @@ class Hookable:
                 hint="use register_hook(hook) for the gradient of a result",
             )
         _refuse_outside(self)
-        return Handle(_entry(self)[2], hook)
+        return _registered(self, on_leaves, AFTER, hook)
 
 
 def _refuse_outside(leaf: Any) -> None:
@@ -134,21 +158,40 @@ def _refuse_outside(leaf: Any) -> None:
         refuse_in_trace("a hook is registered on a tensor from outside")
 
 
-def _entry(leaf: Any) -> tuple[weakref.ref[Any], Hooks, Hooks]:
-    """The place of a leaf in the table, which forgets it with the leaf."""
-    key = id(leaf)
-    known = on_leaves.get(key)
-    if known is None:
-        forget = on_leaves.pop  # at the exit of the interpreter the names of modules are gone
-        known = on_leaves[key] = (weakref.ref(leaf, lambda _: forget(key)), {}, {})
-    return known
+def _registered(x: Any, table: dict[int, _Hooked], k: int, hook: Hook) -> Handle:
+    """A hook that has been added to the k-th of a node or leaf."""
+    handle = Handle(_hooks(x, k), hook)
+    handle.place = _listed(x, table)
+    return handle
+
+
+def _hooks(x: Any, k: int) -> Hooks:
+    """The k-th hooks of a node or leaf."""
+    if not hasattr(x, "_hooks"):
+        x._hooks = {}
+    found: Hooks = x._hooks.setdefault(k, {})
+    return found
+
+
+def _listed(x: Any, table: dict[int, _Hooked]) -> _Hooked:
+    """Its row in the table of what has hooks."""
+    row = table.get(id(x))
+    if row is None:
+        row = table[id(x)] = _Hooked(x, table)
+    return row
 
 
 def hooks_of_leaf(x: Any) -> tuple[Hooks, Hooks] | None:
     """The hooks of a tensor that was not computed: on its gradient, and those that run once
     `.grad` is set; None if there are none."""
-    known = on_leaves.get(id(x))
-    return known[1:] if known is not None and (known[1] or known[2]) else None
+    if id(x) not in on_leaves:
+        return None
+    return x._hooks.get(BEFORE, {}), x._hooks.get(AFTER, {})
+
+
+def hooks_of_node(node: Any) -> dict[int, Hooks]:
+    """The hooks on gradients of a node's results, by their numbers."""
+    return node._hooks if id(node) in on_nodes else {}
 
 
 def apply_hooks(hooks: Hooks, gradient: Any) -> Any:
@@ -169,7 +212,8 @@ def retain(x: Any) -> None:
     """Let the gradient of a computed tensor be added to its `grad`, after all other hooks."""
     if state.trace is not None:
         state.trace.hooked = True
-    on_nodes.setdefault(x.grad_fn, {}).setdefault(x.output_number, {})[RETAINED] = _keeper(x)
+    _hooks(x.grad_fn, x.output_number)[RETAINED] = _keeper(x)
+    _listed(x.grad_fn, on_nodes)
     stamp["now"] = object()
 
 
@@ -187,16 +231,15 @@ def _keeper(x: Any) -> Hook:
 
 def retains(x: Any) -> bool:
     """Whether the gradient of a computed tensor is kept."""
-    found = on_nodes.get(x.grad_fn) if on_nodes and x.grad_fn is not None else None
-    return found is not None and RETAINED in found.get(x.output_number, ())
+    node = x.grad_fn
+    return node is not None and RETAINED in hooks_of_node(node).get(x.output_number, ())
 
 
 def move_retention(x: Any, node: Any, output: int) -> None:
     """A tensor whose gradient is kept stands elsewhere on the tape from now on."""
-    if not on_nodes or node is None:
-        return
-    hooks = on_nodes.get(node, {}).get(output)
+    hooks = hooks_of_node(node).get(output)
     if hooks is not None and hooks.pop(RETAINED, None) is not None:
+        on_nodes[id(node)].look()
         retain(x)
 
 

@@ -93,8 +93,8 @@ class TapeNode:
     """One recorded unit."""
 
     __slots__ = (
-        "__weakref__", "edges", "inputs", "kept", "number", "outputs", "place", "released", "types",
-        "unit", "versions",
+        "__weakref__", "_hooks", "edges", "inputs", "kept", "number", "outputs", "place",
+        "released", "types", "unit", "versions",
     )  # fmt: skip
 
     takes_slices = True  # whether its gradient may be asked for all slices of a vmap at once

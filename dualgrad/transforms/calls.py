@@ -13,7 +13,7 @@ from dualgrad.compiler.ops.joining import stack
 from dualgrad.compiler.ops.view import Reshape
 from dualgrad.creation import full_like, ones_like, tensor, zeros_like
 from dualgrad.gradients import flow
-from dualgrad.gradients.hooks import hooks_of_leaf, on_nodes
+from dualgrad.gradients.hooks import on_leaves, on_nodes
 from dualgrad.gradients.tape import TapeNode, next_number
 from dualgrad.runtime.errors import (
     ArgumentError,
@@ -166,9 +166,9 @@ class Call:
 
         A user's own backward, and that of a compiled function, take a gradient at a time.
         """
-        if any(hooks_of_leaf(x) for x in self.variables.tensors):
+        if any(id(x) in on_leaves for x in self.variables.tensors):
             return False
-        return all(type(n) is TapeNode and n not in on_nodes for n in self.nodes(tensors))
+        return all(type(n) is TapeNode and id(n) not in on_nodes for n in self.nodes(tensors))
 
     def _freed(self, y: Any) -> Any:
         """A result as the caller gets it: connected with tensors from outside, or with none."""
