@@ -29,6 +29,7 @@ WAYS = {
     "columns": lambda x: x.permute(1, 0, 2).reshape(x.shape[1], -1),
     "rows": lambda x: x.permute(0, 2, 1).reshape(-1, x.shape[1]),
     "both": lambda x: x.permute(1, 3, 0, 2).reshape(x.shape[1] * x.shape[3], -1),
+    "every second": lambda x: x[:, :, ::2].permute(1, 0, 2).reshape(x.shape[1], -1),
 }
 
 
@@ -39,6 +40,7 @@ def _whole(rng: np.random.Generator, way: str, rows: int, cols: int) -> np.ndarr
         "columns": (3, rows, cols // 3),
         "rows": (rows // 5, cols, 5),
         "both": (2, rows // 5, cols // 2, 5),
+        "every second": (3, rows, cols // 3 * 2 - 1),  # ends with an element that is read
     }[way]
     return rng.standard_normal(shape).astype(np.float32)
 

@@ -3,7 +3,7 @@
 Element (row, col) lies at the sum of two places, one from a table of rows, one from a table of
 columns (`kernel.walks`).  A table has two i64 for each index: its place, and its *run*, the number
 of indices from it on that lie side by side.  Runs are copied, or transposed in registers, a vector
-at a time.
+at a time; elements of A's rows that lie two apart, too.
 
     @pack_a_walk(src, rows_at, cols_at, rows, k, dst)             as @pack_a
     @pack_b_walk(src, rows_at, cols_at, columns, width, k, dst)   as @pack_b
@@ -13,7 +13,7 @@ at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dualgrad.compiler.kernel.walks import ENTRY_WORDS
@@ -101,14 +101,60 @@ def _pack_a(t: Tiling) -> str:
         "internal void @pack_a_walk(ptr %src, ptr %rows_at, ptr %cols_at, i64 %rows, i64 %k, "
         "ptr %dst)"
     )
-    with _pieces(t, f, "%cols_at", 0, "%k") as (k, count):
-        mask = t.mask(f, count)
-        source = t.from_at(f, "%src", _place(f, "%cols_at", k))
-        place = t.at(f, "%dst", k)
-        with f.loop(0, "%rows") as r:
-            piece = t.take_masked(f, t.from_at(f, source, _place(f, "%rows_at", r)), mask)
-            t.store(f, piece, t.at(f, place, f.mul(r, t.row_pitch)))
-    return f.text()
+    turn = f.repeat()
+    k = turn.carry("i64", 0)
+    run = f.min(f.min(_run(f, "%cols_at", k), f.sub("%k", k)), t.lanes)
+    spaced = f.result("i64", "@every_second", ("ptr", "%cols_at"), ("i64", k), ("i64", "%k"))
+    source = t.from_at(f, "%src", _place(f, "%cols_at", k))
+    place = t.at(f, "%dst", k)
+    by_twos = f.compare("sgt", spaced, run)
+    with f.when(by_twos):
+        _rows_of_a(t, f, source, place, _seconds(t, f, spaced))
+    with f.otherwise(by_twos):
+        mask = t.mask(f, run)
+        _rows_of_a(t, f, source, place, lambda row: t.take_masked(f, row, mask))
+    following = f.add(k, f.select(by_twos, spaced, run))
+    turn.close(f.compare("slt", following, "%k"), [following])
+    return _every_second(t) + f.text()
+
+
+def _rows_of_a(
+    t: Tiling, f: Function, source: str, place: str, take: Callable[[str], str]
+) -> None:
+    """A vector of each row, that `take` gives from where it begins."""
+    with f.loop(0, "%rows") as r:
+        piece = take(t.from_at(f, source, _place(f, "%rows_at", r)))
+        t.store(f, piece, t.at(f, place, f.mul(r, t.row_pitch)))
+
+
+def _seconds(t: Tiling, f: Function, count: str) -> Callable[[str], str]:
+    """What takes so many elements that lie two apart: of two vectors, the second of which begins
+    with the last element of the first, for what lies behind the last one may not be read."""
+    shared = t.lanes - 1
+    lanes = [lane if lane <= shared else lane + 1 for lane in range(0, 2 * t.lanes, 2)]
+    span = f.sub(f.mul(count, 2), 1)
+    first, second = t.mask(f, span), t.mask(f, f.sub(span, shared))
+
+    def take(row: str) -> str:
+        low = t.take_masked(f, row, first)
+        return t.shuffle(f, low, t.take_masked(f, t.from_at(f, row, shared), second), lanes)
+
+    return take
+
+
+def _every_second(t: Tiling) -> str:
+    """@every_second(table, first, stop): how many indices from one on, at most a vector of them,
+    have places two apart each, as windows with a stride of 2 have."""
+    f = Function("internal i64 @every_second(ptr %table, i64 %first, i64 %stop)")
+    first = _place(f, "%table", "%first")
+    most = f.sub(f.min(f.add("%first", t.lanes), "%stop"), "%first")
+    turn = f.repeat()
+    count = turn.carry("i64", 1)
+    inside = f.compare("slt", count, most)
+    place = _place(f, "%table", f.add("%first", f.select(inside, count, 0)))
+    even = f.compare("eq", place, f.add(first, f.mul(count, 2)))
+    turn.close(f.value(f"and i1 {inside}, {even}"), [f.add(count, 1)])
+    return f.text(f"i64 {count}")
 
 
 def _pack_b() -> str:
