@@ -454,6 +454,41 @@ def test_a_retained_gradient_is_that_of_the_tensor_as_it_is() -> None:
     assert w.grad.tolist() == [15.0, 15.0]
 
 
+CHANGES = {
+    "the view": lambda y, v: v.mul_(3.0),
+    "its base": lambda y, v: y.mul_(3.0),
+    "another view": lambda y, v: y[:2].mul_(3.0),
+    "both": lambda y, v: (v.mul_(3.0), y.mul_(2.0)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_retained_gradient_of_a_view_is_that_of_the_view_as_it_is(
+    change: str, compiled: bool
+) -> None:
+    def f(w: dg.Tensor, whole: bool) -> tuple[dg.Tensor, bool]:
+        y = w * 2.0
+        v = y[1:3]
+        v.retain_grad()
+        CHANGES[change](y, v)
+        (y.sum() if whole else v.sum() * 5.0).backward()
+        return v.grad, v.retains_grad
+
+    run = dg.function(f, strict=True) if compiled else f
+    grad, kept = run(leaf(1, 2, 3, 4), False)
+    assert kept
+    assert grad.tolist() == [5.0, 5.0]
+    assert run(leaf(1, 2, 3, 4), True) == (None, True)  # the view is not behind the sum any more
+
+
+def test_retained_gradients_that_are_asked_for_are_added_once() -> None:
+    y = leaf(1, 2) * 3.0
+    y.retain_grad()
+    (y * y).sum().backward(inputs=[y])
+    assert y.grad.tolist() == [6.0, 12.0]
+
+
 def test_retained_gradients_inside_of_a_function() -> None:
     def f(w: dg.Tensor) -> dg.Tensor:
         y = w * 3.0

@@ -12,6 +12,7 @@ from test_vmap import Fun, S, W, like_a_loop, loss, numbers
 
 import dualgrad as dg
 from dualgrad import nn
+from dualgrad.runtime.errors import GradientError
 
 # -- functions with gradients of the user's own ---------------------------------------------------
 
@@ -219,6 +220,50 @@ def test_no_grad_holds_inside() -> None:
 
 
 # -- checkpoints, anomalies, gradients asked for by name ------------------------------------------
+
+
+def _of_a_view(x: Any) -> Any:
+    y = x.sin()
+    v = y[:1]
+    y.mul_(y.sum())
+    return v.sum()
+
+
+def _through_a_view(x: Any) -> Any:
+    y = x * 1.5
+    y[1:].mul_(y[:-1].sum())
+    return (y * y).sum()
+
+
+IN_PLACE: dict[str, Fun] = {
+    "itself": lambda x: (x * 2.0).sin_().sum(),
+    "squared": lambda x: (lambda y: y.mul_(y))(x * 2.0).sum(),
+    "by a sum": lambda x: (lambda y: y.mul_(y.sum()))(x * 2.0).sum(),
+    "by the argument": lambda x: (lambda y: y.mul_(x))(x.sin()).sum(),
+    "the same for all slices": lambda x: (lambda y: y.exp_().mul_(x))(W[0, :5] * 0.5).sum(),
+    "of a view": _of_a_view,
+    "through a view": _through_a_view,
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_gradients_through_changes_in_place(name: str) -> None:
+    f = IN_PLACE[name]
+    like_a_loop(dg.grad(f), S)
+    like_a_loop(dg.grad(lambda x: (dg.grad(f)(x) * x).sum()), S)
+    like_a_loop(dg.vmap(dg.grad(f)), lambda: numbers(2, 3, 5))
+
+
+def test_changes_that_gradients_notice() -> None:
+    def f(x: Any) -> Any:
+        y = x * 1.0
+        v = y[:1]
+        z = v.sin()
+        v.mul_(v)
+        return z.sum()
+
+    with pytest.raises(GradientError, match="has been changed in place"):
+        dg.vmap(dg.grad(f))(S())
 
 
 def test_checkpoints() -> None:

@@ -19,6 +19,7 @@ from dualgrad.gradients.hooks import (
     hooks_of_node,
     on_leaves,
     on_nodes,
+    retains,
 )
 from dualgrad.gradients.tape import Edge, TapeNode, edge_of
 from dualgrad.jit.errors import Unsupported
@@ -59,7 +60,7 @@ def backward(
         flow.run(retain_graph)
         for key, x in {edge_key(edge_of(x)): x for x in inputs}.items():
             g = flow.found.get(key)
-            if g is not None:
+            if g is not None and not retains(x):  # which has kept it
                 flow.add(x, g)
 
 

@@ -17,7 +17,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dualgrad.compiler.ops.view import View
-from dualgrad.gradients.hooks import move_retention, retain, retains
+from dualgrad.gradients.hooks import (
+    move_retention,
+    put_off_retention,
+    retain,
+    retains,
+    take_up_retention,
+)
 from dualgrad.gradients.tape import STALE, Kept, Saves, TapeNode, next_number
 from dualgrad.jit.errors import Unsupported
 from dualgrad.runtime.errors import GradientError, ShapeError
@@ -247,6 +253,8 @@ def outdate(root: Tensor) -> None:
         if view is None:
             continue
         if _shows(view, known):
+            if view._grad_fn is not None:
+                put_off_retention(view)
             view.requires_grad, view._grad_fn = True, STALE
         else:
             others.append(ref)
@@ -290,6 +298,7 @@ def _resolve(view: Tensor) -> None:
             # Whoever asks first: the views of one history stand on the tape as they were made.
             node.number = first + number
             view._grad_fn, view.output_number = node, 0
+            take_up_retention(view)
         else:
             view.requires_grad, view._grad_fn = False, None
         show(view)

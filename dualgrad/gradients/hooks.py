@@ -237,10 +237,30 @@ def retains(x: Any) -> bool:
 
 def move_retention(x: Any, node: Any, output: int) -> None:
     """A tensor whose gradient is kept stands elsewhere on the tape from now on."""
-    hooks = hooks_of_node(node).get(output)
-    if hooks is not None and hooks.pop(RETAINED, None) is not None:
-        on_nodes[id(node)].look()
+    if _ends_retention(node, output):
         retain(x)
+
+
+def put_off_retention(x: Any) -> None:
+    """The place of a view on the tape is out of date: a gradient that is kept is that of the next
+    one, where `take_up_retention` finds a note."""
+    if _ends_retention(x._grad_fn, x.output_number):
+        _hooks(x, RETAINED)
+
+
+def take_up_retention(x: Any) -> None:
+    """A view has a place on the tape again."""
+    if hasattr(x, "_hooks") and x._hooks.pop(RETAINED, None) is not None:
+        retain(x)
+
+
+def _ends_retention(node: Any, output: int) -> bool:
+    """Whether the gradient of a result was kept; it is not any more."""
+    hooks = hooks_of_node(node).get(output)
+    if hooks is None or hooks.pop(RETAINED, None) is None:
+        return False
+    on_nodes[id(node)].look()
+    return True
 
 
 def check_gradient(given: Any, old: Any) -> None:

@@ -369,6 +369,10 @@ class Trace:
         out._version = x._version
         return out
 
+    def before_change(self, x: Tensor) -> Tensor:
+        """The value of a tensor that is about to be changed: a node, which stays as it is."""
+        return self.second(x)
+
     def check_recorded(self, target: Tensor, writer: Named) -> None:
         """Refuse to give a tensor from outside a graph."""
         if target.node is None and id(target) not in self.created:

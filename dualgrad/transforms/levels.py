@@ -26,6 +26,7 @@ from dualgrad.compiler.ops import random as ops
 from dualgrad.compiler.ops.composite import composite
 from dualgrad.compiler.ops.elementwise import Copy, Elementwise
 from dualgrad.compiler.ops.view import View
+from dualgrad.gradients.rewriting import second
 from dualgrad.gradients.tape import Saves, next_number, record
 from dualgrad.ranges import arange
 from dualgrad.runtime.dtype import uint64
@@ -277,6 +278,13 @@ class Level:
     def second(self, x: Tensor) -> Tensor:
         """A handle on the value of a tensor as it is now, for the tape."""
         return x
+
+    def before_change(self, x: Tensor) -> Tensor:
+        """The values of a tensor that is about to be changed, apart from it."""
+        whole = self.whole(x)
+        with self.beneath():
+            raw = second(whole.tensor)
+        return self.slice_of(Whole(raw, whole.mapped))
 
     def trace_node(self, node: Node) -> Tensor:
         """A tensor that a trace outside knows as a node, the same for each slice."""
