@@ -83,7 +83,8 @@ _BLOCK_BYTES = (
 def routine_name(dtype: DType, operands: DType, thin: bool = False) -> str:
     """The symbol of the routine for products of `dtype`; `operands` is their dtype in memory.
 
-    One for thin products takes all others, too, but is slower with them.
+    One for thin products takes those of at most THIN_ROWS rows: two panels of rows may want
+    columns of different widths, as those of taller tiles never do.
     """
     kind = "" if operands is dtype else f"_{operands.short}"
     return f"gemm_{dtype.short}{kind}{'_thin' if thin else ''}"
