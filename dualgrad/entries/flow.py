@@ -416,8 +416,7 @@ def _bind() -> None:
     """Tell native code where things are; the library is loaded."""
     places: dict[Cell, Any] = {
         _OWNED: _owned, _TUPLE: tuple, _GRAD_NAME: _GRAD,
-        _LEAVES: on_leaves,
-        _NODES: on_nodes, _COPY: copy, _APPLY: value.applying.slow,
+        _LEAVES: on_leaves, _NODES: on_nodes, _COPY: copy, _APPLY: value.applying.slow,
         _VISIT: _visited, _GO_ON: _went_on,
     }  # fmt: skip
     for cell, x in places.items():
