@@ -50,22 +50,19 @@ def kept_apart(
         return body, ()
     if not any(isinstance(stmt, Reduce) for stmt in loop.body):
         inner, kept = kept_apart(loop.body, may_be)
-        return (replace(loop, body=inner),), kept
+        return ((replace(loop, body=inner),) if kept else body), kept
+    lasts = [x for x in loop.body if isinstance(x, Loop) and x.kind == "vector"]
+    stores = [(x, s) for x in lasts for s in x.body if isinstance(s, Store) and may_be(s.buffer)]
     changed, found = loop.body, []
-    for last in loop.body:
-        if isinstance(last, Loop) and last.kind == "vector":
-            for store in last.body:
-                if isinstance(store, Store) and may_be(store.buffer):
-                    row = _row_of(loop, last, store)
-                    if row is not None:
-                        changed = tuple(_with_row(x, last, store, row) for x in changed)
-                        found.append((store.buffer, row, _first(last, store)))
+    for last, store in stores:
+        row = _row_of(loop, last, store)
+        if row is not None:
+            changed = tuple(_with_row(x, last, store, row) for x in changed)
+            found.append((store.buffer, row, store.index - last.var))
+    if not found:
+        return body, ()
     rows = replace(loop, body=changed)
     return (rows,), tuple(KeptRow(rows, *x) for x in found)
-
-
-def _first(last: Loop, store: Store) -> Dim:
-    return store.index - last.var
 
 
 def _row_of(rows: Loop, last: Loop, store: Store) -> Buffer | None:
@@ -77,7 +74,7 @@ def _row_of(rows: Loop, last: Loop, store: Store) -> Buffer | None:
     places = [index for buffer, index in ir.accesses_of(rows.body) if buffer == b]
     early = [s for x in rows.body if isinstance(x, Reduce) for s in x.stores if s.buffer == b]
     exact = store.position is None and all(s.position is None for s in early)
-    lies = symbol_of(last.var) not in symbols(_first(last, store))
+    lies = symbol_of(last.var) not in symbols(store.index - last.var)
     gathered = any(
         e.op == "gather" and e.memory[0] == b
         for stmt in ir.walk(rows.body)
